@@ -1,0 +1,1 @@
+"""The method: datasets, action-unit graph, label distributions, models, training and evaluation."""

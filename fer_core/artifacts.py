@@ -1,0 +1,169 @@
+"""Artifacts: content-addressed folders that are written beside, renamed, and complete only with a manifest."""
+
+import hashlib
+import json
+import os
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fer_core.errors import ArtifactError
+
+MANIFEST = "manifest.json"
+_UNFINISHED = ".unfinished"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A step's finished output."""
+
+    path: Path
+    step: str
+    fingerprint: str
+
+    def file(self, name: str) -> Path:
+        """The path of one of its files."""
+        return self.path / name
+
+
+def fingerprint(
+    step: str, version: int, settings: Mapping[str, Any], inputs: Mapping[str, str], outside: Mapping[str, str]
+) -> str:
+    """16 hexadecimal digits that change with anything a step's output depends on.
+
+    Args:
+        step, version: the step's name and its code's version.
+        settings: the step's own part of the experiment.
+        inputs: fingerprint of the artifact in each role.
+        outside: signature of each file or folder that is no artifact.
+    """
+    content = json.dumps([step, version, settings, inputs, outside], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def signature(path: Path) -> str:
+    """What tells whether a user's file or folder has changed: names, sizes and times, without reading them."""
+    digest = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+        status = file.stat()
+        digest.update(f"{file.relative_to(path)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def open_artifact(path: Path, step: str | None = None) -> Artifact:
+    """Open a finished artifact.
+
+    Raises:
+        ArtifactError: it is missing, unfinished, truncated, or of another step than `step`.
+    """
+    manifest = _read_manifest(path)
+    if manifest is None:
+        raise ArtifactError(f"{path}: no finished artifact (no readable {MANIFEST}); run the step that makes it")
+    if step is not None and manifest["step"] != step:
+        raise ArtifactError(f"{path}: made by `fer {manifest['step']}`, but one made by `fer {step}` is needed")
+    for name, size in manifest["files"].items():
+        actual = (path / name).stat().st_size if (path / name).is_file() else 0
+        if actual != size:
+            raise ArtifactError(f"{path / name}: {actual} bytes where {size} were written; delete {path} and run again")
+    return Artifact(path, manifest["step"], manifest["fingerprint"])
+
+
+def finished(path: Path, fingerprint: str) -> Artifact | None:
+    """The artifact at `path` if it is whole and has this fingerprint; otherwise it is to be made."""
+    try:
+        artifact = open_artifact(path)
+    except ArtifactError:
+        return None
+    return artifact if artifact.fingerprint == fingerprint else None
+
+
+def make_artifact(
+    out: Path, step: str, fingerprint: str, settings: Mapping[str, Any], inputs: Mapping[str, Artifact],
+    work: Callable[[Path], None],
+) -> Artifact:  # fmt: skip
+    """Do a step's work in a folder beside `out`, then rename it; a finished `out` of this fingerprint is reused.
+
+    The unfinished folder of a killed attempt at the same fingerprint is handed to `work` again, so that
+    training finds its last epoch there. Whatever else stands at `out` is replaced at the moment of success.
+
+    Raises:
+        ArtifactError: the disk is full or not writable.
+    """
+    if found := finished(out, fingerprint):
+        return found
+    beside = out.with_name(f"{out.name}{_UNFINISHED}")
+    started = time.time()
+    try:
+        _start_or_resume(beside, fingerprint)
+        work(beside)
+        _write_manifest(beside, step, fingerprint, settings, inputs, time.time() - started)
+        (beside / _UNFINISHED).unlink()
+        if out.exists():
+            shutil.rmtree(out)
+        beside.rename(out)
+    except OSError as error:
+        if error.filename is None and error.strerror is None:
+            raise
+        raise ArtifactError(f"{error.filename or beside}: {error.strerror}; free or allow space there, and run again") from error
+    return open_artifact(out, step)
+
+
+def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` make a file beside `path`, then rename it, so that `path` is never half-written."""
+    beside = path.with_name(f"{path.name}{_UNFINISHED}")
+    write(beside)
+    with beside.open("rb") as file:
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def _start_or_resume(beside: Path, fingerprint: str) -> None:
+    mark = beside / _UNFINISHED
+    if beside.exists() and (not mark.is_file() or mark.read_text() != fingerprint):
+        shutil.rmtree(beside)
+    beside.mkdir(parents=True, exist_ok=True)
+    mark.write_text(fingerprint)
+
+
+def _write_manifest(
+    folder: Path, step: str, fingerprint: str, settings: Mapping[str, Any], inputs: Mapping[str, Artifact], seconds: float
+) -> None:  # fmt: skip
+    files = {
+        str(file.relative_to(folder)): file.stat().st_size
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name not in (_UNFINISHED, MANIFEST)
+    }
+    manifest = {
+        "step": step,
+        "fingerprint": fingerprint,
+        "settings": settings,
+        "inputs": {role: {"step": a.step, "fingerprint": a.fingerprint} for role, a in inputs.items()},
+        "files": files,
+        "seconds": round(seconds, 2),
+        "peak_memory_bytes": _peak_memory(),
+        "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+    text = json.dumps(manifest, indent=1, sort_keys=True)
+    replace_file(folder / MANIFEST, lambda beside: _write_text(beside, text))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _peak_memory() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _read_manifest(path: Path) -> dict[str, Any] | None:
+    try:
+        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return manifest if {"step", "fingerprint", "files"} <= manifest.keys() else None

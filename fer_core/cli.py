@@ -1,0 +1,107 @@
+"""The command line of the steps: `fer STEP EXPERIMENT --in ARTIFACT… --out DIR`, by hand as the flow runs it."""
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from fer_core.artifacts import open_artifact
+from fer_core.errors import FerError
+from fer_core.experiment import load_experiment
+from fer_core.progress import reporter
+from fer_core.steps import STEPS, Step, request
+from fer_core.work import run_step
+
+INTERRUPTED = 130
+_PATHS = {
+    "data": "The dataset's folder, or a .csv that lists images; drawn faces need none.",
+    "aus": "What OpenFace wrote: a folder of CSVs, one CSV or a parquet; drawn faces need none.",
+}
+
+ExperimentName = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A bundled experiment's name, or a .toml file.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Such as graph.k=16; repeatable.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the artifact is to be.")]
+Inputs = Annotated[list[Path] | None, typer.Option("--in", metavar="ARTIFACT", help="Folder that another step made; repeatable.")]
+Seed = Annotated[int, typer.Option(help="Of the initial weights and of all that is drawn in training.")]
+
+
+def steps_app() -> typer.Typer:
+    """A command for every step."""
+    app = typer.Typer(
+        name="fer", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+        help="Train a small facial-expression recogniser with label distributions and action units.",
+    )  # fmt: skip
+    for step in STEPS.values():
+        app.command(step.name, help=step.summary)(_command(step))
+    return app
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run a command line: one line and exit code 2 for a user's mistake, 130 for Ctrl-C or SIGTERM."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app(standalone_mode=False)
+    except (FerError, click.ClickException) as error:
+        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        print(f"error: {text}", file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        print("stopped; what is finished is kept, and the same command goes on from there", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def main() -> None:
+    """The steps alone, as they run where there is no orchestrator."""
+    run_app(steps_app())
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _command(step: Step) -> Callable[..., None]:
+    """The step's command, with just the options that the step knows."""
+    if step.outside:
+        return _command_on_a_path(step)
+    return _seeded_command(step) if step.seeded else _plain_command(step)
+
+
+def _plain_command(step: Step) -> Callable[..., None]:
+    def run(experiment: ExperimentName, out: Out, inputs: Inputs = None, settings: Settings = None) -> None:
+        _run(step, experiment, out, inputs, settings)
+
+    return run
+
+
+def _seeded_command(step: Step) -> Callable[..., None]:
+    def run(experiment: ExperimentName, out: Out, inputs: Inputs = None, settings: Settings = None, seed: Seed = 1) -> None:
+        _run(step, experiment, out, inputs, settings, seed=seed)
+
+    return run
+
+
+def _command_on_a_path(step: Step) -> Callable[..., None]:
+    path = typer.Option(f"--{step.outside}", metavar="PATH", help=_PATHS[step.outside])
+
+    def run(
+        experiment: ExperimentName, out: Out, inputs: Inputs = None, settings: Settings = None,
+        outside: Annotated[Path | None, path] = None,
+    ) -> None:  # fmt: skip
+        _run(step, experiment, out, inputs, settings, outside=outside)
+
+    return run
+
+
+def _run(
+    step: Step, experiment: str, out: Path, inputs: list[Path] | None, settings: list[str] | None,
+    seed: int | None = None, outside: Path | None = None,
+) -> None:  # fmt: skip
+    artifacts = [open_artifact(path) for path in inputs or ()]
+    loaded = load_experiment(experiment, settings or ())
+    with reporter() as report:
+        made = run_step(request(step.name, loaded, artifacts, seed, outside), out, report)
+        report.note(f"{made.path}")

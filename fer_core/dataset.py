@@ -1,0 +1,92 @@
+"""The dataset contract: a manifest, memory-mapped uint8 images, and what their labels mean."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from fer_core.errors import ArtifactError
+
+Split = Literal["train", "validation", "test"]
+EMOTIONS: tuple[str, ...] = (
+    "neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt",
+)  # fmt: skip
+"""The class order of every dataset we read; one of seven classes takes the first seven."""
+
+
+@dataclass(frozen=True)
+class DatasetCard:
+    """What the arrays of a prepared dataset mean."""
+
+    source: str
+    labels: tuple[str, ...]
+    """Class names in the order of labels and distributions."""
+    protocol: str
+    """Which images count and what their label is, in a sentence a paper could print."""
+    truth: str
+    """What `crowd_*` holds: `crowd votes`, `true distribution`, or nothing where there is none."""
+    mean: tuple[float, ...]
+    """Of the training images, by channel, in 0..1."""
+    std: tuple[float, ...]
+    counts: dict[str, int]
+    """Images read, unreadable, duplicates dropped, and left by split."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A prepared dataset.
+
+    manifest: one row an image, in the order of `images`, with the columns
+        id           unique; names the image in AU tables (a path without its ending, or a number)
+        sha256       of the decoded pixels
+        split        train, validation or test
+        label        index into `card.labels`
+        crowd_LABEL  for each label, a distribution that sums to 1; only where `card.truth` says what it is
+    images: (N, S, S, C) uint8, C = 1 (grey) or 3 (RGB), memory-mapped
+    """
+
+    card: DatasetCard
+    manifest: pd.DataFrame
+    images: np.ndarray
+
+    def rows(self, split: Split) -> np.ndarray:
+        """Row numbers of a split, ascending, int64."""
+        return np.flatnonzero(self.manifest["split"].to_numpy() == split)
+
+    def labels(self) -> np.ndarray:
+        """(N,) int64."""
+        return self.manifest["label"].to_numpy(np.int64, copy=True)
+
+    def crowd(self) -> np.ndarray | None:
+        """(N, classes) float32 distributions, or None where the dataset has none."""
+        if not self.card.truth:
+            return None
+        return self.manifest[[f"crowd_{label}" for label in self.card.labels]].to_numpy(np.float32, copy=True)
+
+
+def save_dataset(folder: Path, card: DatasetCard, manifest: pd.DataFrame) -> None:
+    """Write all but the images, which are streamed into `folder / "images.npy"` as they are decoded."""
+    manifest.to_parquet(folder / "manifest.parquet", index=False)
+    (folder / "dataset.json").write_text(json.dumps(asdict(card), indent=1), encoding="utf-8")
+
+
+def open_dataset(folder: Path) -> Dataset:
+    """Open a prepared dataset without reading its images.
+
+    Raises:
+        ArtifactError: a file is missing, or their lengths differ.
+    """
+    try:
+        fields = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+        manifest = pd.read_parquet(folder / "manifest.parquet")
+        images = np.load(folder / "images.npy", mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{folder}: not a prepared dataset ({error}); make one with `fer prepare`") from error
+    if len(manifest) != len(images):
+        raise ArtifactError(f"{folder}: {len(manifest)} rows but {len(images)} images; delete it and prepare again")
+    for name in ("labels", "mean", "std"):
+        fields[name] = tuple(fields[name])
+    return Dataset(DatasetCard(**fields), manifest, images)

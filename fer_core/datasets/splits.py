@@ -1,0 +1,77 @@
+"""Who is on which side: cuts by content hash, duplicates across splits, and a stratified draw of train."""
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+
+_PRECEDENCE = {"train": 0, "validation": 1, "test": 2}
+
+
+def complete_splits(frame: pd.DataFrame, validation_share: float, test_share: float, seed: int) -> pd.Series:
+    """Every row's split: the dataset's own, and cuts of its training images for validation and test it lacks.
+
+    frame: sha256, label, split; rows whose split is "" are training images unless a cut takes them
+    """
+    split = frame["split"].where(frame["split"] != "", "train")
+    for name, share in (("test", test_share), ("validation", validation_share)):
+        if not (frame["split"] == name).any():
+            pool = frame[split == "train"]
+            split[pool.index[_cut(pool, share, seed)]] = name
+    return split
+
+
+def is_repeated(sha256: pd.Series, split: pd.Series) -> np.ndarray:
+    """(N,) whether an image of validation or test occurs in a split before its own, or earlier in its own.
+
+    Repetitions within train are left alone: they cost nothing but weight.
+    """
+    rank = split.map(_PRECEDENCE).to_numpy(np.int64)
+    order = np.argsort(rank, kind="stable")
+    repeated = np.empty(len(order), bool)
+    repeated[order] = sha256.iloc[order].duplicated(keep="first").to_numpy()
+    outside_train: np.ndarray = repeated & (rank > 0)
+    return outside_train
+
+
+def draw_stratified(sha256: pd.Series, label: pd.Series, count: int, seed: int) -> np.ndarray:
+    """Positions, ascending, of `count` rows with classes in proportion; every class keeps at least one."""
+    members = [np.flatnonzero(label.to_numpy() == name) for name in sorted(label.unique())]
+    order = _hash_order(sha256, seed)
+    drawn = [
+        rows[np.argsort(order[rows], kind="stable")][:quota]
+        for rows, quota in zip(members, _quotas([len(rows) for rows in members], count), strict=True)
+    ]
+    return np.sort(np.concatenate(drawn)) if drawn else np.empty(0, np.int64)
+
+
+def _cut(pool: pd.DataFrame, share: float, seed: int) -> np.ndarray:
+    """(len(pool),) whether the cut takes a row; equal images are taken together."""
+    images = pool.drop_duplicates("sha256")
+    order = pd.Series(_hash_order(images["sha256"], seed), index=images.index)
+    taken: set[str] = set()
+    for _, members in images.groupby("label"):
+        first = order[members.index].sort_values(kind="stable").index[: _cut_size(len(members), share)]
+        taken.update(images.loc[first, "sha256"])
+    return pool["sha256"].isin(taken).to_numpy(bool)
+
+
+def _cut_size(count: int, share: float) -> int:
+    """Some of every class on both sides, if it has two images."""
+    return 0 if share == 0 else min(count - 1, max(1, round(share * count)))
+
+
+def _quotas(counts: list[int], total: int) -> list[int]:
+    """Shares of `total` in proportion to `counts`, by largest remainder; at least 1, at most the count."""
+    exact = np.array(counts) * min(1.0, total / max(1, sum(counts)))
+    quotas = np.maximum(1, np.floor(exact)).astype(np.int64)
+    left = min(total, sum(counts)) - int(quotas.sum())
+    for place in np.argsort(quotas - exact, kind="stable")[: max(0, left)]:
+        quotas[place] += 1
+    return [int(quota) for quota in quotas]
+
+
+def _hash_order(sha256: pd.Series, seed: int) -> np.ndarray:
+    """(N,) ranks by the seed and each image alone, so that images added later reshuffle nothing."""
+    keys = pd.Series([hashlib.sha256(f"{seed}:{digest}".encode()).hexdigest() for digest in sha256])
+    return keys.rank(method="dense").to_numpy(np.int64)

@@ -1,0 +1,30 @@
+"""EfficientFace: from hard labels alone (SLL), or from a generator's soft labels (distillation)."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fer_core.dataset import Dataset
+from fer_core.experiment import Experiment
+from fer_core.progress import Reporter
+from fer_core.training import Training, cross_entropy_to, targets, train
+
+
+def train_efficientface(
+    experiment: Experiment, dataset: Dataset, soft_labels: np.ndarray | None, name: str, seed: int, folder: Path,
+    device: torch.device, report: Reporter,
+) -> None:  # fmt: skip
+    """Train EfficientFace with cross-entropy against soft labels, or against the dataset's own where there are none.
+
+    Args:
+        soft_labels: (N, classes) distributions in the dataset's order, or None for SLL.
+        name: the model's name in the paper's table.
+    """
+    recipe = experiment.sll if soft_labels is None else experiment.distill
+    target = targets(dataset, experiment.dataset.labels) if soft_labels is None else torch.from_numpy(soft_labels)
+    training = Training(
+        name=name, architecture="efficientface", recipe=recipe, epochs=recipe.epochs, augment=experiment.augment,
+        seed=seed, loss=cross_entropy_to(target),
+    )  # fmt: skip
+    train(training, dataset, folder, device, report)

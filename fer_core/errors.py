@@ -1,0 +1,38 @@
+"""What goes wrong through no fault of ours: one line that names the file or key, and what to do.
+
+FerError                 everything below; the command line prints it and exits with 2
+├── ExperimentError      an experiment file or a --set that cannot be read
+├── DatasetError         a folder, label or image that is not what its layout promises
+├── ActionUnitError      an AU table that does not fit the dataset, or holds what no AU can be
+├── ArtifactError        a step's input or output that is missing, truncated, or of another kind
+├── CheckpointError      weights of another architecture, class order or making
+└── TrainingError        a loss that is not finite, or a device that is not there
+"""
+
+
+class FerError(ValueError):
+    """A mistake that the user can mend; its text says where and how."""
+
+
+class ExperimentError(FerError):
+    """An experiment file or a --set that cannot be read."""
+
+
+class DatasetError(FerError):
+    """A folder, label or image that is not what its layout promises."""
+
+
+class ActionUnitError(FerError):
+    """An AU table that does not fit the dataset, or holds what no AU can be."""
+
+
+class ArtifactError(FerError):
+    """A step's input or output that is missing, truncated, or of another kind."""
+
+
+class CheckpointError(FerError):
+    """Weights of another architecture, class order or making."""
+
+
+class TrainingError(FerError):
+    """A loss that is not finite, or a device that is not there."""

@@ -1,0 +1,255 @@
+"""An experiment: one TOML file, read into frozen dataclasses, that says all a run depends on."""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import field, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from fer_core.errors import ExperimentError
+
+BUNDLED = Path(__file__).parent / "experiments"
+
+_STRICT = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Pixels = Annotated[int, Field(ge=16, le=1024)]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DatasetSettings:
+    """Which images, how they are stored, and who is on which side of the split."""
+
+    source: Literal["sample", "ferplus", "rafdb", "folder", "csv"] = "sample"
+    image_size: Pixels = 100
+    """Side in pixels at which images are stored."""
+    colour: bool = True
+    classes: Literal[7, 8] = 7
+    """`ferplus` only: 8 adds contempt."""
+    labels: Literal["majority", "distribution"] = "majority"
+    """What the LDG and SLL learn from: the hard label, or the crowd's distribution where there is one."""
+    validation_share: Share = 0.1
+    """Cut from train, stratified, where the dataset has no validation split."""
+    test_share: Share = 0.2
+    """Cut likewise where the dataset has no test split."""
+    split_seed: int = 0
+    max_unreadable: Share = 0.01
+    """Images that cannot be decoded are skipped and counted up to this share; beyond it is an error."""
+    limit: Annotated[int, Field(ge=0)] = 0
+    """Keep a stratified draw of this many training images; 0 keeps all."""
+    count: Positive = 2000
+    """`sample` only: faces drawn."""
+    seed: int = 1
+    """`sample` only."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ActionUnitSettings:
+    """Which AU columns make the vector l_i of an image, and which rows are believed."""
+
+    features: Literal["intensity", "presence", "both"] = "presence"
+    standardise: bool = False
+    """Zero mean, unit variance, fitted on the training images' rows."""
+    min_confidence: Share = 0.0
+    outliers: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Share of rows that scikit-learn's IsolationForest removes; 0 removes none."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class GraphSettings:
+    """The approximate nearest-neighbour graph in AU space."""
+
+    k: Positive = 4
+    sigma: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
+    """σ of a_ij = exp(−d/σ²); `auto` takes σ² = the median distance of an image to its k neighbours."""
+    trees: Positive = 50
+    recall: Annotated[float, Field(gt=0, le=1)] = 0.99
+    """The search goes as deep as this recall@k, by distance, on a sample asks for."""
+    control: Literal["none", "random"] = "none"
+    """`random` keeps every similarity and draws the neighbours at random: what any smoothing gives."""
+    seed: int = 1
+
+
+@dataclass(frozen=True, config=_STRICT)
+class AugmentSettings:
+    """How a training image is varied each time that it is seen."""
+
+    crop_area: tuple[Share, Share] = (0.08, 1.0)
+    """Range of the random crop's share of the image's area; the crop is resized to the input size."""
+    crop_ratio: tuple[float, float] = (0.75, 4 / 3)
+    """Range of the crop's width over height."""
+    flip: Share = 0.5
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Recipe:
+    """Stochastic gradient descent and its schedule."""
+
+    epochs: Positive = 100
+    batch: Positive = 128
+    learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    schedule: Literal["step", "one-cycle"] = "step"
+    decay_every: Positive = 15
+    decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    momentum: Share = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 4e-4
+    input_size: Pixels = 224
+    precision: Literal["float32", "bfloat16"] = "float32"
+    weights: str = ""
+    """A file of pre-trained weights to start from, in the original authors' format."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class LdgSettings(Recipe):
+    """The label distribution generator, L = CE + λΩ."""
+
+    architecture: Literal["resnet18", "resnet50"] = "resnet50"
+    lambda_: Annotated[float, Field(alias="lambda", ge=0)] = 0.01
+    neighbours: Literal["forward"] = "forward"
+    """`forward` is the paper's: a batch's neighbours pass through the network with it."""
+    neighbours_drawn: Annotated[int, Field(ge=0)] = 0
+    """Neighbours of an image drawn anew each time it is seen, an unbiased estimate of its Σ_j; 0 takes all k."""
+    neighbour_gradient: bool = False
+    """Whether f(x_j) in KL(f(x_j) ‖ f(x_i)) carries a gradient too."""
+    epochs_with_neighbours: Annotated[int, Field(ge=0)] = 0
+    """Epochs of LDG-AUs where they differ from the LDG's; 0 takes the same."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class SoftLabelSettings:
+    """How the frozen LDG turns an image into an emotion distribution."""
+
+    views: Literal[1, 2] = 1
+    """1 takes the image as it is; 2 the mean with its mirror image."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class EvaluationSettings:
+    """How a trained model is judged."""
+
+    bootstrap: Positive = 1000
+    """Resamples of the test images behind an interval."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class RunSettings:
+    """Where and how wide to run; changes no result's meaning and no fingerprint."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    jobs: Annotated[int, Field(ge=0)] = 0
+    """Steps at a time; 0 is one a GPU, and on a CPU one for every two cores."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Experiment:
+    """Dataset, AU features, graph, and the recipes of the paper's five models."""
+
+    title: str = "untitled"
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1,)
+    dataset: DatasetSettings = field(default_factory=DatasetSettings)
+    action_units: ActionUnitSettings = field(default_factory=ActionUnitSettings)
+    graph: GraphSettings = field(default_factory=GraphSettings)
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    ldg: LdgSettings = field(default_factory=LdgSettings)
+    sll: Recipe = field(default_factory=Recipe)
+    distill: Recipe = field(default_factory=Recipe)
+    soft_labels: SoftLabelSettings = field(default_factory=SoftLabelSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    run: RunSettings = field(default_factory=RunSettings)
+
+
+_EXPERIMENT = TypeAdapter(Experiment)
+
+
+def bundled_experiments() -> list[str]:
+    """Names of the experiments that come with the project."""
+    return sorted(path.stem for path in BUNDLED.glob("*.toml"))
+
+
+def find_experiment(name: str) -> Path:
+    """The file of a bundled experiment's name, or of a path.
+
+    Raises:
+        ExperimentError: there is neither.
+    """
+    for candidate in (Path(name).expanduser(), BUNDLED / f"{name}.toml"):
+        if candidate.is_file():
+            return candidate
+    raise ExperimentError(
+        f"{name}: no such experiment; give a .toml file, or one of {', '.join(bundled_experiments())}"
+    )
+
+
+def load_experiment(name: str, settings: Iterable[str] = ()) -> Experiment:
+    """Read an experiment and lay `section.key=value` settings over it.
+
+    Raises:
+        ExperimentError: the file is not there or not TOML, a key is unknown, or a value is of the wrong type or range.
+    """
+    path = find_experiment(name)
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ExperimentError(f"{path}: not TOML: {error}") from error
+    for setting in settings:
+        _lay_over(document, setting)
+    return experiment_from(document, str(path))
+
+
+def experiment_from(document: Mapping[str, Any], origin: str) -> Experiment:
+    """Check a parsed document; `origin` is what messages call it.
+
+    Raises:
+        ExperimentError: a key is unknown, or a value is of the wrong type or range.
+    """
+    try:
+        return _EXPERIMENT.validate_json(json.dumps(document, default=str))
+    except ValidationError as error:
+        raise ExperimentError(f"{origin}: {_explain(error)}") from error
+
+
+def to_document(experiment: Experiment) -> dict[str, Any]:
+    """The experiment as plain values under the keys of its TOML file."""
+    document: dict[str, Any] = _EXPERIMENT.dump_python(experiment, mode="json", by_alias=True)
+    return document
+
+
+def _lay_over(document: dict[str, Any], setting: str) -> None:
+    key, equals, text = setting.partition("=")
+    *sections, last = key.strip().split(".")
+    if not equals or not last:
+        raise ExperimentError(f"--set {setting}: write it as section.key=value, such as graph.k=16")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    for section in sections:
+        document = document.setdefault(section, {})
+        if not isinstance(document, dict):
+            raise ExperimentError(f"--set {setting}: {section} is a value, not a section")
+    document[last] = value
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    location = [str(part) for part in first["loc"]]
+    key = ".".join(location)
+    if first["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
+        known = _keys_beside(location)
+        nearest = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.4)
+        return f"unknown key {key}; " + (f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(known)}")
+    return f"{key} = {json.dumps(first['input'], default=str)}: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _keys_beside(location: list[str]) -> list[str]:
+    section: Any = Experiment
+    for part in location[:-1]:
+        section = next((f.type for f in fields(section) if f.name == part), None)
+        if not is_dataclass(section):
+            return []
+    return [f.name.rstrip("_") for f in fields(section)]

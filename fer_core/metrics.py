@@ -1,0 +1,131 @@
+"""How well predictions fit: classification, calibration, label distributions, and the doubt about all three.
+
+References:
+    Guo, Pleiss, Sun & Weinberger, "On Calibration of Modern Neural Networks", ICML 2017.
+    Geng, "Label Distribution Learning", TKDE 2016, for the six measures of two distributions.
+    McNemar, "Note on the sampling error of the difference between correlated proportions", 1947.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix, f1_score
+
+_CALIBRATION_BINS = 15
+_SMALLEST = 1e-6
+"""Zeros of a distribution are raised to this before anything is divided by it."""
+
+HIGHER_IS_BETTER = {
+    "chebyshev": False, "clark": False, "canberra": False, "kl": False, "total_variation": False,
+    "cosine": True, "intersection": True,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and the 95 % bootstrap interval around it."""
+
+    value: float
+    low: float
+    high: float
+
+
+def classification(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
+    """Accuracy, recall by class, macro-F1, confusion matrix and calibration error.
+
+    Args:
+        labels: (N,) class indices.
+        probabilities: (N, C), rows sum to 1.
+
+    Returns:
+        `accuracy`, `macro_f1`, `calibration_error` in 0..1; `recall`, one value a class, None for a class
+        without images; `confusion`, rows true and columns predicted, counts.
+    """
+    classes = np.arange(probabilities.shape[1])
+    predicted = probabilities.argmax(axis=1)
+    confusion = confusion_matrix(labels, predicted, labels=classes)
+    counts = confusion.sum(axis=1)
+    present = [int(c) for c in classes if counts[c]]
+    return {
+        "images": len(labels),
+        "accuracy": float((predicted == labels).mean()),
+        "macro_f1": float(f1_score(labels, predicted, labels=present, average="macro", zero_division=0)),
+        "recall": [float(confusion[c, c] / counts[c]) if counts[c] else None for c in classes],
+        "confusion": confusion.tolist(),
+        "calibration_error": expected_calibration_error(labels, probabilities),
+    }
+
+
+def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Mean distance of confidence and accuracy over 15 bins of confidence, weighted by images; 0..1."""
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == labels
+    bins = np.minimum((confidence * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
+    gaps = [
+        (bins == b).mean() * abs(correct[bins == b].mean() - confidence[bins == b].mean()) for b in np.unique(bins)
+    ]
+    return float(np.sum(gaps))
+
+
+def distribution_measures(truth: np.ndarray, prediction: np.ndarray) -> dict[str, np.ndarray]:
+    """Distances and likenesses of two label distributions, one value an image.
+
+    Args:
+        truth, prediction: (N, C), rows sum to 1; zeros are raised to 1e-6 first.
+
+    Returns:
+        Chebyshev max|d−p|, Clark √Σ(d−p)²/(d+p)², Canberra Σ|d−p|/(d+p), KL Σ d ln(d/p) and total variation
+        ½Σ|d−p|, lower is better; cosine and intersection Σ min(d, p), higher is better. (N,) each.
+    """
+    d, p = _without_zeros(truth), _without_zeros(prediction)
+    apart = np.abs(d - p)
+    return {
+        "chebyshev": apart.max(axis=1),
+        "clark": np.sqrt((apart**2 / (d + p) ** 2).sum(axis=1)),
+        "canberra": (apart / (d + p)).sum(axis=1),
+        "kl": (d * np.log(d / p)).sum(axis=1),
+        "total_variation": apart.sum(axis=1) / 2,
+        "cosine": (d * p).sum(axis=1) / (np.linalg.norm(d, axis=1) * np.linalg.norm(p, axis=1)),
+        "intersection": np.minimum(d, p).sum(axis=1),
+    }
+
+
+def mean_measures(truth: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
+    """The mean over images of each of `distribution_measures`."""
+    return {name: float(values.mean()) for name, values in distribution_measures(truth, prediction).items()}
+
+
+def bootstrap_mean(values: np.ndarray, resamples: int, seed: int = 0) -> Interval:
+    """The mean over images with its percentile interval over resampled images.
+
+    Args:
+        values: (N,), one figure an image.
+    """
+    generator = np.random.default_rng(seed)
+    means = [values[generator.integers(0, len(values), len(values))].mean() for _ in range(resamples)]
+    low, high = np.percentile(means, (2.5, 97.5))
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def mcnemar(first_correct: np.ndarray, second_correct: np.ndarray) -> dict[str, float]:
+    """Exact two-sided McNemar test: do two models err on different images by chance alone?
+
+    Args:
+        first_correct, second_correct: (N,) bool, of the same images.
+
+    Returns:
+        `only_first` and `only_second`, counts of images that just one gets right, and `p`.
+    """
+    only_first = int((first_correct & ~second_correct).sum())
+    only_second = int((~first_correct & second_correct).sum())
+    differing = only_first + only_second
+    p = binomtest(only_first, differing).pvalue if differing else 1.0
+    return {"only_first": only_first, "only_second": only_second, "p": float(p)}
+
+
+def _without_zeros(distribution: np.ndarray) -> np.ndarray:
+    raised: np.ndarray = np.maximum(distribution.astype(np.float64), _SMALLEST)
+    normalised: np.ndarray = raised / raised.sum(axis=1, keepdims=True)
+    return normalised

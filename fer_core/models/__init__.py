@@ -1,0 +1,1 @@
+"""The networks: one file a model, and what reads and writes their weights."""

@@ -1,0 +1,100 @@
+"""Checkpoints: weights as safetensors beside a card without which they are refused."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from fer_core.errors import CheckpointError
+from fer_core.models.architectures import ARCHITECTURES, Architecture, build
+
+Choice = Literal["selected", "last"]
+CARD = "model.json"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What must be known to use a network's weights, and how they came about."""
+
+    architecture: Architecture
+    labels: tuple[str, ...]
+    """Class names in the order of the logits."""
+    mean: tuple[float, ...]
+    """Subtracted from pixels in 0..1, by channel; one value stands for a grey image."""
+    std: tuple[float, ...]
+    input_size: int
+    """Side in pixels."""
+    name: str
+    """The model's name in the paper's table."""
+    seed: int
+    epochs: int
+    selected_epoch: int
+    """The epoch of `selected`, chosen on the validation split; counted from 1."""
+    history: list[dict[str, float]] = field(default_factory=list)
+    """One row of figures an epoch."""
+
+
+def save_weights(path: Path, model: nn.Module) -> None:
+    """Write a network's parameters and buffers."""
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, path)
+
+
+def save_card(folder: Path, card: ModelCard) -> None:
+    """Write the card that makes the weights beside it usable."""
+    (folder / CARD).write_text(json.dumps(asdict(card), indent=1), encoding="utf-8")
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Read the card of a checkpoint folder.
+
+    Raises:
+        CheckpointError: it is missing, incomplete, or names an unknown architecture.
+    """
+    path = folder / CARD
+    try:
+        fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        for name in ("labels", "mean", "std"):
+            fields[name] = tuple(fields[name])
+        card = ModelCard(**fields)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: weights without class order, normalisation and input size are refused ({error}); "
+            "the original authors' files go through `fer import-weights`"
+        ) from error
+    if card.architecture not in ARCHITECTURES:
+        raise CheckpointError(f"{path}: unknown architecture {card.architecture}; known are {', '.join(ARCHITECTURES)}")
+    return card
+
+
+def load_checkpoint(folder: Path, choice: Choice = "selected") -> tuple[nn.Module, ModelCard]:
+    """The network of a checkpoint folder, in evaluation mode on the CPU.
+
+    Raises:
+        CheckpointError: no card, or weights that are not of the card's architecture.
+    """
+    card = read_card(folder)
+    path = folder / f"{choice}.safetensors"
+    model = build(card.architecture, len(card.labels), seed=0)
+    try:
+        model.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path}: not the weights of {card.architecture} for {len(card.labels)} classes ({reason})") from error
+    return model.eval(), card
+
+
+def require_labels(card: ModelCard, labels: tuple[str, ...], folder: Path) -> None:
+    """Refuse a checkpoint whose classes are not the dataset's, in the dataset's order.
+
+    Raises:
+        CheckpointError: the order or the classes differ.
+    """
+    if card.labels != labels:
+        raise CheckpointError(
+            f"{folder}: its classes are {', '.join(card.labels)}, the dataset's {', '.join(labels)}; "
+            "train it on this dataset, or prepare the dataset with the checkpoint's classes"
+        )

@@ -1,0 +1,190 @@
+"""EfficientFace: ShuffleNetV2 with a local-feature extractor and a channel-spatial modulator.
+
+References:
+    Zhao, Liu & Zhou, "Robust Lightweight Facial Expression Recognition Network with Label Distribution
+    Training", AAAI 2021.
+    Ma, Zhang, Zheng & Sun, "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design", ECCV 2018.
+    Park, Woo, Lee & Kweon, "BAM: Bottleneck Attention Module", BMVC 2018, for the modulator's two gates.
+
+Shapes are given for 224×224 input. Parameter names are those of the published weights.
+"""
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+_STAGE_REPEATS = (4, 8, 4)
+_STAGE_CHANNELS = (29, 116, 232, 464, 1024)
+_GATE_REDUCTION = 16
+_GATE_DILATION = 4
+
+
+class EfficientFace(nn.Module):
+    """1,275,293 parameters and 149.7 M multiply-adds at 224×224, for 7 classes.
+
+    Accepts any square input whose stem map, a quarter of its side, divides into quadrants of even side
+    (224, 112, 96, 64, 48, …), and batches of one.
+    """
+
+    def __init__(self, num_classes: int = 7) -> None:
+        super().__init__()
+        stem, stage2, stage3, stage4, last = _STAGE_CHANNELS
+        self.conv1 = nn.Sequential(nn.Conv2d(3, stem, 3, 2, 1, bias=False), nn.BatchNorm2d(stem), nn.ReLU(inplace=True))
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.stage2 = _stage(stem, stage2, _STAGE_REPEATS[0])
+        self.stage3 = _stage(stage2, stage3, _STAGE_REPEATS[1])
+        self.stage4 = _stage(stage3, stage4, _STAGE_REPEATS[2])
+        self.local = LocalFeatureExtractor(stem, stage2)
+        self.modulator = Modulator(stage2)
+        self.conv5 = nn.Sequential(nn.Conv2d(stage4, last, 1, bias=False), nn.BatchNorm2d(last), nn.ReLU(inplace=True))
+        self.fc = nn.Linear(last, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, S, S) normalised images → (N, num_classes) logits.
+
+        Raises:
+            ValueError: the stem map does not divide into quadrants of even side.
+        """
+        stem = self.maxpool(self.conv1(images))  # (N, 29, 56, 56)
+        if stem.shape[-2] % 4 or stem.shape[-1] % 4:
+            raise ValueError(f"EfficientFace needs an input side whose quarter divides by 4, such as 64 or 224; got {tuple(images.shape[-2:])}")  # fmt: skip
+        features = self.modulator(self.stage2(stem)) + self.local(stem)  # (N, 116, 28, 28)
+        features = self.stage4(self.stage3(features))  # (N, 464, 7, 7)
+        features = self.conv5(features).mean(dim=(2, 3))  # (N, 1024)
+        logits: Tensor = self.fc(features)
+        return logits
+
+
+class InvertedResidual(nn.Module):
+    """ShuffleNetV2's unit: half of the channels pass, half are convolved, and both are shuffled together."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        half = outputs // 2
+        self.stride = stride
+        self.branch1 = nn.Sequential() if stride == 1 else nn.Sequential(
+            _depthwise(inputs, inputs, stride), nn.BatchNorm2d(inputs),
+            nn.Conv2d(inputs, half, 1, bias=False), nn.BatchNorm2d(half), nn.ReLU(inplace=True),
+        )  # fmt: skip
+        self.branch2 = nn.Sequential(
+            nn.Conv2d(half if stride == 1 else inputs, half, 1, bias=False), nn.BatchNorm2d(half), nn.ReLU(inplace=True),
+            _depthwise(half, half, stride), nn.BatchNorm2d(half),
+            nn.Conv2d(half, half, 1, bias=False), nn.BatchNorm2d(half), nn.ReLU(inplace=True),
+        )  # fmt: skip
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.stride == 1:
+            passed, convolved = features.chunk(2, dim=1)
+            return _shuffle(torch.cat((passed, self.branch2(convolved)), dim=1))
+        return _shuffle(torch.cat((self.branch1(features), self.branch2(features)), dim=1))
+
+
+class LocalFeatureExtractor(nn.Module):
+    """Each quadrant of the stem map through depthwise convolutions of its own.
+
+    1, 2, 3 and 4 are top-left, bottom-left, top-right and bottom-right.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        for quadrant in range(1, 5):
+            self.add_module(f"conv{quadrant}_1", _depthwise(inputs, outputs, 2))
+            self.add_module(f"bn{quadrant}_1", nn.BatchNorm2d(outputs))
+            self.add_module(f"conv{quadrant}_2", _depthwise(outputs, outputs, 1))
+            self.add_module(f"bn{quadrant}_2", nn.BatchNorm2d(outputs))
+
+    def forward(self, stem: Tensor) -> Tensor:
+        left, right = stem.chunk(2, dim=3)  # (N, 29, 56, 28) each
+        columns = [self._column(left, 1, 2), self._column(right, 3, 4)]
+        return torch.cat(columns, dim=3)  # (N, 116, 28, 28)
+
+    def _column(self, half: Tensor, upper: int, lower: int) -> Tensor:
+        top, bottom = half.chunk(2, dim=2)  # (N, 29, 28, 28) each
+        return torch.cat((self._quadrant(top, upper), self._quadrant(bottom, lower)), dim=2)
+
+    def _quadrant(self, features: Tensor, quadrant: int) -> Tensor:
+        for layer in (1, 2):
+            features = self.get_submodule(f"conv{quadrant}_{layer}")(features)
+            features = self.get_submodule(f"bn{quadrant}_{layer}")(features).relu()
+        return features
+
+
+class ChannelGate(nn.Module):
+    """Which channels matter: global mean, then a bottleneck of two linear layers."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        reduced = channels // _GATE_REDUCTION
+        self.gate_c = nn.Sequential(OrderedDict(
+            gate_c_fc_0=nn.Linear(channels, reduced), gate_c_bn_1=_BatchNormOfVectors(reduced),
+            gate_c_relu_1=nn.ReLU(), gate_c_fc_final=nn.Linear(reduced, channels),
+        ))  # fmt: skip
+
+    def forward(self, features: Tensor) -> Tensor:
+        gate: Tensor = self.gate_c(features.mean(dim=(2, 3)))
+        return gate[:, :, None, None]  # (N, 116, 1, 1)
+
+
+class SpatialGate(nn.Module):
+    """Where it matters: a 1×1 bottleneck, two dilated convolutions, one map."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        reduced = channels // _GATE_REDUCTION
+        layers: OrderedDict[str, nn.Module] = OrderedDict(
+            gate_s_conv_reduce0=nn.Conv2d(channels, reduced, 1), gate_s_bn_reduce0=nn.BatchNorm2d(reduced),
+            gate_s_relu_reduce0=nn.ReLU(),
+        )  # fmt: skip
+        for index in range(2):
+            layers[f"gate_s_conv_di_{index}"] = nn.Conv2d(
+                reduced, reduced, 3, padding=_GATE_DILATION, dilation=_GATE_DILATION
+            )
+            layers[f"gate_s_bn_di_{index}"] = nn.BatchNorm2d(reduced)
+            layers[f"gate_s_relu_di_{index}"] = nn.ReLU()
+        layers["gate_s_conv_final"] = nn.Conv2d(reduced, 1, 1)
+        self.gate_s = nn.Sequential(layers)
+
+    def forward(self, features: Tensor) -> Tensor:
+        gate: Tensor = self.gate_s(features)
+        return gate  # (N, 1, 28, 28)
+
+
+class Modulator(nn.Module):
+    """sigmoid(channel gate · spatial gate) · features."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channel_att = ChannelGate(channels)
+        self.spatial_att = SpatialGate(channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        gate: Tensor = self.channel_att(features) * self.spatial_att(features)
+        return gate.sigmoid() * features
+
+
+class _BatchNormOfVectors(nn.BatchNorm1d):
+    """Batch normalisation that, for a batch of one in training, falls back on the running statistics."""
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        if self.training and len(vectors) == 1:
+            return nn.functional.batch_norm(
+                vectors, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            )
+        return super().forward(vectors)
+
+
+def _stage(inputs: int, outputs: int, repeats: int) -> nn.Sequential:
+    units = [InvertedResidual(inputs, outputs, 2)]
+    units += [InvertedResidual(outputs, outputs, 1) for _ in range(repeats - 1)]
+    return nn.Sequential(*units)
+
+
+def _depthwise(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride, 1, groups=inputs, bias=False)
+
+
+def _shuffle(features: Tensor) -> Tensor:
+    """Interleave the two halves of the channels."""
+    batch, channels, height, width = features.shape
+    return features.view(batch, 2, channels // 2, height, width).transpose(1, 2).reshape(batch, channels, height, width)

@@ -1,0 +1,229 @@
+"""Decode a dataset once into the contract of `fer_core.dataset`: images, splits, labels and distributions."""
+
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageOps
+
+from fer_core.dataset import DatasetCard, save_dataset
+from fer_core.datasets import open_source
+from fer_core.datasets.source import Source, UnreadableImage
+from fer_core.datasets.splits import complete_splits, draw_stratified, is_repeated
+from fer_core.errors import DatasetError
+from fer_core.experiment import DatasetSettings
+from fer_core.progress import Reporter, counted
+
+OPENFACE_TABLE = "openface.parquet"
+"""AU rows that came with the images, for the annotate step to import."""
+
+_THREADS = 4
+_AT_A_TIME = 256
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """One image, ready to be stored, or why it cannot be."""
+
+    pixels: np.ndarray | None
+    """(S, S, C) uint8."""
+    sha256: str = ""
+    reason: str = ""
+
+
+def prepare(settings: DatasetSettings, folder: Path | None, out: Path, report: Reporter) -> None:
+    """Write manifest.parquet, images.npy and dataset.json into `out`; openface.parquet where AU rows came.
+
+    Raises:
+        DatasetError: the layout is not the dataset's, too many images cannot be decoded, or a class has no
+            training image.
+    """
+    source = open_source(settings, folder)
+    _check_any_images(source)
+    decoded_path = out / "decoded.npy"
+    sha256, reasons = _decode_images(source, settings, decoded_path, report)
+    _check_readable(reasons, len(sha256), settings)
+    manifest, dropped = _make_manifest(source, sha256, settings)
+    _check_every_class_trains(source, manifest)
+    images = _write_kept(decoded_path, out / "images.npy", manifest.index.to_numpy(), report)
+    mean, std = _channel_statistics(images, np.flatnonzero(manifest["split"] == "train"))
+    counts = {
+        "read": len(sha256),
+        "unreadable": len(reasons),
+        **source.dropped,
+        **dropped,
+        **_sizes(manifest),
+    }
+    card = DatasetCard(source.name, source.labels, source.protocol, source.truth, mean, std, counts)
+    _note_counts(reasons, counts, report)
+    if source.au_rows is not None:
+        _save_au_rows(source.au_rows, manifest["id"], out / OPENFACE_TABLE)
+    save_dataset(out, card, manifest)
+
+
+def _check_any_images(source: Source) -> None:
+    if source.records.empty:
+        raise DatasetError(f"{source.name}: no images to read; give a folder that holds some with --data")
+
+
+def _decode_images(
+    source: Source, settings: DatasetSettings, path: Path, report: Reporter
+) -> tuple[np.ndarray, list[str]]:
+    """Store every image; (N,) sha256, "" where unreadable, and why those are."""
+    count, side = len(source.records), settings.image_size
+    images = np.lib.format.open_memmap(
+        path, mode="w+", dtype=np.uint8, shape=(count, side, side, 3 if settings.colour else 1)
+    )
+    sha256 = np.full(count, "", dtype=object)
+    reasons: list[str] = []
+    decoded = _decode_in_order(lambda row: _decode_one(source, row, settings), count)
+    for row, image in enumerate(counted(decoded, "decode images", count, report)):
+        if image.pixels is None:
+            reasons.append(image.reason)
+        else:
+            images[row], sha256[row] = image.pixels, image.sha256
+    images.flush()
+    return sha256, reasons
+
+
+def _decode_in_order(decode: Callable[[int], _Decoded], count: int) -> Iterator[_Decoded]:
+    """Decode in parallel, never more than a few hundred images ahead."""
+    with warnings.catch_warnings(), ThreadPoolExecutor(_THREADS) as pool:
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        for start in range(0, count, _AT_A_TIME):
+            yield from pool.map(decode, range(start, min(start + _AT_A_TIME, count)))
+
+
+def _decode_one(source: Source, row: int, settings: DatasetSettings) -> _Decoded:
+    try:
+        image = source.read_image(row)
+    except UnreadableImage as unreadable:
+        return _Decoded(None, reason=str(unreadable))
+    return _Decoded(_to_pixels(image, settings), _content_hash(image))
+
+
+def _content_hash(image: Image.Image) -> str:
+    digest = hashlib.sha256(f"{image.mode} {image.width} {image.height} ".encode())
+    digest.update(image.tobytes())
+    return digest.hexdigest()
+
+
+def _to_pixels(image: Image.Image, settings: DatasetSettings) -> np.ndarray:
+    """(S, S, C) uint8: the shorter side resized to S and the centre cut out."""
+    if image.mode.startswith("I;16"):
+        # Pillow would clip sixteen bits at 255 instead of scaling them.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode == "P":
+        image = image.convert("RGBA")
+    image = image.convert("RGB" if settings.colour else "L")
+    side = settings.image_size
+    if image.size != (side, side):
+        image = ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
+    return np.asarray(image).reshape(side, side, -1)
+
+
+def _check_readable(reasons: list[str], count: int, settings: DatasetSettings) -> None:
+    if len(reasons) > settings.max_unreadable * count:
+        raise DatasetError(
+            f"{reasons[0]}; {len(reasons)} of {count} images cannot be decoded, more than "
+            f"dataset.max_unreadable = {settings.max_unreadable:g} allows; mend the files or raise that share"
+        )
+
+
+def _make_manifest(
+    source: Source, sha256: np.ndarray, settings: DatasetSettings
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The images that stay, indexed by their row in the source, and how many went for which reason."""
+    frame = source.records[["id", "label", "split"]].assign(sha256=sha256)
+    frame = frame.loc[sha256 != "", ["id", "sha256", "split", "label"]].astype({"id": str, "sha256": str})
+    shares = settings.validation_share, settings.test_share
+    frame["split"] = complete_splits(frame, *shares, settings.split_seed)
+    repeated = is_repeated(frame["sha256"], frame["split"])
+    kept = frame[~repeated]
+    limited = _limit_train(kept, settings.limit, settings.split_seed)
+    dropped = {"duplicates dropped": int(repeated.sum()), "beyond the limit": len(kept) - len(limited)}
+    return _with_crowd(limited, source), dropped
+
+
+def _limit_train(manifest: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
+    train = manifest[manifest["split"] == "train"]
+    if not limit or len(train) <= limit:
+        return manifest
+    drawn = train.index[draw_stratified(train["sha256"], train["label"], limit, seed)]
+    return manifest[(manifest["split"] != "train") | manifest.index.isin(drawn)]
+
+
+def _with_crowd(manifest: pd.DataFrame, source: Source) -> pd.DataFrame:
+    if source.distributions is None:
+        return manifest
+    columns = [f"crowd_{label}" for label in source.labels]
+    crowd = pd.DataFrame(source.distributions[manifest.index], index=manifest.index, columns=columns)
+    return pd.concat([manifest, crowd.astype(np.float32)], axis=1)
+
+
+def _check_every_class_trains(source: Source, manifest: pd.DataFrame) -> None:
+    present = set(manifest.loc[manifest["split"] == "train", "label"])
+    missing = [name for index, name in enumerate(source.labels) if index not in present]
+    if missing:
+        raise DatasetError(
+            f"{source.name}: no training image of class {', '.join(missing)}; add some, or leave the class "
+            "out of the dataset"
+        )
+
+
+def _write_kept(decoded_path: Path, path: Path, rows: np.ndarray, report: Reporter) -> np.ndarray:
+    """Move the rows that stay into `path`, memory-mapped both ways, and delete the rest."""
+    decoded = np.load(decoded_path, mmap_mode="r")
+    if len(rows) == len(decoded):
+        decoded_path.rename(path)
+        return np.asanyarray(decoded)
+    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(rows), *decoded.shape[1:]))
+    for start in range(0, len(rows), _AT_A_TIME):
+        part = rows[start : start + _AT_A_TIME]
+        images[start : start + len(part)] = decoded[part]
+        report.progress("write images", start + len(part), len(rows))
+    images.flush()
+    decoded_path.unlink()
+    return np.asanyarray(images)
+
+
+def _channel_statistics(images: np.ndarray, rows: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation by channel of the rows' pixels in 0..1, from exact sums."""
+    total = np.zeros(images.shape[-1], np.uint64)
+    squares = np.zeros(images.shape[-1], np.uint64)
+    for start in range(0, len(rows), _AT_A_TIME):
+        part = images[rows[start : start + _AT_A_TIME]]
+        total += part.sum(axis=(0, 1, 2), dtype=np.uint64)
+        squares += np.square(part, dtype=np.uint32).sum(axis=(0, 1, 2), dtype=np.uint64)
+    count = len(rows) * images.shape[1] * images.shape[2]
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
+
+
+def _sizes(manifest: pd.DataFrame) -> dict[str, int]:
+    return {name: int((manifest["split"] == name).sum()) for name in ("train", "validation", "test")}
+
+
+def _note_counts(reasons: list[str], counts: dict[str, int], report: Reporter) -> None:
+    report.note(", ".join(f"{name} {count:,}" for name, count in counts.items()))
+    if reasons:
+        more = f" and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
+        report.note(f"{len(reasons)} of {counts['read']} images skipped: {'; '.join(reasons[:_NAMED])}{more}")
+    for split in ("validation", "test"):
+        if not counts[split]:
+            report.note(f"no {split} images; dataset.{split}_share cuts some from train")
+
+
+def _save_au_rows(au_rows: pd.DataFrame, ids: pd.Series, path: Path) -> None:
+    """The rows of the images that stayed; `ids` is indexed by the row of the source."""
+    stayed = au_rows[au_rows["index"].isin(ids.index)]
+    named = stayed.drop(columns="index")
+    named.insert(0, "id", ids.loc[stayed["index"]].to_numpy())
+    named.to_parquet(path, index=False)

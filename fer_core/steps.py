@@ -1,0 +1,148 @@
+"""The steps of the method: what each takes, what its output depends on, and how it is run by its command.
+
+This module imports neither torch nor the steps' own code, so that a flow can ask what is finished without either.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fer_core.artifacts import Artifact, fingerprint, signature
+from fer_core.errors import ArtifactError
+from fer_core.experiment import Experiment, to_document
+
+Settings = dict[str, Any]
+_NEIGHBOUR_KEYS = ("lambda", "neighbours", "neighbours_drawn", "neighbour_gradient", "epochs_with_neighbours")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of the method.
+
+    version: goes up when the step's code changes what it writes; artifacts of another version are made again.
+    needs: steps of which exactly one artifact must be given, any of a `|` choice.
+    takes: steps of which there may be artifacts.
+    outside: what the user's path stands for where the step takes one.
+    settings: the part of an experiment that its output depends on, given the steps it has as input.
+    """
+
+    name: str
+    version: int
+    summary: str
+    settings: Callable[[Experiment, frozenset[str]], Settings]
+    needs: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+    seeded: bool = False
+    outside: str = ""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A step with all that it is to be run on."""
+
+    step: Step
+    experiment: Experiment
+    inputs: tuple[Artifact, ...] = ()
+    seed: int | None = None
+    outside: Path | None = None
+
+    def input(self, step: str) -> Artifact:
+        """The one artifact of a step."""
+        (found,) = self.inputs_of(step)
+        return found
+
+    def inputs_of(self, step: str) -> list[Artifact]:
+        """All artifacts of a step, in the order given."""
+        return [artifact for artifact in self.inputs if artifact.step == step]
+
+    def settings(self) -> Settings:
+        """What of the experiment decides the output."""
+        settings = self.step.settings(self.experiment, frozenset(a.step for a in self.inputs))
+        return settings | ({} if self.seed is None else {"seed": self.seed})
+
+    def fingerprint(self) -> str:
+        """What the output's folder is called."""
+        inputs = {f"{number:04d}": a.fingerprint for number, a in enumerate(self.inputs)}
+        outside = {} if self.outside is None else {"outside": signature(self.outside)}
+        return fingerprint(self.step.name, self.step.version, self.settings(), inputs, outside)
+
+
+def _section(name: str) -> Callable[[Experiment, frozenset[str]], Settings]:
+    return lambda experiment, _: {name: to_document(experiment)[name]}
+
+
+def _nothing(experiment: Experiment, inputs: frozenset[str]) -> Settings:
+    return {}
+
+
+def _graph_settings(experiment: Experiment, inputs: frozenset[str]) -> Settings:
+    document = to_document(experiment)
+    return {name: document[name] for name in ("action_units", "graph")}
+
+
+def _ldg_settings(experiment: Experiment, inputs: frozenset[str]) -> Settings:
+    """Without a graph, nothing about neighbours counts: another λ leaves the LDG as it is."""
+    document = to_document(experiment)
+    ldg = {k: v for k, v in document["ldg"].items() if "graph" in inputs or k not in _NEIGHBOUR_KEYS}
+    return {"ldg": _with_weights(ldg), "augment": document["augment"]}
+
+
+def _distill_settings(experiment: Experiment, inputs: frozenset[str]) -> Settings:
+    document = to_document(experiment)
+    recipe = "distill" if "soft-labels" in inputs else "sll"
+    return {recipe: _with_weights(document[recipe]), "augment": document["augment"]}
+
+
+def _with_weights(recipe: Settings) -> Settings:
+    """A file of weights counts by its content's signature, not by its path alone."""
+    path = Path(recipe["weights"])
+    return recipe | ({"weights_signature": signature(path)} if recipe["weights"] and path.is_file() else {})
+
+
+def _report_settings(experiment: Experiment, inputs: frozenset[str]) -> Settings:
+    document = to_document(experiment)
+    document.pop("run")
+    return document
+
+
+STEPS: Mapping[str, Step] = {
+    step.name: step
+    for step in (
+        Step("prepare", 1, "Decode a dataset's images and fix its splits.", _section("dataset"), outside="data"),
+        Step("annotate", 1, "Bring what OpenFace wrote into one row an image.", _nothing, needs=("prepare",), outside="aus"),
+        Step("graph", 1, "Link the training images that are neighbours in AU space.", _graph_settings, needs=("prepare", "annotate")),
+        Step("train-ldg", 1, "Train the label distribution generator; with a graph, LDG-AUs.", _ldg_settings,
+             needs=("prepare",), takes=("graph",), seeded=True),
+        Step("soft-labels", 1, "Turn hard labels into the frozen generator's emotion distributions.", _section("soft_labels"),
+             needs=("prepare", "train-ldg")),
+        Step("distill", 1, "Train EfficientFace from soft labels; without any, from hard labels (SLL).", _distill_settings,
+             needs=("prepare",), takes=("soft-labels",), seeded=True),
+        Step("evaluate", 1, "Judge a model on the validation and the test split.", _section("evaluation"),
+             needs=("prepare", "train-ldg|distill")),
+        Step("report", 1, "The paper's table and a page to look at.", _report_settings,
+             needs=("prepare", "annotate", "graph"), takes=("train-ldg", "soft-labels", "evaluate")),
+    )
+}  # fmt: skip
+
+
+def request(
+    step: str, experiment: Experiment, inputs: Sequence[Artifact] = (), seed: int | None = None, outside: Path | None = None
+) -> Request:  # fmt: skip
+    """A step to be run, its inputs checked and in an order that their order of naming does not change.
+
+    Raises:
+        ArtifactError: an input is missing, there are too many, or one is of no use to the step.
+    """
+    definition = STEPS[step]
+    for need in definition.needs:
+        count = sum(artifact.step in need.split("|") for artifact in inputs)
+        if count != 1:
+            makers = " or ".join(f"`fer {name}`" for name in need.split("|"))
+            raise ArtifactError(f"fer {step} needs one --in from {makers}, and got {count}")
+    known = {name for need in definition.needs for name in need.split("|")} | set(definition.takes)
+    for artifact in inputs:
+        if artifact.step not in known:
+            raise ArtifactError(f"{artifact.path}: made by `fer {artifact.step}`, which `fer {step}` has no use for")
+    ordered = tuple(sorted(inputs, key=lambda artifact: (artifact.step, artifact.fingerprint)))
+    return Request(definition, experiment, ordered, seed, None if outside is None else outside.expanduser().resolve())

@@ -1,0 +1,268 @@
+"""The training loop that every model of the method shares: batches, epochs, selection, and resuming."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
+
+from fer_core.artifacts import replace_file
+from fer_core.augment import Views
+from fer_core.dataset import Dataset
+from fer_core.errors import ArtifactError, TrainingError
+from fer_core.experiment import AugmentSettings, Recipe
+from fer_core.losses import soft_cross_entropy
+from fer_core.models.architectures import Architecture, build
+from fer_core.models.checkpoint import ModelCard, save_card, save_weights
+from fer_core.models.published import load_published
+from fer_core.progress import Reporter
+
+_RESUME = "resume.pt"
+_PREDICTION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a loss needs to know of a training batch."""
+
+    rows: np.ndarray
+    """(B,) row numbers in the dataset."""
+    logits: Tensor
+    """(B, C) of one random view of each image."""
+    random_views: Callable[[np.ndarray], Tensor]
+    """Random views of other rows, drawn without disturbing the batch's own."""
+    generator: torch.Generator
+    """For whatever else the loss draws."""
+
+
+LossTerms = dict[str, Tensor]
+"""Per-image losses (B,) by name; their sum is minimised."""
+Loss = Callable[[nn.Module, Batch], LossTerms]
+
+
+@dataclass(frozen=True)
+class Training:
+    """All that decides the weights a training ends with."""
+
+    name: str
+    architecture: Architecture
+    recipe: Recipe
+    epochs: int
+    augment: AugmentSettings
+    seed: int
+    loss: Loss
+
+
+def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device to run on; `auto` is the GPU where there is one.
+
+    Raises:
+        TrainingError: a GPU is asked for and there is none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("run.device = cuda: torch sees no GPU here; check the driver, or set run.device=cpu")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def train(training: Training, dataset: Dataset, folder: Path, device: torch.device, report: Reporter) -> None:
+    """Train, resuming from the last finished epoch found in `folder`, and leave a checkpoint there.
+
+    Writes `selected.safetensors` (best accuracy on the validation split, the first of equals), `last.safetensors`
+    and `model.json`. On a CPU a resumed run ends with the same bits as an undisturbed one.
+
+    Raises:
+        TrainingError: a loss is not finite.
+    """
+    recipe = training.recipe
+    model = build(training.architecture, len(dataset.card.labels), training.seed)
+    if recipe.weights:
+        report.note(load_published(Path(recipe.weights), model, dataset.card.labels))
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    views = Views(dataset.images, dataset.card.mean, dataset.card.std, recipe.input_size, device)
+    rows = dataset.rows("train")
+    optimiser = torch.optim.SGD(
+        model.parameters(), recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    steps = len(list(_batches(rows, recipe.batch, training.seed, epoch=1)))
+    schedule = _schedule(optimiser, recipe, steps, training.epochs)
+    history = _resume(folder, model, optimiser, schedule)
+    for epoch in range(len(history) + 1, training.epochs + 1):
+        started = time.perf_counter()
+        figures = train_one_epoch(training, model, optimiser, schedule, views, dataset, epoch, steps, report)
+        figures |= _validate(model, views, dataset, recipe)
+        history.append({"epoch": epoch, **figures, "seconds": time.perf_counter() - started})
+        report.metrics(model=training.name, seed=training.seed, **history[-1])
+        if selected_epoch(history) == epoch:
+            replace_file(folder / "selected.safetensors", lambda path: save_weights(path, model))
+        _save_resume(folder, model, optimiser, schedule, history)
+    replace_file(folder / "last.safetensors", lambda path: save_weights(path, model))
+    save_card(folder, _card(training, dataset, history))
+    (folder / _RESUME).unlink()
+
+
+def train_one_epoch(
+    training: Training, model: nn.Module, optimiser: torch.optim.Optimizer, schedule: LRScheduler,
+    views: Views, dataset: Dataset, epoch: int, steps: int, report: Reporter,
+) -> dict[str, float]:  # fmt: skip
+    """One pass over the training images; mean of each loss term, and accuracy against the hard label.
+
+    Raises:
+        TrainingError: a loss is not finite; names the images of the batch.
+    """
+    model.train()
+    labels = torch.from_numpy(dataset.labels())
+    augmentation, extra = (_generator(training.seed, epoch, purpose) for purpose in (1, 2))
+    sums: dict[str, float] = {}
+    seen = 0
+    rate = float(schedule.get_last_lr()[0])
+    what = f"{training.name} · seed {training.seed} · epoch {epoch} of {training.epochs}"
+    for step, rows in enumerate(_batches(dataset.rows("train"), training.recipe.batch, training.seed, epoch), start=1):
+        with mixed_precision(views.device, training.recipe.precision):
+            logits = model(views.random(rows, training.augment, augmentation))
+            batch = Batch(rows, logits, lambda other: views.random(other, training.augment, extra), extra)
+            terms = training.loss(model, batch)
+        loss = torch.stack(list(terms.values())).sum(dim=0).mean()
+        if not torch.isfinite(loss):
+            raise TrainingError(_not_finite(loss, what, dataset.manifest["id"].to_numpy()[rows]))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
+        seen += len(rows)
+        correct = logits.detach().argmax(dim=1).cpu() == labels[rows]
+        for name, values in {**terms, "accuracy": correct}.items():
+            sums[name] = sums.get(name, 0.0) + float(values.detach().sum())
+        report.progress(what, step, steps)
+    return {"learning_rate": rate, **{f"train_{name}": total / seen for name, total in sums.items()}}
+
+
+def predict_logits(
+    model: nn.Module, views: Views, rows: np.ndarray, precision: str = "float32", *, mirrored: bool = False
+) -> np.ndarray:
+    """Logits of the plain view of each image, or of its mirror image: (len(rows), classes) float32."""
+    model.eval()
+    parts = []
+    with torch.inference_mode(), mixed_precision(views.device, precision):
+        for start in range(0, len(rows), _PREDICTION_BATCH):
+            images = views.plain(rows[start : start + _PREDICTION_BATCH])
+            parts.append(model(images.flip(3) if mirrored else images).float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def selected_epoch(history: list[dict[str, float]]) -> int:
+    """The epoch of the best validation accuracy, the first of equals; counted from 1."""
+    return 1 + int(np.argmax([figures["validation_accuracy"] for figures in history]))
+
+
+def mixed_precision(device: torch.device, precision: str) -> Any:
+    """Autocast to bfloat16 where the recipe says so."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+def _validate(model: nn.Module, views: Views, dataset: Dataset, recipe: Recipe) -> dict[str, float]:
+    rows = dataset.rows("validation")
+    labels = dataset.labels()[rows]
+    logits = torch.from_numpy(predict_logits(model, views, rows, recipe.precision))
+    loss = nn.functional.cross_entropy(logits, torch.from_numpy(labels))
+    accuracy = (logits.argmax(dim=1).numpy() == labels).mean()
+    return {"validation_loss": float(loss), "validation_accuracy": float(accuracy)}
+
+
+def _batches(rows: np.ndarray, batch: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
+    """The rows in an order of their own for each seed and epoch; a last batch of one joins the one before."""
+    order = rows[torch.randperm(len(rows), generator=_generator(seed, epoch, purpose=0)).numpy()]
+    ends = list(range(batch, len(rows), batch))
+    if ends and len(rows) - ends[-1] == 1:
+        ends.pop()
+    return iter(np.split(order, ends))
+
+
+def _generator(seed: int, epoch: int, purpose: int) -> torch.Generator:
+    """A stream of random numbers for each purpose of each epoch, so that a resumed run draws what it would have."""
+    drawn = np.random.SeedSequence([seed, epoch, purpose]).generate_state(2)
+    return torch.Generator().manual_seed(int(drawn[0]) << 31 ^ int(drawn[1]))
+
+
+def _schedule(optimiser: torch.optim.Optimizer, recipe: Recipe, steps: int, epochs: int) -> LRScheduler:
+    if recipe.schedule == "step":
+        return StepLR(optimiser, step_size=recipe.decay_every * steps, gamma=recipe.decay_factor)
+    # One step more than are taken, so that the schedule may be asked for the rate after the last.
+    return OneCycleLR(optimiser, recipe.learning_rate, total_steps=epochs * steps + 1)
+
+
+def _resume(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, schedule: LRScheduler) -> list[dict[str, float]]:
+    path = folder / _RESUME
+    if not path.exists():
+        return []
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        schedule.load_state_dict(state["schedule"])
+    except (RuntimeError, KeyError, ValueError, EOFError) as error:
+        raise ArtifactError(f"{path}: cannot resume from it ({str(error).splitlines()[0]}); delete {folder}") from error
+    history: list[dict[str, float]] = state["history"]
+    return history
+
+
+def _save_resume(
+    folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, schedule: LRScheduler, history: list[dict[str, float]]
+) -> None:  # fmt: skip
+    state = {
+        "model": model.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "schedule": {k: v for k, v in schedule.state_dict().items() if not callable(v)},
+        "history": history,
+    }
+    replace_file(folder / _RESUME, lambda path: torch.save(state, path))
+
+
+def _card(training: Training, dataset: Dataset, history: list[dict[str, float]]) -> ModelCard:
+    return ModelCard(
+        architecture=training.architecture, labels=dataset.card.labels, mean=dataset.card.mean, std=dataset.card.std,
+        input_size=training.recipe.input_size, name=training.name, seed=training.seed, epochs=training.epochs,
+        selected_epoch=selected_epoch(history), history=history,
+    )  # fmt: skip
+
+
+def _not_finite(loss: Tensor, what: str, ids: np.ndarray) -> str:
+    return (
+        f"{what}: the loss is {loss.item()}; the batch's images are {', '.join(map(str, ids))}. "
+        "Look at these, or lower the recipe's learning_rate"
+    )
+
+
+def targets(dataset: Dataset, labels: Literal["majority", "distribution"]) -> Tensor:
+    """What a model without a generator learns from: one-hot labels, or the crowd's distribution.
+
+    Returns:
+        (N, classes) float32, rows sum to 1.
+
+    Raises:
+        TrainingError: the crowd's distribution is asked for and the dataset has none.
+    """
+    if labels == "majority":
+        return nn.functional.one_hot(torch.from_numpy(dataset.labels()), len(dataset.card.labels)).float()
+    crowd = dataset.crowd()
+    if crowd is None:
+        raise TrainingError(f"dataset.labels = distribution: {dataset.card.source} has no crowd distributions; use majority")
+    return torch.from_numpy(crowd)
+
+
+def cross_entropy_to(target: Tensor) -> Loss:
+    """Soft cross-entropy against fixed distributions; with one-hot rows, the usual cross-entropy.
+
+    Args:
+        target: (N, classes), one row for every row of the dataset.
+    """
+
+    def loss(model: nn.Module, batch: Batch) -> LossTerms:
+        return {"cross_entropy": soft_cross_entropy(batch.logits, target[batch.rows].to(batch.logits.device))}
+
+    return loss

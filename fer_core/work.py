@@ -1,0 +1,134 @@
+"""What each step does with its inputs: one function a step, from artifacts to files in a folder."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from fer_core.artifacts import Artifact, make_artifact
+from fer_core.errors import ActionUnitError
+from fer_core.progress import Reporter
+from fer_core.steps import Request
+
+AU_TABLE = "aus.parquet"
+
+
+def run_step(request: Request, out: Path, report: Reporter) -> Artifact:
+    """Run a step into `out`, unless it is finished there already.
+
+    Raises:
+        FerError: whatever the user has to mend.
+    """
+    work = _WORK[request.step.name]
+    inputs = {f"{a.step}-{number}": a for number, a in enumerate(request.inputs)}
+    return make_artifact(
+        out, request.step.name, request.fingerprint(), request.settings(), inputs,
+        lambda folder: work(request, folder, report),
+    )  # fmt: skip
+
+
+def _prepare(request: Request, folder: Path, report: Reporter) -> None:
+    from fer_core.prepare import prepare
+
+    prepare(request.experiment.dataset, request.outside, folder, report)
+
+
+def _annotate(request: Request, folder: Path, report: Reporter) -> None:
+    from fer_core.dataset import open_dataset
+    from openface.table import TableError, one_row_per_image, read_openface
+
+    dataset = request.input("prepare")
+    source = request.outside or dataset.file("openface.parquet")
+    if not source.exists():
+        raise ActionUnitError(
+            f"{source}: no AU table there; give --aus, a folder of FaceLandmarkImg's CSVs, one CSV, or a parquet"
+        )
+    try:
+        table = one_row_per_image(read_openface(source), list(open_dataset(dataset.path).manifest["id"]))
+    except TableError as error:
+        raise ActionUnitError(str(error)) from error
+    table.to_parquet(folder / AU_TABLE, index=False)
+    report.metrics(**{str(status): int(count) for status, count in table["status"].value_counts().items()})
+
+
+def _graph(request: Request, folder: Path, report: Reporter) -> None:
+    from fer_core.au_features import action_units, read_au_table
+    from fer_core.dataset import open_dataset
+    from fer_core.graph import link_neighbours, save_graph
+
+    dataset = open_dataset(request.input("prepare").path)
+    table = read_au_table(request.input("annotate").file(AU_TABLE), dataset)
+    units = action_units(dataset, table, request.experiment.action_units)
+    for split, counts in units.coverage.items():
+        report.note(f"AU coverage of {split}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+    save_graph(folder, *link_neighbours(units, dataset.rows("train"), request.experiment.graph, report))
+
+
+def _train_ldg(request: Request, folder: Path, report: Reporter) -> None:
+    from fer_core.dataset import open_dataset
+    from fer_core.graph import load_graph
+    from fer_core.ldg import train_ldg
+    from fer_core.training import choose_device
+
+    dataset = open_dataset(request.input("prepare").path)
+    graphs = [load_graph(artifact.path)[0] for artifact in request.inputs_of("graph")]
+    device = choose_device(request.experiment.run.device)
+    train_ldg(request.experiment, dataset, graphs[0] if graphs else None, request.seed or 0, folder, device, report)
+
+
+def _soft_labels(request: Request, folder: Path, report: Reporter) -> None:
+    from fer_core.dataset import open_dataset
+    from fer_core.models.checkpoint import read_card
+    from fer_core.soft_labels import SOFT_LABELS, generate_soft_labels
+    from fer_core.training import choose_device
+
+    dataset = open_dataset(request.input("prepare").path)
+    generator = request.input("train-ldg")
+    device = choose_device(request.experiment.run.device)
+    table = generate_soft_labels(request.experiment.soft_labels, dataset, generator.path, device, report)
+    table.to_parquet(folder / SOFT_LABELS, index=False)
+    card = read_card(generator.path)
+    (folder / "soft_labels.json").write_text(json.dumps({"generator": card.name, "seed": card.seed}), encoding="utf-8")
+
+
+def _distill(request: Request, folder: Path, report: Reporter) -> None:
+    from fer_core.dataset import open_dataset
+    from fer_core.distill import train_efficientface
+    from fer_core.soft_labels import read_soft_labels
+    from fer_core.training import choose_device
+
+    dataset = open_dataset(request.input("prepare").path)
+    soft_labels, name = None, "EF SLL"
+    for artifact in request.inputs_of("soft-labels"):
+        soft_labels = read_soft_labels(artifact.path, dataset)
+        name = f"EF + {json.loads(artifact.file('soft_labels.json').read_text())['generator']}"
+    device = choose_device(request.experiment.run.device)
+    train_efficientface(request.experiment, dataset, soft_labels, name, request.seed or 0, folder, device, report)
+
+
+def _evaluate(request: Request, folder: Path, report: Reporter) -> None:
+    from fer_core.dataset import open_dataset
+    from fer_core.evaluate import evaluate
+    from fer_core.training import choose_device
+
+    dataset = open_dataset(request.input("prepare").path)
+    (checkpoint,) = [artifact for artifact in request.inputs if artifact.step in ("train-ldg", "distill")]
+    device = choose_device(request.experiment.run.device)
+    evaluate(request.experiment.evaluation, dataset, checkpoint.path, folder, device, report)
+
+
+def _report(request: Request, folder: Path, report: Reporter) -> None:
+    from fer_core.report import write_report
+
+    write_report(request, folder, report)
+
+
+_WORK: Mapping[str, Callable[[Request, Path, Reporter], None]] = {
+    "prepare": _prepare,
+    "annotate": _annotate,
+    "graph": _graph,
+    "train-ldg": _train_ldg,
+    "soft-labels": _soft_labels,
+    "distill": _distill,
+    "evaluate": _evaluate,
+    "report": _report,
+}

@@ -1,0 +1,1 @@
+"""All that knows OpenFace: batches of images in, an action-unit table out."""
