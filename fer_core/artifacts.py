@@ -1,5 +1,6 @@
 """Artifacts: content-addressed folders that are written beside, renamed, and complete only with a manifest."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -7,10 +8,11 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from fer_core.errors import ArtifactError
 
@@ -90,6 +92,7 @@ def make_artifact(
 
     The unfinished folder of a killed attempt at the same fingerprint is handed to `work` again, so that
     training finds its last epoch there. Whatever else stands at `out` is replaced at the moment of success.
+    Where another process is making the same artifact, this one waits and takes what it made.
 
     Raises:
         ArtifactError: the disk is full or not writable.
@@ -99,17 +102,22 @@ def make_artifact(
     beside = out.with_name(f"{out.name}{_UNFINISHED}")
     started = time.time()
     try:
-        _start_or_resume(beside, fingerprint)
-        work(beside)
-        _write_manifest(beside, step, fingerprint, settings, inputs, time.time() - started)
-        (beside / _UNFINISHED).unlink()
-        if out.exists():
-            shutil.rmtree(out)
-        beside.rename(out)
+        with _held(beside) as mark:
+            if found := finished(out, fingerprint):
+                shutil.rmtree(beside, ignore_errors=True)
+                return found
+            _start_or_resume(beside, mark, fingerprint)
+            work(beside)
+            _write_manifest(beside, step, fingerprint, settings, inputs, time.time() - started)
+            (beside / _UNFINISHED).unlink()
+            if out.exists():
+                shutil.rmtree(out)
+            beside.rename(out)
     except OSError as error:
-        if error.filename is None and error.strerror is None:
+        if error.strerror is None:
             raise
-        raise ArtifactError(f"{error.filename or beside}: {error.strerror}; free or allow space there, and run again") from error
+        where = error.filename or beside
+        raise ArtifactError(f"{where}: {error.strerror}; free or allow space there, and run again") from error
     return open_artifact(out, step)
 
 
@@ -122,12 +130,28 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     beside.replace(path)
 
 
-def _start_or_resume(beside: Path, fingerprint: str) -> None:
-    mark = beside / _UNFINISHED
-    if beside.exists() and (not mark.is_file() or mark.read_text() != fingerprint):
-        shutil.rmtree(beside)
+@contextmanager
+def _held(beside: Path) -> Iterator[TextIO]:
+    """Wait until no other process works in the unfinished folder; a process that dies lets go of it."""
     beside.mkdir(parents=True, exist_ok=True)
-    mark.write_text(fingerprint)
+    with (beside / _UNFINISHED).open("a+", encoding="utf-8") as mark:
+        fcntl.flock(mark, fcntl.LOCK_EX)
+        yield mark
+
+
+def _start_or_resume(beside: Path, mark: TextIO, fingerprint: str) -> None:
+    """Keep what an attempt at the same fingerprint left in the folder, and clear away that of another."""
+    mark.seek(0)
+    if mark.read() == fingerprint:
+        return
+    for leftover in beside.iterdir():
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        elif leftover.name != _UNFINISHED:
+            leftover.unlink()
+    mark.truncate(0)
+    mark.write(fingerprint)
+    mark.flush()
 
 
 def _write_manifest(
@@ -163,7 +187,8 @@ def _peak_memory() -> int:
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:
     try:
-        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return manifest if {"step", "fingerprint", "files"} <= manifest.keys() else None
+    whole = isinstance(manifest, dict) and {"step", "fingerprint", "files"} <= manifest.keys()
+    return manifest if whole else None

@@ -11,7 +11,7 @@ import typer
 
 from fer_core.artifacts import open_artifact
 from fer_core.errors import FerError
-from fer_core.experiment import load_experiment
+from fer_core.experiment import Architecture, load_experiment
 from fer_core.progress import reporter
 from fer_core.steps import STEPS, Step, request
 from fer_core.work import run_step
@@ -37,6 +37,7 @@ def steps_app() -> typer.Typer:
     )  # fmt: skip
     for step in STEPS.values():
         app.command(step.name, help=step.summary)(_command(step))
+    app.command("import-weights")(_import_weights)
     return app
 
 
@@ -61,6 +62,17 @@ def main() -> None:
 
 def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
+
+
+def _import_weights(
+    published: Annotated[Path, typer.Argument(help="A .pth.tar file of EfficientFace or of its LDG.")],
+    architecture: Annotated[Architecture, typer.Option(help="What the file holds.")],
+    out: Out,
+) -> None:
+    """Make a checkpoint of the original authors' published weights."""
+    from fer_core.import_weights import import_weights
+
+    print(import_weights(published, architecture, out).path)
 
 
 def _command(step: Step) -> Callable[..., None]:

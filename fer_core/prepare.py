@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ OPENFACE_TABLE = "openface.parquet"
 """AU rows that came with the images, for the annotate step to import."""
 
 _THREADS = 4
-_AT_A_TIME = 256
+_AT_A_TIME = 32
 _NAMED = 3
 
 
@@ -31,8 +32,8 @@ _NAMED = 3
 class _Decoded:
     """One image, ready to be stored, or why it cannot be."""
 
-    pixels: np.ndarray | None
-    """(S, S, C) uint8."""
+    pixels: np.ndarray
+    """(S, S, C) uint8; black where the image cannot be decoded."""
     sha256: str = ""
     reason: str = ""
 
@@ -49,6 +50,7 @@ def prepare(settings: DatasetSettings, folder: Path | None, out: Path, report: R
     decoded_path = out / "decoded.npy"
     sha256, reasons = _decode_images(source, settings, decoded_path, report)
     _check_readable(reasons, len(sha256), settings)
+    _note_unreadable(reasons, len(sha256), report)
     manifest, dropped = _make_manifest(source, sha256, settings)
     _check_every_class_trains(source, manifest)
     images = _write_kept(decoded_path, out / "images.npy", manifest.index.to_numpy(), report)
@@ -61,7 +63,7 @@ def prepare(settings: DatasetSettings, folder: Path | None, out: Path, report: R
         **_sizes(manifest),
     }
     card = DatasetCard(source.name, source.labels, source.protocol, source.truth, mean, std, counts)
-    _note_counts(reasons, counts, report)
+    _note_counts(counts, report)
     if source.au_rows is not None:
         _save_au_rows(source.au_rows, manifest["id"], out / OPENFACE_TABLE)
     save_dataset(out, card, manifest)
@@ -76,24 +78,30 @@ def _decode_images(
     source: Source, settings: DatasetSettings, path: Path, report: Reporter
 ) -> tuple[np.ndarray, list[str]]:
     """Store every image; (N,) sha256, "" where unreadable, and why those are."""
-    count, side = len(source.records), settings.image_size
-    images = np.lib.format.open_memmap(
-        path, mode="w+", dtype=np.uint8, shape=(count, side, side, 3 if settings.colour else 1)
-    )
-    sha256 = np.full(count, "", dtype=object)
+    count = len(source.records)
+    sha256: list[str] = []
     reasons: list[str] = []
     decoded = _decode_in_order(lambda row: _decode_one(source, row, settings), count)
-    for row, image in enumerate(counted(decoded, "decode images", count, report)):
-        if image.pixels is None:
-            reasons.append(image.reason)
-        else:
-            images[row], sha256[row] = image.pixels, image.sha256
-    images.flush()
-    return sha256, reasons
+    with path.open("wb") as file:
+        _write_header(file, (count, *_shape(settings)))
+        for image in counted(decoded, "decode images", count, report):
+            file.write(image.pixels.tobytes())
+            sha256.append(image.sha256)
+            reasons += [image.reason] if image.reason else []
+    return np.array(sha256, dtype=object), reasons
+
+
+def _shape(settings: DatasetSettings) -> tuple[int, int, int]:
+    return settings.image_size, settings.image_size, 3 if settings.colour else 1
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    """Begin an array file; rows are written after it, since a memory map dies of a full disk without a word."""
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
 def _decode_in_order(decode: Callable[[int], _Decoded], count: int) -> Iterator[_Decoded]:
-    """Decode in parallel, never more than a few hundred images ahead."""
+    """Decode in parallel, never more than a few dozen images ahead."""
     with warnings.catch_warnings(), ThreadPoolExecutor(_THREADS) as pool:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         for start in range(0, count, _AT_A_TIME):
@@ -104,7 +112,7 @@ def _decode_one(source: Source, row: int, settings: DatasetSettings) -> _Decoded
     try:
         image = source.read_image(row)
     except UnreadableImage as unreadable:
-        return _Decoded(None, reason=str(unreadable))
+        return _Decoded(np.zeros(_shape(settings), np.uint8), reason=str(unreadable))
     return _Decoded(_to_pixels(image, settings), _content_hash(image))
 
 
@@ -125,7 +133,7 @@ def _to_pixels(image: Image.Image, settings: DatasetSettings) -> np.ndarray:
     side = settings.image_size
     if image.size != (side, side):
         image = ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
-    return np.asarray(image).reshape(side, side, -1)
+    return np.asarray(image).reshape(_shape(settings))
 
 
 def _check_readable(reasons: list[str], count: int, settings: DatasetSettings) -> None:
@@ -171,26 +179,23 @@ def _check_every_class_trains(source: Source, manifest: pd.DataFrame) -> None:
     present = set(manifest.loc[manifest["split"] == "train", "label"])
     missing = [name for index, name in enumerate(source.labels) if index not in present]
     if missing:
-        raise DatasetError(
-            f"{source.name}: no training image of class {', '.join(missing)}; add some, or leave the class "
-            "out of the dataset"
-        )
+        remedy = "raise dataset.count" if source.name == "sample" else "add some, or leave the class out of the dataset"
+        raise DatasetError(f"{source.name}: no training image of class {', '.join(missing)}; {remedy}")
 
 
 def _write_kept(decoded_path: Path, path: Path, rows: np.ndarray, report: Reporter) -> np.ndarray:
-    """Move the rows that stay into `path`, memory-mapped both ways, and delete the rest."""
+    """Move the rows that stay into `path`, which is returned memory-mapped, and delete the rest."""
     decoded = np.load(decoded_path, mmap_mode="r")
     if len(rows) == len(decoded):
         decoded_path.rename(path)
-        return np.asanyarray(decoded)
-    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(rows), *decoded.shape[1:]))
-    for start in range(0, len(rows), _AT_A_TIME):
-        part = rows[start : start + _AT_A_TIME]
-        images[start : start + len(part)] = decoded[part]
-        report.progress("write images", start + len(part), len(rows))
-    images.flush()
-    decoded_path.unlink()
-    return np.asanyarray(images)
+    else:
+        with path.open("wb") as file:
+            _write_header(file, (len(rows), *decoded.shape[1:]))
+            for start in range(0, len(rows), _AT_A_TIME):
+                file.write(decoded[rows[start : start + _AT_A_TIME]].tobytes())
+                report.progress("write images", min(start + _AT_A_TIME, len(rows)), len(rows))
+        decoded_path.unlink()
+    return np.asanyarray(np.load(path, mmap_mode="r"))
 
 
 def _channel_statistics(images: np.ndarray, rows: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -211,11 +216,14 @@ def _sizes(manifest: pd.DataFrame) -> dict[str, int]:
     return {name: int((manifest["split"] == name).sum()) for name in ("train", "validation", "test")}
 
 
-def _note_counts(reasons: list[str], counts: dict[str, int], report: Reporter) -> None:
-    report.note(", ".join(f"{name} {count:,}" for name, count in counts.items()))
+def _note_unreadable(reasons: list[str], count: int, report: Reporter) -> None:
     if reasons:
         more = f" and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
-        report.note(f"{len(reasons)} of {counts['read']} images skipped: {'; '.join(reasons[:_NAMED])}{more}")
+        report.note(f"{len(reasons)} of {count} images skipped: {'; '.join(reasons[:_NAMED])}{more}")
+
+
+def _note_counts(counts: dict[str, int], report: Reporter) -> None:
+    report.note(", ".join(f"{name} {count:,}" for name, count in counts.items()))
     for split in ("validation", "test"):
         if not counts[split]:
             report.note(f"no {split} images; dataset.{split}_share cuts some from train")

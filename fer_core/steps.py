@@ -146,3 +146,9 @@ def request(
             raise ArtifactError(f"{artifact.path}: made by `fer {artifact.step}`, which `fer {step}` has no use for")
     ordered = tuple(sorted(inputs, key=lambda artifact: (artifact.step, artifact.fingerprint)))
     return Request(definition, experiment, ordered, seed, None if outside is None else outside.expanduser().resolve())
+
+
+def aus_beside(data: Path | None) -> Path | None:
+    """An AU table that lies in the dataset's own folder, for users who name none."""
+    table = None if data is None else data.expanduser() / "openface_aus.parquet"
+    return table if table is not None and table.is_file() else None

@@ -1,5 +1,6 @@
 """The training loop that every model of the method shares: batches, epochs, selection, and resuming."""
 
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -82,7 +83,8 @@ def train(training: Training, dataset: Dataset, folder: Path, device: torch.devi
     recipe = training.recipe
     model = build(training.architecture, len(dataset.card.labels), training.seed)
     if recipe.weights:
-        report.note(load_published(Path(recipe.weights), model, dataset.card.labels))
+        head_kept = load_published(Path(recipe.weights).expanduser(), model, dataset.card.labels)
+        report.note(f"{recipe.weights}: {'head reordered into our classes' if head_kept else 'a new head, the rest taken over'}")
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     views = Views(dataset.images, dataset.card.mean, dataset.card.std, recipe.input_size, device)
     rows = dataset.rows("train")
@@ -205,7 +207,7 @@ def _resume(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, sc
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
-    except (RuntimeError, KeyError, ValueError, EOFError) as error:
+    except (pickle.UnpicklingError, RuntimeError, KeyError, ValueError, EOFError) as error:
         raise ArtifactError(f"{path}: cannot resume from it ({str(error).splitlines()[0]}); delete {folder}") from error
     history: list[dict[str, float]] = state["history"]
     return history

@@ -4,6 +4,7 @@ import csv
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,8 @@ def read_openface(path: Path) -> pd.DataFrame:
     """Rows as OpenFace wrote them: `key` (str), `status`, `confidence` and the AU columns that there are.
 
     path: a folder of one CSV an image (FaceLandmarkImg; the key is the file's stem), one CSV of
-        FeatureExtraction (the key is the frame's number, or an `id`, `name`, `filename` or `input` column that
-        was added), or a parquet with an `id`, `name` or `index` column and, where it is our own, `status`
+        FeatureExtraction (the key is the frame's number, or an added column `id`, `name`, `filename` or
+        `input`), or a parquet with an `id`, `name` or `index` column and, where it is our own, `status`
 
     An empty or unreadable CSV has status `failed`; one without a row, or details without a CSV, `no_face`.
 
@@ -53,11 +54,13 @@ def one_row_per_image(rows: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
 
     Figures are NaN where status is not `ok`; an id without a row has status `no_face`; of several faces the
     most confident counts, the first of those that tie. A key belongs to the id that equals it, with or
-    without an image's ending, and else to the only one whose last path component does, with or without `_aligned`.
+    without an image's ending, and else to the only one whose last path component does, with or without
+    `_aligned`.
 
     Raises:
         TableError: fewer than half of the keys, and of the ids, belong together; a column is missing; a
-            figure of a face is not finite, or out of range (confidence 0..1, intensities 0..5, presences 0 or 1).
+            figure of a face is not finite or out of range (confidence 0..1, intensities 0..5, presences 0
+            or 1).
     """
     owner = _match(rows["key"].astype(str).drop_duplicates().tolist(), list(ids))
     _check_match(owner, rows["key"].astype(str), ids)
@@ -122,12 +125,12 @@ def _read_feature_extraction(path: Path) -> Iterator[dict[str, object]]:
 
 
 def _read_csv(path: Path) -> list[dict[str, str]] | None:
-    """Rows under their headers, stripped; None where the file holds no header that could be read."""
+    """Rows under their headers, stripped, "" where one is cut short; None where there is no header to read."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = csv.reader(file, skipinitialspace=True)
             header = [name.strip() for name in next(lines, [])]
-            rows = [dict(zip(header, line, strict=False)) for line in lines if line]
+            rows = [dict(zip_longest(header, line[: len(header)], fillvalue="")) for line in lines if line]
     except (OSError, UnicodeDecodeError, csv.Error):
         return None
     return rows if header else None
@@ -220,9 +223,7 @@ def _check_match(owner: dict[str, str], keys: pd.Series, ids: Sequence[str]) -> 
 def _check_columns(faces: pd.DataFrame) -> None:
     missing = [name for name in _FIGURES if name not in faces]
     if missing and len(faces):
-        raise TableError(
-            f"the AU table has no {', '.join(missing)}; run OpenFace with -aus, which writes all 35 AUs"
-        )
+        raise TableError(f"the AU table has no {', '.join(missing)}; run OpenFace with -aus, which writes all 35 AUs")
 
 
 def _check_figures(faces: pd.DataFrame) -> None:

@@ -19,9 +19,7 @@ def open_source(settings: DatasetSettings, folder: Path | None) -> Source:
     if settings.source == "sample":
         return sample.read(settings)
     if folder is None:
-        raise DatasetError(
-            f"dataset.source = {settings.source!r} needs its images; give their folder with --data"
-        )
+        raise DatasetError(f"dataset.source = {settings.source!r} needs its images; give their folder with --data")
     if not folder.exists():
         raise DatasetError(f"{folder}: no such folder; give the dataset's own with --data")
     if not folder.is_dir() and settings.source != "csv":

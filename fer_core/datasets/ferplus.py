@@ -91,8 +91,8 @@ def _protocol(settings: DatasetSettings) -> str:
     return (
         f"FER2013 with the FER+ votes (Barsoum et al. 2016): {rule}; distributions are the votes for these "
         "classes, renormalised; Training, PublicTest and PrivateTest are train, validation and test; "
-        "images of validation and test that occur, pixel by pixel, in an earlier part or earlier in their own are "
-        "dropped."
+        "images of validation and test that occur, pixel by pixel, in an earlier part or earlier in "
+        "their own are dropped."
     )
 
 
@@ -110,7 +110,7 @@ def _find_faces(folder: Path) -> _Faces:
 
 def _read_arrays(path: Path) -> _Faces:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             deltas, votes = arrays["images_delta2d"], arrays["votes"].astype(np.int64)
             usage, names = arrays["usage_names"][arrays["usage"]], arrays["names"]
     except (OSError, KeyError, ValueError, IndexError, EOFError, zipfile.BadZipFile) as error:

@@ -56,12 +56,12 @@ def _read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise DatasetError(f"{path}: no such file; it must list the images under path,label")
     try:
-        table = pd.read_csv(
-            path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True
-        )
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise DatasetError(f"{path}: not a CSV file ({reason}); write it with a header path,label") from error
+    if not isinstance(table.index, pd.RangeIndex):
+        raise DatasetError(f"{path}: its lines have more fields than its header; quote paths that hold commas")
     table = pd.DataFrame({name.strip(): table[name].str.strip() for name in _headers(table)})
     for name in ("path", "label"):
         _require_column(path, table, name)
@@ -99,9 +99,7 @@ def _read_splits(path: Path, table: pd.DataFrame) -> pd.Series:
     return names.map({**SPLITS, "": ""})
 
 
-def _read_shares(
-    path: Path, table: pd.DataFrame, labels: tuple[str, ...], index_of: dict[str, int]
-) -> np.ndarray:
+def _read_shares(path: Path, table: pd.DataFrame, labels: tuple[str, ...], index_of: dict[str, int]) -> np.ndarray:
     """(N, classes) float32; every class needs its column."""
     column_of = {index: f"{_SHARE}{name}" for name, index in index_of.items() if f"{_SHARE}{name}" in table}
     if len(column_of) < sum(name.startswith(_SHARE) for name in _headers(table)):
@@ -109,9 +107,7 @@ def _read_shares(
     for index, name in enumerate(labels):
         _require_column(path, table, column_of.get(index, f"{_SHARE}{name}"))
     columns = [table[column_of[index]] for index in range(len(labels))]
-    shares = np.column_stack([pd.to_numeric(column, errors="coerce") for column in columns]).astype(
-        np.float64
-    )
+    shares = np.column_stack([pd.to_numeric(column, errors="coerce") for column in columns]).astype(np.float64)
     wrong = ~np.isfinite(shares).all(axis=1) | (shares < 0).any(axis=1) | (shares.sum(axis=1) <= 0)
     _refuse_rows(path, pd.Series(wrong), "its p_ columns must be numbers, none negative and not all 0")
     distributions: np.ndarray = shares / shares.sum(axis=1, keepdims=True)

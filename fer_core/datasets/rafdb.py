@@ -85,9 +85,7 @@ def _read_labels(path: Path) -> pd.DataFrame:
         if stem in seen:
             raise DatasetError(f"{place}: {name} is listed twice; keep one of its lines")
         seen.add(stem)
-        rows.append(
-            (stem, _CLASSES.index(OFFICIAL_ORDER[int(label) - 1]), "train" if stem[1] == "r" else "test")
-        )
+        rows.append((stem, _CLASSES.index(OFFICIAL_ORDER[int(label) - 1]), "train" if stem[1] == "r" else "test"))
     if not rows:
         raise DatasetError(f"{path}: lists no images; restore RAF-DB's own file")
     return pd.DataFrame(rows, columns=["id", "label", "split"])
@@ -117,9 +115,7 @@ def _parse_shares(place: str, line: str) -> np.ndarray:
     except ValueError:
         shares = np.empty(0)
     if shares.shape != (7,) or not np.isfinite(shares).all() or (shares < 0).any() or shares.sum() <= 0:
-        raise DatasetError(
-            f"{place}: {line!r}; it must be an image's name and 7 shares, none of them negative"
-        )
+        raise DatasetError(f"{place}: {line!r}; it must be an image's name and 7 shares, none of them negative")
     normalised: np.ndarray = shares / shares.sum()
     return normalised
 

@@ -22,7 +22,7 @@ def read(settings: DatasetSettings) -> Source:
         truth="true distribution",
         protocol=(
             f"{settings.count} drawn faces, seed {settings.seed}; each shows a mixture of the "
-            "seven emotions' action-unit prototypes, which is its true distribution, and its label is drawn from it."
+            "seven emotions' action-unit prototypes, its true distribution; its label is drawn from it."
         ),
         read_image=lambda row: Image.fromarray(faces.images[row]),
         au_rows=faces.au_rows,

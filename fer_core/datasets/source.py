@@ -70,9 +70,7 @@ def image_files(folder: Path) -> list[Path]:
 
 def subfolders(folder: Path) -> list[Path]:
     """The folders directly in a folder, sorted, without hidden ones and what macOS leaves in archives."""
-    return sorted(
-        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__MACOSX"))
-    )
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__MACOSX")))
 
 
 def image_stem(path: Path) -> str:

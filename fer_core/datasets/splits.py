@@ -35,7 +35,7 @@ def is_repeated(sha256: pd.Series, split: pd.Series) -> np.ndarray:
 
 
 def draw_stratified(sha256: pd.Series, label: pd.Series, count: int, seed: int) -> np.ndarray:
-    """Positions, ascending, of `count` rows with classes in proportion; every class keeps at least one."""
+    """Positions, ascending, of `count` rows with classes in proportion; every class keeps one at least."""
     members = [np.flatnonzero(label.to_numpy() == name) for name in sorted(label.unique())]
     order = _hash_order(sha256, seed)
     drawn = [
@@ -62,13 +62,13 @@ def _cut_size(count: int, share: float) -> int:
 
 
 def _quotas(counts: list[int], total: int) -> list[int]:
-    """Shares of `total` in proportion to `counts`, by largest remainder; at least 1, at most the count."""
-    exact = np.array(counts) * min(1.0, total / max(1, sum(counts)))
-    quotas = np.maximum(1, np.floor(exact)).astype(np.int64)
-    left = min(total, sum(counts)) - int(quotas.sum())
-    for place in np.argsort(quotas - exact, kind="stable")[: max(0, left)]:
-        quotas[place] += 1
-    return [int(quota) for quota in quotas]
+    """One for every class, and the rest of `total` in proportion, by largest remainder."""
+    others = np.array(counts) - 1
+    rest = min(max(0, total - len(counts)), int(others.sum()))
+    exact = others * (rest / max(1, others.sum()))
+    quotas = np.floor(exact).astype(np.int64)
+    quotas[np.argsort(quotas - exact, kind="stable")[: rest - int(quotas.sum())]] += 1
+    return [1 + int(quota) for quota in quotas]
 
 
 def _hash_order(sha256: pd.Series, seed: int) -> np.ndarray:

@@ -1,14 +1,14 @@
 """The networks of the method by name: EfficientFace, and the ResNets that serve as label distribution generator."""
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import nn
 
+from fer_core.experiment import Architecture
 from fer_core.models.efficientface import EfficientFace
 from fer_core.models.torchvision_import import torchvision_models
 
-Architecture = Literal["efficientface", "resnet18", "resnet50"]
 ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
 
 

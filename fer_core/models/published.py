@@ -14,14 +14,14 @@ PUBLISHED_MEAN = (0.57535914, 0.44928582, 0.40079932)
 PUBLISHED_STD = (0.20735591, 0.18981615, 0.18132027)
 
 
-def load_published(path: Path, model: nn.Module, labels: tuple[str, ...]) -> str:
+def load_published(path: Path, model: nn.Module, labels: tuple[str, ...]) -> bool:
     """Load a published file into `model`, its head reordered into `labels`, or left as it is where it cannot fit.
 
     The files are dictionaries with `state_dict`, whose keys begin with `module.`. Heads of seven rows are in
     PUBLISHED_ORDER; any other head, such as MS-Celeb-1M's 12,666 identities, is not taken over.
 
     Returns:
-        A sentence that says what became of the head.
+        Whether the head was taken over.
 
     Raises:
         CheckpointError: the file is missing, holds more than tensors, or is of another architecture.
@@ -40,7 +40,7 @@ def load_published(path: Path, model: nn.Module, labels: tuple[str, ...]) -> str
         order = [PUBLISHED_ORDER.index(label) for label in labels]
         head = {name: tensor[order] for name, tensor in head.items()}
     model.load_state_dict({**own, **weights, **(head if fits else {})})
-    return f"{path.name}: {'head reordered to our classes' if fits else 'head replaced by a new one'}"
+    return fits
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:

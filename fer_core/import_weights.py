@@ -1,0 +1,39 @@
+"""Turn the original authors' published file into a checkpoint of ours, with class order, normalisation and input size."""
+
+from pathlib import Path
+
+from fer_core.artifacts import Artifact, fingerprint, make_artifact, signature
+from fer_core.dataset import EMOTIONS
+from fer_core.errors import CheckpointError
+from fer_core.experiment import Architecture
+from fer_core.models.architectures import build
+from fer_core.models.checkpoint import ModelCard, save_card, save_weights
+from fer_core.models.published import PUBLISHED_MEAN, PUBLISHED_STD, load_published
+
+_INPUT_SIZE = 224
+_LABELS = EMOTIONS[:7]
+
+
+def import_weights(published: Path, architecture: Architecture, out: Path) -> Artifact:
+    """A checkpoint that stands where `fer distill` or `fer train-ldg` would have made one.
+
+    Raises:
+        CheckpointError: the file is not of the architecture, or its head is not of the seven emotions.
+    """
+    step = "distill" if architecture == "efficientface" else "train-ldg"
+    model = build(architecture, len(_LABELS), seed=0)
+    if not load_published(published, model, _LABELS):
+        raise CheckpointError(
+            f"{published}: its head is not of the seven emotions; it can start a training (--set ldg.weights={published})"
+        )
+    card = ModelCard(
+        architecture, _LABELS, PUBLISHED_MEAN, PUBLISHED_STD, _INPUT_SIZE, name=published.name, seed=0, epochs=0, selected_epoch=0
+    )
+
+    def write(folder: Path) -> None:
+        for choice in ("selected", "last"):
+            save_weights(folder / f"{choice}.safetensors", model)
+        save_card(folder, card)
+
+    mark = fingerprint(step, 0, {"architecture": architecture}, {}, {"published": signature(published)})
+    return make_artifact(out, step, mark, {"published": published.name}, {}, write)

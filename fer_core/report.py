@@ -1,0 +1,212 @@
+"""The report: results.json for programs, and one self-contained page, index.html, for people."""
+
+import json
+import platform
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from fer_core import captions, plots, sheets
+from fer_core.artifacts import MANIFEST, Artifact
+from fer_core.au_features import action_units, read_au_table
+from fer_core.dataset import Dataset, open_dataset
+from fer_core.errors import ArtifactError
+from fer_core.experiment import Experiment, to_document
+from fer_core.graph import load_graph
+from fer_core.pictures import MODEL_COLOURS, emotion_colours, house_style
+from fer_core.progress import Reporter
+from fer_core.results import Cost, Evidence, Generator, JudgedModel, results
+from fer_core.soft_labels import read_soft_labels
+from fer_core.steps import STEPS, Request
+from openface.columns import INTENSITIES, PRESENCES
+
+RESULTS = "results.json"
+PAGE = "index.html"
+_TEMPLATES = Path(__file__).parent / "templates"
+_PACKAGES = ("fer", "torch", "torchvision", "numpy", "pandas", "scikit-learn", "annoy")
+
+
+def write_report(request: Request, folder: Path, report: Reporter) -> None:
+    """Write `results.json` and `index.html` from whatever models there are; the missing ones are named in both.
+
+    Raises:
+        ArtifactError: an input is not readable, of another dataset, or there twice.
+    """
+    evidence = read_evidence(request)
+    figures = results(evidence)
+    text = json.dumps(figures, indent=1, allow_nan=False)
+    (folder / RESULTS).write_text(text, encoding="utf-8")
+    table = read_au_table(request.input("annotate").file("aus.parquet"), evidence.dataset)
+    page = render(evidence, figures, table, report)
+    (folder / PAGE).write_text(page, encoding="utf-8")
+
+
+def read_evidence(request: Request) -> Evidence:
+    """Read the artifacts of a report's request.
+
+    Raises:
+        ArtifactError: an input is not readable, of another dataset, or there twice.
+    """
+    dataset = open_dataset(request.input("prepare").path)
+    table = read_au_table(request.input("annotate").file("aus.parquet"), dataset)
+    graph, card = load_graph(request.input("graph").path)
+    models = tuple(read_judged(artifact, dataset) for artifact in request.inputs_of("evaluate"))
+    _refuse_twice("evaluate", [(model.name, model.seed) for model in models])
+    generators = tuple(_read_generator(artifact, dataset) for artifact in request.inputs_of("soft-labels"))
+    _refuse_twice("soft-labels", [(generator.name, generator.seed) for generator in generators])
+    units = action_units(dataset, table, request.experiment.action_units)
+    costs = _costs(request, models)
+    return Evidence(request.experiment, dataset, units, graph, card, models, generators, costs)
+
+
+def read_judged(artifact: Artifact, dataset: Dataset) -> JudgedModel:
+    """What `fer evaluate` wrote of a model.
+
+    Raises:
+        ArtifactError: it is not readable, or of another dataset.
+    """
+    try:
+        figures = json.loads(artifact.file("metrics.json").read_text(encoding="utf-8"))
+        table = pd.read_parquet(artifact.file("predictions.parquet"))
+        table = table[(table["split"] == "test") & (table["choice"] == "selected")]
+        probabilities = table[list(dataset.card.labels)].to_numpy(np.float64)
+    except (OSError, ValueError, KeyError) as error:
+        raise ArtifactError(f"{artifact.path}: not an evaluation of this dataset ({error}); run `fer evaluate`") from error
+    if list(table["id"]) != list(dataset.manifest["id"].to_numpy()[dataset.rows("test")]):
+        raise ArtifactError(f"{artifact.path}: its test images are not this dataset's; run `fer evaluate` on this dataset")
+    return JudgedModel(figures, probabilities)
+
+
+def render(evidence: Evidence, figures: dict[str, Any], table: pd.DataFrame, report: Reporter) -> str:
+    """The page as HTML.
+
+    Args:
+        figures: `results(evidence)`.
+        table: the AU table, one row an image.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= captions.FILTERS
+    parts = _parts(evidence, figures, table)
+    drawn: dict[str, Any] = {}
+    with house_style():
+        for done, (name, draw) in enumerate(parts.items(), start=1):
+            drawn[name] = draw()
+            report.progress("report", done, len(parts))
+    return environment.get_template("report.html.j2").render(
+        results=figures,
+        parts=drawn,
+        words=captions.captions(figures, evidence),
+        labels=evidence.dataset.card.labels,
+        emotion_colours=emotion_colours(evidence.dataset.card.labels),
+        model_colours=MODEL_COLOURS,
+        steps={name: step.summary for name, step in STEPS.items()},
+        experiment_toml=experiment_toml(evidence.experiment),
+        versions=_versions(),
+    )
+
+
+def experiment_toml(experiment: Experiment) -> str:
+    """The experiment as a TOML file that `fer run` reads back as the same."""
+    document = to_document(experiment)
+    plain = [f"{key} = {json.dumps(value)}" for key, value in document.items() if not isinstance(value, dict)]
+    for name, section in document.items():
+        if isinstance(section, dict):
+            plain += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in section.items())]
+    return "\n".join(plain)
+
+
+def _parts(evidence: Evidence, figures: dict[str, Any], table: pd.DataFrame) -> Mapping[str, Callable[[], Any]]:
+    """What has to be drawn, by the name that the template knows it under; without a model, little."""
+    generators, mistaken = sheets.shown_generators(evidence), sheets.mistaken_model(evidence)
+    parts: dict[str, Callable[[], Any]] = _action_unit_parts(evidence, table)
+    parts["graph"] = lambda: plots.graph_figure(evidence, figures["graph"]["label_agreement"])
+    parts["neighbourhoods"] = lambda: sheets.neighbourhoods(evidence)
+    if evidence.models:
+        over_seeds, measures = figures["models_over_seeds"], figures["distribution_measures"]
+        parts["overview"] = lambda: plots.overview(evidence, over_seeds, measures)
+        parts["curves"] = lambda: plots.training_curves(evidence)
+        parts["confusion"] = lambda: plots.confusion_matrices(evidence)
+        parts["reliability"] = lambda: plots.reliability(evidence)
+    if figures["paired"]:
+        parts["differences"] = lambda: plots.differences(figures["paired"])
+    if generators:
+        parts["ambiguous"] = lambda: sheets.ambiguous_faces(evidence, generators)
+        parts["random"] = lambda: sheets.random_faces(evidence, generators)
+    if mistaken is not None:
+        parts["mistakes"] = lambda: sheets.worst_mistakes(evidence.dataset, mistaken)
+    return parts
+
+
+def _action_unit_parts(evidence: Evidence, table: pd.DataFrame) -> dict[str, Callable[[], Any]]:
+    """Histograms and means of the AUs in use, as OpenFace wrote them, of usable training images."""
+    train = evidence.dataset.rows("train")
+    rows = train[evidence.units.usable[train]]
+    used, labels = table.iloc[rows], evidence.dataset.labels()[rows]
+    features = evidence.experiment.action_units.features
+    columns = PRESENCES if features == "presence" else INTENSITIES
+    parts: dict[str, Callable[[], Any]] = {}
+    if features != "presence":
+        parts["intensities"] = lambda: plots.intensity_histograms(used)
+    if features != "intensity":
+        parts["presences"] = lambda: plots.presence_rates(used)
+    parts["by_class"] = lambda: plots.action_units_by_class(used, labels, evidence.dataset.card.labels, columns)
+    return parts
+
+
+def _read_generator(artifact: Artifact, dataset: Dataset) -> Generator:
+    soft_labels = read_soft_labels(artifact.path, dataset)
+    try:
+        made_by = json.loads(artifact.file("soft_labels.json").read_text(encoding="utf-8"))
+        return Generator(made_by["generator"], made_by["seed"], soft_labels)
+    except (OSError, ValueError, KeyError) as error:
+        raise ArtifactError(f"{artifact.path}: not soft labels ({error}); make them with `fer soft-labels`") from error
+
+
+def _refuse_twice(step: str, made: list[tuple[str, int]]) -> None:
+    for name, seed in made:
+        if made.count((name, seed)) > 1:
+            raise ArtifactError(f"two artifacts of `fer {step}` for {name} · seed {seed}; give one of them with --in")
+
+
+def _costs(request: Request, models: tuple[JudgedModel, ...]) -> tuple[Cost, ...]:
+    """Wall-clock seconds and peak memory by step; of a training, the seconds of its epochs."""
+    costs = []
+    for step in ("prepare", "annotate", "graph"):
+        costs.append(_cost(step, request.inputs_of(step)))
+    for name in dict.fromkeys(model.name for model in sorted(models, key=lambda m: m.name)):
+        seconds = [model.training_seconds for model in models if model.name == name]
+        costs.append(Cost(f"train {name}", len(seconds), sum(seconds), _training_memory(request, name)))
+    costs += [_cost(step, request.inputs_of(step)) for step in ("soft-labels", "evaluate") if request.inputs_of(step)]
+    return tuple(costs)
+
+
+def _cost(step: str, artifacts: list[Artifact]) -> Cost:
+    manifests = [_manifest(artifact) for artifact in artifacts]
+    peak = max(manifest["peak_memory_bytes"] for manifest in manifests)
+    return Cost(step, len(artifacts), sum(manifest["seconds"] for manifest in manifests), peak)
+
+
+def _training_memory(request: Request, name: str) -> int | None:
+    """The peak of the generators' trainings; those of EfficientFace are no input of a report."""
+    peaks = [
+        _manifest(artifact)["peak_memory_bytes"]
+        for artifact in request.inputs_of("train-ldg")
+        if json.loads(artifact.file("model.json").read_text(encoding="utf-8"))["name"] == name
+    ]
+    return max(peaks, default=None)
+
+
+def _manifest(artifact: Artifact) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads(artifact.file(MANIFEST).read_text(encoding="utf-8"))
+    return manifest
+
+
+def _versions() -> dict[str, str]:
+    return {"Python": platform.python_version(), **{name: version(name) for name in _PACKAGES}, "machine": platform.machine()}

@@ -1,0 +1,298 @@
+"""All figures of a run in one dictionary, results.json: from evaluated models to the paper's table."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from fer_core.au_features import ActionUnits
+from fer_core.baselines import au_neighbours_alone, best_smoothing, uniform
+from fer_core.comparisons import compare
+from fer_core.dataset import Dataset
+from fer_core.experiment import Experiment, to_document
+from fer_core.graph import Graph, GraphCard
+from fer_core.metrics import bootstrap_mean, mean_measures
+
+MODELS = ("EF + LDG-AUs", "EF + LDG", "EF SLL", "LDG-AUs", "LDG")
+"""The columns of the paper's table."""
+
+PAPER_TABLE = {
+    "max": [88.29, 88.10, 86.47, 88.23, 88.36],
+    "median": [87.87, 88.16, 86.47, 87.77, 87.84],
+    "min": [87.80, 87.87, 85.98, 87.12, 86.86],
+}
+"""Mastropasqua & Acevedo's accuracies on RAF-DB; the median of EF + LDG is above its maximum in their print."""
+
+GENERATORS = ("LDG-AUs", "LDG")
+PAIRS = (
+    ("LDG-AUs", "LDG"),
+    ("EF + LDG-AUs", "EF + LDG"),
+    ("EF + LDG", "EF SLL"),
+    ("EF + LDG-AUs", "EF SLL"),
+)
+_MANY_NEIGHBOURS = 16
+_STATISTICS: Mapping[str, Callable[[list[float]], Any]] = {"max": max, "median": np.median, "min": min}
+
+
+@dataclass(frozen=True)
+class JudgedModel:
+    """A trained model on the test split.
+
+    figures: what `fer evaluate` wrote into metrics.json
+    probabilities: (test images, classes) of the selected epoch, in the dataset's order
+    """
+
+    figures: dict[str, Any]
+    probabilities: np.ndarray
+
+    @property
+    def name(self) -> str:
+        return str(self.figures["name"])
+
+    @property
+    def seed(self) -> int:
+        return int(self.figures["seed"])
+
+    @property
+    def training_seconds(self) -> float:
+        return float(sum(epoch["seconds"] for epoch in self.figures["history"]))
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A frozen generator's soft labels: (N, classes), in the dataset's order."""
+
+    name: str
+    seed: int
+    soft_labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the runs of a step took; peak memory is None where no manifest tells it."""
+
+    step: str
+    runs: int
+    seconds: float
+    peak_memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a report is drawn from."""
+
+    experiment: Experiment
+    dataset: Dataset
+    units: ActionUnits
+    graph: Graph
+    graph_card: GraphCard
+    models: tuple[JudgedModel, ...]
+    generators: tuple[Generator, ...]
+    costs: tuple[Cost, ...]
+
+    def seeds_of(self, name: str) -> list[JudgedModel]:
+        """The trainings of a model, by seed."""
+        return sorted((m for m in self.models if m.name == name), key=lambda m: m.seed)
+
+    def names(self) -> list[str]:
+        """The models that there are, in the table's order."""
+        return [name for name in MODELS if self.seeds_of(name)]
+
+
+def results(evidence: Evidence) -> dict[str, Any]:
+    """The dictionary of results.json; plain values only, accuracies of the tables in percent."""
+    card = evidence.dataset.card
+    return {
+        "title": evidence.experiment.title,
+        "experiment": to_document(evidence.experiment),
+        "dataset": asdict(card),
+        "seeds": seeds(evidence),
+        "table": accuracy_table(evidence.models, "selected"),
+        "table_last_epoch": accuracy_table(evidence.models, "last"),
+        "paper_table": _paper_table() if card.source == "rafdb" else None,
+        "models": [_model(model) for name in evidence.names() for model in evidence.seeds_of(name)],
+        "models_over_seeds": [_over_seeds(evidence, name) for name in evidence.names()],
+        "distribution_measures": _distribution_measures(evidence) if card.truth else None,
+        "soft_labels_against_truth": _soft_labels_against_truth(evidence) if card.truth else None,
+        "paired": paired(evidence),
+        "graph": asdict(evidence.graph_card) | {"label_agreement": label_agreement(evidence)},
+        "au_coverage": evidence.units.coverage,
+        "missing": missing(evidence),
+        "cost": [asdict(cost) for cost in evidence.costs],
+    }
+
+
+def seeds(evidence: Evidence) -> list[int]:
+    """The experiment's seeds, and whichever else was given."""
+    planned = list(evidence.experiment.seeds)
+    return planned + sorted({model.seed for model in evidence.models} - set(planned))
+
+
+def missing(evidence: Evidence) -> list[str]:
+    """The models of the table that a seed of the experiment has no evaluation of."""
+    there = {(model.name, model.seed) for model in evidence.models}
+    return [
+        f"{name} · seed {seed}" for name in MODELS for seed in evidence.experiment.seeds if (name, seed) not in there
+    ]
+
+
+def accuracy_table(models: Sequence[JudgedModel], choice: str) -> dict[str, Any]:
+    """Maximum, median and minimum over seeds of the test accuracy in percent; None where there is no seed."""
+    by_model = [[100 * m.figures[choice]["test"]["accuracy"] for m in models if m.name == name] for name in MODELS]
+    rows = {
+        statistic: [float(reduce(values)) if values else None for values in by_model]
+        for statistic, reduce in _STATISTICS.items()
+    }
+    return {"columns": list(MODELS), "rows": rows}
+
+
+def paired(evidence: Evidence) -> list[dict[str, Any]]:
+    """The comparisons of `PAIRS` that have a seed in common; see `fer_core.comparisons` for the signs."""
+    rows = evidence.dataset.rows("test")
+    labels, crowd = evidence.dataset.labels()[rows], evidence.dataset.crowd()
+    truth = None if crowd is None else crowd[rows]
+    compared = []
+    for first, second in PAIRS:
+        one, other = _by_seed(evidence, first), _by_seed(evidence, second)
+        if one.keys() & other.keys():
+            figures = compare(one, other, labels, truth, evidence.experiment.evaluation.bootstrap)
+            compared.append({"first": first, "second": second, "difference_is": "first minus second", **figures})
+    return compared
+
+
+def label_agreement(evidence: Evidence) -> dict[str, Any]:
+    """How often a neighbour has the image's own hard label.
+
+    Returns:
+        `neighbours`, the share over all links; `by_rank`, nearest first; `chance`, of two different linked images.
+    """
+    linked = np.flatnonzero((evidence.graph.neighbours >= 0).all(axis=1))
+    labels = evidence.dataset.labels()
+    same = labels[evidence.graph.neighbours[linked]] == labels[linked, None]
+    counts = np.bincount(labels[linked])
+    chance = (counts * (counts - 1)).sum() / (len(linked) * (len(linked) - 1))
+    return {
+        "neighbours": float(same.mean()),
+        "by_rank": [float(share) for share in same.mean(axis=0)],
+        "chance": float(chance),
+    }
+
+
+def _paper_table() -> dict[str, Any]:
+    return {
+        "columns": list(MODELS),
+        "rows": PAPER_TABLE,
+        "remark": "Epochs chosen on the test set, as the paper's field does; ours are chosen on validation.",
+    }
+
+
+def _model(model: JudgedModel) -> dict[str, Any]:
+    kept = ("name", "seed", "architecture", "parameters", "input_size", "epochs", "selected_epoch", "selected", "last")
+    return {key: model.figures[key] for key in kept} | {"training_seconds": model.training_seconds}
+
+
+def _over_seeds(evidence: Evidence, name: str) -> dict[str, Any]:
+    """Means over a model's seeds on the test split, with the bootstrap over images of the averaged accuracy."""
+    models = evidence.seeds_of(name)
+    labels = evidence.dataset.labels()[evidence.dataset.rows("test")]
+    right = np.mean([model.probabilities.argmax(axis=1) == labels for model in models], axis=0)
+    tests = [model.figures["selected"]["test"] for model in models]
+    recalls = np.array([test["recall"] for test in tests], dtype=float)
+    return {
+        "name": name,
+        "seeds": [model.seed for model in models],
+        "architecture": models[0].figures["architecture"],
+        "parameters": models[0].figures["parameters"],
+        "epochs": models[0].figures["epochs"],
+        "selected_epochs": [model.figures["selected_epoch"] for model in models],
+        "accuracy": asdict(bootstrap_mean(right, evidence.experiment.evaluation.bootstrap)),
+        "macro_f1": float(np.mean([test["macro_f1"] for test in tests])),
+        "recall": [None if np.isnan(share) else float(share) for share in recalls.mean(axis=0)],
+        "calibration_error": float(np.mean([test["calibration_error"] for test in tests])),
+        "training_seconds": float(np.mean([model.training_seconds for model in models])),
+    }
+
+
+def _distribution_measures(evidence: Evidence) -> dict[str, Any]:
+    """Measures against the truth on the test split, of all its images and of those that have usable AUs."""
+    rows = evidence.dataset.rows("test")
+    with_aus = evidence.units.usable[rows]
+    neighbours = _neighbour_rows(evidence, rows[with_aus])
+    return {
+        "truth": evidence.dataset.card.truth,
+        "images": len(rows),
+        "rows": [*_measured(evidence, rows, np.ones(len(rows), bool)), *neighbours],
+        "on_images_with_aus": {
+            "images": int(with_aus.sum()),
+            "rows": [*_measured(evidence, rows, with_aus), *neighbours] if with_aus.any() else [],
+        },
+    }
+
+
+def _measured(evidence: Evidence, rows: np.ndarray, kept: np.ndarray) -> list[dict[str, Any]]:
+    """A row of figures for each model and for the uniform prediction; `kept` (len(rows),) says which images count."""
+    table = [
+        _measures(evidence.dataset, rows[kept], name, {s: p[kept] for s, p in _by_seed(evidence, name).items()})
+        for name in evidence.names()
+    ]
+    even = uniform(int(kept.sum()), len(evidence.dataset.card.labels))
+    # Which class an even prediction names is an accident of their order, so it has no accuracy.
+    return [*table, _measures(evidence.dataset, rows[kept], "uniform", {None: even}) | {"accuracy": None}]
+
+
+def _neighbour_rows(evidence: Evidence, rows: np.ndarray) -> list[dict[str, Any]]:
+    if not len(rows):
+        return []
+    return [
+        _measures(
+            evidence.dataset, rows, f"AU neighbours alone, k = {k}",
+            {None: au_neighbours_alone(evidence.dataset, evidence.units, rows, k)},
+        )
+        for k in sorted({evidence.graph_card.k, _MANY_NEIGHBOURS})
+    ]  # fmt: skip
+
+
+def _soft_labels_against_truth(evidence: Evidence) -> dict[str, Any]:
+    """Measures on the train split, where soft labels are used, beside what needs no generator."""
+    dataset, rows = evidence.dataset, evidence.dataset.rows("train")
+    crowd = dataset.crowd()
+    assert crowd is not None, "asked for only where the card names a truth"
+    labels, classes = dataset.labels()[rows], len(dataset.card.labels)
+    share, smoothing = best_smoothing(labels, crowd[rows])
+    generators = [
+        _measures(dataset, rows, name, {g.seed: g.soft_labels[rows] for g in evidence.generators if g.name == name})
+        for name in GENERATORS
+        if any(g.name == name for g in evidence.generators)
+    ]
+    return {
+        "truth": dataset.card.truth,
+        "images": len(rows),
+        "rows": [
+            *generators,
+            _measures(dataset, rows, "hard labels", {None: np.eye(classes)[labels]}),
+            {"name": "label smoothing at its best", "share": share, "images": len(rows), **smoothing},
+            _measures(dataset, rows, "uniform", {None: uniform(len(rows), classes)}) | {"accuracy": None},
+        ],
+        "soft_labels_nearer_than_smoothing": {row["name"]: row["kl"] < smoothing["kl"] for row in generators},
+    }
+
+
+def _measures(
+    dataset: Dataset, rows: np.ndarray, name: str, by_seed: Mapping[int | None, np.ndarray]
+) -> dict[str, Any]:  # fmt: skip
+    """Accuracy in percent and the distribution measures: means over seeds, and of each where there are seeds."""
+    crowd = dataset.crowd()
+    assert crowd is not None, "asked for only where the card names a truth"
+    labels = dataset.labels()[rows]
+    figures = [
+        {"accuracy": 100 * float((p.argmax(axis=1) == labels).mean()), **mean_measures(crowd[rows], p)}
+        for p in by_seed.values()
+    ]
+    means = {key: float(np.mean([f[key] for f in figures])) for key in figures[0]}
+    per_seed = [{"seed": seed, **f} for seed, f in zip(by_seed, figures, strict=True) if seed is not None]
+    return {"name": name, "images": len(rows), **means, "per_seed": per_seed}
+
+
+def _by_seed(evidence: Evidence, name: str) -> dict[int, np.ndarray]:
+    return {model.seed: model.probabilities for model in evidence.seeds_of(name)}

@@ -1,0 +1,135 @@
+"""The command line `fer`: the steps of `fer_core`, and what Prefect adds: `run` and `serve`."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from fer_core.artifacts import Artifact
+from fer_core.cli import INTERRUPTED, ExperimentName, Settings, run_app, steps_app
+from fer_core.errors import FerError
+from flows.display import display, print_table
+from flows.runner import MISTAKE, StepFailed
+from flows.server import OwnServer, keep_prefect_off_the_network, keep_prefect_quiet, require_server, users_server
+from flows.study import open_study, seeds_in
+
+STOPPED = "stopped; what is finished is kept, and the same command goes on from there"
+_SECONDS_TO_STOP = 4.5
+
+Data = Annotated[str | None, typer.Option("--data", metavar="PATH", help="The dataset's folder; drawn faces need none.")]
+Aus = Annotated[str | None, typer.Option("--aus", metavar="PATH", help="What OpenFace wrote; drawn faces need none.")]
+Seeds = Annotated[str | None, typer.Option("--seeds", metavar="1,2,…", help="Instead of the experiment's.")]
+Artifacts = Annotated[str, typer.Option("--artifacts", metavar="DIR", help="Where what is made goes, and is found again.")]
+Jobs = Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, help="Steps at a time, instead of the experiment's.")]
+Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Runs at a time.")]
+
+
+def fer_app() -> typer.Typer:
+    """Every command of `fer`."""
+    app = steps_app()
+    app.command("run", help="Run all of the method: five models, several seeds, one table, one report.")(run)
+    app.command("serve", help="Let `prefect deployment run fer/full-pipeline` run it, on a Prefect server.")(serve)
+    return app
+
+
+def main() -> None:
+    """`fer` itself."""
+    run_app(fer_app())
+
+
+def run(
+    experiment: ExperimentName, data: Data = None, aus: Aus = None, seeds: Seeds = None, settings: Settings = None,
+    artifacts: Artifacts = "artifacts", jobs: Jobs = None,
+) -> None:  # fmt: skip
+    """Run the flow here, on the user's Prefect server or on one for this run alone."""
+    laid_over = [*(settings or ()), *([] if jobs is None else [f"run.jobs={jobs}"])]
+    numbers = None if seeds is None else seeds_in(seeds)
+    # Once more than the flow does, so that a mistake is told before anything is started.
+    open_study(experiment, data, aus, numbers, laid_over, artifacts)
+    server = _start_server()
+    _stop_in_time(server)
+    # Prefect's import takes about as long as its server's start, which goes on meanwhile.
+    from flows.pipeline import RunFailed, full_pipeline
+
+    if server:
+        server.wait()
+    try:
+        with display():
+            report = full_pipeline(experiment, data, aus, numbers, laid_over, artifacts)
+    except RunFailed as failed:
+        _show(failed.report)
+        _fail(failed.failures)
+    except StepFailed as failure:
+        _fail([failure])
+    except KeyboardInterrupt:
+        # Typer would turn it into an exit code that nobody looks at.
+        print(STOPPED, file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    _show(report)
+
+
+def serve(limit: Limit = 1) -> None:
+    """Register the flow as `full-pipeline` on the user's server, and run what is asked for there until Ctrl-C."""
+    keep_prefect_off_the_network()
+    require_server()
+    from prefect.flows import EntrypointType
+
+    from flows.pipeline import full_pipeline
+
+    # By module, since a run may start in another folder; the artifacts stay with this one.
+    full_pipeline.serve(
+        name="full-pipeline", limit=limit, parameters={"artifacts": str(Path("artifacts").resolve())},
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )  # fmt: skip
+
+
+def _start_server() -> OwnServer | None:
+    """The user's server needs only to be there; one of our own is on its way up when this returns."""
+    keep_prefect_off_the_network()
+    keep_prefect_quiet()
+    if users_server():
+        require_server()
+        return None
+    return OwnServer()
+
+
+def _stop_in_time(server: OwnServer | None) -> None:
+    """Let Ctrl-C stop the run in good order, or after a few seconds in any order."""
+
+    def give_up() -> None:
+        if server:
+            server.stop()
+        Console().show_cursor()
+        print(STOPPED, file=sys.stderr, flush=True)
+        os._exit(INTERRUPTED)
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        last_call = threading.Timer(_SECONDS_TO_STOP, give_up)
+        last_call.daemon = True
+        last_call.start()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+
+
+def _show(report: Artifact | None) -> None:
+    if report is not None:
+        print_table(report)
+        print(report.file("index.html").as_uri())
+
+
+def _fail(failures: Sequence[Exception]) -> NoReturn:
+    """End with a line for each failure; with exit code 2 where all are the user's to mend."""
+    mistakes = [isinstance(failure, FerError) or (isinstance(failure, StepFailed) and failure.mistake) for failure in failures]
+    lines = [failure.message if mistake and isinstance(failure, StepFailed) else str(failure)
+             for failure, mistake in zip(failures, mistakes, strict=True)]  # fmt: skip
+    for line in dict.fromkeys(lines):
+        print(f"error: {line}", file=sys.stderr)
+    sys.exit(MISTAKE if all(mistakes) else 1)

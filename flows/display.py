@@ -1,0 +1,156 @@
+"""What a person sees of a run: bars on a terminal, lines where there is none, nothing under a worker."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from threading import Lock
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import Progress as RichProgress
+from rich.progress import TaskID
+from rich.table import Table
+
+from fer_core.artifacts import Artifact
+from fer_core.progress import bars
+from flows.events import Event, Metrics, Note, Progress
+
+
+class Display(Protocol):
+    """Told of each step as the flow goes; from any thread."""
+
+    def started(self, step: str) -> None:
+        """A step begins."""
+
+    def told(self, step: str, event: Event) -> None:
+        """A step told something."""
+
+    def finished(self, step: str, seconds: float) -> None:
+        """A step has made its artifact."""
+
+    def reused(self, step: str) -> None:
+        """A step's artifact was there already."""
+
+    def failed(self, step: str, reason: str, again: bool) -> None:
+        """A step failed, and is or is not tried again."""
+
+
+class Nowhere:
+    """Shows nothing: a worker's runs are watched in Prefect."""
+
+    def started(self, step: str) -> None: ...
+    def told(self, step: str, event: Event) -> None: ...
+    def finished(self, step: str, seconds: float) -> None: ...
+    def reused(self, step: str) -> None: ...
+    def failed(self, step: str, reason: str, again: bool) -> None: ...
+
+
+class Lines:
+    """A line for every start, figure and end."""
+
+    def started(self, step: str) -> None:
+        _print(f"… {step}")
+
+    def told(self, step: str, event: Event) -> None:
+        match event:
+            case Metrics():
+                _print(f"  {step}: {event}")
+            case Note(text):
+                _print(f"  {step}: {text}")
+
+    def finished(self, step: str, seconds: float) -> None:
+        _print(finish_line(step, seconds))
+
+    def reused(self, step: str) -> None:
+        _print(f"= {step} · reused")
+
+    def failed(self, step: str, reason: str, again: bool) -> None:
+        _print(failure_line(step, reason, again))
+
+
+class Bars:
+    """A bar for each step that runs; a line for each that has ended."""
+
+    def __init__(self, shown: RichProgress) -> None:
+        self._shown = shown
+        self._bars: dict[str, TaskID] = {}
+        self._lock = Lock()
+
+    def started(self, step: str) -> None:
+        with self._lock:
+            self._bars[step] = self._shown.add_task(step, total=None)
+
+    def told(self, step: str, event: Event) -> None:
+        match event:
+            case Progress():
+                done, total = event.of_step()
+                description = " · ".join(filter(None, (step, event.within(step))))
+                self._shown.update(self._bars[step], description=description, completed=done, total=total)
+            case Note(text):
+                self._line(f"  {step}: {text}", "dim")
+
+    def finished(self, step: str, seconds: float) -> None:
+        self._remove(step)
+        self._line(finish_line(step, seconds), "green")
+
+    def reused(self, step: str) -> None:
+        self._line(f"= {step} · reused", "dim")
+
+    def failed(self, step: str, reason: str, again: bool) -> None:
+        self._remove(step)
+        self._line(failure_line(step, reason, again), "yellow" if again else "red")
+
+    def _line(self, text: str, style: str) -> None:
+        self._shown.console.print(text, style=style, markup=False, highlight=False)
+
+    def _remove(self, step: str) -> None:
+        with self._lock:
+            self._shown.remove_task(self._bars.pop(step))
+
+
+shown_on: ContextVar[Display] = ContextVar("shown_on", default=Nowhere())  # noqa: B039 - it has no state
+"""Where the run of this context is shown."""
+
+
+@contextmanager
+def display() -> Iterator[None]:
+    """Show the runs of this context on standard output."""
+    console = Console()
+    if not console.is_terminal:
+        shown_on.set(Lines())
+        yield
+        return
+    with bars(console) as shown:
+        shown_on.set(Bars(shown))
+        yield
+
+
+def paper_table(report: Artifact) -> dict[str, Any]:
+    """Accuracy over the seeds: `columns`, a model each, and `rows`: max, median and min in percent, or None."""
+    table: dict[str, Any] = json.loads(report.file("results.json").read_text(encoding="utf-8"))["table"]
+    return table
+
+
+def print_table(report: Artifact) -> None:
+    """The paper's table."""
+    paper = paper_table(report)
+    table = Table("accuracy, %", *paper["columns"])
+    for name, values in paper["rows"].items():
+        table.add_row(name, *("–" if value is None else f"{value:.2f}" for value in values))
+    Console().print(table)
+
+
+def finish_line(step: str, seconds: float) -> str:
+    """What is said of a step that is done."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"✓ {step} · {f'{minutes} min ' if minutes else ''}{rest} s"
+
+
+def failure_line(step: str, reason: str, again: bool) -> str:
+    """What is said of a step that failed."""
+    return f"✗ {step}: {reason}{'; trying again' if again else ''}"
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)

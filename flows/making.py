@@ -1,0 +1,100 @@
+"""Makes a step's artifact inside a Prefect task: reused where it is whole, else run, watched and told about."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from prefect.logging import get_run_logger
+from prefect.runtime import task_run
+from prefect.states import State
+
+from fer_core.artifacts import Artifact, finished
+from fer_core.steps import Request
+from flows.display import Display
+from flows.events import Event, Metrics, Note, Progress
+from flows.prefect_artifacts import LiveProgress
+from flows.runner import MISTAKE, Runner, StepFailed
+from flows.study import Study
+
+RETRY_DELAYS = [2.0, 5.0, 15.0]
+"""Seconds before each further try of a step."""
+
+
+class Maker:
+    """Makes artifacts of one study, with one runner, shown on one display."""
+
+    def __init__(self, study: Study, run: Runner, display: Display) -> None:
+        self._study = study
+        self._run = run
+        self._display = display
+
+    def __call__(
+        self, step: str, *inputs: Artifact, seed: int | None = None, show: Callable[[Artifact], None] | None = None
+    ) -> Artifact:  # fmt: skip
+        """The artifact of a step; `show` is for one that was made just now.
+
+        Raises:
+            StepFailed: it could not be made.
+        """
+        name = str(task_run.name)
+        wanted = self._study.request(step, inputs, seed)
+        if found := finished(self._study.folder(wanted), wanted.fingerprint()):
+            self._display.reused(name)
+            return found
+        made = self._make(name, wanted)
+        if show is not None:
+            show(made)
+        return made
+
+    def _make(self, name: str, wanted: Request) -> Artifact:
+        started = time.monotonic()
+        self._display.started(name)
+        try:
+            self._run(self._study.command(wanted), self._listener(name, wanted))
+            made = self._made(wanted)
+        except StepFailed as failure:
+            raise self._told(name, failure) from failure
+        self._display.finished(name, time.monotonic() - started)
+        return made
+
+    def _listener(self, name: str, wanted: Request) -> Callable[[Event], None]:
+        """Passes a step's events on: to the log, to the display and to the live progress."""
+        logger, live = get_run_logger(), LiveProgress(name)
+        last_word = Note(str(self._study.folder(wanted)))
+
+        def listen(event: Event) -> None:
+            if event == last_word:
+                live.finish()
+                return
+            self._display.told(name, event)
+            match event:
+                case Progress():
+                    live.show(event)
+                case Metrics():
+                    logger.info("%s", event)
+                case Note(text):
+                    logger.info("%s", text)
+
+        return listen
+
+    def _made(self, wanted: Request) -> Artifact:
+        artifact = finished(self._study.folder(wanted), wanted.fingerprint())
+        if artifact is None:
+            raise StepFailed(
+                wanted.step.name, MISTAKE,
+                f"{self._study.folder(wanted)}: not what was asked for; the experiment or its data changed meanwhile: run again",
+            )  # fmt: skip
+        return artifact
+
+    def _told(self, name: str, failure: StepFailed) -> StepFailed:
+        """The failure under the name that people know the step by, logged and shown."""
+        again = failure.may_pass and (task_run.run_count or 1) <= len(RETRY_DELAYS)
+        self._display.failed(name, failure.message, again)
+        if failure.details:
+            get_run_logger().error("%s", failure.details)
+        return StepFailed(name, failure.exit_code, failure.message, failure.details)
+
+
+def worth_another_try(task: Any, run: Any, state: State[Any]) -> bool:
+    """Prefect's retry condition: yes after a crash, no where the user has to mend something."""
+    return isinstance(state.data, StepFailed) and state.data.may_pass

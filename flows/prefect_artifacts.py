@@ -1,0 +1,108 @@
+"""What Prefect's pages show of a run: live progress, coverage, the graph, curves, and the paper's table."""
+
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.logging import get_run_logger
+
+from fer_core.artifacts import Artifact
+from flows.display import paper_table
+from flows.events import Progress
+
+_SECONDS_BETWEEN_UPDATES = 2.0
+
+
+class LiveProgress:
+    """A progress artifact of a step that takes longer than a moment."""
+
+    def __init__(self, step: str) -> None:
+        self._step = step
+        self._last = time.monotonic()
+        self._artifact: UUID | None = None
+
+    def show(self, progress: Progress) -> None:
+        """Create or update it, not more often than every two seconds."""
+        now = time.monotonic()
+        if now - self._last < _SECONDS_BETWEEN_UPDATES:
+            return
+        self._last = now
+        done, total = progress.of_step()
+        self._set(100 * done / max(total, 1))
+
+    def finish(self) -> None:
+        """Leave it at its end, if it was ever shown."""
+        if self._artifact is not None:
+            self._set(100.0)
+
+    def _set(self, percent: float) -> None:
+        try:
+            if self._artifact is None:
+                self._artifact = create_progress_artifact(percent, key_of("progress", self._step), self._step)
+            else:
+                update_progress_artifact(self._artifact, percent)
+        except httpx.HTTPError as error:
+            # A server that is away for a while is no reason to lose hours of training.
+            get_run_logger().warning("progress not shown in Prefect: %s", error)
+
+
+def show_graph(graph: Artifact) -> None:
+    """The AU coverage by split, and how the graph came about and how good it is."""
+    card = _read(graph, "graph.json")
+    coverage = card.pop("coverage")
+    create_table_artifact(
+        [{"split": split, **counts} for split, counts in coverage.items()], "au-coverage",
+        "Images with an AU row that can be used, and why others have none.",
+    )  # fmt: skip
+    create_table_artifact(
+        [{"figure": name, "value": value} for name, value in card.items()], "neighbour-graph",
+        "The graph of neighbours in AU space; `recall` is against exact neighbours, on a sample.",
+    )  # fmt: skip
+
+
+def show_curves(model: Artifact) -> None:
+    """A row of figures for each epoch of a training."""
+    card = _read(model, "model.json")
+    name = f"{card['name']} · seed {card['seed']}"
+    create_markdown_artifact(
+        f"# {name}\n\nEpoch {card['selected_epoch']} was selected on the validation split.\n\n{_markdown(card['history'])}",
+        key_of("curves", name), f"Training curves of {name}",
+    )  # fmt: skip
+
+
+def show_report(report: Artifact) -> None:
+    """The paper's table, and where the report is."""
+    table = paper_table(report)
+    create_table_artifact(
+        [{"accuracy, %": name, **dict(zip(table["columns"], values, strict=True))} for name, values in table["rows"].items()],
+        "paper-table", "Accuracy on the test split, over the seeds.",
+    )  # fmt: skip
+    create_link_artifact(report.file("index.html").as_uri(), "The report", key="report", description=str(report.path))
+
+
+def key_of(kind: str, name: str) -> str:
+    """An artifact's key: Prefect has them in small letters, digits and dashes."""
+    return f"{kind}-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}"
+
+
+def _read(artifact: Artifact, name: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(artifact.file(name).read_text(encoding="utf-8"))
+    return document
+
+
+def _markdown(rows: Sequence[Mapping[str, float]]) -> str:
+    if not rows:
+        return ""
+    lines = [list(rows[0]), ["---:"] * len(rows[0]), *([f"{value:.4g}" for value in row.values()] for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -1,0 +1,176 @@
+"""Runs a step as it would be typed, `fer STEP …`, and turns what it prints into events; here, as a subprocess."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Protocol, Self
+
+from fer_core.cli import INTERRUPTED
+from flows.events import Event, parse_event
+
+MISTAKE = 2
+"""Exit code of a step that the user has to mend something for; trying again would not help."""
+
+_SECONDS_TO_STOP = 3.0
+_LINES_KEPT = 30
+
+
+@dataclass(frozen=True)
+class StepCommand:
+    """A step's command line, with its paths still told apart for a runner that has to mount them."""
+
+    step: str
+    experiment: str
+    settings: tuple[str, ...]
+    inputs: tuple[Path, ...]
+    out: Path
+    seed: int | None = None
+    outside: tuple[str, Path] | None = None
+    """Option and path of what is no artifact: ("data", …) or ("aus", …)."""
+    threads: int = 1
+
+    def arguments(self) -> list[str]:
+        """What follows `fer`."""
+        arguments = [self.step, self.experiment, "--out", str(self.out)]
+        for path in self.inputs:
+            arguments += ["--in", str(path)]
+        for setting in self.settings:
+            arguments += ["--set", setting]
+        if self.seed is not None:
+            arguments += ["--seed", str(self.seed)]
+        if self.outside is not None:
+            arguments += [f"--{self.outside[0]}", str(self.outside[1])]
+        return arguments
+
+
+class StepFailed(Exception):
+    """A step that ended without its artifact.
+
+    Args:
+        step: the step's name for people.
+        exit_code: as a shell gives it; below 0, the signal that ended it.
+        message: the reason, in one line.
+        details: the last lines that it wrote on standard error.
+    """
+
+    def __init__(self, step: str, exit_code: int, message: str, details: str = "") -> None:
+        # All of them, so that the exception survives the pickling that Prefect does with it.
+        super().__init__(step, exit_code, message, details)
+        self.step, self.exit_code, self.message, self.details = step, exit_code, message, details
+
+    def __str__(self) -> str:
+        return f"{self.step}: {self.message}"
+
+    @property
+    def mistake(self) -> bool:
+        """Whether the user has to mend something."""
+        return self.exit_code == MISTAKE
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether it is worth another try."""
+        return self.exit_code not in (MISTAKE, INTERRUPTED, -signal.SIGINT)
+
+
+class Runner(Protocol):
+    """Runs a step to its end, telling events as they come; raises StepFailed."""
+
+    def __call__(self, command: StepCommand, on_event: Callable[[Event], None]) -> None: ...
+
+
+class Subprocesses:
+    """A runner that starts a process for each step, and as a context leaves none behind.
+
+    The processes stay in this one's group, so that a terminal's Ctrl-C reaches them. Should this process be
+    killed outright, they end at their next line of progress, for there is nobody to read it.
+    """
+
+    def __init__(self, program: Sequence[str] = (sys.executable, "-m", "fer_core")) -> None:
+        self._program = tuple(program)
+        self._running: set[subprocess.Popen[str]] = set()
+        self._stopped = False
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __call__(self, command: StepCommand, on_event: Callable[[Event], None]) -> None:
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
+            process = self._start(command, errors)
+            try:
+                for line in process.stdout or ():
+                    on_event(parse_event(line))
+                exit_code = process.wait()
+            finally:
+                _end([process])
+                with self._lock:
+                    self._running.discard(process)
+            if exit_code:
+                raise self._failure(command, exit_code, errors)
+
+    def stop(self) -> None:
+        """End what runs, within a few seconds, and start nothing any more."""
+        with self._lock:
+            self._stopped = True
+            running = list(self._running)
+        _end(running)
+
+    def _start(self, command: StepCommand, errors: IO[str]) -> "subprocess.Popen[str]":
+        with self._lock:
+            if self._stopped:
+                raise StepFailed(command.step, INTERRUPTED, "stopped before it began")
+            process = subprocess.Popen(
+                [*self._program, *command.arguments()],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
+                text=True, encoding="utf-8", errors="replace",
+                env=os.environ | {"OMP_NUM_THREADS": str(command.threads)},
+            )  # fmt: skip
+            self._running.add(process)
+            return process
+
+    def _failure(self, command: StepCommand, exit_code: int, errors: IO[str]) -> StepFailed:
+        if self._stopped:
+            return StepFailed(command.step, INTERRUPTED, "stopped")
+        errors.seek(0)
+        lines = [line.rstrip() for line in errors if line.strip()][-_LINES_KEPT:]
+        return StepFailed(command.step, exit_code, _reason(exit_code, lines), "\n".join(lines))
+
+
+def _reason(exit_code: int, lines: Sequence[str]) -> str:
+    """The user's mistake in the step's own words, or what can be told of a crash."""
+    if exit_code == MISTAKE:
+        for line in reversed(lines):
+            if line.startswith("error: "):
+                return line.removeprefix("error: ")
+    if exit_code == -signal.SIGKILL:
+        return "killed by SIGKILL, which is what a system short of memory does"
+    if exit_code < 0:
+        return f"killed by {signal.Signals(-exit_code).name}"
+    return f"exit code {exit_code}" + (f": {lines[-1].strip()}" if lines else "")
+
+
+def _end(processes: "Iterable[subprocess.Popen[str]]") -> None:
+    """Ask processes to end, and make them."""
+    deadline = time.monotonic() + _SECONDS_TO_STOP
+    alive = [process for process in processes if process.poll() is None]
+    for process in alive:
+        process.terminate()
+    for process in alive:
+        try:
+            process.wait(timeout=max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

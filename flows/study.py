@@ -1,0 +1,111 @@
+"""An experiment on its data, checked before anything is started: what every step of a run is given."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fer_core.artifacts import Artifact
+from fer_core.errors import ActionUnitError, DatasetError, ExperimentError
+from fer_core.experiment import BUNDLED, Experiment, find_experiment, load_experiment
+from fer_core.steps import Request, request
+from flows.runner import StepCommand
+
+_NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is run, on what, and where its artifacts go."""
+
+    experiment: Experiment
+    source: str
+    """The bundled experiment's name, or its file's absolute path, as the steps' command lines have it."""
+    settings: tuple[str, ...]
+    """`key=value` laid over it."""
+    data: Path | None
+    aus: Path | None
+    artifacts: Path
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Each once."""
+        return tuple(dict.fromkeys(self.experiment.seeds))
+
+    @property
+    def jobs(self) -> int:
+        """Steps at a time: what the experiment says, or one on a GPU, or one for every two cores."""
+        if self.experiment.run.jobs:
+            return self.experiment.run.jobs
+        on_gpu = self.experiment.run.device != "cpu" and _NVIDIA_GPUS.is_dir()
+        return 1 if on_gpu else max(1, _cores() // 2)
+
+    @property
+    def threads(self) -> int:
+        """For each step; decided by the machine and `jobs` alone, since the bits of a result hang on it."""
+        return max(1, _cores() // self.jobs)
+
+    def request(self, step: str, inputs: Sequence[Artifact], seed: int | None = None) -> Request:
+        """The step as `fer_core` knows it."""
+        outside = {"prepare": self.data, "annotate": self.aus}.get(step)
+        return request(step, self.experiment, inputs, seed, outside)
+
+    def folder(self, wanted: Request) -> Path:
+        """Where a step's artifact goes."""
+        return self.artifacts / wanted.step.name / wanted.fingerprint()
+
+    def command(self, wanted: Request) -> StepCommand:
+        """The step as it would be typed."""
+        return StepCommand(
+            wanted.step.name, self.source, self.settings, tuple(artifact.path for artifact in wanted.inputs),
+            self.folder(wanted), wanted.seed, wanted.outside and (wanted.step.outside, wanted.outside), self.threads,
+        )  # fmt: skip
+
+
+def open_study(
+    experiment: str, data: str | None, aus: str | None, seeds: Sequence[int] | None, settings: Sequence[str], artifacts: str
+) -> Study:  # fmt: skip
+    """Read the experiment, lay the settings over it, and see that the data are there.
+
+    Raises:
+        ExperimentError: the experiment cannot be read.
+        DatasetError: it needs images, and they are not given or not there.
+        ActionUnitError: the AU table is not there.
+    """
+    if seeds is not None:
+        settings = [*settings, f"seeds={list(seeds)}"]
+    source = _source(experiment)
+    loaded = load_experiment(source, settings)
+    folder = None if data is None else Path(data).expanduser().resolve()
+    table = None if aus is None else Path(aus).expanduser().resolve()
+    if folder is None and loaded.dataset.source != "sample":
+        raise DatasetError(f"dataset.source = {loaded.dataset.source!r} needs its images; give their folder with --data")
+    if folder is not None and not folder.exists():
+        raise DatasetError(f"{folder}: no such folder; give the dataset's own with --data")
+    if table is not None and not table.exists():
+        raise ActionUnitError(f"{table}: no such file or folder; give what OpenFace wrote with --aus")
+    return Study(loaded, source, tuple(settings), folder, table, Path(artifacts).expanduser().resolve())
+
+
+def seeds_in(text: str) -> list[int]:
+    """The seeds in `1,2,3`.
+
+    Raises:
+        ExperimentError: they are not whole numbers.
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ExperimentError(f"--seeds {text}: give whole numbers with commas between them, such as 1,2,3") from error
+
+
+def _source(experiment: str) -> str:
+    """A bundled experiment's name stays one, since a step in a container finds it by that."""
+    found = find_experiment(experiment)
+    bundled = found.parent == BUNDLED and not Path(experiment).expanduser().is_file()
+    return experiment if bundled else str(found.resolve())
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

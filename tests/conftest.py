@@ -1,0 +1,54 @@
+"""What several tests start from: a small dataset whose classes can be told apart, and its graph."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fer_core.dataset import EMOTIONS, Dataset, DatasetCard, open_dataset, save_dataset
+from fer_core.graph import Graph
+
+torch.set_num_threads(1)
+
+
+def striped_dataset(folder: Path, count: int = 60, size: int = 48, labels: tuple[str, ...] = EMOTIONS[:3]) -> Dataset:
+    """Stripes whose direction is the label, in noise; two thirds train, the rest validation and test."""
+    generator = np.random.default_rng(0)
+    label = np.arange(count) % len(labels)
+    row, column = np.mgrid[:size, :size]
+    waves = [np.sin(np.cos(a) * row / 2 + np.sin(a) * column / 2) for a in np.pi * np.arange(len(labels)) / len(labels)]
+    pixels = 128 + 60 * np.array(waves)[label][..., None] + generator.normal(0, 30, (count, size, size, 1))
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "images.npy", np.clip(pixels, 0, 255).astype(np.uint8))
+    split = np.array(["train", "train", "train", "train", "validation", "test"])[np.arange(count) // len(labels) % 6]
+    crowd = np.full((count, len(labels)), 0.1 / (len(labels) - 1))
+    crowd[np.arange(count), label] = 0.9
+    manifest = pd.DataFrame({"id": [f"face{i:04d}" for i in range(count)], "sha256": "", "split": split, "label": label})
+    manifest[[f"crowd_{name}" for name in labels]] = crowd
+    card = DatasetCard("striped", labels, "stripes", "true distribution", (0.5,), (0.2,), {})
+    save_dataset(folder, card, manifest)
+    return open_dataset(folder)
+
+
+def chain_graph(dataset: Dataset, k: int = 2) -> Graph:
+    """Each training image linked to the next k of its own label, the last ones to none."""
+    shape = (len(dataset.manifest), k)
+    neighbours = np.full(shape, -1, np.int32)
+    for label in range(len(dataset.card.labels)):
+        rows = dataset.rows("train")[dataset.labels()[dataset.rows("train")] == label]
+        for step in range(1, k + 1):
+            neighbours[rows[:-step], step - 1] = rows[step:]
+    linked = neighbours >= 0
+    return Graph(neighbours, np.where(linked, 1.0, np.nan).astype(np.float32), np.where(linked, 0.5, 0).astype(np.float32))
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    return striped_dataset(tmp_path / "dataset")
+
+
+@pytest.fixture
+def graph(dataset: Dataset) -> Graph:
+    return chain_graph(dataset)

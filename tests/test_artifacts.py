@@ -1,0 +1,148 @@
+"""Artifacts: reuse, change, truncation, and what a killed or failed attempt leaves."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fer_core.artifacts import Artifact, fingerprint, finished, make_artifact, open_artifact, signature
+from fer_core.errors import ArtifactError
+
+
+def make(out: Path, mark: str = "f1", text: str = "done") -> Artifact:
+    return make_artifact(out, "graph", mark, {"k": 4}, {}, lambda folder: [(folder / "graph.txt").write_text(text)][0] and None)
+
+
+def test_a_finished_artifact_is_reused_without_work(tmp_path: Path) -> None:
+    first = make(tmp_path / "a")
+    again = make_artifact(tmp_path / "a", "graph", "f1", {}, {}, lambda folder: pytest.fail("worked again"))
+    assert again == first
+    assert first.file("graph.txt").read_text() == "done"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_another_fingerprint_replaces_it(tmp_path: Path) -> None:
+    make(tmp_path / "a", "f1", "old")
+    assert make(tmp_path / "a", "f2", "new").file("graph.txt").read_text() == "new"
+
+
+def test_a_truncated_artifact_is_noticed_and_made_again(tmp_path: Path) -> None:
+    artifact = make(tmp_path / "a")
+    artifact.file("graph.txt").write_text("d")
+    with pytest.raises(ArtifactError, match=r"graph\.txt: 1 bytes where 4 were written; delete"):
+        open_artifact(artifact.path)
+    assert finished(artifact.path, "f1") is None
+    assert make(tmp_path / "a").file("graph.txt").read_text() == "done"
+
+
+@pytest.mark.parametrize("manifest", ["", "{", "[]", "{}"])
+def test_a_damaged_manifest_is_no_artifact(tmp_path: Path, manifest: str) -> None:
+    make(tmp_path / "a").file("manifest.json").write_text(manifest)
+    with pytest.raises(ArtifactError, match="no finished artifact"):
+        open_artifact(tmp_path / "a")
+
+
+def test_what_a_failed_attempt_left_is_found_by_the_next_and_by_no_other(tmp_path: Path) -> None:
+    def half(folder: Path) -> None:
+        (folder / "resume.pt").write_text("epoch 3")
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        make_artifact(tmp_path / "a", "train-ldg", "f1", {}, {}, half)
+    assert not (tmp_path / "a").exists()
+    seen = []
+    make_artifact(tmp_path / "b", "train-ldg", "f1", {}, {}, lambda folder: seen.append((folder / "resume.pt").exists()))
+    make_artifact(tmp_path / "a", "train-ldg", "f1", {}, {}, lambda folder: seen.append((folder / "resume.pt").exists()))
+    assert seen == [False, True]
+
+
+def test_half_finished_work_of_another_fingerprint_is_not_resumed(tmp_path: Path) -> None:
+    def half(folder: Path) -> None:
+        (folder / "resume.pt").write_text("epoch 3")
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        make_artifact(tmp_path / "a", "train-ldg", "f1", {}, {}, half)
+    artifact = make_artifact(tmp_path / "a", "train-ldg", "f2", {}, {}, lambda folder: None)
+    assert not artifact.file("resume.pt").exists()
+
+
+def test_a_full_disk_is_said_in_one_line_and_leaves_the_old_artifact(tmp_path: Path) -> None:
+    make(tmp_path / "a", "f1", "old")
+
+    def full(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "images.npy"))
+
+    with pytest.raises(ArtifactError, match=r"images\.npy: No space left on device; free or allow space"):
+        make_artifact(tmp_path / "a", "prepare", "f2", {}, {}, full)
+    assert open_artifact(tmp_path / "a").file("graph.txt").read_text() == "old"
+
+
+def test_an_artifact_of_another_step_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="made by `fer graph`, but one made by `fer prepare` is needed"):
+        open_artifact(make(tmp_path / "a").path, "prepare")
+
+
+def test_the_manifest_says_where_it_came_from(tmp_path: Path) -> None:
+    first = make(tmp_path / "a")
+    second = make_artifact(tmp_path / "b", "train-ldg", "f2", {"seed": 1}, {"graph-0": first}, lambda folder: None)
+    manifest = json.loads(second.file("manifest.json").read_text())
+    assert manifest["inputs"] == {"graph-0": {"step": "graph", "fingerprint": "f1"}}
+    assert manifest["settings"] == {"seed": 1}
+    assert manifest["peak_memory_bytes"] > 1e6
+
+
+def test_a_fingerprint_changes_with_all_that_counts_and_nothing_else() -> None:
+    base = fingerprint("graph", 1, {"a": 1, "b": 2}, {"x": "1"}, {})
+    assert base == fingerprint("graph", 1, {"b": 2, "a": 1}, {"x": "1"}, {})
+    others = [
+        fingerprint("graphs", 1, {"a": 1, "b": 2}, {"x": "1"}, {}),
+        fingerprint("graph", 2, {"a": 1, "b": 2}, {"x": "1"}, {}),
+        fingerprint("graph", 1, {"a": 1, "b": 3}, {"x": "1"}, {}),
+        fingerprint("graph", 1, {"a": 1, "b": 2}, {"x": "2"}, {}),
+        fingerprint("graph", 1, {"a": 1, "b": 2}, {"x": "1"}, {"outside": "s"}),
+    ]
+    assert len({base, *others}) == 6
+
+
+def test_a_signature_sees_changed_added_and_renamed_files(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_text("1")
+    first = signature(tmp_path)
+    assert signature(tmp_path) == first
+    (tmp_path / "a.jpg").write_text("12")
+    second = signature(tmp_path)
+    (tmp_path / "b.jpg").write_text("1")
+    third = signature(tmp_path)
+    (tmp_path / "b.jpg").rename(tmp_path / "c.jpg")
+    assert len({first, second, third, signature(tmp_path)}) == 4
+
+
+def test_two_processes_make_an_artifact_once(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from fer_core.artifacts import make_artifact\n"
+        "def work(folder): print('worked', flush=True); time.sleep(1); (folder / 'graph.txt').write_text('done')\n"
+        "make_artifact(Path(sys.argv[1]), 'graph', 'f1', {}, {}, work)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "a")]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    printed = [process.communicate(timeout=30)[0] for process in both]
+    assert sorted(printed) == ["", "worked\n"]
+    assert [process.returncode for process in both] == [0, 0]
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_what_a_killed_process_held_is_free(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from fer_core.artifacts import make_artifact\n"
+        "def work(folder): (folder / 'resume.pt').write_text('epoch 3'); print(1, flush=True); time.sleep(60)\n"
+        "make_artifact(Path(sys.argv[1]), 'graph', 'f1', {}, {}, work)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "a")], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.kill()
+    assert make(tmp_path / "a").file("resume.pt").read_text() == "epoch 3"

@@ -1,0 +1,82 @@
+"""Which AU rows are believed, and how they are scaled."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fer_core.au_features import action_units, read_au_table
+from fer_core.dataset import Dataset
+from fer_core.errors import ActionUnitError, ArtifactError
+from fer_core.experiment import ActionUnitSettings
+from openface.columns import INTENSITIES, PRESENCES
+
+
+def au_table(dataset: Dataset) -> pd.DataFrame:
+    generator = np.random.default_rng(1)
+    count = len(dataset.manifest)
+    table = pd.DataFrame({"id": dataset.manifest["id"], "status": "ok", "confidence": np.linspace(0.5, 1, count)})
+    table[list(INTENSITIES)] = generator.random((count, 17)) * 5
+    table[list(PRESENCES)] = (generator.random((count, 18)) > 0.5).astype(float)
+    table.loc[[3, 4], "status"] = "no_face"
+    table.loc[5, "status"] = "failed"
+    table.loc[[3, 4, 5], ["confidence", *INTENSITIES, *PRESENCES]] = np.nan
+    return table
+
+
+@pytest.mark.parametrize(("features", "width"), [("intensity", 17), ("presence", 18), ("both", 35)])
+def test_features_are_the_experiments_choice(dataset: Dataset, features: str, width: int) -> None:
+    units = action_units(dataset, au_table(dataset), ActionUnitSettings(features=features))  # type: ignore[arg-type]
+    assert units.vectors.shape == (60, width)
+    assert np.flatnonzero(~units.usable).tolist() == [3, 4, 5]
+
+
+def test_every_lost_row_is_counted_under_its_reason(dataset: Dataset) -> None:
+    settings = ActionUnitSettings(features="intensity", min_confidence=0.6, outliers=0.1)
+    coverage = action_units(dataset, au_table(dataset), settings).coverage
+    for counts in coverage.values():
+        assert counts["images"] == sum(count for what, count in counts.items() if what != "images")
+    train = coverage["train"]
+    assert (train["no_face"], train["failed"]) == (2, 1)
+    assert train["low confidence"] > 0
+    assert train["outlier"] == pytest.approx(0.1 * (train["usable"] + train["outlier"]), abs=1)
+
+
+def test_scale_is_fitted_on_usable_training_images_alone(dataset: Dataset) -> None:
+    table = au_table(dataset)
+    test = dataset.rows("test")
+    table.loc[test, list(INTENSITIES)] = 5.0
+    units = action_units(dataset, table, ActionUnitSettings(features="intensity", standardise=True))
+    train = dataset.rows("train")
+    train = train[units.usable[train]]
+    np.testing.assert_allclose(units.vectors[train].mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(units.vectors[train].std(axis=0), 1, atol=1e-4)
+    assert units.vectors[test].mean() > 1
+
+
+def test_outliers_are_the_rows_far_from_the_rest(dataset: Dataset) -> None:
+    table = au_table(dataset)
+    table[list(INTENSITIES)] = table[list(INTENSITIES)] * 0.01
+    odd = dataset.rows("train")[5]
+    table.loc[odd, list(INTENSITIES)] = 5.0
+    units = action_units(dataset, table, ActionUnitSettings(features="intensity", outliers=0.03))
+    assert not units.usable[odd]
+
+
+def test_an_au_that_is_not_a_number_names_the_image(dataset: Dataset) -> None:
+    table = au_table(dataset)
+    table.loc[7, "AU12_r"] = np.nan
+    with pytest.raises(ActionUnitError, match="1 annotated images have an AU that is not a number, face0007 first"):
+        action_units(dataset, table, ActionUnitSettings(features="intensity"))
+
+
+def test_a_table_of_other_images_gives_both_counts(dataset: Dataset, tmp_path: Path) -> None:
+    table = au_table(dataset)
+    table["id"] = [f"other{i}" for i in range(50)] + list(table["id"][50:])
+    table.to_parquet(tmp_path / "aus.parquet")
+    with pytest.raises(ActionUnitError, match="of its 60 images 10 are among the dataset's 60"):
+        read_au_table(tmp_path / "aus.parquet", dataset)
+    (tmp_path / "aus.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ArtifactError, match="not an AU table"):
+        read_au_table(tmp_path / "aus.parquet", dataset)

@@ -1,0 +1,78 @@
+"""EfficientFace against its published counts, key names and behaviour at other sizes and at a batch of one."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fer_core.models.architectures import build
+from fer_core.models.efficientface import EfficientFace
+
+PUBLISHED_KEYS = ["conv1.0.weight", "stage2.0.branch1.0.weight", "local.conv1_1.weight", "local.bn1_1.weight", "local.conv4_2.weight", "modulator.channel_att.gate_c.gate_c_fc_0.weight", "modulator.channel_att.gate_c.gate_c_bn_1.weight", "modulator.channel_att.gate_c.gate_c_fc_final.weight", "modulator.spatial_att.gate_s.gate_s_conv_reduce0.weight", "modulator.spatial_att.gate_s.gate_s_bn_reduce0.weight", "modulator.spatial_att.gate_s.gate_s_conv_di_0.weight", "modulator.spatial_att.gate_s.gate_s_bn_di_0.weight", "modulator.spatial_att.gate_s.gate_s_conv_di_1.weight", "modulator.spatial_att.gate_s.gate_s_conv_final.weight", "conv5.0.weight", "fc.weight"]
+
+
+def multiply_adds(model: nn.Module, images: Tensor) -> int:
+    """Of convolutions and linear layers, counted from the shapes that pass through them."""
+    counted = 0
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal counted
+        if isinstance(module, nn.Conv2d):
+            counted += output.numel() * module.weight[0].numel()
+        if isinstance(module, nn.Linear):
+            counted += output.numel() * module.in_features
+
+    hooks = [module.register_forward_hook(count) for module in model.modules()]
+    model(images)
+    for hook in hooks:
+        hook.remove()
+    return counted
+
+
+def test_parameters_and_multiply_adds_are_the_published() -> None:
+    model = EfficientFace(num_classes=7).eval()
+    assert sum(parameter.numel() for parameter in model.parameters()) == 1_275_293
+    assert multiply_adds(model, torch.zeros(1, 3, 224, 224)) / 1e6 == pytest.approx(149.7, abs=0.1)
+
+
+def test_names_are_those_of_the_published_weights() -> None:
+    assert set(PUBLISHED_KEYS) <= EfficientFace().state_dict().keys()
+
+
+@pytest.mark.parametrize("size", [224, 112, 64, 48])
+def test_a_batch_of_one_is_trained_on_at_any_size(size: int) -> None:
+    model = EfficientFace(num_classes=8).train()
+    logits = model(torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1)))
+    assert logits.shape == (1, 8)
+    assert torch.isfinite(logits).all()
+    logits.sum().backward()
+
+
+def test_a_side_that_has_no_quadrants_is_refused() -> None:
+    with pytest.raises(ValueError, match="quarter divides by 4"):
+        EfficientFace()(torch.zeros(2, 3, 72, 72))
+
+
+def test_each_quadrant_has_its_own_convolutions() -> None:
+    """Top-left, bottom-left, top-right, bottom-right are 1, 2, 3, 4."""
+    local = EfficientFace().local.eval()
+    stem = torch.randn(1, 29, 16, 16, generator=torch.Generator().manual_seed(2))
+    before = local(stem)
+    for quadrant, (rows, columns) in {1: (0, 0), 2: (4, 0), 3: (0, 4), 4: (4, 4)}.items():
+        changed = EfficientFace().local.eval()
+        changed.load_state_dict(local.state_dict())
+        with torch.no_grad():
+            changed.get_parameter(f"conv{quadrant}_2.weight").mul_(-1)
+        differing = (changed(stem) != before).any(dim=1)[0].nonzero()
+        assert len(differing)
+        assert ((differing >= torch.tensor([rows, columns])) & (differing < torch.tensor([rows + 4, columns + 4]))).all()
+
+
+@pytest.mark.parametrize("architecture", ["efficientface", "resnet18", "resnet50"])
+def test_initial_weights_come_from_the_seed_alone(architecture: str) -> None:
+    torch.manual_seed(1)
+    state = torch.random.get_rng_state()
+    first, second, other = (build(architecture, 7, seed) for seed in (5, 5, 6))  # type: ignore[arg-type]
+    assert torch.equal(torch.random.get_rng_state(), state)
+    weights = [next(iter(model.parameters())) for model in (first, second, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])

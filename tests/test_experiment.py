@@ -1,0 +1,73 @@
+"""Experiment files: what is read, what `--set` lays over, and what a mistake is told."""
+
+from pathlib import Path
+
+import pytest
+
+from fer_core.errors import ExperimentError
+from fer_core.experiment import bundled_experiments, experiment_from, find_experiment, load_experiment, to_document
+
+
+def write(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "my.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", bundled_experiments())
+def test_bundled_experiments_are_read_and_open_with_their_command(name: str) -> None:
+    experiment = load_experiment(name)
+    assert experiment.title != "untitled"
+    comment = [line for line in find_experiment(name).read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    assert f"fer run {name}" in "\n".join(comment)
+    assert experiment_from(to_document(experiment), name) == experiment
+
+
+def test_paper_is_the_papers_recipe() -> None:
+    paper = load_experiment("paper")
+    assert (paper.graph.k, paper.action_units.features, paper.action_units.outliers) == (4, "presence", 0)
+    assert (paper.ldg.epochs, paper.ldg.epochs_with_neighbours, paper.ldg.batch) == (100, 35, 16)
+    assert (paper.ldg.learning_rate, paper.ldg.lambda_, paper.ldg.neighbours) == (0.001, 0.01, "forward")
+    assert (paper.sll.batch, paper.sll.learning_rate, paper.distill.batch) == (128, 0.01, 256)
+    assert (paper.distill.schedule, paper.distill.learning_rate) == ("one-cycle", 0.1)
+    assert (paper.ldg.momentum, paper.ldg.weight_decay, paper.ldg.input_size) == (0.9, 4e-4, 224)
+
+
+def test_set_lays_values_over_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "[graph]\nk = 4\n")
+    settings = ["graph.k=16", "ldg.lambda=0.05", "graph.control=random", 'title="My run"', "seeds=[3, 4]"]
+    experiment = load_experiment(path, settings)
+    assert (experiment.graph.k, experiment.ldg.lambda_, experiment.graph.control) == (16, 0.05, "random")
+    assert (experiment.title, experiment.seeds) == ("My run", (3, 4))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[grpah]\nk = 4", "unknown key grpah; did you mean graph?"),
+        ("[ldg]\nlamda = 0.1", "unknown key ldg.lamda; did you mean lambda?"),
+        ("[graph]\nk = 'four'", 'graph.k = "four": input should be a valid integer'),
+        ("[graph]\nk = 0", "graph.k = 0: input should be greater than or equal to 1"),
+        ("[dataset]\nsource = 'rafbd'", 'dataset.source = "rafbd": input should be'),
+        ("[graph\nk = 4", "my.toml: not TOML"),
+        ("seeds = []", "seeds = []"),
+    ],
+)
+def test_a_mistake_is_one_line_with_file_key_and_remedy(tmp_path: Path, text: str, said: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(ExperimentError) as error:
+        load_experiment(path)
+    assert said in str(error.value)
+    assert path in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("setting", ["graph.k", "=4", "title.k=4"])
+def test_a_set_without_its_form_is_refused(setting: str) -> None:
+    with pytest.raises(ExperimentError, match="--set"):
+        load_experiment("demo", [setting])
+
+
+def test_an_unknown_experiment_names_those_there_are() -> None:
+    with pytest.raises(ExperimentError, match="no such experiment.*demo, ferplus-cpu"):
+        load_experiment("dmeo")

@@ -1,0 +1,86 @@
+"""Figures against numbers computed by hand, and against scikit-learn where it has them."""
+
+import math
+
+import numpy as np
+import pytest
+from test_graph import units_of
+
+from fer_core.baselines import au_neighbours_alone, best_smoothing, smoothed, uniform
+from fer_core.dataset import Dataset
+from fer_core.metrics import (
+    bootstrap_mean,
+    classification,
+    distribution_measures,
+    expected_calibration_error,
+    mcnemar,
+    mean_measures,
+)
+
+
+def test_classification_by_hand() -> None:
+    labels = np.array([0, 0, 1, 1])
+    probabilities = np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.1, 0.8, 0.1], [0.1, 0.6, 0.3]])
+    figures = classification(labels, probabilities)
+    assert figures["accuracy"] == 0.75
+    assert figures["recall"] == [0.5, 1.0, None]
+    assert figures["confusion"] == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]
+    assert figures["macro_f1"] == pytest.approx((2 / 3 + 0.8) / 2)
+
+
+def test_calibration_error_by_hand() -> None:
+    """Two images at 0.9, one right; two at 0.6, both right: ½·|0.5 − 0.9| + ½·|1 − 0.6|."""
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
+    assert expected_calibration_error(np.array([0, 1, 0, 0]), probabilities) == pytest.approx(0.4)
+    assert expected_calibration_error(np.array([0, 0]), np.array([[1.0, 0.0], [1.0, 0.0]])) == 0
+
+
+def test_the_six_measures_by_hand() -> None:
+    measures = mean_measures(np.array([[0.5, 0.5]]), np.array([[0.25, 0.75]]))
+    assert measures["chebyshev"] == pytest.approx(0.25)
+    assert measures["clark"] == pytest.approx(math.sqrt((0.25 / 0.75) ** 2 + (0.25 / 1.25) ** 2))
+    assert measures["canberra"] == pytest.approx(0.25 / 0.75 + 0.25 / 1.25)
+    assert measures["kl"] == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(2 / 3))
+    assert measures["total_variation"] == pytest.approx(0.25)
+    assert measures["cosine"] == pytest.approx(0.5 / (math.sqrt(0.5) * math.sqrt(0.625)))
+    assert measures["intersection"] == pytest.approx(0.75)
+
+
+def test_measures_are_finite_where_probabilities_are_zero() -> None:
+    measures = distribution_measures(np.array([[1.0, 0.0, 0.0]]), np.array([[0.0, 0.0, 1.0]]))
+    assert all(np.isfinite(values).all() for values in measures.values())
+    assert measures["kl"][0] > 10
+
+
+def test_mcnemar_is_the_exact_binomial() -> None:
+    first = np.array([True] * 6 + [False] * 1 + [True] * 10)
+    second = np.array([False] * 6 + [True] * 1 + [True] * 10)
+    result = mcnemar(first, second)
+    assert (result["only_first"], result["only_second"]) == (6, 1)
+    assert result["p"] == pytest.approx(2 * (1 + 7) / 2**7)
+    assert mcnemar(first, first)["p"] == 1.0
+
+
+def test_bootstrap_interval_covers_the_mean_and_narrows() -> None:
+    values = np.random.default_rng(1).random(400)
+    wide, narrow = bootstrap_mean(values[:40], 500), bootstrap_mean(values, 500)
+    assert narrow.low < values.mean() < narrow.high
+    assert narrow.high - narrow.low < wide.high - wide.low
+
+
+def test_best_smoothing_is_no_worse_than_its_neighbours() -> None:
+    labels = np.array([0, 1, 2, 0])
+    crowd = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.1, 0.6], [1.0, 0.0, 0.0]])
+    share, measures = best_smoothing(labels, crowd)
+    for other in (share - 0.02, share + 0.02):
+        assert measures["kl"] <= mean_measures(crowd, smoothed(labels, 3, other))["kl"]
+    np.testing.assert_allclose(uniform(2, 4), 0.25)
+
+
+def test_au_neighbours_alone_is_the_mean_of_the_nearest_training_images(dataset: Dataset) -> None:
+    vectors = np.eye(3)[dataset.labels()] + np.random.default_rng(1).normal(0, 0.01, (60, 3))
+    rows = dataset.rows("test")
+    crowd = dataset.crowd()
+    assert crowd is not None
+    predicted = au_neighbours_alone(dataset, units_of(vectors), rows, k=3)
+    np.testing.assert_allclose(predicted, crowd[rows], atol=1e-6)

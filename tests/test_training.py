@@ -1,0 +1,186 @@
+"""Training: what λ = 0 means, what batch normalisation remembers, and what a kill costs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fer_core.dataset import Dataset
+from fer_core.errors import ArtifactError, TrainingError
+from fer_core.experiment import AugmentSettings, DatasetSettings, Experiment, LdgSettings, Recipe
+from fer_core.graph import Graph
+from fer_core.ldg import cross_entropy_with_neighbours, frozen_running_statistics, train_ldg
+from fer_core.losses import neighbour_divergence
+from fer_core.models.architectures import build
+from fer_core.models.checkpoint import load_checkpoint
+from fer_core.progress import JsonLines
+from fer_core.training import Batch, Training, choose_device, cross_entropy_to, targets, train
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(epochs=2, batch=16, learning_rate=0.02, input_size=48)
+LDG = LdgSettings(architecture="resnet18", epochs=2, batch=16, learning_rate=0.02, input_size=48)
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    return load_file(folder / "last.safetensors")
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def trained(dataset: Dataset, folder: Path, recipe: Recipe = RECIPE, seed: int = 1) -> Path:
+    folder.mkdir(parents=True)
+    loss = cross_entropy_to(targets(dataset, "majority"))
+    training = Training("EF SLL", "efficientface", recipe, recipe.epochs, AugmentSettings((0.8, 1.0)), seed, loss)
+    train(training, dataset, folder, CPU, JsonLines())
+    return folder
+
+
+def test_a_network_learns_stripes(dataset: Dataset, tmp_path: Path) -> None:
+    folder = trained(dataset, tmp_path / "model", replace(RECIPE, epochs=15, schedule="one-cycle", learning_rate=0.05))
+    model, card = load_checkpoint(folder)
+    best = max(figures["validation_accuracy"] for figures in card.history)
+    assert best >= 0.6
+    assert card.history[card.selected_epoch - 1]["validation_accuracy"] == best
+    assert card.history[-1]["train_cross_entropy"] < card.history[0]["train_cross_entropy"]
+    assert not model.training
+    assert sorted(p.name for p in folder.iterdir()) == ["last.safetensors", "model.json", "selected.safetensors"]
+
+
+def test_weights_follow_from_the_seed(dataset: Dataset, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    first = trained(dataset, tmp_path / "a")
+    torch.manual_seed(2)
+    assert same(weights(first), weights(trained(dataset, tmp_path / "b")))
+    assert not same(weights(first), weights(trained(dataset, tmp_path / "c", seed=2)))
+
+
+def test_with_lambda_0_it_is_the_ldg_to_the_bit(dataset: Dataset, graph: Graph, tmp_path: Path) -> None:
+    results = {}
+    for name, lambda_, linked in (("ldg", 0.5, None), ("zero", 0.0, graph), ("aus", 0.5, graph)):
+        folder = tmp_path / name
+        folder.mkdir()
+        settings = Experiment(dataset=DatasetSettings(), ldg=replace(LDG, lambda_=lambda_))
+        train_ldg(settings, dataset, linked, 1, folder, CPU, JsonLines())
+        results[name] = weights(folder)
+    assert same(results["ldg"], results["zero"])
+    assert not same(results["ldg"], results["aus"])
+
+
+def batch_of(dataset: Dataset, model: nn.Module, rows: np.ndarray) -> Batch:
+    """A batch whose random views are the images as they are."""
+
+    def view(chosen: np.ndarray) -> Tensor:
+        return torch.from_numpy(dataset.images[chosen]).permute(0, 3, 1, 2).float().expand(-1, 3, -1, -1) / 255
+
+    return Batch(rows, model(view(rows)), view, torch.Generator().manual_seed(1))
+
+
+def test_neighbours_pull_by_equation_1_and_leave_running_statistics_alone(dataset: Dataset, graph: Graph) -> None:
+    model = build("resnet18", 3, seed=1).train()
+    rows = dataset.rows("train")[:8]
+    batch = batch_of(dataset, model, rows)
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    target = targets(dataset, "majority")
+    terms = cross_entropy_with_neighbours(target, graph, replace(LDG, lambda_=0.3))(model, batch)
+    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+    neighbours, alike = graph.neighbours[rows], torch.from_numpy(graph.similarity[rows])
+    distinct = np.unique(neighbours[neighbours >= 0])
+    with frozen_running_statistics(model):
+        logits = model(batch.random_views(distinct))
+    each = logits[np.maximum(np.searchsorted(distinct, neighbours), 0) % len(distinct)]
+    torch.testing.assert_close(terms["lambda_omega"], 0.3 * neighbour_divergence(batch.logits, each, alike))
+    torch.testing.assert_close(terms["cross_entropy"], cross_entropy_to(target)(model, batch)["cross_entropy"])
+
+
+def test_drawn_neighbours_estimate_the_whole_sum_without_bias(dataset: Dataset, graph: Graph) -> None:
+    """In evaluation mode a neighbour's prediction does not depend on its company, so the mean must converge."""
+    model = build("resnet18", 3, seed=1).eval()
+    batch = batch_of(dataset, model, dataset.rows("train")[:6])
+    target = targets(dataset, "majority")
+    whole = cross_entropy_with_neighbours(target, graph, replace(LDG, lambda_=1.0))(model, batch)["lambda_omega"]
+    drawn = cross_entropy_with_neighbours(target, graph, replace(LDG, lambda_=1.0, neighbours_drawn=1))
+    estimates = torch.stack([drawn(model, batch)["lambda_omega"] for _ in range(60)])
+    error = estimates.std(dim=0) / 60**0.5
+    assert ((estimates.mean(dim=0) - whole).abs() <= 4 * error + 1e-6).all()
+    assert estimates.std(dim=0).max() > 0
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_the_batchs_ids(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"the loss is (nan|inf); the batch's images are face\d{4}, face\d{4}"):
+        trained(dataset, tmp_path / "model", replace(RECIPE, epochs=30, learning_rate=1e18))
+
+
+def test_labels_from_a_crowd_that_is_not_there_are_refused(dataset: Dataset) -> None:
+    silent = replace(dataset, card=replace(dataset.card, truth=""))
+    with pytest.raises(TrainingError, match="no crowd distributions; use majority"):
+        targets(silent, "distribution")
+    np.testing.assert_allclose(targets(dataset, "distribution").sum(dim=1), 1, atol=1e-6)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_said_at_once() -> None:
+    with pytest.raises(TrainingError, match="torch sees no GPU"):
+        choose_device("cuda")
+
+
+SCRIPT = """
+import sys, torch
+from pathlib import Path
+sys.path.insert(0, "tests")
+from test_training import RECIPE, replace, trained_in
+torch.set_num_threads(1)
+trained_in(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def trained_in(dataset_folder: Path, folder: Path) -> None:
+    """What the killed process runs: six epochs, long enough to be hit between them."""
+    from fer_core.dataset import open_dataset
+
+    folder.mkdir(parents=True, exist_ok=True)
+    dataset = open_dataset(dataset_folder)
+    recipe = replace(RECIPE, epochs=6, schedule="one-cycle")
+    loss = cross_entropy_to(targets(dataset, "majority"))
+    training = Training("EF SLL", "efficientface", recipe, 6, AugmentSettings((0.5, 1.0)), 1, loss)
+    train(training, dataset, folder, CPU, JsonLines())
+
+
+def test_after_sigkill_training_resumes_and_ends_with_the_same_bits(dataset: Dataset, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "dataset")]
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    subprocess.run([*command, str(undisturbed)], check=True, stdout=subprocess.DEVNULL)
+    with subprocess.Popen([*command, str(killed)], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        epochs = (line for line in child.stdout if '"metrics"' in line)
+        assert json.loads(next(epochs))["epoch"] == 1
+        next(epochs)
+        time.sleep(0.1)
+        os.kill(child.pid, signal.SIGKILL)
+    assert (killed / "resume.pt").exists()
+    finished = subprocess.run([*command, str(killed)], check=True, stdout=subprocess.PIPE, text=True).stdout
+    resumed = [json.loads(line)["epoch"] for line in finished.splitlines() if '"metrics"' in line]
+    assert 1 not in resumed
+    assert resumed[-1] == 6
+    for name in ("last.safetensors", "selected.safetensors"):
+        assert (killed / name).read_bytes() == (undisturbed / name).read_bytes()
+
+
+def test_a_damaged_resume_file_is_named(dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "resume.pt").write_bytes(b"PK half a file")
+    with pytest.raises(ArtifactError, match=r"resume\.pt: cannot resume"):
+        loss = cross_entropy_to(targets(dataset, "majority"))
+        training = Training("EF SLL", "efficientface", RECIPE, 2, AugmentSettings(), 1, loss)
+        train(training, dataset, tmp_path / "model", CPU, JsonLines())
