@@ -5,14 +5,29 @@ BIN    := $(VENV)/bin
 
 .PHONY: help setup demo test lint bench
 help:
-	@echo "make demo    the whole method on drawn faces, in about five minutes"
+	@echo "make demo    the whole method on drawn faces, in a few minutes"
 	@echo "make test    the tests"
 	@echo "make lint    ruff and mypy"
-	@echo "make bench   figures of the README, measured on this machine"
+	@echo "make bench   the README's figures, measured on this machine"
 
 setup: $(VENV)/ready
 $(VENV)/ready: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fer needs Python 3.11 or newer: set PYTHON=/path/to/python3.11")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fer needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 …")'
+	@echo "setting up $(VENV), once: two minutes or so, most of it torch"
+	@$(PYTHON) -m venv $(VENV) || { echo "on Debian or Ubuntu: apt install python3-venv python3-dev g++"; exit 1; }
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]' 2>$(VENV)/pip.log \
+		|| { tail -n 20 $(VENV)/pip.log; echo "pip failed; annoy is compiled, which on Debian or Ubuntu needs: apt install python3-dev g++"; exit 1; }
+	@touch $@
+
+demo: setup
+	@$(BIN)/fer run demo
+
+test: setup
+	@$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: setup
+	@$(BIN)/python benchmarks/figures.py

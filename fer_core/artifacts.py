@@ -121,11 +121,12 @@ def make_artifact(
     return open_artifact(out, step)
 
 
-def replace_file(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` make a file beside `path`, then rename it, so that `path` is never half-written."""
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file beside `path`, then rename it, so that `path` is never half-written."""
     beside = path.with_name(f"{path.name}{_UNFINISHED}")
-    write(beside)
-    with beside.open("rb") as file:
+    with beside.open("wb") as file:
+        file.write(content)
+        file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
 
@@ -172,12 +173,7 @@ def _write_manifest(
         "peak_memory_bytes": _peak_memory(),
         "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-    text = json.dumps(manifest, indent=1, sort_keys=True)
-    replace_file(folder / MANIFEST, lambda beside: _write_text(beside, text))
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    replace_file(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
 
 
 def _peak_memory() -> int:

@@ -4,9 +4,8 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
-import click
 import typer
 
 from fer_core.artifacts import open_artifact
@@ -17,16 +16,27 @@ from fer_core.steps import STEPS, Step, request
 from fer_core.work import run_step
 
 INTERRUPTED = 130
+STOPPED = "stopped; what is finished is kept, and the same command goes on from there"
 _PATHS = {
     "data": "The dataset's folder, or a .csv that lists images; drawn faces need none.",
     "aus": "What OpenFace wrote: a folder of CSVs, one CSV or a parquet; drawn faces need none.",
 }
 
-ExperimentName = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A bundled experiment's name, or a .toml file.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Such as graph.k=16; repeatable.")]
+ExperimentName = Annotated[
+    str, typer.Argument(metavar="EXPERIMENT", help="A bundled experiment's name, or a .toml file.")
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Such as graph.k=16; repeatable.")
+]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the artifact is to be.")]
-Inputs = Annotated[list[Path] | None, typer.Option("--in", metavar="ARTIFACT", help="Folder that another step made; repeatable.")]
+Inputs = Annotated[
+    list[Path] | None, typer.Option("--in", metavar="ARTIFACT", help="Folder that another step made; repeatable.")
+]
 Seed = Annotated[int, typer.Option(help="Of the initial weights and of all that is drawn in training.")]
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM, under a name that Typer does not turn into a mistake of the user's."""
 
 
 def steps_app() -> typer.Typer:
@@ -43,15 +53,15 @@ def steps_app() -> typer.Typer:
 
 def run_app(app: typer.Typer) -> None:
     """Run a command line: one line and exit code 2 for a user's mistake, 130 for Ctrl-C or SIGTERM."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
-        app(standalone_mode=False)
-    except (FerError, click.ClickException) as error:
-        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        print(f"error: {text}", file=sys.stderr)
+        app()
+    except FerError as error:
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
-        print("stopped; what is finished is kept, and the same command goes on from there", file=sys.stderr)
+    except Interrupted:
+        print(STOPPED, file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 
@@ -60,8 +70,8 @@ def main() -> None:
     run_app(steps_app())
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise Interrupted
 
 
 def _import_weights(

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.typing import RcKeyType
 from PIL import Image
 
-INK, FAINT, PAPER = "#010203", "#040506", "#070809"
-"""Stand-ins for text, for axes, and for the page behind; see `_colours`."""
+INK, FAINT = "#010203", "#040506"
+"""Stand-ins for the colours of text and of axes; see `_colours`."""
 
 MODEL_COLOURS = {
     "EF + LDG-AUs": "#AA3377", "EF + LDG": "#4477AA", "EF SLL": "#228833", "LDG-AUs": "#EE6677", "LDG": "#44AACC",
@@ -41,7 +41,7 @@ _STYLE: dict[RcKeyType, Any] = {
     "axes.labelcolor": INK,
     "axes.titlecolor": INK,
     "axes.titlesize": 9.5,
-    "axes.titleweight": "semibold",
+    "axes.titleweight": "bold",
     "axes.labelsize": 9,
     "axes.edgecolor": FAINT,
     "axes.facecolor": "none",
@@ -63,8 +63,8 @@ _STYLE: dict[RcKeyType, Any] = {
     "lines.linewidth": 1.6,
 }
 _COLOURS_OF_THE_READER = (
-    "<style>:root{--ink:#1d2330;--faint:#8a93a3;--paper:#ffffff}"
-    "@media (prefers-color-scheme:dark){:root{--ink:#e4e8ef;--faint:#7d8796;--paper:#14171c}}</style>"
+    "<style>:root{--ink:#1d2330;--faint:#8a93a3}"
+    "@media (prefers-color-scheme:dark){:root{--ink:#e4e8ef;--faint:#7d8796}}</style>"
 )
 _LARGEST_FACE = 160
 _QUALITY = 88
@@ -120,7 +120,7 @@ def emotion_colours(labels: tuple[str, ...]) -> dict[str, str]:
 
 def _colours(svg: str) -> str:
     """Let the reader's light or dark setting, and the reader's own fonts, into the SVG."""
-    for stand_in, variable in ((INK, "--ink"), (FAINT, "--faint"), (PAPER, "--paper")):
+    for stand_in, variable in ((INK, "--ink"), (FAINT, "--faint")):
         svg = svg.replace(stand_in, f"var({variable})")
     svg = re.sub(r"'DejaVu Sans'", "system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif", svg)
     return svg.replace("<defs>", f"{_COLOURS_OF_THE_READER}<defs>", 1)

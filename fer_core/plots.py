@@ -23,38 +23,36 @@ _BINS = 15
 _HEAT = "#0072B2"
 
 
-def overview(evidence: Evidence, over_seeds: list[dict[str, Any]], measures: dict[str, Any] | None) -> Picture:
+def overview(evidence: Evidence, over_seeds: list[dict[str, Any]]) -> Picture:
     """Test accuracy, and KL to the truth where there is one: a dot a seed, the mean, its interval."""
-    panels = 1 if measures is None else 2
-    figure = new_figure(_WIDTH if panels == 2 else _WIDTH * 0.6, 0.5 + 0.42 * len(over_seeds) + 0.5)
+    truth = evidence.dataset.card.truth
+    panels = 2 if truth else 1
+    figure = new_figure(_WIDTH if truth else _WIDTH * 0.6, 0.5 + 0.42 * len(over_seeds) + 0.5)
     axes = np.atleast_1d(figure.subplots(1, panels, sharey=True))
     for row, model in enumerate(over_seeds):
         colour = MODEL_COLOURS[model["name"]]
-        scores = [100 * m.figures["selected"]["test"]["accuracy"] for m in evidence.seeds_of(model["name"])]
-        low, high = 100 * model["accuracy"]["low"], 100 * model["accuracy"]["high"]
-        _dots_on_a_line(axes[0], row, scores, (low, high), colour)
+        tests = [m.figures["selected"]["test"] for m in evidence.seeds_of(model["name"])]
+        _dots_on_a_line(axes[0], row, [t["accuracy"] for t in tests], model["accuracy"], colour, scale=100)
+        if truth:
+            _dots_on_a_line(axes[1], row, [t["distribution"]["kl"] for t in tests], model["kl"], colour)
     axes[0].set_xlabel("test accuracy, % (right is better)")
-    if measures is not None:
-        for row, model in enumerate(over_seeds):
-            nearness = next(r for r in measures["rows"] if r["name"] == model["name"])
-            interval = _mean_interval(evidence.seeds_of(model["name"]))
-            _dots_on_a_line(axes[1], row, [s["kl"] for s in nearness["per_seed"]], interval, MODEL_COLOURS[model["name"]])
-        axes[1].set_xlabel(f"KL from the {measures['truth']} (left is better)")
-    _name_rows(axes[0], [model["name"] for model in over_seeds])
+    if truth:
+        axes[1].set_xlabel(f"KL from the {truth} (left is better)")
+    _name_rows(axes, [model["name"] for model in over_seeds])
     return picture(figure, "Test accuracy of each model, and how far its predictions are from the truth.")
 
 
 def training_curves(evidence: Evidence) -> Picture:
     """A column a model: accuracy, loss and learning rate by epoch, seeds thin and their mean bold."""
     names = evidence.names()
-    figure = new_figure(_WIDTH, 5.6)
-    axes = figure.subplots(3, len(names), sharey="row", squeeze=False, height_ratios=[4, 4, 1.6])
+    figure = new_figure(_width_of_columns(len(names)), 5.6)
+    axes = figure.subplots(3, len(names), sharex="col", sharey="row", squeeze=False, height_ratios=[4, 4, 1.6])
     ceiling = _loss_ceiling(evidence)
     for column, name in enumerate(names):
         models = evidence.seeds_of(name)
         colour = MODEL_COLOURS[name]
         accuracy, loss, rate = axes[:, column]
-        accuracy.set_title(name, color=colour)
+        accuracy.set_title(name)
         _curve(accuracy, models, "train_accuracy", colour, "--", scale=100)
         _curve(accuracy, models, "validation_accuracy", colour, "-", scale=100)
         _mark_selected(accuracy, models, colour)
@@ -87,7 +85,7 @@ def confusion_matrices(evidence: Evidence) -> Picture:
         tests = [m.figures["selected"]["test"]["confusion"] for m in evidence.seeds_of(name)]
         axis = axes.flat[place]
         _confusion(axis, np.mean(tests, axis=0))
-        axis.set_title(name, color=MODEL_COLOURS[name])
+        axis.set_title(name)
         axis.set_xticks(range(len(labels)), labels, rotation=40, ha="right", rotation_mode="anchor")
         axis.set_yticks(range(len(labels)), labels if place % columns == 0 else [])
     return picture(figure, f"Confusion matrices of {', '.join(names)}, rows true and columns predicted.")
@@ -97,14 +95,14 @@ def reliability(evidence: Evidence) -> Picture:
     """A column a model: accuracy by confidence on the test split, all seeds together, and how confident it is."""
     names = evidence.names()
     labels = evidence.dataset.labels()[evidence.dataset.rows("test")]
-    figure = new_figure(_WIDTH, 3.4)
+    figure = new_figure(_width_of_columns(len(names)), 3.4)
     axes = figure.subplots(2, len(names), sharex=True, sharey="row", squeeze=False, height_ratios=[3, 1])
     for column, name in enumerate(names):
         models = evidence.seeds_of(name)
         confidence = np.concatenate([m.probabilities.max(axis=1) for m in models])
         right = np.concatenate([m.probabilities.argmax(axis=1) == labels for m in models])
         _reliability(axes[0, column], axes[1, column], confidence, right, MODEL_COLOURS[name])
-        axes[0, column].set_title(name, color=MODEL_COLOURS[name])
+        axes[0, column].set_title(name)
         axes[1, column].set_xlabel("confidence")
     axes[0, 0].set_ylabel("share right")
     axes[1, 0].set_ylabel("share of\nimages")
@@ -125,7 +123,7 @@ def differences(paired: list[dict[str, Any]]) -> Picture:
             _difference(axis, row, pair[key], MODEL_COLOURS[pair["first"]])
         axis.axvline(0, color=INK, linewidth=0.9)
         axis.set_xlabel(titles[key])
-    _name_rows(axes[0], [f"{pair['first']}  −  {pair['second']}" for pair in paired])
+    _name_rows(axes, [f"{pair['first']}  −  {pair['second']}" for pair in paired])
     return picture(figure, "Paired differences between models with their intervals.")
 
 
@@ -154,15 +152,17 @@ def presence_rates(table: pd.DataFrame) -> Picture:
     rates = table[list(PRESENCES)].mean().to_numpy()
     figure = new_figure(_WIDTH * 0.75, 0.5 + 0.22 * len(PRESENCES))
     axis = figure.subplots()
-    axis.barh(range(len(PRESENCES)), 100 * rates, color=_HEAT, height=0.7)
+    axis.barh(range(len(PRESENCES)), 100 * rates, color=_HEAT, alpha=0.8, height=0.7)
     for row, rate in enumerate(rates):
         axis.text(100 * rate + 0.6, row, f"{100 * rate:.0f}", va="center", fontsize=7.5)
-    _name_rows(axis, [f"{name[:4]} {FACS_NAMES[name[:4]]}" for name in PRESENCES])
+    _name_rows(np.array([axis]), [f"{name[:4]} {FACS_NAMES[name[:4]]}" for name in PRESENCES])
     axis.set_xlabel("present in % of the training images with usable AUs")
     return picture(figure, "How often each action unit is present.")
 
 
-def action_units_by_class(table: pd.DataFrame, labels: np.ndarray, names: tuple[str, ...], columns: tuple[str, ...]) -> Picture:
+def action_units_by_class(
+    table: pd.DataFrame, labels: np.ndarray, names: tuple[str, ...], columns: tuple[str, ...]
+) -> Picture:
     """Mean of each AU over the images of each class, shaded by the share of the AU's largest mean.
 
     Args:
@@ -191,7 +191,7 @@ def graph_figure(evidence: Evidence, agreement: dict[str, Any]) -> Picture:
     _histogram(alike, evidence.graph.similarity[linked], "similarity a_ij = exp(−d / σ²)")
     alike.set_xlim(0, 1)
     ranks = np.arange(1, len(agreement["by_rank"]) + 1)
-    same.bar(ranks, 100 * np.array(agreement["by_rank"]), color=_HEAT, width=0.7)
+    same.bar(ranks, 100 * np.array(agreement["by_rank"]), color=_HEAT, alpha=0.8, width=0.7)
     same.axhline(100 * agreement["chance"], color=INK, linestyle="--", linewidth=1)
     same.text(ranks[-1] + 0.5, 100 * agreement["chance"], " by chance", va="center", fontsize=8)
     same.set(ylim=(0, 100), xlim=(0.4, ranks[-1] + 0.5), xlabel="rank of the neighbour", ylabel="same label, %")
@@ -205,6 +205,11 @@ def loss_is_cut(evidence: Evidence) -> float | None:
     return ceiling if _largest_loss(evidence) > ceiling else None
 
 
+def _width_of_columns(models: int) -> float:
+    """Inches for a figure with a column a model: all of the page for five, and room for a legend at least."""
+    return max(0.45 * _WIDTH, _WIDTH * models / len(MODEL_COLOURS))
+
+
 def _largest_loss(evidence: Evidence) -> float:
     keys = ("train_cross_entropy", "validation_loss")
     return max(float(epoch[key]) for m in evidence.models for epoch in m.figures["history"] for key in keys)
@@ -215,23 +220,27 @@ def _loss_ceiling(evidence: Evidence) -> float:
     return min(1.05 * _largest_loss(evidence), 2 * float(np.log(len(evidence.dataset.card.labels))))
 
 
-def _mean_interval(models: list[JudgedModel]) -> tuple[float, float]:
-    """The seeds' own bootstrap intervals of KL, averaged."""
-    intervals = [m.figures["selected"]["test"]["kl_interval"] for m in models]
-    return float(np.mean([i["low"] for i in intervals])), float(np.mean([i["high"] for i in intervals]))
-
-
-def _dots_on_a_line(axis: Axes, row: int, values: list[float], interval: tuple[float, float], colour: str) -> None:
-    axis.plot(interval, (row, row), color=colour, linewidth=5, alpha=0.3, solid_capstyle="round")
+def _dots_on_a_line(
+    axis: Axes, row: int, per_seed: list[float], mean: dict[str, float], colour: str, scale: float = 1
+) -> None:
+    """Figures of a row: a dot a seed, and the mean with its interval."""
+    values = [scale * value for value in per_seed]
+    _band(axis, row, (scale * mean["low"], scale * mean["high"]), colour)
     axis.plot(values, [row] * len(values), "o", color=colour, markersize=4.5, alpha=0.65)
     axis.plot(np.mean(values), row, "|", color=INK, markersize=13, markeredgewidth=1.8)
     axis.grid(True, axis="x")
 
 
-def _name_rows(axis: Axes, names: list[str]) -> None:
-    axis.set_yticks(range(len(names)), names)
-    axis.set_ylim(len(names) - 0.5, -0.5)
-    axis.tick_params(axis="y", length=0)
+def _band(axis: Axes, row: int, interval: tuple[float, float], colour: str) -> None:
+    axis.plot(interval, (row, row), color=colour, linewidth=5, alpha=0.35, solid_capstyle="round")
+
+
+def _name_rows(axes: np.ndarray, names: list[str]) -> None:
+    """Name the rows of panels that share them, on the first."""
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].set_ylim(len(names) - 0.5, -0.5)
+    for axis in axes:
+        axis.tick_params(axis="y", length=0)
 
 
 def _curve(axis: Axes, models: list[JudgedModel], key: str, colour: str, style: str, scale: float = 1) -> None:
@@ -260,8 +269,9 @@ def _curve_legend(evidence: Evidence) -> list[Line2D]:
     ]
     if any("train_lambda_omega" in m.figures["history"][0] for m in evidence.models):
         lines.append(Line2D([], [], color=INK, linestyle=":", label="λΩ on train"))
-    marks = {"linestyle": "none", "marker": "o", "markerfacecolor": "none", "markeredgecolor": INK}
-    return [*lines, Line2D([], [], label="selected epoch", **marks)]
+    ring = Line2D([], [], linestyle="none", marker="o", markerfacecolor="none", markeredgecolor=INK)
+    ring.set_label("selected epoch")
+    return [*lines, ring]
 
 
 def _confusion(axis: Axes, counts: np.ndarray) -> None:
@@ -294,9 +304,8 @@ def _reliability(above: Axes, below: Axes, confidence: np.ndarray, right: np.nda
     bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
     kept = [b for b in range(_BINS) if (bins == b).sum() >= _FEWEST_IN_A_BIN]
     above.plot((0, 1), (0, 1), color=FAINT, linewidth=0.9, linestyle="--")
-    above.plot(
-        [confidence[bins == b].mean() for b in kept], [right[bins == b].mean() for b in kept], "o-", color=colour, markersize=3.5
-    )
+    claimed, kept_right = [confidence[bins == b].mean() for b in kept], [right[bins == b].mean() for b in kept]
+    above.plot(claimed, kept_right, "o-", color=colour, markersize=3.5)
     above.set(xlim=(0, 1), ylim=(0, 1))
     shares = np.bincount(bins, minlength=_BINS) / len(bins)
     below.stairs(shares, np.linspace(0, 1, _BINS + 1), fill=True, color=colour, alpha=0.6)
@@ -304,7 +313,7 @@ def _reliability(above: Axes, below: Axes, confidence: np.ndarray, right: np.nda
 
 def _difference(axis: Axes, row: int, figures: dict[str, Any], colour: str) -> None:
     images, over_seeds = figures["over_images"], figures["over_seeds"]
-    axis.plot((images["low"], images["high"]), (row, row), color=colour, linewidth=5, alpha=0.35, solid_capstyle="round")
+    _band(axis, row, (images["low"], images["high"]), colour)
     if over_seeds is not None:
         axis.plot((over_seeds["low"], over_seeds["high"]), (row + 0.22,) * 2, color=INK, linewidth=1.1, marker="|")
     axis.plot(figures["per_seed"], [row] * len(figures["per_seed"]), "o", color=colour, markersize=4, alpha=0.65)
@@ -326,5 +335,6 @@ def _histogram(axis: Axes, values: np.ndarray, label: str) -> None:
     axis.hist(values, bins=50, color=_HEAT, alpha=0.8)
     median = float(np.median(values))
     axis.axvline(median, color=INK, linewidth=1, linestyle="--")
-    axis.text(median, 1.01, f"median {median:.2f}", transform=axis.get_xaxis_transform(), ha="center", va="bottom", fontsize=8)
+    above = axis.get_xaxis_transform()
+    axis.text(median, 1.01, f"median {median:.2f}", transform=above, ha="center", va="bottom", fontsize=8)
     axis.set(xlabel=label, ylabel="links")

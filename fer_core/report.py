@@ -20,9 +20,9 @@ from fer_core.experiment import Experiment, to_document
 from fer_core.graph import load_graph
 from fer_core.pictures import MODEL_COLOURS, emotion_colours, house_style
 from fer_core.progress import Reporter
-from fer_core.results import Cost, Evidence, Generator, JudgedModel, results
+from fer_core.results import MODELS, Cost, Evidence, Generator, JudgedModel, results
 from fer_core.soft_labels import read_soft_labels
-from fer_core.steps import STEPS, Request
+from fer_core.steps import Request
 from openface.columns import INTENSITIES, PRESENCES
 
 RESULTS = "results.json"
@@ -76,9 +76,9 @@ def read_judged(artifact: Artifact, dataset: Dataset) -> JudgedModel:
         table = table[(table["split"] == "test") & (table["choice"] == "selected")]
         probabilities = table[list(dataset.card.labels)].to_numpy(np.float64)
     except (OSError, ValueError, KeyError) as error:
-        raise ArtifactError(f"{artifact.path}: not an evaluation of this dataset ({error}); run `fer evaluate`") from error
+        raise ArtifactError(f"{artifact.path}: no evaluation on this dataset ({error}); run `fer evaluate`") from error
     if list(table["id"]) != list(dataset.manifest["id"].to_numpy()[dataset.rows("test")]):
-        raise ArtifactError(f"{artifact.path}: its test images are not this dataset's; run `fer evaluate` on this dataset")
+        raise ArtifactError(f"{artifact.path}: its test images are not this dataset's; run `fer evaluate` on it")
     return JudgedModel(figures, probabilities)
 
 
@@ -90,8 +90,9 @@ def render(evidence: Evidence, figures: dict[str, Any], table: pd.DataFrame, rep
         table: the AU table, one row an image.
     """
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
     environment.filters |= captions.FILTERS
     parts = _parts(evidence, figures, table)
     drawn: dict[str, Any] = {}
@@ -106,20 +107,30 @@ def render(evidence: Evidence, figures: dict[str, Any], table: pd.DataFrame, rep
         labels=evidence.dataset.card.labels,
         emotion_colours=emotion_colours(evidence.dataset.card.labels),
         model_colours=MODEL_COLOURS,
-        steps={name: step.summary for name, step in STEPS.items()},
+        coverage_columns=_coverage_columns(figures["au_coverage"]),
         experiment_toml=experiment_toml(evidence.experiment),
         versions=_versions(),
     )
 
 
+def _coverage_columns(coverage: dict[str, dict[str, int]]) -> list[str]:
+    """Images, usable, and every reason that a split lost some to."""
+    return list(dict.fromkeys(key for counts in coverage.values() for key in counts))
+
+
 def experiment_toml(experiment: Experiment) -> str:
     """The experiment as a TOML file that `fer run` reads back as the same."""
     document = to_document(experiment)
-    plain = [f"{key} = {json.dumps(value)}" for key, value in document.items() if not isinstance(value, dict)]
+    plain = [f"{key} = {_toml(value)}" for key, value in document.items() if not isinstance(value, dict)]
     for name, section in document.items():
         if isinstance(section, dict):
-            plain += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in section.items())]
+            plain += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in section.items())]
     return "\n".join(plain)
+
+
+def _toml(value: Any) -> str:
+    """A string, number, truth value or list; TOML writes these as JSON does."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _parts(evidence: Evidence, figures: dict[str, Any], table: pd.DataFrame) -> Mapping[str, Callable[[], Any]]:
@@ -129,8 +140,7 @@ def _parts(evidence: Evidence, figures: dict[str, Any], table: pd.DataFrame) -> 
     parts["graph"] = lambda: plots.graph_figure(evidence, figures["graph"]["label_agreement"])
     parts["neighbourhoods"] = lambda: sheets.neighbourhoods(evidence)
     if evidence.models:
-        over_seeds, measures = figures["models_over_seeds"], figures["distribution_measures"]
-        parts["overview"] = lambda: plots.overview(evidence, over_seeds, measures)
+        parts["overview"] = lambda: plots.overview(evidence, figures["models_over_seeds"])
         parts["curves"] = lambda: plots.training_curves(evidence)
         parts["confusion"] = lambda: plots.confusion_matrices(evidence)
         parts["reliability"] = lambda: plots.reliability(evidence)
@@ -177,12 +187,11 @@ def _refuse_twice(step: str, made: list[tuple[str, int]]) -> None:
 
 def _costs(request: Request, models: tuple[JudgedModel, ...]) -> tuple[Cost, ...]:
     """Wall-clock seconds and peak memory by step; of a training, the seconds of its epochs."""
-    costs = []
-    for step in ("prepare", "annotate", "graph"):
-        costs.append(_cost(step, request.inputs_of(step)))
-    for name in dict.fromkeys(model.name for model in sorted(models, key=lambda m: m.name)):
+    costs = [_cost(step, request.inputs_of(step)) for step in ("prepare", "annotate", "graph")]
+    for name in MODELS:
         seconds = [model.training_seconds for model in models if model.name == name]
-        costs.append(Cost(f"train {name}", len(seconds), sum(seconds), _training_memory(request, name)))
+        if seconds:
+            costs.append(Cost(f"train {name}", len(seconds), sum(seconds), _training_memory(request, name)))
     costs += [_cost(step, request.inputs_of(step)) for step in ("soft-labels", "evaluate") if request.inputs_of(step)]
     return tuple(costs)
 
@@ -209,4 +218,5 @@ def _manifest(artifact: Artifact) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    return {"Python": platform.python_version(), **{name: version(name) for name in _PACKAGES}, "machine": platform.machine()}
+    packages = {name: version(name) for name in _PACKAGES}
+    return {"Python": platform.python_version(), **packages, "machine": platform.machine()}

@@ -5,14 +5,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from fer_core.au_features import ActionUnits
-from fer_core.baselines import au_neighbours_alone, best_smoothing, uniform
+from fer_core.baselines import au_neighbours_alone, best_smoothing, smoothed, uniform
 from fer_core.comparisons import compare
 from fer_core.dataset import Dataset
 from fer_core.experiment import Experiment, to_document
 from fer_core.graph import Graph, GraphCard
-from fer_core.metrics import bootstrap_mean, mean_measures
+from fer_core.metrics import bootstrap_mean, distribution_measures, mean_measures
 
 MODELS = ("EF + LDG-AUs", "EF + LDG", "EF SLL", "LDG-AUs", "LDG")
 """The columns of the paper's table."""
@@ -116,7 +117,8 @@ def results(evidence: Evidence) -> dict[str, Any]:
         "distribution_measures": _distribution_measures(evidence) if card.truth else None,
         "soft_labels_against_truth": _soft_labels_against_truth(evidence) if card.truth else None,
         "paired": paired(evidence),
-        "graph": asdict(evidence.graph_card) | {"label_agreement": label_agreement(evidence)},
+        "graph": asdict(evidence.graph_card)
+        | {"label_agreement": label_agreement(evidence), "identical_neighbours": identical_neighbours(evidence)},
         "au_coverage": evidence.units.coverage,
         "missing": missing(evidence),
         "cost": [asdict(cost) for cost in evidence.costs],
@@ -149,9 +151,7 @@ def accuracy_table(models: Sequence[JudgedModel], choice: str) -> dict[str, Any]
 
 def paired(evidence: Evidence) -> list[dict[str, Any]]:
     """The comparisons of `PAIRS` that have a seed in common; see `fer_core.comparisons` for the signs."""
-    rows = evidence.dataset.rows("test")
-    labels, crowd = evidence.dataset.labels()[rows], evidence.dataset.crowd()
-    truth = None if crowd is None else crowd[rows]
+    labels, truth = _test_truth(evidence)
     compared = []
     for first, second in PAIRS:
         one, other = _by_seed(evidence, first), _by_seed(evidence, second)
@@ -179,11 +179,28 @@ def label_agreement(evidence: Evidence) -> dict[str, Any]:
     }
 
 
+def neighbour_counts(evidence: Evidence) -> list[int]:
+    """How many AU neighbours alone are tried as a prediction: the graph's k, and many."""
+    return sorted({evidence.graph_card.k, _MANY_NEIGHBOURS})
+
+
+def neighbours_row(k: int) -> str:
+    """What the row of the prediction by k AU neighbours is called."""
+    return f"AU neighbours alone, k = {k}"
+
+
+def identical_neighbours(evidence: Evidence) -> float:
+    """The share of links that join two files with the same pixels, which AU space cannot but make neighbours."""
+    linked = np.flatnonzero((evidence.graph.neighbours >= 0).all(axis=1))
+    pixels, _ = pd.factorize(evidence.dataset.manifest["sha256"])
+    return float((pixels[evidence.graph.neighbours[linked]] == pixels[linked, None]).mean())
+
+
 def _paper_table() -> dict[str, Any]:
     return {
         "columns": list(MODELS),
         "rows": PAPER_TABLE,
-        "remark": "Epochs chosen on the test set, as the paper's field does; ours are chosen on validation.",
+        "remark": "The paper's epochs are chosen on the test set, as its field does; ours are chosen on validation.",
     }
 
 
@@ -193,9 +210,10 @@ def _model(model: JudgedModel) -> dict[str, Any]:
 
 
 def _over_seeds(evidence: Evidence, name: str) -> dict[str, Any]:
-    """Means over a model's seeds on the test split, with the bootstrap over images of the averaged accuracy."""
+    """Means over a model's seeds on the test split; intervals of accuracy and KL are bootstraps over images."""
     models = evidence.seeds_of(name)
-    labels = evidence.dataset.labels()[evidence.dataset.rows("test")]
+    resamples = evidence.experiment.evaluation.bootstrap
+    labels, truth = _test_truth(evidence)
     right = np.mean([model.probabilities.argmax(axis=1) == labels for model in models], axis=0)
     tests = [model.figures["selected"]["test"] for model in models]
     recalls = np.array([test["recall"] for test in tests], dtype=float)
@@ -206,12 +224,25 @@ def _over_seeds(evidence: Evidence, name: str) -> dict[str, Any]:
         "parameters": models[0].figures["parameters"],
         "epochs": models[0].figures["epochs"],
         "selected_epochs": [model.figures["selected_epoch"] for model in models],
-        "accuracy": asdict(bootstrap_mean(right, evidence.experiment.evaluation.bootstrap)),
+        "accuracy": asdict(bootstrap_mean(right, resamples)),
+        "kl": None if truth is None else asdict(bootstrap_mean(_mean_divergence(models, truth), resamples)),
         "macro_f1": float(np.mean([test["macro_f1"] for test in tests])),
         "recall": [None if np.isnan(share) else float(share) for share in recalls.mean(axis=0)],
         "calibration_error": float(np.mean([test["calibration_error"] for test in tests])),
         "training_seconds": float(np.mean([model.training_seconds for model in models])),
     }
+
+
+def _test_truth(evidence: Evidence) -> tuple[np.ndarray, np.ndarray | None]:
+    """Hard labels (N,) and true distributions (N, classes), where there are any, of the test split."""
+    rows, crowd = evidence.dataset.rows("test"), evidence.dataset.crowd()
+    return evidence.dataset.labels()[rows], None if crowd is None else crowd[rows]
+
+
+def _mean_divergence(models: Sequence[JudgedModel], truth: np.ndarray) -> np.ndarray:
+    """(N,) KL of each image, averaged over the models."""
+    mean: np.ndarray = np.mean([distribution_measures(truth, m.probabilities)["kl"] for m in models], axis=0)
+    return mean
 
 
 def _distribution_measures(evidence: Evidence) -> dict[str, Any]:
@@ -246,10 +277,10 @@ def _neighbour_rows(evidence: Evidence, rows: np.ndarray) -> list[dict[str, Any]
         return []
     return [
         _measures(
-            evidence.dataset, rows, f"AU neighbours alone, k = {k}",
+            evidence.dataset, rows, neighbours_row(k),
             {None: au_neighbours_alone(evidence.dataset, evidence.units, rows, k)},
         )
-        for k in sorted({evidence.graph_card.k, _MANY_NEIGHBOURS})
+        for k in neighbour_counts(evidence)
     ]  # fmt: skip
 
 
@@ -259,7 +290,8 @@ def _soft_labels_against_truth(evidence: Evidence) -> dict[str, Any]:
     crowd = dataset.crowd()
     assert crowd is not None, "asked for only where the card names a truth"
     labels, classes = dataset.labels()[rows], len(dataset.card.labels)
-    share, smoothing = best_smoothing(labels, crowd[rows])
+    share, _ = best_smoothing(labels, crowd[rows])
+    smoothing = _measures(dataset, rows, "label smoothing at its best", {None: smoothed(labels, classes, share)})
     generators = [
         _measures(dataset, rows, name, {g.seed: g.soft_labels[rows] for g in evidence.generators if g.name == name})
         for name in GENERATORS
@@ -271,7 +303,7 @@ def _soft_labels_against_truth(evidence: Evidence) -> dict[str, Any]:
         "rows": [
             *generators,
             _measures(dataset, rows, "hard labels", {None: np.eye(classes)[labels]}),
-            {"name": "label smoothing at its best", "share": share, "images": len(rows), **smoothing},
+            smoothing | {"share": share},
             _measures(dataset, rows, "uniform", {None: uniform(len(rows), classes)}) | {"accuracy": None},
         ],
         "soft_labels_nearer_than_smoothing": {row["name"]: row["kl"] < smoothing["kl"] for row in generators},

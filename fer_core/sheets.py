@@ -15,8 +15,8 @@ _AMBIGUOUS, _RANDOM = 8, 8
 _MISTAKES = 12
 _DRAW = 0
 """Seed of the random draws."""
-_WIDE_ENOUGH = 0.2
-"""A segment of a bar narrower than this has no room for its name."""
+_LETTER = 0.021
+"""A letter's share of a bar's width, for a segment to know whether its name has room."""
 _DARK = 0.5
 _BEST = "EF + LDG-AUs"
 
@@ -77,7 +77,7 @@ def ambiguous_faces(evidence: Evidence, generators: list[Generator]) -> list[Fac
     rows = evidence.dataset.rows("train")
     crowd = evidence.dataset.crowd()
     spread = entr(generators[0].soft_labels[rows] if crowd is None else crowd[rows]).sum(axis=1)
-    most = rows[np.argsort(-spread, kind="stable")[:_AMBIGUOUS]]
+    most = _without_copies(evidence.dataset, rows[np.argsort(-spread, kind="stable")])[:_AMBIGUOUS]
     return [_with_soft_labels(evidence.dataset, int(row), generators) for row in most]
 
 
@@ -141,6 +141,11 @@ def _one_a_class_in_turn(labels: np.ndarray, rows: np.ndarray, count: int) -> li
     return [int(row) for row in drawn[np.lexsort((labels[drawn], turn))[:count]]]
 
 
+def _without_copies(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
+    """The rows in their order, of those with the same pixels only the first."""
+    return rows[~dataset.manifest["sha256"].iloc[rows].duplicated().to_numpy()]
+
+
 def _with_soft_labels(dataset: Dataset, row: int, generators: list[Generator]) -> Face:
     crowd, names = dataset.crowd(), dataset.card.labels
     bars = [] if crowd is None else [_bar(_truth_name(dataset), crowd[row], names)]
@@ -164,13 +169,14 @@ def _face(dataset: Dataset, row: int, remark: str = "", *, differs: bool = False
 
 
 def _bar(name: str, distribution: np.ndarray, labels: tuple[str, ...]) -> Bar:
-    colours = emotion_colours(labels)
-    return Bar(name, tuple(_segment(label, float(p), colours[label]) for label, p in zip(labels, distribution, strict=True)))
+    colours, shares = emotion_colours(labels), zip(labels, distribution, strict=True)
+    return Bar(name, tuple(_segment(label, float(share), colours[label]) for label, share in shares))
 
 
 def _segment(label: str, share: float, colour: str) -> Segment:
-    text = f"{label} {100 * share:.0f}" if share >= _WIDE_ENOUGH else ""
-    return Segment(label, 100 * share, colour, "#ffffff" if _luminance(colour) < _DARK else "#101318", text)
+    text = f"{label} {100 * share:.0f}"
+    written = text if share >= _LETTER * len(text) else ""
+    return Segment(label, 100 * share, colour, "#ffffff" if _luminance(colour) < _DARK else "#101318", written)
 
 
 def _luminance(colour: str) -> float:

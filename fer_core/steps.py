@@ -150,5 +150,5 @@ def request(
 
 def aus_beside(data: Path | None) -> Path | None:
     """An AU table that lies in the dataset's own folder, for users who name none."""
-    table = None if data is None else data.expanduser() / "openface_aus.parquet"
+    table = None if data is None else data / "openface_aus.parquet"
     return table if table is not None and table.is_file() else None

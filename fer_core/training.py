@@ -1,5 +1,6 @@
 """The training loop that every model of the method shares: batches, epochs, selection, and resuming."""
 
+import io
 import pickle
 import time
 from collections.abc import Callable, Iterator
@@ -17,9 +18,9 @@ from fer_core.artifacts import replace_file
 from fer_core.augment import Views
 from fer_core.dataset import Dataset
 from fer_core.errors import ArtifactError, TrainingError
-from fer_core.experiment import AugmentSettings, Recipe
+from fer_core.experiment import Architecture, AugmentSettings, Recipe
 from fer_core.losses import soft_cross_entropy
-from fer_core.models.architectures import Architecture, build
+from fer_core.models.architectures import build
 from fer_core.models.checkpoint import ModelCard, save_card, save_weights
 from fer_core.models.published import load_published
 from fer_core.progress import Reporter
@@ -99,11 +100,11 @@ def train(training: Training, dataset: Dataset, folder: Path, device: torch.devi
         figures = train_one_epoch(training, model, optimiser, schedule, views, dataset, epoch, steps, report)
         figures |= _validate(model, views, dataset, recipe)
         history.append({"epoch": epoch, **figures, "seconds": time.perf_counter() - started})
-        report.metrics(model=training.name, seed=training.seed, **history[-1])
         if selected_epoch(history) == epoch:
-            replace_file(folder / "selected.safetensors", lambda path: save_weights(path, model))
+            save_weights(folder / "selected.safetensors", model)
         _save_resume(folder, model, optimiser, schedule, history)
-    replace_file(folder / "last.safetensors", lambda path: save_weights(path, model))
+        report.metrics(model=training.name, seed=training.seed, **history[-1])
+    save_weights(folder / "last.safetensors", model)
     save_card(folder, _card(training, dataset, history))
     (folder / _RESUME).unlink()
 
@@ -222,7 +223,9 @@ def _save_resume(
         "schedule": {k: v for k, v in schedule.state_dict().items() if not callable(v)},
         "history": history,
     }
-    replace_file(folder / _RESUME, lambda path: torch.save(state, path))
+    content = io.BytesIO()
+    torch.save(state, content)
+    replace_file(folder / _RESUME, content.getvalue())
 
 
 def _card(training: Training, dataset: Dataset, history: list[dict[str, float]]) -> ModelCard:

@@ -42,10 +42,15 @@ def _annotate(request: Request, folder: Path, report: Reporter) -> None:
         raise ActionUnitError(
             f"{source}: no AU table there; give --aus, a folder of FaceLandmarkImg's CSVs, one CSV, or a parquet"
         )
+    ids = list(open_dataset(dataset.path).manifest["id"])
     try:
-        table = one_row_per_image(read_openface(source), list(open_dataset(dataset.path).manifest["id"]))
+        rows = read_openface(source)
     except TableError as error:
         raise ActionUnitError(str(error)) from error
+    try:
+        table = one_row_per_image(rows, ids)
+    except TableError as error:
+        raise ActionUnitError(f"{source}: {error}") from error
     table.to_parquet(folder / AU_TABLE, index=False)
     report.metrics(**{str(status): int(count) for status, count in table["status"].value_counts().items()})
 

@@ -12,29 +12,36 @@ import typer
 from rich.console import Console
 
 from fer_core.artifacts import Artifact
-from fer_core.cli import INTERRUPTED, ExperimentName, Settings, run_app, steps_app
+from fer_core.cli import INTERRUPTED, STOPPED, ExperimentName, Interrupted, Settings, run_app, steps_app
 from fer_core.errors import FerError
-from flows.display import display, print_table
+from flows.display import print_table, shown
 from flows.runner import MISTAKE, StepFailed
-from flows.server import OwnServer, keep_prefect_off_the_network, keep_prefect_quiet, require_server, users_server
+from flows.server import (
+    OwnServer,
+    keep_prefect_off_the_network,
+    keep_prefect_quiet,
+    require_server,
+    users_server,
+)
 from flows.study import open_study, seeds_in
 
-STOPPED = "stopped; what is finished is kept, and the same command goes on from there"
-_SECONDS_TO_STOP = 4.5
+_SECONDS_TO_STOP = 4.0
 
-Data = Annotated[str | None, typer.Option("--data", metavar="PATH", help="The dataset's folder; drawn faces need none.")]
+Data = Annotated[
+    str | None, typer.Option("--data", metavar="PATH", help="The dataset's folder; drawn faces need none.")
+]
 Aus = Annotated[str | None, typer.Option("--aus", metavar="PATH", help="What OpenFace wrote; drawn faces need none.")]
 Seeds = Annotated[str | None, typer.Option("--seeds", metavar="1,2,…", help="Instead of the experiment's.")]
-Artifacts = Annotated[str, typer.Option("--artifacts", metavar="DIR", help="Where what is made goes, and is found again.")]
-Jobs = Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, help="Steps at a time, instead of the experiment's.")]
+Artifacts = Annotated[str, typer.Option("--artifacts", metavar="DIR", help="Where what is made goes.")]
+Jobs = Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, help="Steps at a time.")]
 Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Runs at a time.")]
 
 
 def fer_app() -> typer.Typer:
     """Every command of `fer`."""
     app = steps_app()
-    app.command("run", help="Run all of the method: five models, several seeds, one table, one report.")(run)
-    app.command("serve", help="Let `prefect deployment run fer/full-pipeline` run it, on a Prefect server.")(serve)
+    app.command("run", help="Run all of the method: five models, several seeds, a table, a report.")(run)
+    app.command("serve", help="Let `prefect deployment run fer/full-pipeline` run it, on your server.")(serve)
     return app
 
 
@@ -44,8 +51,8 @@ def main() -> None:
 
 
 def run(
-    experiment: ExperimentName, data: Data = None, aus: Aus = None, seeds: Seeds = None, settings: Settings = None,
-    artifacts: Artifacts = "artifacts", jobs: Jobs = None,
+    experiment: ExperimentName, data: Data = None, aus: Aus = None, seeds: Seeds = None,
+    settings: Settings = None, artifacts: Artifacts = "artifacts", jobs: Jobs = None,
 ) -> None:  # fmt: skip
     """Run the flow here, on the user's Prefect server or on one for this run alone."""
     laid_over = [*(settings or ()), *([] if jobs is None else [f"run.jobs={jobs}"])]
@@ -60,28 +67,26 @@ def run(
     if server:
         server.wait()
     try:
-        with display():
+        with shown():
             report = full_pipeline(experiment, data, aus, numbers, laid_over, artifacts)
     except RunFailed as failed:
         _show(failed.report)
         _fail(failed.failures)
     except StepFailed as failure:
         _fail([failure])
-    except KeyboardInterrupt:
-        # Typer would turn it into an exit code that nobody looks at.
-        print(STOPPED, file=sys.stderr)
-        sys.exit(INTERRUPTED)
     _show(report)
 
 
 def serve(limit: Limit = 1) -> None:
-    """Register the flow as `full-pipeline` on the user's server, and run what is asked for there until Ctrl-C."""
+    """Register the flow as `full-pipeline` on the user's server, and run what is asked for there."""
     keep_prefect_off_the_network()
     require_server()
-    from prefect.flows import EntrypointType
+    from prefect.types.entrypoint import EntrypointType
 
     from flows.pipeline import full_pipeline
 
+    # Prefect ends its loop in good order only on Python's own reaction to Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # By module, since a run may start in another folder; the artifacts stay with this one.
     full_pipeline.serve(
         name="full-pipeline", limit=limit, parameters={"artifacts": str(Path("artifacts").resolve())},
@@ -104,7 +109,7 @@ def _stop_in_time(server: OwnServer | None) -> None:
 
     def give_up() -> None:
         if server:
-            server.stop()
+            server.stop(patience=0.0)
         Console().show_cursor()
         print(STOPPED, file=sys.stderr, flush=True)
         os._exit(INTERRUPTED)
@@ -114,7 +119,7 @@ def _stop_in_time(server: OwnServer | None) -> None:
         last_call = threading.Timer(_SECONDS_TO_STOP, give_up)
         last_call.daemon = True
         last_call.start()
-        raise KeyboardInterrupt
+        raise Interrupted
 
     signal.signal(signal.SIGINT, interrupt)
 
@@ -127,9 +132,8 @@ def _show(report: Artifact | None) -> None:
 
 def _fail(failures: Sequence[Exception]) -> NoReturn:
     """End with a line for each failure; with exit code 2 where all are the user's to mend."""
-    mistakes = [isinstance(failure, FerError) or (isinstance(failure, StepFailed) and failure.mistake) for failure in failures]
-    lines = [failure.message if mistake and isinstance(failure, StepFailed) else str(failure)
-             for failure, mistake in zip(failures, mistakes, strict=True)]  # fmt: skip
-    for line in dict.fromkeys(lines):
+    mistakes = [failure for failure in failures if isinstance(failure, FerError) or getattr(failure, "mistake", False)]
+    # The same mistake meets every seed, and is told once.
+    for line in dict.fromkeys(getattr(f, "message", str(f)) if f in mistakes else str(f) for f in failures):
         print(f"error: {line}", file=sys.stderr)
-    sys.exit(MISTAKE if all(mistakes) else 1)
+    sys.exit(MISTAKE if len(mistakes) == len(failures) else 1)

@@ -109,21 +109,33 @@ class Bars:
             self._shown.remove_task(self._bars.pop(step))
 
 
-shown_on: ContextVar[Display] = ContextVar("shown_on", default=Nowhere())  # noqa: B039 - it has no state
-"""Where the run of this context is shown."""
+_shown_on: ContextVar[Display | None] = ContextVar("_shown_on", default=None)
+
+
+def display() -> Display:
+    """Where the run of this context is shown.
+
+    A function, since Prefect pickles a served flow with the names that its body knows, and a ContextVar has no pickle.
+    """
+    return _shown_on.get() or Nowhere()
 
 
 @contextmanager
-def display() -> Iterator[None]:
+def shown() -> Iterator[None]:
     """Show the runs of this context on standard output."""
     console = Console()
     if not console.is_terminal:
-        shown_on.set(Lines())
+        _shown_on.set(Lines())
         yield
         return
-    with bars(console) as shown:
-        shown_on.set(Bars(shown))
-        yield
+    with bars(console) as live:
+        _shown_on.set(Bars(live))
+        try:
+            yield
+        finally:
+            # Those of steps that were stopped.
+            for bar in live.task_ids:
+                live.remove_task(bar)
 
 
 def paper_table(report: Artifact) -> dict[str, Any]:
@@ -153,4 +165,5 @@ def failure_line(step: str, reason: str, again: bool) -> str:
 
 
 def _print(text: str) -> None:
-    print(text, flush=True)
+    # In one write, since steps that run side by side would else share lines.
+    print(f"{text}\n", end="", flush=True)

@@ -4,11 +4,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from prefect import State
 from prefect.logging import get_run_logger
 from prefect.runtime import task_run
-from prefect.states import State
 
 from fer_core.artifacts import Artifact, finished
+from fer_core.cli import INTERRUPTED
 from fer_core.steps import Request
 from flows.display import Display
 from flows.events import Event, Metrics, Note, Progress
@@ -40,6 +41,7 @@ class Maker:
         wanted = self._study.request(step, inputs, seed)
         if found := finished(self._study.folder(wanted), wanted.fingerprint()):
             self._display.reused(name)
+            get_run_logger().info("reused %s", found.path)
             return found
         made = self._make(name, wanted)
         if show is not None:
@@ -81,15 +83,18 @@ class Maker:
         artifact = finished(self._study.folder(wanted), wanted.fingerprint())
         if artifact is None:
             raise StepFailed(
-                wanted.step.name, MISTAKE,
-                f"{self._study.folder(wanted)}: not what was asked for; the experiment or its data changed meanwhile: run again",
-            )  # fmt: skip
+                wanted.step.name,
+                MISTAKE,
+                f"{self._study.folder(wanted)}: not there, or not as asked for; did the experiment or its data change "
+                "meanwhile? Run again",
+            )
         return artifact
 
     def _told(self, name: str, failure: StepFailed) -> StepFailed:
         """The failure under the name that people know the step by, logged and shown."""
         again = failure.may_pass and (task_run.run_count or 1) <= len(RETRY_DELAYS)
-        self._display.failed(name, failure.message, again)
+        if failure.exit_code != INTERRUPTED:
+            self._display.failed(name, failure.message, again)
         if failure.details:
             get_run_logger().error("%s", failure.details)
         return StepFailed(name, failure.exit_code, failure.message, failure.details)

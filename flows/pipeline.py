@@ -10,14 +10,14 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from fer_core.artifacts import Artifact
-from fer_core.steps import STEPS
-from flows.display import shown_on
+from flows.display import display
 from flows.making import RETRY_DELAYS, Maker, worth_another_try
 from flows.prefect_artifacts import show_curves, show_graph, show_report
 from flows.runner import Subprocesses
-from flows.study import open_study
+from flows.study import open_study, used_by
 
 Future = PrefectFuture[Artifact]
+_Pool = ThreadPoolTaskRunner[Artifact]
 Futures = dict[tuple[str, int], Future]
 
 # Artifacts decide what is current, by content; Prefect's own cache would see neither changed bytes nor edits.
@@ -60,14 +60,14 @@ def train_ldg_aus(make: Maker, dataset: Artifact, graph: Artifact, seed: int) ->
     return make("train-ldg", dataset, graph, seed=seed, show=show_curves)
 
 
-@task(task_run_name="soft labels of {generator_name} · seed {seed}", **_step)
-def soft_labels(make: Maker, dataset: Artifact, generator: Artifact, generator_name: str, seed: int) -> Artifact:
+@task(task_run_name="soft labels of {name} · seed {seed}", **_step)
+def soft_labels(make: Maker, dataset: Artifact, generator: Artifact, name: str, seed: int) -> Artifact:
     """The frozen generator's emotion distribution of every image."""
     return make("soft-labels", dataset, generator)
 
 
-@task(task_run_name="distil {model_name} · seed {seed}", **_step)
-def distil(make: Maker, dataset: Artifact, labels: Artifact, model_name: str, seed: int) -> Artifact:
+@task(task_run_name="distil {name} · seed {seed}", **_step)
+def distil(make: Maker, dataset: Artifact, labels: Artifact, name: str, seed: int) -> Artifact:
     """EfficientFace from soft labels."""
     return make("distill", dataset, labels, seed=seed, show=show_curves)
 
@@ -78,16 +78,16 @@ def train_sll(make: Maker, dataset: Artifact, seed: int) -> Artifact:
     return make("distill", dataset, seed=seed, show=show_curves)
 
 
-@task(task_run_name="evaluate {model_name} · seed {seed}", **_step)
-def evaluate(make: Maker, dataset: Artifact, model: Artifact, model_name: str, seed: int) -> Artifact:
+@task(task_run_name="evaluate {name} · seed {seed}", **_step)
+def evaluate(make: Maker, dataset: Artifact, model: Artifact, name: str, seed: int) -> Artifact:
     """A model's figures on the validation and the test split."""
     return make("evaluate", dataset, model)
 
 
 @task(task_run_name="report", **_step)
 def write_report(make: Maker, artifacts: list[Artifact]) -> Artifact:
-    """The paper's table, and a page to look at."""
-    report = make("report", *artifacts)
+    """The paper's table, and a page to look at, of what could be made."""
+    report = make("report", *used_by("report", artifacts))
     show_report(report)
     return report
 
@@ -134,8 +134,8 @@ def full_pipeline(
     """
     study = open_study(experiment, data, aus, seeds, settings or (), artifacts)
     # On the way out, by an exception too, the runner ends its processes first, so that the pool's threads have an end.
-    with ThreadPoolTaskRunner(max_workers=study.jobs) as pool, Subprocesses() as runner:
-        submit = partial(_submit, pool, Maker(study, runner, shown_on.get()))
+    with _Pool(max_workers=study.jobs) as pool, Subprocesses() as runner:
+        submit = partial(_submit, pool, Maker(study, runner, display()))
 
         dataset = submit(prepare_images)
         action_units = submit(annotate_action_units, dataset=dataset)
@@ -150,25 +150,24 @@ def full_pipeline(
         for seed in study.seeds:
             students["EF SLL", seed] = submit(train_sll, dataset=dataset, seed=seed)
         for (name, seed), generator in generators.items():
-            labels[name, seed] = submit(soft_labels, dataset=dataset, generator=generator, generator_name=name, seed=seed)
-        for (name, seed), distributions in labels.items():
-            student = f"EF + {name}"
-            students[student, seed] = submit(distil, dataset=dataset, labels=distributions, model_name=student, seed=seed)
+            labels[name, seed] = submit(soft_labels, dataset=dataset, generator=generator, name=name, seed=seed)
+        for (generator_name, seed), distributions in labels.items():
+            name = f"EF + {generator_name}"
+            students[name, seed] = submit(distil, dataset=dataset, labels=distributions, name=name, seed=seed)
         figures = Futures()
         for (name, seed), model in (generators | students).items():
-            figures[name, seed] = submit(evaluate, dataset=dataset, model=model, model_name=name, seed=seed)
+            figures[name, seed] = submit(evaluate, dataset=dataset, model=model, name=name, seed=seed)
 
         made, failures = _outcome([*generators.values(), *labels.values(), *students.values(), *figures.values()])
         if not any(artifact.step == "evaluate" for artifact in made):
             raise RunFailed(failures)
-        shown = [artifact for artifact in made if artifact.step in STEPS["report"].takes]
-        reports, unreported = _outcome([submit(write_report, artifacts=ground + shown)])
+        reports, unreported = _outcome([submit(write_report, artifacts=ground + made)])
         if failures or unreported:
             raise RunFailed(failures + unreported, *reports)
         return reports[0]
 
 
-def _submit(pool: ThreadPoolTaskRunner[Artifact], make: Maker, step: Task[..., Artifact], **inputs: Any) -> Future:
+def _submit(pool: _Pool, make: Maker, step: Task[..., Artifact], **inputs: Any) -> Future:
     return pool.submit(step, {"make": make, **inputs})
 
 

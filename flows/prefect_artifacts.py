@@ -4,7 +4,7 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import httpx
@@ -49,7 +49,8 @@ class LiveProgress:
     def _set(self, percent: float) -> None:
         try:
             if self._artifact is None:
-                self._artifact = create_progress_artifact(percent, key_of("progress", self._step), self._step)
+                created = create_progress_artifact(percent, key_of("progress", self._step), self._step)
+                self._artifact = cast(UUID, created)
             else:
                 update_progress_artifact(self._artifact, percent)
         except httpx.HTTPError as error:
@@ -75,19 +76,17 @@ def show_curves(model: Artifact) -> None:
     """A row of figures for each epoch of a training."""
     card = _read(model, "model.json")
     name = f"{card['name']} · seed {card['seed']}"
-    create_markdown_artifact(
-        f"# {name}\n\nEpoch {card['selected_epoch']} was selected on the validation split.\n\n{_markdown(card['history'])}",
-        key_of("curves", name), f"Training curves of {name}",
-    )  # fmt: skip
+    selected = f"Epoch {card['selected_epoch']} was selected on the validation split."
+    page = f"# {name}\n\n{selected}\n\n{_markdown(card['history'])}"
+    create_markdown_artifact(page, key_of("curves", name), f"Training curves of {name}")
 
 
 def show_report(report: Artifact) -> None:
     """The paper's table, and where the report is."""
     table = paper_table(report)
-    create_table_artifact(
-        [{"accuracy, %": name, **dict(zip(table["columns"], values, strict=True))} for name, values in table["rows"].items()],
-        "paper-table", "Accuracy on the test split, over the seeds.",
-    )  # fmt: skip
+    head = ["accuracy, %", *table["columns"]]
+    rows = [dict(zip(head, [name, *values], strict=True)) for name, values in table["rows"].items()]
+    create_table_artifact(rows, "paper-table", "Accuracy on the test split, over the seeds.")
     create_link_artifact(report.file("index.html").as_uri(), "The report", key="report", description=str(report.path))
 
 

@@ -7,7 +7,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,8 @@ from flows.events import Event, parse_event
 MISTAKE = 2
 """Exit code of a step that the user has to mend something for; trying again would not help."""
 
-_SECONDS_TO_STOP = 3.0
+_SECONDS_TO_STOP = 2.0
+"""A step may be killed at any moment and goes on from its last epoch, so there is little to wait for."""
 _LINES_KEPT = 30
 
 
@@ -109,15 +111,10 @@ class Subprocesses:
 
     def __call__(self, command: StepCommand, on_event: Callable[[Event], None]) -> None:
         with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
-            process = self._start(command, errors)
-            try:
+            with self._started(command, errors) as process:
                 for line in process.stdout or ():
                     on_event(parse_event(line))
                 exit_code = process.wait()
-            finally:
-                _end([process])
-                with self._lock:
-                    self._running.discard(process)
             if exit_code:
                 raise self._failure(command, exit_code, errors)
 
@@ -127,6 +124,19 @@ class Subprocesses:
             self._stopped = True
             running = list(self._running)
         _end(running)
+
+    @contextmanager
+    def _started(self, command: StepCommand, errors: IO[str]) -> "Iterator[subprocess.Popen[str]]":
+        # Popen's own exit would wait for the process after an exception here.
+        process = self._start(command, errors)
+        try:
+            yield process
+        finally:
+            _end([process])
+            if process.stdout:
+                process.stdout.close()
+            with self._lock:
+                self._running.discard(process)
 
     def _start(self, command: StepCommand, errors: IO[str]) -> "subprocess.Popen[str]":
         with self._lock:

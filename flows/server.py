@@ -15,7 +15,6 @@ import tomllib
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import IO
 
 from fer_core.errors import FerError
 
@@ -27,6 +26,7 @@ _OFF_THE_NETWORK = {
     # The new UI calls an analytics host with all of the above set.
     "PREFECT_SERVER_UI_V2_ENABLED": "false",
 }
+_EPHEMERAL = {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1", "PREFECT_UI_ENABLED": "0"}
 _QUIET = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "60",
@@ -71,7 +71,9 @@ def require_server() -> None:
     """
     url = users_server() or _LOCAL
     if not _answers(url, timeout=5.0):
-        raise NoServer(f"{url}: no Prefect server answers there; start one with `prefect server start`, or set PREFECT_API_URL")
+        raise NoServer(
+            f"{url}: no Prefect server answers there; start one with `prefect server start`, or set PREFECT_API_URL"
+        )
     os.environ.setdefault("PREFECT_API_URL", url)
 
 
@@ -81,14 +83,14 @@ class OwnServer:
     def __init__(self) -> None:
         port = _free_port()
         self._url = f"http://127.0.0.1:{port}/api"
-        self._log: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed by stop
         # The command, and the variables, are those of Prefect's own SubprocessASGIServer.
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"),
                 *("--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"),
             ],
-            env=os.environ | {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1", "PREFECT_UI_ENABLED": "0"},
+            env=os.environ | _EPHEMERAL,
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, start_new_session=True,
         )  # fmt: skip
         # Prefect hands in its last events while threads are shut down, which comes before this.
@@ -111,12 +113,12 @@ class OwnServer:
         reason = next((line for line in reversed(lines) if line.strip()), "it said nothing")
         raise NoServer(f"Prefect's own server did not start ({reason}); set PREFECT_API_URL to one that runs")
 
-    def stop(self) -> None:
-        """End it; again does nothing."""
+    def stop(self, patience: float = 2.0) -> None:
+        """End it, by force after some seconds; again does nothing."""
         if self._process.poll() is None:
             self._process.terminate()
             try:
-                self._process.wait(timeout=2)
+                self._process.wait(timeout=patience)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()

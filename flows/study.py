@@ -1,14 +1,14 @@
 """An experiment on its data, checked before anything is started: what every step of a run is given."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fer_core.artifacts import Artifact
 from fer_core.errors import ActionUnitError, DatasetError, ExperimentError
 from fer_core.experiment import BUNDLED, Experiment, find_experiment, load_experiment
-from fer_core.steps import Request, request
+from fer_core.steps import STEPS, Request, aus_beside, request
 from flows.runner import StepCommand
 
 _NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
@@ -56,15 +56,21 @@ class Study:
 
     def command(self, wanted: Request) -> StepCommand:
         """The step as it would be typed."""
+        outside = None if wanted.outside is None else (wanted.step.outside, wanted.outside)
         return StepCommand(
             wanted.step.name, self.source, self.settings, tuple(artifact.path for artifact in wanted.inputs),
-            self.folder(wanted), wanted.seed, wanted.outside and (wanted.step.outside, wanted.outside), self.threads,
+            self.folder(wanted), wanted.seed, outside, self.threads,
         )  # fmt: skip
 
 
 def open_study(
-    experiment: str, data: str | None, aus: str | None, seeds: Sequence[int] | None, settings: Sequence[str], artifacts: str
-) -> Study:  # fmt: skip
+    experiment: str,
+    data: str | None,
+    aus: str | None,
+    seeds: Sequence[int] | None,
+    settings: Sequence[str],
+    artifacts: str,
+) -> Study:
     """Read the experiment, lay the settings over it, and see that the data are there.
 
     Raises:
@@ -77,14 +83,19 @@ def open_study(
     source = _source(experiment)
     loaded = load_experiment(source, settings)
     folder = None if data is None else Path(data).expanduser().resolve()
-    table = None if aus is None else Path(aus).expanduser().resolve()
+    table = aus_beside(folder) if aus is None else Path(aus).expanduser().resolve()
     if folder is None and loaded.dataset.source != "sample":
-        raise DatasetError(f"dataset.source = {loaded.dataset.source!r} needs its images; give their folder with --data")
+        raise DatasetError(f"dataset.source = {loaded.dataset.source!r} needs images; give their folder with --data")
     if folder is not None and not folder.exists():
         raise DatasetError(f"{folder}: no such folder; give the dataset's own with --data")
     if table is not None and not table.exists():
         raise ActionUnitError(f"{table}: no such file or folder; give what OpenFace wrote with --aus")
     return Study(loaded, source, tuple(settings), folder, table, Path(artifacts).expanduser().resolve())
+
+
+def used_by(step: str, artifacts: Iterable[Artifact]) -> list[Artifact]:
+    """Those that the step has a use for."""
+    return [artifact for artifact in artifacts if artifact.step in STEPS[step].needs + STEPS[step].takes]
 
 
 def seeds_in(text: str) -> list[int]:

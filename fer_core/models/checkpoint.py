@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
+from fer_core.artifacts import replace_file
 from fer_core.errors import CheckpointError
-from fer_core.models.architectures import ARCHITECTURES, Architecture, build
+from fer_core.experiment import Architecture
+from fer_core.models.architectures import ARCHITECTURES, build
 
 Choice = Literal["selected", "last"]
 CARD = "model.json"
@@ -39,8 +41,9 @@ class ModelCard:
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
-    """Write a network's parameters and buffers."""
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, path)
+    """Write a network's parameters and buffers, whole or not at all."""
+    # By way of bytes, since the library's own file writing tells of a full disk in words of its own.
+    replace_file(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}))
 
 
 def save_card(folder: Path, card: ModelCard) -> None:

@@ -1,0 +1,72 @@
+"""Checkpoints are refused without their card, or where it does not fit."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fer_core.dataset import EMOTIONS
+from fer_core.errors import CheckpointError
+from fer_core.models.architectures import build
+from fer_core.models.checkpoint import ModelCard, load_checkpoint, require_labels, save_card, save_weights
+
+CARD = ModelCard("efficientface", EMOTIONS[:7], (0.5,), (0.2,), 64, "EF SLL", 1, 3, 2)
+
+
+def checkpoint(folder: Path, card: ModelCard = CARD) -> Path:
+    model = build("efficientface", 7, seed=1)
+    for choice in ("selected", "last"):
+        save_weights(folder / f"{choice}.safetensors", model)
+    save_card(folder, card)
+    return folder
+
+
+def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
+    model, card = load_checkpoint(checkpoint(tmp_path))
+    assert card == CARD
+    expected = build("efficientface", 7, seed=1).state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+
+
+def test_weights_without_a_card_are_refused(tmp_path: Path) -> None:
+    (checkpoint(tmp_path) / "model.json").unlink()
+    with pytest.raises(CheckpointError, match=r"without class order, normalisation and input size are refused.*import-weights"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["labels", "mean", "input_size"])
+def test_an_incomplete_card_is_refused(tmp_path: Path, missing: str) -> None:
+    path = checkpoint(tmp_path) / "model.json"
+    fields = json.loads(path.read_text())
+    del fields[missing]
+    path.write_text(json.dumps(fields))
+    with pytest.raises(CheckpointError, match="refused"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"architecture": "resnet18"}, {"labels": EMOTIONS}])
+def test_weights_of_another_architecture_or_head_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    checkpoint(tmp_path, replace(CARD, **change))  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match=r"selected\.safetensors: not the weights of"):
+        load_checkpoint(tmp_path)
+
+
+def test_an_unknown_architecture_names_the_known(tmp_path: Path) -> None:
+    checkpoint(tmp_path, replace(CARD, architecture="vgg"))  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match="unknown architecture vgg; known are efficientface"):
+        load_checkpoint(tmp_path)
+
+
+def test_truncated_weights_are_named(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path) / "last.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"last\.safetensors"):
+        load_checkpoint(tmp_path, "last")
+
+
+def test_another_class_order_is_refused_with_both() -> None:
+    other = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger")
+    with pytest.raises(CheckpointError, match=r"its classes are neutral, happiness, sadness.*the dataset's neutral, happiness, surprise"):
+        require_labels(replace(CARD, labels=other), EMOTIONS[:7], Path("model"))

@@ -1,0 +1,196 @@
+"""The steps' commands as a user types them, in processes of their own, with the mistakes that users make."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from fer_core.dataset import EMOTIONS
+from openface.columns import INTENSITIES, PRESENCES
+
+ROOT = Path(__file__).parent.parent
+TINY = str(Path(__file__).with_name("tiny.toml"))
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def fer(*arguments: object, file_size: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a step; `file_size` limits what any one file may grow to, as a full disk would."""
+
+    def limit() -> None:
+        if file_size is not None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+
+    command = [sys.executable, "-m", "fer_core", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT, preexec_fn=limit)
+
+
+def mistake(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line that a user's mistake is told, with exit code 2 and no traceback."""
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def class_folders(folder: Path, classes: tuple[str, ...] = EMOTIONS[:3], each: int = 12) -> Path:
+    generator = np.random.default_rng(1)
+    for label in classes:
+        (folder / label).mkdir(parents=True)
+        for number in range(each):
+            pixels = generator.integers(0, 256, (60, 60, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{label}{number:02d}.png")
+    return folder
+
+
+def au_table(folder: Path, path: Path) -> Path:
+    names = sorted(file.stem for file in folder.rglob("*.png"))
+    table = pd.DataFrame({"id": names, "confidence": 0.95})
+    generator = np.random.default_rng(2)
+    table[list(INTENSITIES)] = generator.random((len(names), 17)).round(2)
+    table[list(PRESENCES)] = generator.integers(0, 2, (len(names), 18)).astype(float)
+    table.to_parquet(path)
+    return path
+
+
+FOLDER = ("--set", "dataset.source=folder")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A dataset, its AU table and its graph, made by the commands."""
+    place = tmp_path_factory.mktemp("prepared")
+    faces = class_folders(place / "faces")
+    paths = {"faces": faces, "table": au_table(faces, place / "table.parquet")}
+    paths |= {name: place / name for name in ("dataset", "aus", "graph")}
+    for arguments in (
+        ("prepare", TINY, *FOLDER, "--data", faces, "--out", paths["dataset"]),
+        ("annotate", TINY, "--in", paths["dataset"], "--aus", paths["table"], "--out", paths["aus"]),
+        ("graph", TINY, "--in", paths["dataset"], "--in", paths["aus"], "--out", paths["graph"]),
+    ):
+        done = fer(*arguments)
+        assert done.returncode == 0, done.stderr
+    return paths
+
+
+def test_every_step_by_hand(prepared: dict[str, Path], tmp_path: Path) -> None:
+    dataset, graph = ("--in", prepared["dataset"]), ("--in", prepared["graph"])
+    ldg, soft, student = (tmp_path / name for name in ("ldg", "soft", "student"))
+    for arguments in (
+        ("train-ldg", TINY, *dataset, *graph, "--seed", "3", "--out", ldg),
+        ("soft-labels", TINY, *dataset, "--in", ldg, "--out", soft),
+        ("distill", TINY, *dataset, "--in", soft, "--out", student),
+        ("evaluate", TINY, *dataset, "--in", student, "--out", tmp_path / "figures"),
+    ):
+        done = fer(*arguments)
+        assert done.returncode == 0, done.stderr
+        assert '"event": "progress"' in done.stdout or arguments[0] == "evaluate"
+    assert '"name": "EF + LDG-AUs"' in (student / "model.json").read_text()
+    again = fer("distill", TINY, *dataset, "--in", soft, "--out", student)
+    assert again.returncode == 0
+    assert "epoch" not in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("prepare", "nosuch"), "nosuch: no such experiment"),
+        (("prepare", TINY, "--set", "dataset.sorce=folder"), "unknown key dataset.sorce; did you mean source?"),
+        (("prepare", TINY, *FOLDER), "--data"),
+        (("prepare", TINY, *FOLDER, "--data", "/no/such/folder"), "/no/such/folder"),
+        (("prepare", TINY, "--set", "dataset.source=rafdb", "--data", "tests"), "tests"),
+        (("train-ldg", TINY), "fer train-ldg needs one --in from `fer prepare`, and got 0"),
+        (("graph", TINY, "--in", "/no/such/artifact"), "/no/such/artifact: no finished artifact"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    assert said in mistake(fer(*arguments, "--out", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_command_typed_wrongly_is_told_its_usage() -> None:
+    for arguments, said in ((("evaluate", TINY), "--out"), (("evalute",), "evaluate"), (("graph", TINY, "--sed"), "--sed")):
+        done = fer(*arguments)
+        assert done.returncode == 2
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_inputs_of_another_step_are_refused(prepared: dict[str, Path], tmp_path: Path) -> None:
+    done = fer("graph", TINY, "--in", prepared["dataset"], "--in", prepared["graph"], "--out", tmp_path / "out")
+    assert "needs one --in from `fer annotate`, and got 0" in mistake(done)
+    done = fer("train-ldg", TINY, "--in", prepared["dataset"], "--in", prepared["aus"], "--out", tmp_path / "out")
+    assert "made by `fer annotate`, which `fer train-ldg` has no use for" in mistake(done)
+
+
+def test_au_rows_of_other_images_give_both_counts(prepared: dict[str, Path], tmp_path: Path) -> None:
+    table = pd.read_parquet(prepared["table"])
+    table["id"] = [f"somebody{number}" for number in range(len(table))]
+    table.to_parquet(tmp_path / "others.parquet")
+    done = fer("annotate", TINY, "--in", prepared["dataset"], "--aus", tmp_path / "others.parquet", "--out", tmp_path / "out")
+    line = mistake(done)
+    assert "others.parquet" in line
+    assert "36" in line
+
+
+def test_nan_among_the_aus_names_image_and_column(prepared: dict[str, Path], tmp_path: Path) -> None:
+    table = pd.read_parquet(prepared["table"])
+    table.loc[4, "AU06_r"] = np.nan
+    table.to_parquet(tmp_path / "nan.parquet")
+    done = fer("annotate", TINY, "--in", prepared["dataset"], "--aus", tmp_path / "nan.parquet", "--out", tmp_path / "out")
+    line = mistake(done)
+    assert table.loc[4, "id"] in line
+    assert "AU06_r" in line
+
+
+def test_without_an_au_table_the_user_is_told_what_to_give(prepared: dict[str, Path], tmp_path: Path) -> None:
+    assert "give --aus" in mistake(fer("annotate", TINY, "--in", prepared["dataset"], "--out", tmp_path / "out"))
+
+
+def test_fewer_images_than_k(prepared: dict[str, Path], tmp_path: Path) -> None:
+    inputs = ("--in", prepared["dataset"], "--in", prepared["aus"])
+    line = mistake(fer("graph", TINY, "--set", "graph.k=500", *inputs, "--out", tmp_path / "out"))
+    assert "graph.k = 500, but only" in line
+
+
+def test_a_truncated_input_is_named(prepared: dict[str, Path], tmp_path: Path) -> None:
+    copy = tmp_path / "dataset"
+    copy.mkdir()
+    for file in prepared["dataset"].iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    (copy / "images.npy").write_bytes(b"\x93NUMPY")
+    line = mistake(fer("distill", TINY, "--in", copy, "--out", tmp_path / "out"))
+    assert "images.npy: 6 bytes where" in line
+
+
+@pytest.mark.parametrize("step", ["prepare", "distill"])
+def test_a_full_disk_is_one_line_and_what_was_there_stays(prepared: dict[str, Path], tmp_path: Path, step: str) -> None:
+    given = {"prepare": (*FOLDER, "--data", prepared["faces"]), "distill": ("--in", prepared["dataset"])}[step]
+    line = mistake(fer(step, TINY, *given, "--out", tmp_path / "out", file_size=20_000))
+    assert "File too large; free or allow space there, and run again" in line
+    assert not (tmp_path / "out").exists()
+    assert fer(step, TINY, *given, "--out", tmp_path / "out").returncode == 0
+
+
+def test_ctrl_c_stops_a_step_soon_and_it_goes_on_afterwards(prepared: dict[str, Path], tmp_path: Path) -> None:
+    long = ("--set", "sll.epochs=300", "--in", prepared["dataset"], "--out", tmp_path / "out")
+    command = [sys.executable, "-m", "fer_core", "distill", TINY, *map(str, long)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT) as child:
+        assert child.stdout is not None
+        next(line for line in child.stdout if '"metrics"' in line)
+        child.send_signal(signal.SIGINT)
+        asked = time.monotonic()
+        _, errors = child.communicate(timeout=20)
+    assert time.monotonic() - asked < 5
+    assert child.returncode == 130
+    assert errors.startswith("stopped; what is finished is kept")
+    assert (tmp_path / "out.unfinished" / "resume.pt").exists()

@@ -1,0 +1,347 @@
+"""The flow as a user starts it: `fer run`, `fer serve`, a real Prefect server and real steps, at their smallest."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fer_core.artifacts import open_artifact
+from fer_core.errors import ExperimentError
+from flows.server import _free_port
+from flows.study import Study, open_study, seeds_in
+
+TINY = str(Path(__file__).parent / "tiny.toml")
+BIN = Path(sys.executable).parent
+MODELS = ["EF + LDG-AUs", "EF + LDG", "EF SLL", "LDG-AUs", "LDG"]
+
+CRASHES_ONCE = """
+import os, sys
+from pathlib import Path
+tried = Path(os.environ["TRIED"])
+with tried.open("a") as tries:
+    tries.write("x")
+if tried.stat().st_size == 1:
+    os.kill(os.getpid(), 9)
+from fer_core.cli import main
+main()
+"""
+PREPARES = """
+import sys
+from prefect import flow
+from flows.display import Lines
+from flows.making import Maker
+from flows.pipeline import prepare_images
+from flows.runner import Subprocesses
+from flows.study import open_study
+
+@flow
+def prepare(experiment: str, artifacts: str, program: str) -> None:
+    with Subprocesses([sys.executable, "-c", program]) as runner:
+        prepare_images(Maker(open_study(experiment, None, None, None, (), artifacts), runner, Lines()))
+
+prepare(*sys.argv[1:])
+"""
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A Prefect server, and a folder of artifacts that the tests share."""
+
+    api: str
+    environment: dict[str, str]
+    artifacts: Path
+
+    def fer(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        """Run `fer` to its end."""
+        return subprocess.run(
+            [BIN / "fer", *arguments], capture_output=True, text=True, env=self.environment | environment, timeout=300
+        )
+
+    def run_tiny(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """The tiny experiment, into the shared folder."""
+        return self.fer("run", TINY, "--artifacts", str(self.artifacts), *arguments)
+
+    def ask(self, what: str, **body: Any) -> list[dict[str, Any]]:
+        """What the server has of `what`, the latest first."""
+        request = urllib.request.Request(
+            f"{self.api}/{what}/filter", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            found: list[dict[str, Any]] = json.load(answer)
+            return found
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    folder = tmp_path_factory.mktemp("lab")
+    port = _free_port()
+    environment = os.environ | {
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    api = f"http://127.0.0.1:{port}/api"
+    start = [str(BIN / "prefect"), "server", "start", "--no-ui", "--host", "127.0.0.1", "--port", str(port)]
+    with (
+        (folder / "server.log").open("w") as log,
+        subprocess.Popen(start, env=environment, stdout=log, stderr=log) as server,
+    ):
+        try:
+            wait_for(lambda: answers(f"{api}/health"), 90)
+            yield Lab(api, environment | {"PREFECT_API_URL": api}, folder / "artifacts")
+        finally:
+            server.terminate()
+
+
+@pytest.fixture(scope="module")
+def first_run(lab: Lab) -> "subprocess.CompletedProcess[str]":
+    return lab.run_tiny()
+
+
+def test_the_whole_flow_makes_a_report_of_five_models(lab: Lab, first_run: "subprocess.CompletedProcess[str]") -> None:
+    assert (first_run.returncode, first_run.stderr) == (0, "")
+    lines = first_run.stdout.splitlines()
+    page = Path(lines[-1].removeprefix("file://"))
+    assert page.parent.parent == lab.artifacts / "report"
+    assert page.read_text(encoding="utf-8").lstrip().startswith("<!doctype html>")
+    table = json.loads(page.with_name("results.json").read_text())["table"]
+    assert table["columns"] == MODELS
+    assert all(0 <= value <= 100 for values in table["rows"].values() for value in values)
+    assert all(name in "".join(lines[-8:]) for name in MODELS)
+    assert [line.partition(" · ")[0] for line in lines if line.startswith("✓")][:3] == [
+        "✓ prepare images",
+        "✓ annotate action units",
+        "✓ link neighbours",
+    ]
+
+
+def test_prefect_is_told_of_every_step(lab: Lab, first_run: "subprocess.CompletedProcess[str]") -> None:
+    (run,) = lab.ask("flow_runs", sort="START_TIME_ASC", limit=1)
+    assert run["state_name"] == "Completed"
+    of_run = {"flow_runs": {"id": {"any_": [run["id"]]}}}
+    wait_for(lambda: len(lab.ask("task_runs", **of_run)) == 16, 20)
+    tasks = {task["name"]: task["state_name"] for task in lab.ask("task_runs", **of_run)}
+    assert {"prepare images", "annotate action units", "link neighbours", "report"} < tasks.keys()
+    assert {"train LDG-AUs · seed 1", "soft labels of LDG · seed 1", "evaluate EF SLL · seed 1"} < tasks.keys()
+    assert {"train LDG · seed 1", "train EF SLL · seed 1", "distil EF + LDG-AUs · seed 1"} < tasks.keys()
+    assert set(tasks.values()) == {"Completed"}
+    shown = {artifact["key"]: artifact for artifact in lab.ask("artifacts", **of_run)}
+    assert {"au-coverage", "neighbour-graph", "paper-table", "report", "curves-ldg-aus-seed-1"} <= shown.keys()
+    assert [row["accuracy, %"] for row in json.loads(shown["paper-table"]["data"])] == ["max", "median", "min"]
+    said = [log["message"] for log in lab.ask("logs", logs={"flow_run_id": {"any_": [run["id"]]}})]
+    assert any(text.startswith("graph: recall@2") for text in said)
+
+
+def test_the_same_again_makes_nothing(lab: Lab, first_run: "subprocess.CompletedProcess[str]") -> None:
+    before = contents(lab.artifacts)
+    again = lab.run_tiny()
+    assert again.returncode == 0
+    assert again.stdout.splitlines()[-8:] == first_run.stdout.splitlines()[-8:]
+    assert again.stdout.count(" · reused\n") == 16
+    assert contents(lab.artifacts) == before
+
+
+def test_another_lambda_redoes_ldg_aus_and_what_follows(
+    lab: Lab, first_run: "subprocess.CompletedProcess[str]"
+) -> None:
+    before = contents(lab.artifacts)
+    other = lab.run_tiny("--set", "ldg.lambda=0.5")
+    assert other.returncode == 0
+    assert {line.partition(" · ")[0] for line in other.stdout.splitlines() if line.startswith("✓")} == {
+        "✓ train LDG-AUs",
+        "✓ soft labels of LDG-AUs",
+        "✓ distil EF + LDG-AUs",
+        "✓ evaluate LDG-AUs",
+        "✓ evaluate EF + LDG-AUs",
+        "✓ report",
+    }
+    assert before < contents(lab.artifacts)
+
+
+def test_a_seed_that_fails_does_not_lose_the_other(lab: Lab, first_run: "subprocess.CompletedProcess[str]") -> None:
+    study = open_study(TINY, None, None, [1, 2], (), str(lab.artifacts))
+    for folder in folders_of_seed(study, 2):
+        folder.with_name(f"{folder.name}.unfinished").write_text("in the way")
+    failed = lab.run_tiny("--seeds", "1,2")
+    assert failed.returncode == 2
+    assert len(failed.stderr.splitlines()) == 3
+    assert all(line.startswith(f"error: {lab.artifacts}") for line in failed.stderr.splitlines())
+    assert "✗ train EF SLL · seed 2" in failed.stdout
+    assert "trying again" not in failed.stdout
+    report = Path(failed.stdout.splitlines()[-1].removeprefix("file://")).parent
+    assert open_artifact(report, "report").path == report
+    (run,) = lab.ask("flow_runs", sort="START_TIME_DESC", limit=1)
+    assert run["state_name"] == "Failed"
+    assert "train EF SLL · seed 2" in run["state"]["message"]
+
+
+def test_a_killed_step_is_tried_again(lab: Lab, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PREPARES, TINY, str(tmp_path / "artifacts"), CRASHES_ONCE],
+        capture_output=True, text=True, timeout=60, env=lab.environment | {"TRIED": str(tmp_path / "tried")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "tried").read_text() == "xx"
+    lines = done.stdout.splitlines()
+    assert "✗ prepare images: killed by SIGKILL" in lines[1]
+    assert lines[1].endswith("; trying again")
+    assert lines[-1].startswith("✓ prepare images · ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nowhere.toml"], "nowhere.toml: no such experiment"),
+        (["demo", "--set", "graph.kk=3"], "unknown key graph.kk; did you mean k?"),
+        (["demo", "--seeds", "1,two"], "--seeds 1,two: give whole numbers"),
+        (["ferplus-cpu"], "needs images; give their folder with --data"),
+        (["ferplus-cpu", "--data", "/no/faces"], "/no/faces: no such folder"),
+        (["demo", "--aus", "/no/aus"], "/no/aus: no such file or folder"),
+    ],
+)
+def test_a_mistake_is_told_in_a_line_before_anything_is_started(
+    arguments: list[str], told: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [BIN / "fer", "run", *arguments, "--artifacts", str(tmp_path / "artifacts")],
+        capture_output=True, text=True, env=os.environ | {"PREFECT_API_URL": "http://127.0.0.1:9/api"}, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert told in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistake_that_a_step_finds_ends_the_run_with_its_line(lab: Lab, tmp_path: Path) -> None:
+    done = lab.fer(
+        *("run", TINY, "--artifacts", str(tmp_path / "artifacts"), "--data", str(tmp_path)),
+        *("--set", "dataset.source=folder"),
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "trying again" not in done.stdout
+
+
+@pytest.mark.parametrize("command", [["run", TINY], ["serve"]])
+def test_a_server_that_does_not_answer_is_told_in_a_line(command: list[str], tmp_path: Path) -> None:
+    api = f"http://127.0.0.1:{_free_port()}/api"
+    done = subprocess.run(
+        [BIN / "fer", *command], capture_output=True, text=True, cwd=tmp_path, timeout=60,
+        env=os.environ | {"PREFECT_API_URL": api},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        f"error: {api}: no Prefect server answers there; start one with `prefect server start`"
+    )
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_ctrl_c_stops_run_server_and_steps_within_five_seconds(lab: Lab, tmp_path: Path) -> None:
+    environment = {name: value for name, value in lab.environment.items() if name != "PREFECT_API_URL"}
+    with subprocess.Popen(
+        [BIN / "fer", "run", TINY, "--set", "dataset.count=20000", "--artifacts", str(tmp_path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
+    ) as run:  # fmt: skip
+        assert run.stdout is not None
+        assert run.stderr is not None
+        assert run.stdout.readline() == "… prepare images\n"
+        wait_for(lambda: any(tmp_path.rglob(".unfinished")), 30)
+        processes = descendants(run.pid)
+        started = time.monotonic()
+        os.killpg(run.pid, signal.SIGINT)
+        assert run.wait(10) == 130
+        assert time.monotonic() - started < 5
+        assert run.stderr.read() == "stopped; what is finished is kept, and the same command goes on from there\n"
+    assert len(processes) >= 2
+    wait_for(lambda: not any(Path(f"/proc/{process}").exists() for process in processes), 2)
+
+
+def test_a_served_flow_runs_when_prefect_asks_for_it(lab: Lab, first_run: "subprocess.CompletedProcess[str]") -> None:
+    with subprocess.Popen(
+        [BIN / "fer", "serve"], env=lab.environment, cwd=lab.artifacts.parent, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+    ) as serving:  # fmt: skip
+        try:
+            wait_for(lambda: [d for d in lab.ask("deployments") if d["name"] == "full-pipeline"], 30)
+            done = subprocess.run(
+                [BIN / "prefect", "deployment", "run", "fer/full-pipeline", "--param", f"experiment={TINY}", "--watch"],
+                capture_output=True, text=True, env=lab.environment, timeout=90,
+            )  # fmt: skip
+        finally:
+            serving.terminate()
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = lab.ask("flow_runs", sort="START_TIME_DESC", limit=1)
+    assert (run["state_name"], run["deployment_id"] is None) == ("Completed", False)
+
+
+def test_a_study_shares_the_cores_among_its_jobs(tmp_path: Path) -> None:
+    cores = len(os.sched_getaffinity(0))
+    study = open_study("demo", None, None, [3, 1, 3], ["run.jobs=1", "run.device='cpu'"], str(tmp_path))
+    assert (study.jobs, study.threads, study.seeds) == (1, cores, (3, 1))
+    study = open_study("demo", None, None, None, ["run.jobs=0", "run.device='cpu'"], str(tmp_path))
+    assert (study.jobs, study.threads) == (max(1, cores // 2), cores // max(1, cores // 2))
+
+
+def test_a_bundled_experiment_stays_a_name_and_a_file_becomes_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert open_study("demo", None, None, None, (), "artifacts").source == "demo"
+    Path("mine.toml").write_text("title = 'mine'")
+    mine = open_study("mine.toml", None, None, None, (), "artifacts")
+    assert (mine.source, mine.artifacts) == (str(tmp_path / "mine.toml"), tmp_path / "artifacts")
+
+
+def test_seeds_are_read_from_a_list_with_commas() -> None:
+    assert seeds_in("1,2, 30") == [1, 2, 30]
+    with pytest.raises(ExperimentError, match="whole numbers"):
+        seeds_in("1..3")
+
+
+def folders_of_seed(study: Study, seed: int) -> list[Path]:
+    """Where the seed's three models go that need no other model: LDG, LDG-AUs, EF SLL."""
+    dataset = open_artifact(study.folder(study.request("prepare", [])))
+    action_units = open_artifact(study.folder(study.request("annotate", [dataset])))
+    graph = open_artifact(study.folder(study.request("graph", [dataset, action_units])))
+    wanted = [("train-ldg", [dataset]), ("train-ldg", [dataset, graph]), ("distill", [dataset])]
+    return [study.folder(study.request(step, inputs, seed)) for step, inputs in wanted]
+
+
+def contents(folder: Path) -> set[tuple[Path, int]]:
+    """Every file and when it was last changed."""
+    return {(path, path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+def descendants(process: int) -> list[int]:
+    """The processes that it has started, and those that these have."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    children = [int(line.split()[0]) for line in listed.splitlines() if int(line.split()[1]) == process]
+    return [*children, *(grandchild for child in children for grandchild in descendants(child))]
+
+
+def answers(url: str) -> bool:
+    """Whether a server is there."""
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def wait_for(condition: Any, seconds: float) -> None:
+    """Until it holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.1)

@@ -1,0 +1,169 @@
+"""The report's page: whole by itself, safe with any text, and there for whatever part of a run there is."""
+
+import base64
+import json
+import re
+import tomllib
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from report_inputs import LABELS, Silence, dataset, evaluation, experiment, report_request
+
+from fer_core.errors import ArtifactError
+from fer_core.experiment import experiment_from, load_experiment
+from fer_core.pictures import emotion_colours, face_uri
+from fer_core.report import experiment_toml, write_report
+from fer_core.steps import Request, request
+
+SECTIONS = (
+    "summary", "models", "curves", "confusion", "distributions", "comparisons", "action-units", "graph", "faces",
+    "cost", "reproduce",
+)  # fmt: skip
+HOSTILE = "<script>alert('$x_1$')</script>"
+
+
+class Page(HTMLParser):
+    """What a page refers to, and what it is made of."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+        self.ids: list[str] = []
+        self.tags: set[str] = set()
+        self.references: list[str] = []
+        self.alts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = {name: value or "" for name, value in attrs}
+        self.tags.add(tag)
+        self.ids += [named["id"]] if "id" in named else []
+        self.references += [named[key] for key in ("src", "href", "srcset", "data", "action") if key in named]
+        self.alts += [named.get("alt", "")] if tag == "img" else []
+
+    def drawings(self) -> list[str]:
+        start = "data:image/svg+xml;base64,"
+        return [base64.b64decode(r.removeprefix(start)).decode() for r in self.references if r.startswith(start)]
+
+
+def write(wanted: Request, folder: Path) -> Page:
+    folder.mkdir()
+    write_report(wanted, folder, Silence())
+    return Page((folder / "index.html").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    folder = tmp_path_factory.mktemp("whole")
+    return write(report_request(folder / "in", experiment((1, 2, 3)), dataset()), folder / "out")
+
+
+def test_the_page_has_every_section(whole: Page) -> None:
+    assert [i for i in whole.ids if i in SECTIONS] == list(SECTIONS)
+
+
+def test_the_page_needs_nothing_but_itself(whole: Page) -> None:
+    assert not whole.tags & {"script", "link", "iframe", "object", "base"}
+    assert all(reference.startswith(("data:", "#")) for reference in whole.references)
+    assert "url(" not in whole.text
+    assert "@import" not in whole.text
+    for drawing in whole.drawings():
+        assert not re.search(r"""(href|src)=["'](?!#)""", drawing)
+
+
+def test_every_picture_says_what_it_shows(whole: Page) -> None:
+    assert len(whole.alts) > 30
+    assert all(whole.alts)
+
+
+def test_drawings_follow_the_readers_light_or_dark(whole: Page) -> None:
+    assert len(whole.drawings()) >= 7
+    for drawing in whole.drawings():
+        assert "prefers-color-scheme" in drawing
+        assert "var(--ink)" in drawing
+        assert "#010203" not in drawing
+
+
+def test_the_words_answer_the_questions(whole: Page) -> None:
+    text = whole.text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "Median test accuracy over 3 seeds, 24 images" in text
+    assert "LDG-AUs comes nearer to the crowd votes than LDG" in text or "LDG-AUs stays farther" in text
+    assert "smoothed at their best" in text
+    assert "looks deceptively good" in text
+    assert "mind its licence before sharing" in text
+
+
+def test_hostile_text_is_only_text(tmp_path: Path) -> None:
+    data = dataset(labels=(HOSTILE, "b & c", "a_b"))
+    page = write(report_request(tmp_path / "in", experiment((1,), title=HOSTILE), data), tmp_path / "out")
+    assert "script" not in page.tags
+    assert "&lt;script&gt;" in page.text
+    assert all("<script" not in drawing for drawing in page.drawings())
+
+
+def test_a_run_without_truth_and_with_models_missing(tmp_path: Path) -> None:
+    there = [("LDG", 1), ("LDG-AUs", 2), ("EF SLL", 1)]
+    plan = experiment((1, 2), action_units={"features": "presence"})
+    page = write(report_request(tmp_path / "in", plan, dataset(truth=""), there), tmp_path / "out")
+    assert [i for i in page.ids if i in SECTIONS] == list(SECTIONS)
+    assert "EF + LDG · seed 1" in page.text
+    assert "hard labels only" in page.text
+    figures = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert len(figures["missing"]) == 7
+    assert figures["table"]["rows"]["max"][0] is None
+
+
+def test_a_run_without_any_model(tmp_path: Path) -> None:
+    plan = experiment((1,), action_units={"features": "both"}, graph={"k": 2, "control": "random"})
+    page = write(report_request(tmp_path / "in", plan, dataset(), models=()), tmp_path / "out")
+    assert "No model was evaluated" in page.text
+    assert "control experiment" in page.text
+
+
+def test_progress_is_told_to_the_end(tmp_path: Path) -> None:
+    silence = Silence()
+    wanted = report_request(tmp_path / "in", experiment((1,)), dataset(), models=[("EF SLL", 1)])
+    (tmp_path / "out").mkdir()
+    write_report(wanted, tmp_path / "out", silence)
+    done, total = silence.done[-1]
+    assert done == total
+    assert len(silence.done) == total
+
+
+def test_two_evaluations_of_one_model_are_refused(tmp_path: Path) -> None:
+    data, plan = dataset(), experiment((1,))
+    once = report_request(tmp_path, plan, data, models=[("LDG", 1)])
+    twice = request("report", plan, [*once.inputs, evaluation(tmp_path, data, "LDG", 1, mark="-again")])
+    with pytest.raises(ArtifactError, match=r"two artifacts of `fer evaluate` for LDG · seed 1"):
+        write_report(twice, tmp_path, Silence())
+
+
+def test_an_evaluation_of_another_dataset_is_refused(tmp_path: Path) -> None:
+    data = dataset()
+    other = replace(data, manifest=data.manifest.assign(id=[f"other{row}" for row in range(len(data.manifest))]))
+    once = report_request(tmp_path, experiment((1,)), data, models=())
+    mixed = request("report", experiment((1,)), [*once.inputs, evaluation(tmp_path, other, "LDG", 1)])
+    with pytest.raises(ArtifactError, match="its test images are not this dataset's"):
+        write_report(mixed, tmp_path, Silence())
+
+
+@pytest.mark.parametrize("name", ["demo", "paper", "ferplus-cpu"])
+def test_the_printed_experiment_reads_back_as_itself(name: str) -> None:
+    plan = load_experiment(name)
+    assert experiment_from(tomllib.loads(experiment_toml(plan)), "printed") == plan
+
+
+def test_known_emotions_keep_their_colours_and_others_get_what_is_left() -> None:
+    colours = emotion_colours((*LABELS, "boredom", "awe"))
+    assert colours["happiness"] == emotion_colours(("happiness",))["happiness"]
+    assert len(set(colours.values())) == 5
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_faces_are_jpegs(channels: int) -> None:
+    uri = face_uri(np.zeros((300, 300, channels), np.uint8))
+    assert uri.startswith("data:image/jpeg;base64,")
+    assert base64.b64decode(uri.split(",")[1])[:2] == b"\xff\xd8"

@@ -1,0 +1,189 @@
+"""The figures of results.json against numbers worked out by hand."""
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from report_inputs import au_table, dataset, experiment, figures, graph_card, guesses, ring_graph
+
+from fer_core.au_features import action_units
+from fer_core.comparisons import compare, decided, difference, interval_over_seeds
+from fer_core.dataset import Dataset, DatasetCard
+from fer_core.graph import Graph
+from fer_core.results import (
+    MODELS,
+    Evidence,
+    Generator,
+    JudgedModel,
+    accuracy_table,
+    identical_neighbours,
+    label_agreement,
+    missing,
+    results,
+)
+
+HALF_TO_QUARTER = 0.5 * math.log(2) + 0.5 * math.log(2 / 3)
+"""KL of (½, ½) from (¼, ¾)."""
+
+
+def evidence(data: Dataset, names: tuple[str, ...] = MODELS, seeds: tuple[int, ...] = (1, 2)) -> Evidence:
+    units = action_units(data, au_table(data), experiment().action_units)
+    models, rows = [], data.rows("test")
+    for name in names:
+        for seed in seeds:
+            metrics, table = figures(data, name, seed)
+            chosen = table[(table["split"] == "test") & (table["choice"] == "selected")]
+            models.append(JudgedModel(metrics, chosen[list(data.card.labels)].to_numpy()))
+            assert len(chosen) == len(rows)
+    return Evidence(experiment(), data, units, ring_graph(data, units.usable), graph_card(units), tuple(models), (), ())
+
+
+def judged(name: str, seed: int, accuracy: float) -> JudgedModel:
+    return JudgedModel({"name": name, "seed": seed, "selected": {"test": {"accuracy": accuracy}}}, np.empty((0, 0)))
+
+
+def row(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    (found,) = [r for r in rows if r["name"] == name]
+    return found
+
+
+def test_the_table_has_maximum_median_and_minimum_in_percent_and_nothing_where_no_model_is() -> None:
+    models = [judged("LDG", seed, accuracy) for seed, accuracy in ((1, 0.5), (2, 0.25), (3, 0.75), (4, 0.625))]
+    table = accuracy_table([*models, judged("EF SLL", 1, 0.5)], "selected")
+    assert table["columns"] == ["EF + LDG-AUs", "EF + LDG", "EF SLL", "LDG-AUs", "LDG"]
+    assert table["rows"] == {
+        "max": [None, None, 50.0, None, 75.0],
+        "median": [None, None, 50.0, None, 56.25],
+        "min": [None, None, 50.0, None, 25.0],
+    }
+
+
+def test_missing_models_are_named_by_seed() -> None:
+    whole = evidence(dataset())
+    assert missing(whole) == []
+    part = dataclasses.replace(whole, models=tuple(m for m in whole.models if (m.name, m.seed) != ("LDG-AUs", 2)))
+    assert missing(part) == ["LDG-AUs · seed 2"]
+
+
+def test_mcnemar_counts_the_images_that_only_one_gets_right() -> None:
+    labels = np.zeros(8, np.int64)
+    right, wrong = np.array([[0.9, 0.1]]), np.array([[0.1, 0.9]])
+    first = {1: np.repeat(right, 8, axis=0)}
+    second = {1: np.concatenate([np.repeat(right, 2, axis=0), np.repeat(wrong, 6, axis=0)])}
+    compared = compare(first, second, labels, None, resamples=20)
+    assert compared["mcnemar"] == [{"seed": 1, "only_first": 6, "only_second": 0, "p": pytest.approx(2 / 64)}]
+    assert compared["accuracy_difference_points"]["mean"] == 75.0
+    assert compared["kl_difference"] is None
+
+
+def test_the_nearer_model_has_a_negative_kl_difference() -> None:
+    truth = np.full((4, 2), 0.5)
+    far = np.tile([0.25, 0.75], (4, 1))
+    compared = compare({1: truth, 2: truth}, {1: far, 2: far, 3: far}, np.zeros(4, np.int64), truth, resamples=20)
+    assert compared["seeds"] == [1, 2]
+    figures = compared["kl_difference"]
+    assert figures["mean"] == pytest.approx(-HALF_TO_QUARTER)
+    assert figures["per_seed"] == pytest.approx([-HALF_TO_QUARTER] * 2)
+    assert figures["over_images"] == {"low": pytest.approx(-HALF_TO_QUARTER), "high": pytest.approx(-HALF_TO_QUARTER)}
+    assert figures["over_seeds"] is None
+    assert decided(figures) == -1
+
+
+def test_the_interval_over_seeds_is_students_and_needs_three() -> None:
+    found = interval_over_seeds([1.0, 2.0, 3.0])
+    # t of 0.975 with 2 degrees of freedom is 4.302653; the standard error is 1 / √3.
+    reach = 4.302653 / math.sqrt(3)
+    assert found == {"low": pytest.approx(2 - reach, abs=1e-5), "high": pytest.approx(2 + reach, abs=1e-5)}
+    assert interval_over_seeds([1.0, 2.0]) is None
+
+
+def test_a_difference_is_decided_only_where_all_its_intervals_exclude_zero() -> None:
+    sure, torn = np.full(30, 0.5), np.tile([1.0, -1.0], 15)
+    assert decided(difference({1: sure}, 50)) == 1
+    assert decided(difference({1: torn}, 50)) == 0
+    assert decided(difference({1: sure, 2: -10 * sure, 3: 11 * sure}, 50)) == 0
+
+
+def test_agreement_of_neighbours_labels_and_chance() -> None:
+    card = DatasetCard("csv", ("a", "b"), "", "", (0.5,), (0.5,), {})
+    manifest = pd.DataFrame({"label": [0, 0, 1, 1], "sha256": ["x", "x", "y", "z"], "split": "train"})
+    links = np.array([[1, 2], [0, 3], [3, 0], [-1, -1]], np.int32)
+    graph = Graph(links, np.zeros((4, 2), np.float32), np.zeros((4, 2), np.float32))
+    whole = evidence(dataset(), names=())
+    small = dataclasses.replace(whole, dataset=Dataset(card, manifest, np.empty((4, 0, 0, 1))), graph=graph)
+    # Linked are the first three, of which the only pairs of one label are (0, 1) and (1, 0), 2 of 6.
+    assert label_agreement(small) == {
+        "neighbours": pytest.approx(1 / 2), "by_rank": pytest.approx([1.0, 0.0]), "chance": pytest.approx(1 / 3),
+    }  # fmt: skip
+    assert identical_neighbours(small) == pytest.approx(2 / 6)
+
+
+def test_measures_stand_beside_the_uniform_prediction_and_au_neighbours_alone() -> None:
+    data = dataset()
+    whole = evidence(data)
+    measures = results(whole)["distribution_measures"]
+    rows, crowd = data.rows("test"), data.crowd()
+    assert crowd is not None
+    truth = np.maximum(crowd[rows].astype(float), 1e-6)
+    truth /= truth.sum(axis=1, keepdims=True)
+    even = row(measures["rows"], "uniform")
+    assert even["kl"] == pytest.approx((truth * np.log(truth * 3)).sum(axis=1).mean(), abs=1e-6)
+    assert even["accuracy"] is None
+    usable = int(whole.units.usable[rows].sum())
+    assert (measures["images"], measures["on_images_with_aus"]["images"]) == (24, usable)
+    for name in ("AU neighbours alone, k = 2", "AU neighbours alone, k = 16"):
+        assert row(measures["rows"], name)["images"] == usable
+    same_images = row(measures["on_images_with_aus"]["rows"], "LDG")
+    assert [seed["seed"] for seed in same_images["per_seed"]] == [1, 2]
+    assert same_images["kl"] == pytest.approx(np.mean([seed["kl"] for seed in same_images["per_seed"]]))
+
+
+def test_soft_labels_are_judged_against_smoothing_on_train() -> None:
+    data = dataset()
+    crowd = data.crowd()
+    assert crowd is not None
+    hard = guesses(data, np.arange(len(data.manifest)), 1.0, seed=0)
+    generators = (Generator("LDG-AUs", 1, crowd), Generator("LDG", 1, hard))
+    against = results(dataclasses.replace(evidence(data), generators=generators))["soft_labels_against_truth"]
+    assert against["images"] == 40
+    assert against["soft_labels_nearer_than_smoothing"] == {"LDG-AUs": True, "LDG": False}
+    assert row(against["rows"], "LDG-AUs")["kl"] == pytest.approx(0, abs=1e-9)
+    assert row(against["rows"], "LDG")["kl"] == pytest.approx(row(against["rows"], "hard labels")["kl"])
+    assert 0 < row(against["rows"], "label smoothing at its best")["share"] < 0.6
+
+
+def test_without_a_truth_there_is_nothing_to_measure_against() -> None:
+    found = results(evidence(dataset(truth="")))
+    assert found["distribution_measures"] is None
+    assert found["soft_labels_against_truth"] is None
+    assert all(pair["kl_difference"] is None for pair in found["paired"])
+
+
+@pytest.mark.parametrize(("source", "shown"), [("rafdb", True), ("ferplus", False)])
+def test_the_papers_table_stands_beside_rafdb_alone(source: str, shown: bool) -> None:
+    table = results(evidence(dataset(source=source), names=("LDG",)))["paper_table"]
+    assert (table is not None) == shown
+    if shown:
+        assert table["rows"]["median"][1] == 88.16
+        assert "test set" in table["remark"]
+
+
+def test_pairs_need_a_seed_in_common() -> None:
+    whole = evidence(dataset())
+    kept = {("LDG", 1), ("LDG-AUs", 2), ("EF SLL", 1), ("EF + LDG", 1)}
+    part = dataclasses.replace(whole, models=tuple(m for m in whole.models if (m.name, m.seed) in kept))
+    assert [(p["first"], p["second"]) for p in results(part)["paired"]] == [("EF + LDG", "EF SLL")]
+
+
+def test_the_document_is_plain_json_in_a_fixed_order() -> None:
+    found = results(evidence(dataset()))
+    assert json.loads(json.dumps(found, allow_nan=False))["seeds"] == [1, 2]
+    assert list(found)[:7] == [
+        "title", "experiment", "dataset", "seeds", "table", "table_last_epoch", "paper_table",
+    ]  # fmt: skip
+    assert [(m["name"], m["seed"]) for m in found["models"]] == [(name, seed) for name in MODELS for seed in (1, 2)]
+    assert found["models"][0]["training_seconds"] == 6.0

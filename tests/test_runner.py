@@ -1,0 +1,185 @@
+"""The runner, with real programs for steps: events, reasons, and that nothing outlives what it should not."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from fer_core.cli import INTERRUPTED
+from flows.events import Event, Metrics, Note, Progress, parse_event
+from flows.runner import MISTAKE, StepCommand, StepFailed, Subprocesses
+
+ROOT = Path(__file__).parent.parent
+COMMAND = StepCommand("graph", "demo", ("graph.k=16",), (Path("/a/prepare"), Path("/a/annotate")), Path("/a/graph"))
+
+IGNORES_SIGTERM = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("deaf", flush=True)
+time.sleep(60)
+"""
+COUNTS_FOR_EVER = """
+import json, os, time
+print(json.dumps({"event": "note", "text": str(os.getpid())}), flush=True)
+while True:
+    print(json.dumps({"event": "progress", "what": "sheep", "done": 1, "total": 9}), flush=True)
+    time.sleep(0.1)
+"""
+
+
+def run(program: str, command: StepCommand = COMMAND) -> list[Event]:
+    events: list[Event] = []
+    with Subprocesses([sys.executable, "-c", program]) as runner:
+        runner(command, events.append)
+    return events
+
+
+def failure_of(program: str) -> StepFailed:
+    with pytest.raises(StepFailed) as caught:
+        run(program)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("line", "event"),
+    [
+        ('{"event": "progress", "what": "decode images", "done": 3, "total": 9}', Progress("decode images", 3, 9)),
+        ('{"event": "metrics", "model": "LDG", "loss": 0.5}', Metrics({"model": "LDG", "loss": 0.5})),
+        ('{"event": "note", "text": "done"}', Note("done")),
+        ("from a library\n", Note("from a library")),
+        ('{"event": "progress", "what": "decode images"}\n', Note('{"event": "progress", "what": "decode images"}')),
+        ("[1, 2]\n", Note("[1, 2]")),
+    ],
+)
+def test_a_line_is_read_back_as_the_event_that_it_tells(line: str, event: Event) -> None:
+    assert parse_event(line) == event
+
+
+def test_progress_of_an_epoch_counts_towards_the_whole_training() -> None:
+    progress = Progress("LDG · seed 3 · epoch 2 of 8", 5, 10)
+    assert progress.of_step() == (15, 80)
+    assert progress.within("train LDG · seed 3") == "epoch 2 of 8"
+
+
+def test_a_step_gets_the_arguments_that_one_would_type() -> None:
+    arguments = "import json, sys; print(json.dumps({'event': 'note', 'text': ' '.join(sys.argv[1:])}))"
+    assert run(arguments) == [
+        Note("graph demo --out /a/graph --in /a/prepare --in /a/annotate --set graph.k=16"),
+    ]
+    train = StepCommand("train-ldg", "demo", (), (Path("/a/prepare"),), Path("/a/ldg"), seed=0)
+    assert run(arguments, train) == [Note("train-ldg demo --out /a/ldg --in /a/prepare --seed 0")]
+    prepare = StepCommand("prepare", "demo", (), (), Path("/a/p"), outside=("data", Path("/faces")))
+    assert run(arguments, prepare) == [Note("prepare demo --out /a/p --data /faces")]
+
+
+def test_a_step_gets_its_share_of_the_cores() -> None:
+    shared = StepCommand("graph", "demo", (), (), Path("/a"), threads=3)
+    assert run("import os; print(os.environ['OMP_NUM_THREADS'])", shared) == [Note("3")]
+
+
+def test_a_mistake_is_told_in_the_steps_words_whatever_else_it_wrote() -> None:
+    failure = failure_of(
+        "import sys\n"
+        "for number in range(100): print('a library warns', number, file=sys.stderr)\n"
+        "print('error: faces: no such folder', file=sys.stderr)\n"
+        "print('a library says goodbye', file=sys.stderr)\n"
+        f"sys.exit({MISTAKE})"
+    )
+    assert (failure.mistake, failure.may_pass) == (True, False)
+    assert str(failure) == "graph: faces: no such folder"
+
+
+def test_a_crash_keeps_its_last_lines_and_is_worth_another_try() -> None:
+    failure = failure_of("import sys; print('noise', file=sys.stderr); {}['key']")
+    assert (failure.mistake, failure.may_pass) == (False, True)
+    assert failure.message == "exit code 1: KeyError: 'key'"
+    assert failure.details.startswith("noise\nTraceback")
+
+
+def test_a_killed_step_is_told_by_its_signal() -> None:
+    failure = failure_of("import os; os.kill(os.getpid(), 9)")
+    assert failure.exit_code == -signal.SIGKILL
+    assert failure.may_pass
+    assert "SIGKILL" in failure.message
+
+
+def test_a_failure_survives_pickling_as_prefect_does_it() -> None:
+    failure = pickle.loads(pickle.dumps(StepFailed("graph", 1, "why", "where")))
+    assert (failure.step, failure.exit_code, failure.message, failure.details) == ("graph", 1, "why", "where")
+
+
+def test_stopping_ends_even_a_deaf_step_within_five_seconds_and_starts_no_other() -> None:
+    runner = Subprocesses([sys.executable, "-c", IGNORES_SIGTERM])
+    begun, failures = threading.Event(), []
+
+    def step() -> None:
+        try:
+            runner(COMMAND, lambda event: begun.set())
+        except StepFailed as failure:
+            failures.append(failure)
+
+    thread = threading.Thread(target=step)
+    thread.start()
+    assert begun.wait(20)
+    started = time.monotonic()
+    runner.stop()
+    thread.join(10)
+    assert time.monotonic() - started < 5
+    with pytest.raises(StepFailed):
+        runner(COMMAND, lambda event: None)
+    assert [failure.exit_code for failure in failures] == [INTERRUPTED]
+    assert not failures[0].may_pass
+
+
+def test_a_listener_that_fails_leaves_no_process() -> None:
+    heard: list[Event] = []
+
+    def listen(event: Event) -> None:
+        heard.append(event)
+        raise RuntimeError("no server")
+
+    with (
+        Subprocesses([sys.executable, "-c", COUNTS_FOR_EVER]) as runner,
+        pytest.raises(RuntimeError, match="no server"),
+    ):
+        runner(COMMAND, listen)
+    assert isinstance(heard[0], Note)
+    assert not alive(int(heard[0].text))
+
+
+def test_a_step_does_not_outlive_a_killed_flow() -> None:
+    flow = (
+        "import sys\nfrom pathlib import Path\nfrom flows.runner import *\n"
+        "runner = Subprocesses([sys.executable, '-c', sys.argv[1]])\n"
+        "command = StepCommand('graph', 'demo', (), (), Path('/a'))\n"
+        "runner(command, lambda event: print(getattr(event, 'text', ''), flush=True))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", flow, COUNTS_FOR_EVER],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+    ) as parent:
+        assert parent.stdout is not None
+        step = int(parent.stdout.readline())
+        parent.kill()
+    deadline = time.monotonic() + 5
+    while alive(step) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(step)
+
+
+def alive(process: int) -> bool:
+    """Whether it runs; a zombie that nobody has waited for does not."""
+    try:
+        os.kill(process, 0)
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
