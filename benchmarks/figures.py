@@ -52,7 +52,9 @@ def graph_rows(data: Path, artifacts: Path) -> list[Row]:
     """The graph over FER+'s annotated training images, on intensities and on presences."""
     dataset, units = artifacts / "dataset", artifacts / "aus"
     seconds_of([FER, "prepare", "ferplus-cpu", "--data", data, "--out", dataset])
-    seconds_of([FER, "annotate", "ferplus-cpu", "--in", dataset, "--aus", data / "openface_aus.parquet", "--out", units])
+    seconds_of(
+        [FER, "annotate", "ferplus-cpu", "--in", dataset, "--aus", data / "openface_aus.parquet", "--out", units]
+    )
     rows = []
     for features in ("intensity", "presence"):
         graph = artifacts / features
@@ -78,9 +80,13 @@ def main() -> None:
             rows += graph_rows(Path(data).expanduser().resolve(), Path(folder))
     table = Table("", "measured", "target", "met")
     for line in rows:
-        table.add_row(str(line["name"]), f"{line['ours']} {line['unit']}", f"{line['target']}", "yes" if line["met"] else "no")
+        table.add_row(
+            str(line["name"]), f"{line['ours']} {line['unit']}", f"{line['target']}", "yes" if line["met"] else "no"
+        )
     Console().print(table)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT
+    ).stdout.strip()
     results = ROOT / "benchmarks" / "results"
     results.mkdir(exist_ok=True)
     machine = f"{platform.machine()}, {os.cpu_count()} cores"

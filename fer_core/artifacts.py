@@ -85,9 +85,13 @@ def finished(path: Path, fingerprint: str) -> Artifact | None:
 
 
 def make_artifact(
-    out: Path, step: str, fingerprint: str, settings: Mapping[str, Any], inputs: Mapping[str, Artifact],
+    out: Path,
+    step: str,
+    fingerprint: str,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, Artifact],
     work: Callable[[Path], None],
-) -> Artifact:  # fmt: skip
+) -> Artifact:
     """Do a step's work in a folder beside `out`, then rename it; a finished `out` of this fingerprint is reused.
 
     The unfinished folder of a killed attempt at the same fingerprint is handed to `work` again, so that
@@ -156,8 +160,13 @@ def _start_or_resume(beside: Path, mark: TextIO, fingerprint: str) -> None:
 
 
 def _write_manifest(
-    folder: Path, step: str, fingerprint: str, settings: Mapping[str, Any], inputs: Mapping[str, Artifact], seconds: float
-) -> None:  # fmt: skip
+    folder: Path,
+    step: str,
+    fingerprint: str,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, Artifact],
+    seconds: float,
+) -> None:
     files = {
         str(file.relative_to(folder)): file.stat().st_size
         for file in sorted(folder.rglob("*"))

@@ -14,6 +14,7 @@ from fer_core.experiment import ActionUnitSettings
 from openface.columns import INTENSITIES, PRESENCES
 
 _COLUMNS = {"intensity": INTENSITIES, "presence": PRESENCES, "both": INTENSITIES + PRESENCES}
+AU_TABLE = "aus.parquet"
 _FOREST_SEED = 0
 
 
@@ -87,7 +88,8 @@ def _refuse_nan(table: pd.DataFrame, vectors: np.ndarray, annotated: np.ndarray)
     wrong = annotated & ~np.isfinite(vectors).all(axis=1)
     if wrong.any():
         raise ActionUnitError(
-            f"{wrong.sum()} annotated images have an AU that is not a number, {table['id'].to_numpy()[wrong][0]} first; "
+            f"{wrong.sum()} annotated images have an AU that is not a number, "
+            f"{table['id'].to_numpy()[wrong][0]} first; "
             "annotate them again, or mark them `failed`"
         )
 

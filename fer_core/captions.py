@@ -80,9 +80,17 @@ def listed(words: list[str]) -> str:
 
 
 FILTERS: dict[str, Callable[..., str]] = {
-    "percent": percent, "points": points, "fine": fine, "count": count, "p_value": p_value, "duration": duration,
-    "memory": memory, "signed": signed, "interval": interval, "listed": listed,
-}  # fmt: skip
+    "percent": percent,
+    "points": points,
+    "fine": fine,
+    "count": count,
+    "p_value": p_value,
+    "duration": duration,
+    "memory": memory,
+    "signed": signed,
+    "interval": interval,
+    "listed": listed,
+}
 
 
 def captions(results: dict[str, Any], evidence: Evidence) -> dict[str, Any]:

@@ -42,9 +42,13 @@ class Interrupted(BaseException):
 def steps_app() -> typer.Typer:
     """A command for every step."""
     app = typer.Typer(
-        name="fer", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+        name="fer",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
         help="Train a small facial-expression recogniser with label distributions and action units.",
-    )  # fmt: skip
+    )
     for step in STEPS.values():
         app.command(step.name, help=step.summary)(_command(step))
     app.command("import-weights")(_import_weights)
@@ -100,7 +104,9 @@ def _plain_command(step: Step) -> Callable[..., None]:
 
 
 def _seeded_command(step: Step) -> Callable[..., None]:
-    def run(experiment: ExperimentName, out: Out, inputs: Inputs = None, settings: Settings = None, seed: Seed = 1) -> None:
+    def run(
+        experiment: ExperimentName, out: Out, inputs: Inputs = None, settings: Settings = None, seed: Seed = 1
+    ) -> None:
         _run(step, experiment, out, inputs, settings, seed=seed)
 
     return run
@@ -110,18 +116,26 @@ def _command_on_a_path(step: Step) -> Callable[..., None]:
     path = typer.Option(f"--{step.outside}", metavar="PATH", help=_PATHS[step.outside])
 
     def run(
-        experiment: ExperimentName, out: Out, inputs: Inputs = None, settings: Settings = None,
+        experiment: ExperimentName,
+        out: Out,
+        inputs: Inputs = None,
+        settings: Settings = None,
         outside: Annotated[Path | None, path] = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         _run(step, experiment, out, inputs, settings, outside=outside)
 
     return run
 
 
 def _run(
-    step: Step, experiment: str, out: Path, inputs: list[Path] | None, settings: list[str] | None,
-    seed: int | None = None, outside: Path | None = None,
-) -> None:  # fmt: skip
+    step: Step,
+    experiment: str,
+    out: Path,
+    inputs: list[Path] | None,
+    settings: list[str] | None,
+    seed: int | None = None,
+    outside: Path | None = None,
+) -> None:
     artifacts = [open_artifact(path) for path in inputs or ()]
     loaded = load_experiment(experiment, settings or ())
     with reporter() as report:

@@ -20,9 +20,12 @@ Difference = dict[str, Any]
 
 
 def compare(
-    first: Mapping[int, np.ndarray], second: Mapping[int, np.ndarray], labels: np.ndarray, truth: np.ndarray | None,
+    first: Mapping[int, np.ndarray],
+    second: Mapping[int, np.ndarray],
+    labels: np.ndarray,
+    truth: np.ndarray | None,
     resamples: int,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Compare two models over the seeds that both have.
 
     Args:

@@ -12,8 +12,15 @@ from fer_core.errors import ArtifactError
 
 Split = Literal["train", "validation", "test"]
 EMOTIONS: tuple[str, ...] = (
-    "neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt",
-)  # fmt: skip
+    "neutral",
+    "happiness",
+    "surprise",
+    "sadness",
+    "anger",
+    "disgust",
+    "fear",
+    "contempt",
+)
 """The class order of every dataset we read; one of seven classes takes the first seven."""
 
 

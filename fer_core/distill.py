@@ -12,9 +12,15 @@ from fer_core.training import Training, cross_entropy_to, targets, train
 
 
 def train_efficientface(
-    experiment: Experiment, dataset: Dataset, soft_labels: np.ndarray | None, name: str, seed: int, folder: Path,
-    device: torch.device, report: Reporter,
-) -> None:  # fmt: skip
+    experiment: Experiment,
+    dataset: Dataset,
+    soft_labels: np.ndarray | None,
+    name: str,
+    seed: int,
+    folder: Path,
+    device: torch.device,
+    report: Reporter,
+) -> None:
     """Train EfficientFace with cross-entropy against soft labels, or against the dataset's own where there are none.
 
     Args:
@@ -24,7 +30,12 @@ def train_efficientface(
     recipe = experiment.sll if soft_labels is None else experiment.distill
     target = targets(dataset, experiment.dataset.labels) if soft_labels is None else torch.from_numpy(soft_labels)
     training = Training(
-        name=name, architecture="efficientface", recipe=recipe, epochs=recipe.epochs, augment=experiment.augment,
-        seed=seed, loss=cross_entropy_to(target),
-    )  # fmt: skip
+        name=name,
+        architecture="efficientface",
+        recipe=recipe,
+        epochs=recipe.epochs,
+        augment=experiment.augment,
+        seed=seed,
+        loss=cross_entropy_to(target),
+    )
     train(training, dataset, folder, device, report)

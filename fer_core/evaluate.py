@@ -22,8 +22,13 @@ Judged = Literal["validation", "test"]
 
 
 def evaluate(
-    settings: EvaluationSettings, dataset: Dataset, checkpoint: Path, folder: Path, device: torch.device, report: Reporter
-) -> None:  # fmt: skip
+    settings: EvaluationSettings,
+    dataset: Dataset,
+    checkpoint: Path,
+    folder: Path,
+    device: torch.device,
+    report: Reporter,
+) -> None:
     """Write `metrics.json` and `predictions.parquet`.
 
     The first holds the model's card and, for `selected` and `last`, the figures of each split; the second id,
@@ -51,7 +56,9 @@ def evaluate(
     report.metrics(model=card.name, seed=card.seed, test_accuracy=figures["selected"]["test"]["accuracy"])
 
 
-def judge(dataset: Dataset, rows: np.ndarray, probabilities: np.ndarray, settings: EvaluationSettings) -> dict[str, Any]:
+def judge(
+    dataset: Dataset, rows: np.ndarray, probabilities: np.ndarray, settings: EvaluationSettings
+) -> dict[str, Any]:
     """Figures of predictions for `rows`: classification, and label distributions where there is a truth.
 
     Args:
@@ -69,7 +76,9 @@ def judge(dataset: Dataset, rows: np.ndarray, probabilities: np.ndarray, setting
     return figures
 
 
-def _predictions(dataset: Dataset, rows: np.ndarray, probabilities: np.ndarray, split: str, choice: str) -> pd.DataFrame:
+def _predictions(
+    dataset: Dataset, rows: np.ndarray, probabilities: np.ndarray, split: str, choice: str
+) -> pd.DataFrame:
     table = pd.DataFrame(probabilities, columns=list(dataset.card.labels))
     table.insert(0, "id", dataset.manifest["id"].to_numpy()[rows])
     table.insert(1, "split", split)

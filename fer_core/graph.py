@@ -56,7 +56,9 @@ class GraphCard:
     coverage: dict[str, dict[str, int]]
 
 
-def link_neighbours(units: ActionUnits, train: np.ndarray, settings: GraphSettings, report: Reporter) -> tuple[Graph, GraphCard]:
+def link_neighbours(
+    units: ActionUnits, train: np.ndarray, settings: GraphSettings, report: Reporter
+) -> tuple[Graph, GraphCard]:
     """Link every training image with usable AUs to its k nearest.
 
     Args:
@@ -83,10 +85,17 @@ def link_neighbours(units: ActionUnits, train: np.ndarray, settings: GraphSettin
         near = _random_neighbours(len(rows), settings)
     graph = _spread(units, rows, rows[near], distance, similarity(distance, sigma_squared))
     card = GraphCard(
-        images=len(rows), distinct_vectors=len(vectors), k=settings.k, sigma_squared=sigma_squared,
-        trees=settings.trees, nodes_searched=nodes, recall=recall, seconds=time.perf_counter() - started,
-        control=settings.control, coverage=units.coverage,
-    )  # fmt: skip
+        images=len(rows),
+        distinct_vectors=len(vectors),
+        k=settings.k,
+        sigma_squared=sigma_squared,
+        trees=settings.trees,
+        nodes_searched=nodes,
+        recall=recall,
+        seconds=time.perf_counter() - started,
+        control=settings.control,
+        coverage=units.coverage,
+    )
     return graph, card
 
 
@@ -148,7 +157,9 @@ def load_graph(folder: Path) -> tuple[Graph, GraphCard]:
     return graph, card
 
 
-def _search_depth(index: AnnoyIndex, vectors: np.ndarray, vector_of: np.ndarray, settings: GraphSettings) -> tuple[int, float]:
+def _search_depth(
+    index: AnnoyIndex, vectors: np.ndarray, vector_of: np.ndarray, settings: GraphSettings
+) -> tuple[int, float]:
     """Double the nodes searched until a sample of images reaches the recall, or all nodes are searched."""
     images = np.arange(len(vector_of))
     sample = np.random.default_rng(settings.seed).permutation(images)[:_RECALL_SAMPLE]
@@ -163,9 +174,14 @@ def _search_depth(index: AnnoyIndex, vectors: np.ndarray, vector_of: np.ndarray,
 
 
 def _nearest(
-    index: AnnoyIndex, vectors: np.ndarray, vector_of: np.ndarray, images: np.ndarray, nodes: int,
-    settings: GraphSettings, report: Reporter | None = None,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    index: AnnoyIndex,
+    vectors: np.ndarray,
+    vector_of: np.ndarray,
+    images: np.ndarray,
+    nodes: int,
+    settings: GraphSettings,
+    report: Reporter | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest other images of each of `images`: positions (len, k) and distances (len, k)."""
     members = np.split(np.argsort(vector_of, kind="stable"), np.cumsum(np.bincount(vector_of))[:-1])
     near = np.empty((len(images), settings.k), np.int64)
@@ -188,7 +204,7 @@ def _nearest(
 
 def _candidates(
     index: AnnoyIndex, vectors: np.ndarray, members: list[np.ndarray], own: int, nodes: int, k: int
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+) -> tuple[np.ndarray, np.ndarray]:
     """Images with the vectors nearest to vector `own`, itself among them, and their distances in steps of _SAME."""
     items = index.get_nns_by_item(own, min(_SPARE * k + 1, len(vectors)), search_k=nodes)
     if own not in items:

@@ -1,4 +1,4 @@
-"""Turn the original authors' published file into a checkpoint of ours, with class order, normalisation and input size."""
+"""Turn the original authors' published file into a checkpoint of ours, which says its class order and normalisation."""
 
 from pathlib import Path
 
@@ -24,10 +24,19 @@ def import_weights(published: Path, architecture: Architecture, out: Path) -> Ar
     model = build(architecture, len(_LABELS), seed=0)
     if not load_published(published, model, _LABELS):
         raise CheckpointError(
-            f"{published}: its head is not of the seven emotions; it can start a training (--set ldg.weights={published})"
+            f"{published}: its head is not of the seven emotions; "
+            f"it can start a training, with --set ldg.weights={published}"
         )
     card = ModelCard(
-        architecture, _LABELS, PUBLISHED_MEAN, PUBLISHED_STD, _INPUT_SIZE, name=published.name, seed=0, epochs=0, selected_epoch=0
+        architecture,
+        _LABELS,
+        PUBLISHED_MEAN,
+        PUBLISHED_STD,
+        _INPUT_SIZE,
+        name=published.name,
+        seed=0,
+        epochs=0,
+        selected_epoch=0,
     )
 
     def write(folder: Path) -> None:

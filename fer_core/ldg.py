@@ -1,4 +1,4 @@
-"""The label distribution generator: cross-entropy, and for LDG-AUs the pull towards neighbours in AU space, L = CE + λΩ."""
+"""The label distribution generator: L = CE, and for LDG-AUs L = CE + λΩ, the pull towards neighbours in AU space."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -18,8 +18,14 @@ from fer_core.training import Batch, Loss, LossTerms, Training, cross_entropy_to
 
 
 def train_ldg(
-    experiment: Experiment, dataset: Dataset, graph: Graph | None, seed: int, folder: Path, device: torch.device, report: Reporter
-) -> None:  # fmt: skip
+    experiment: Experiment,
+    dataset: Dataset,
+    graph: Graph | None,
+    seed: int,
+    folder: Path,
+    device: torch.device,
+    report: Reporter,
+) -> None:
     """Train the LDG on hard labels; with a graph, the LDG-AUs.
 
     Raises:
@@ -63,7 +69,9 @@ def cross_entropy_with_neighbours(target: Tensor, graph: Graph, settings: LdgSet
     return loss
 
 
-def _omega(model: nn.Module, batch: Batch, neighbours: np.ndarray, similarity: np.ndarray, neighbour_gradient: bool) -> Tensor:
+def _omega(
+    model: nn.Module, batch: Batch, neighbours: np.ndarray, similarity: np.ndarray, neighbour_gradient: bool
+) -> Tensor:
     """Each image's share of Ω: (B,)."""
     linked = neighbours >= 0
     if not linked.any():

@@ -13,14 +13,19 @@ import numpy as np
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, f1_score
 
-_CALIBRATION_BINS = 15
+CALIBRATION_BINS = 15
 _SMALLEST = 1e-6
 """Zeros of a distribution are raised to this before anything is divided by it."""
 
 HIGHER_IS_BETTER = {
-    "chebyshev": False, "clark": False, "canberra": False, "kl": False, "total_variation": False,
-    "cosine": True, "intersection": True,
-}  # fmt: skip
+    "chebyshev": False,
+    "clark": False,
+    "canberra": False,
+    "kl": False,
+    "total_variation": False,
+    "cosine": True,
+    "intersection": True,
+}
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,8 @@ def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) ->
     """Mean distance of confidence and accuracy over 15 bins of confidence, weighted by images; 0..1."""
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == labels
-    bins = np.minimum((confidence * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
-    gaps = [
-        (bins == b).mean() * abs(correct[bins == b].mean() - confidence[bins == b].mean()) for b in np.unique(bins)
-    ]
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gaps = [(bins == b).mean() * abs(correct[bins == b].mean() - confidence[bins == b].mean()) for b in np.unique(bins)]
     return float(np.sum(gaps))
 
 

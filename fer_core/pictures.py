@@ -21,14 +21,24 @@ INK, FAINT = "#010203", "#040506"
 """Stand-ins for the colours of text and of axes; see `_colours`."""
 
 MODEL_COLOURS = {
-    "EF + LDG-AUs": "#AA3377", "EF + LDG": "#4477AA", "EF SLL": "#228833", "LDG-AUs": "#EE6677", "LDG": "#44AACC",
-}  # fmt: skip
+    "EF + LDG-AUs": "#AA3377",
+    "EF + LDG": "#4477AA",
+    "EF SLL": "#228833",
+    "LDG-AUs": "#EE6677",
+    "LDG": "#44AACC",
+}
 """Paul Tol's bright scheme; reds saw action units, blues did not, green saw hard labels alone."""
 
 _EMOTION_COLOURS = {
-    "neutral": "#8C8C8C", "happiness": "#E69F00", "surprise": "#56B4E9", "sadness": "#0072B2", "anger": "#D55E00",
-    "disgust": "#009E73", "fear": "#CC79A7", "contempt": "#F0E442",
-}  # fmt: skip
+    "neutral": "#8C8C8C",
+    "happiness": "#E69F00",
+    "surprise": "#56B4E9",
+    "sadness": "#0072B2",
+    "anger": "#D55E00",
+    "disgust": "#009E73",
+    "fear": "#CC79A7",
+    "contempt": "#F0E442",
+}
 """Okabe and Ito's scheme, told apart with any colour vision."""
 
 _STYLE: dict[RcKeyType, Any] = {

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
+from fer_core.metrics import CALIBRATION_BINS
 from fer_core.pictures import FAINT, INK, MODEL_COLOURS, Picture, new_figure, picture
 from fer_core.results import Evidence, JudgedModel
 from openface.columns import FACS_NAMES, INTENSITIES, PRESENCES
@@ -18,7 +19,6 @@ from openface.columns import FACS_NAMES, INTENSITIES, PRESENCES
 _WIDTH = 11.2
 _FEW_EPOCHS = 25
 _FEWEST_IN_A_BIN = 10
-_BINS = 15
 """Of confidence; as many as the calibration error counts."""
 _HEAT = "#0072B2"
 
@@ -301,14 +301,14 @@ def _shade(axis: Axes, shares: np.ndarray) -> None:
 
 
 def _reliability(above: Axes, below: Axes, confidence: np.ndarray, right: np.ndarray, colour: str) -> None:
-    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    kept = [b for b in range(_BINS) if (bins == b).sum() >= _FEWEST_IN_A_BIN]
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    kept = [b for b in range(CALIBRATION_BINS) if (bins == b).sum() >= _FEWEST_IN_A_BIN]
     above.plot((0, 1), (0, 1), color=FAINT, linewidth=0.9, linestyle="--")
     claimed, kept_right = [confidence[bins == b].mean() for b in kept], [right[bins == b].mean() for b in kept]
     above.plot(claimed, kept_right, "o-", color=colour, markersize=3.5)
     above.set(xlim=(0, 1), ylim=(0, 1))
-    shares = np.bincount(bins, minlength=_BINS) / len(bins)
-    below.stairs(shares, np.linspace(0, 1, _BINS + 1), fill=True, color=colour, alpha=0.6)
+    shares = np.bincount(bins, minlength=CALIBRATION_BINS) / len(bins)
+    below.stairs(shares, np.linspace(0, 1, CALIBRATION_BINS + 1), fill=True, color=colour, alpha=0.6)
 
 
 def _difference(axis: Axes, row: int, figures: dict[str, Any], colour: str) -> None:

@@ -64,8 +64,10 @@ class Bars:
 
     def metrics(self, **values: float | int | str) -> None:
         self._bars.console.print(
-            "  ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-                      for name, value in values.items())
+            "  ".join(
+                f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+                for name, value in values.items()
+            )
         )
 
     def note(self, text: str) -> None:

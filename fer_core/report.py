@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fer_core import captions, plots, sheets
 from fer_core.artifacts import MANIFEST, Artifact
-from fer_core.au_features import action_units, read_au_table
+from fer_core.au_features import AU_TABLE, action_units, read_au_table
 from fer_core.dataset import Dataset, open_dataset
 from fer_core.errors import ArtifactError
 from fer_core.experiment import Experiment, to_document
@@ -41,7 +41,7 @@ def write_report(request: Request, folder: Path, report: Reporter) -> None:
     figures = results(evidence)
     text = json.dumps(figures, indent=1, allow_nan=False)
     (folder / RESULTS).write_text(text, encoding="utf-8")
-    table = read_au_table(request.input("annotate").file("aus.parquet"), evidence.dataset)
+    table = read_au_table(request.input("annotate").file(AU_TABLE), evidence.dataset)
     page = render(evidence, figures, table, report)
     (folder / PAGE).write_text(page, encoding="utf-8")
 
@@ -53,7 +53,7 @@ def read_evidence(request: Request) -> Evidence:
         ArtifactError: an input is not readable, of another dataset, or there twice.
     """
     dataset = open_dataset(request.input("prepare").path)
-    table = read_au_table(request.input("annotate").file("aus.parquet"), dataset)
+    table = read_au_table(request.input("annotate").file(AU_TABLE), dataset)
     graph, card = load_graph(request.input("graph").path)
     models = tuple(read_judged(artifact, dataset) for artifact in request.inputs_of("evaluate"))
     _refuse_twice("evaluate", [(model.name, model.seed) for model in models])
@@ -90,9 +90,12 @@ def render(evidence: Evidence, figures: dict[str, Any], table: pd.DataFrame, rep
         table: the AU table, one row an image.
     """
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters |= captions.FILTERS
     parts = _parts(evidence, figures, table)
     drawn: dict[str, Any] = {}
@@ -203,10 +206,10 @@ def _cost(step: str, artifacts: list[Artifact]) -> Cost:
 
 
 def _training_memory(request: Request, name: str) -> int | None:
-    """The peak of the generators' trainings; those of EfficientFace are no input of a report."""
+    """The peak of a model's trainings, where they are among the report's inputs."""
     peaks = [
         _manifest(artifact)["peak_memory_bytes"]
-        for artifact in request.inputs_of("train-ldg")
+        for artifact in (*request.inputs_of("train-ldg"), *request.inputs_of("distill"))
         if json.loads(artifact.file("model.json").read_text(encoding="utf-8"))["name"] == name
     ]
     return max(peaks, default=None)

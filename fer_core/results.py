@@ -277,11 +277,13 @@ def _neighbour_rows(evidence: Evidence, rows: np.ndarray) -> list[dict[str, Any]
         return []
     return [
         _measures(
-            evidence.dataset, rows, neighbours_row(k),
+            evidence.dataset,
+            rows,
+            neighbours_row(k),
             {None: au_neighbours_alone(evidence.dataset, evidence.units, rows, k)},
         )
         for k in neighbour_counts(evidence)
-    ]  # fmt: skip
+    ]
 
 
 def _soft_labels_against_truth(evidence: Evidence) -> dict[str, Any]:
@@ -312,7 +314,7 @@ def _soft_labels_against_truth(evidence: Evidence) -> dict[str, Any]:
 
 def _measures(
     dataset: Dataset, rows: np.ndarray, name: str, by_seed: Mapping[int | None, np.ndarray]
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Accuracy in percent and the distribution measures: means over seeds, and of each where there are seeds."""
     crowd = dataset.crowd()
     assert crowd is not None, "asked for only where the card names a truth"

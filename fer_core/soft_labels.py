@@ -21,7 +21,7 @@ _CHUNK = 1024
 
 def generate_soft_labels(
     settings: SoftLabelSettings, dataset: Dataset, checkpoint: Path, device: torch.device, report: Reporter
-) -> pd.DataFrame:  # fmt: skip
+) -> pd.DataFrame:
     """f(x) of the validation-selected generator for every image, train split or not.
 
     Returns:

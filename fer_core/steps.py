@@ -110,25 +110,72 @@ STEPS: Mapping[str, Step] = {
     step.name: step
     for step in (
         Step("prepare", 1, "Decode a dataset's images and fix its splits.", _section("dataset"), outside="data"),
-        Step("annotate", 1, "Bring what OpenFace wrote into one row an image.", _nothing, needs=("prepare",), outside="aus"),
-        Step("graph", 1, "Link the training images that are neighbours in AU space.", _graph_settings, needs=("prepare", "annotate")),
-        Step("train-ldg", 1, "Train the label distribution generator; with a graph, LDG-AUs.", _ldg_settings,
-             needs=("prepare",), takes=("graph",), seeded=True),
-        Step("soft-labels", 1, "Turn hard labels into the frozen generator's emotion distributions.", _section("soft_labels"),
-             needs=("prepare", "train-ldg")),
-        Step("distill", 1, "Train EfficientFace from soft labels; without any, from hard labels (SLL).", _distill_settings,
-             needs=("prepare",), takes=("soft-labels",), seeded=True),
-        Step("evaluate", 1, "Judge a model on the validation and the test split.", _section("evaluation"),
-             needs=("prepare", "train-ldg|distill")),
-        Step("report", 1, "The paper's table and a page to look at.", _report_settings,
-             needs=("prepare", "annotate", "graph"), takes=("train-ldg", "soft-labels", "evaluate")),
+        Step(
+            "annotate",
+            1,
+            "Bring what OpenFace wrote into one row an image.",
+            _nothing,
+            needs=("prepare",),
+            outside="aus",
+        ),
+        Step(
+            "graph",
+            1,
+            "Link the training images that are neighbours in AU space.",
+            _graph_settings,
+            needs=("prepare", "annotate"),
+        ),
+        Step(
+            "train-ldg",
+            1,
+            "Train the label distribution generator; with a graph, LDG-AUs.",
+            _ldg_settings,
+            needs=("prepare",),
+            takes=("graph",),
+            seeded=True,
+        ),
+        Step(
+            "soft-labels",
+            1,
+            "Turn hard labels into the frozen generator's emotion distributions.",
+            _section("soft_labels"),
+            needs=("prepare", "train-ldg"),
+        ),
+        Step(
+            "distill",
+            1,
+            "Train EfficientFace from soft labels; without any, from hard labels (SLL).",
+            _distill_settings,
+            needs=("prepare",),
+            takes=("soft-labels",),
+            seeded=True,
+        ),
+        Step(
+            "evaluate",
+            1,
+            "Judge a model on the validation and the test split.",
+            _section("evaluation"),
+            needs=("prepare", "train-ldg|distill"),
+        ),
+        Step(
+            "report",
+            1,
+            "The paper's table and a page to look at.",
+            _report_settings,
+            needs=("prepare", "annotate", "graph"),
+            takes=("train-ldg", "soft-labels", "distill", "evaluate"),
+        ),
     )
-}  # fmt: skip
+}
 
 
 def request(
-    step: str, experiment: Experiment, inputs: Sequence[Artifact] = (), seed: int | None = None, outside: Path | None = None
-) -> Request:  # fmt: skip
+    step: str,
+    experiment: Experiment,
+    inputs: Sequence[Artifact] = (),
+    seed: int | None = None,
+    outside: Path | None = None,
+) -> Request:
     """A step to be run, its inputs checked and in an order that their order of naming does not change.
 
     Raises:

@@ -85,7 +85,9 @@ def train(training: Training, dataset: Dataset, folder: Path, device: torch.devi
     model = build(training.architecture, len(dataset.card.labels), training.seed)
     if recipe.weights:
         head_kept = load_published(Path(recipe.weights).expanduser(), model, dataset.card.labels)
-        report.note(f"{recipe.weights}: {'head reordered into our classes' if head_kept else 'a new head, the rest taken over'}")
+        report.note(
+            f"{recipe.weights}: {'head reordered into our classes' if head_kept else 'a new head, the rest taken over'}"
+        )
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     views = Views(dataset.images, dataset.card.mean, dataset.card.std, recipe.input_size, device)
     rows = dataset.rows("train")
@@ -110,9 +112,16 @@ def train(training: Training, dataset: Dataset, folder: Path, device: torch.devi
 
 
 def train_one_epoch(
-    training: Training, model: nn.Module, optimiser: torch.optim.Optimizer, schedule: LRScheduler,
-    views: Views, dataset: Dataset, epoch: int, steps: int, report: Reporter,
-) -> dict[str, float]:  # fmt: skip
+    training: Training,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    schedule: LRScheduler,
+    views: Views,
+    dataset: Dataset,
+    epoch: int,
+    steps: int,
+    report: Reporter,
+) -> dict[str, float]:
     """One pass over the training images; mean of each loss term, and accuracy against the hard label.
 
     Raises:
@@ -199,7 +208,9 @@ def _schedule(optimiser: torch.optim.Optimizer, recipe: Recipe, steps: int, epoc
     return OneCycleLR(optimiser, recipe.learning_rate, total_steps=epochs * steps + 1)
 
 
-def _resume(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, schedule: LRScheduler) -> list[dict[str, float]]:
+def _resume(
+    folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, schedule: LRScheduler
+) -> list[dict[str, float]]:
     path = folder / _RESUME
     if not path.exists():
         return []
@@ -215,8 +226,12 @@ def _resume(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, sc
 
 
 def _save_resume(
-    folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, schedule: LRScheduler, history: list[dict[str, float]]
-) -> None:  # fmt: skip
+    folder: Path,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    schedule: LRScheduler,
+    history: list[dict[str, float]],
+) -> None:
     state = {
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
@@ -230,10 +245,17 @@ def _save_resume(
 
 def _card(training: Training, dataset: Dataset, history: list[dict[str, float]]) -> ModelCard:
     return ModelCard(
-        architecture=training.architecture, labels=dataset.card.labels, mean=dataset.card.mean, std=dataset.card.std,
-        input_size=training.recipe.input_size, name=training.name, seed=training.seed, epochs=training.epochs,
-        selected_epoch=selected_epoch(history), history=history,
-    )  # fmt: skip
+        architecture=training.architecture,
+        labels=dataset.card.labels,
+        mean=dataset.card.mean,
+        std=dataset.card.std,
+        input_size=training.recipe.input_size,
+        name=training.name,
+        seed=training.seed,
+        epochs=training.epochs,
+        selected_epoch=selected_epoch(history),
+        history=history,
+    )
 
 
 def _not_finite(loss: Tensor, what: str, ids: np.ndarray) -> str:
@@ -256,7 +278,9 @@ def targets(dataset: Dataset, labels: Literal["majority", "distribution"]) -> Te
         return nn.functional.one_hot(torch.from_numpy(dataset.labels()), len(dataset.card.labels)).float()
     crowd = dataset.crowd()
     if crowd is None:
-        raise TrainingError(f"dataset.labels = distribution: {dataset.card.source} has no crowd distributions; use majority")
+        raise TrainingError(
+            f"dataset.labels = distribution: {dataset.card.source} has no crowd distributions; use majority"
+        )
     return torch.from_numpy(crowd)
 
 

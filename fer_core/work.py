@@ -9,8 +9,6 @@ from fer_core.errors import ActionUnitError
 from fer_core.progress import Reporter
 from fer_core.steps import Request
 
-AU_TABLE = "aus.parquet"
-
 
 def run_step(request: Request, out: Path, report: Reporter) -> Artifact:
     """Run a step into `out`, unless it is finished there already.
@@ -21,9 +19,13 @@ def run_step(request: Request, out: Path, report: Reporter) -> Artifact:
     work = _WORK[request.step.name]
     inputs = {f"{a.step}-{number}": a for number, a in enumerate(request.inputs)}
     return make_artifact(
-        out, request.step.name, request.fingerprint(), request.settings(), inputs,
+        out,
+        request.step.name,
+        request.fingerprint(),
+        request.settings(),
+        inputs,
         lambda folder: work(request, folder, report),
-    )  # fmt: skip
+    )
 
 
 def _prepare(request: Request, folder: Path, report: Reporter) -> None:
@@ -33,6 +35,7 @@ def _prepare(request: Request, folder: Path, report: Reporter) -> None:
 
 
 def _annotate(request: Request, folder: Path, report: Reporter) -> None:
+    from fer_core.au_features import AU_TABLE
     from fer_core.dataset import open_dataset
     from openface.table import TableError, one_row_per_image, read_openface
 
@@ -56,7 +59,7 @@ def _annotate(request: Request, folder: Path, report: Reporter) -> None:
 
 
 def _graph(request: Request, folder: Path, report: Reporter) -> None:
-    from fer_core.au_features import action_units, read_au_table
+    from fer_core.au_features import AU_TABLE, action_units, read_au_table
     from fer_core.dataset import open_dataset
     from fer_core.graph import link_neighbours, save_graph
 

@@ -25,7 +25,9 @@ def striped_dataset(folder: Path, count: int = 60, size: int = 48, labels: tuple
     split = np.array(["train", "train", "train", "train", "validation", "test"])[np.arange(count) // len(labels) % 6]
     crowd = np.full((count, len(labels)), 0.1 / (len(labels) - 1))
     crowd[np.arange(count), label] = 0.9
-    manifest = pd.DataFrame({"id": [f"face{i:04d}" for i in range(count)], "sha256": "", "split": split, "label": label})
+    manifest = pd.DataFrame(
+        {"id": [f"face{i:04d}" for i in range(count)], "sha256": "", "split": split, "label": label}
+    )
     manifest[[f"crowd_{name}" for name in labels]] = crowd
     card = DatasetCard("striped", labels, "stripes", "true distribution", (0.5,), (0.2,), {})
     save_dataset(folder, card, manifest)
@@ -41,7 +43,9 @@ def chain_graph(dataset: Dataset, k: int = 2) -> Graph:
         for step in range(1, k + 1):
             neighbours[rows[:-step], step - 1] = rows[step:]
     linked = neighbours >= 0
-    return Graph(neighbours, np.where(linked, 1.0, np.nan).astype(np.float32), np.where(linked, 0.5, 0).astype(np.float32))
+    return Graph(
+        neighbours, np.where(linked, 1.0, np.nan).astype(np.float32), np.where(linked, 0.5, 0).astype(np.float32)
+    )
 
 
 @pytest.fixture

@@ -49,12 +49,14 @@ def dataset(truth: str = "crowd votes", labels: tuple[str, ...] = LABELS, source
     rng = np.random.default_rng(0)
     count = sum(_COUNT.values())
     distributions = rng.dirichlet(np.full(len(labels), 0.5), count).astype(np.float32)
-    manifest = pd.DataFrame({
-        "id": [f"face{row}" for row in range(count)],
-        "sha256": [f"{row:064d}" for row in range(count)],
-        "split": np.repeat(list(_COUNT), list(_COUNT.values())),
-        "label": np.concatenate([np.arange(len(labels)), distributions.argmax(axis=1)[len(labels) :]]),
-    })  # fmt: skip
+    manifest = pd.DataFrame(
+        {
+            "id": [f"face{row}" for row in range(count)],
+            "sha256": [f"{row:064d}" for row in range(count)],
+            "split": np.repeat(list(_COUNT), list(_COUNT.values())),
+            "label": np.concatenate([np.arange(len(labels)), distributions.argmax(axis=1)[len(labels) :]]),
+        }
+    )
     if truth:
         manifest[[f"crowd_{label}" for label in labels]] = distributions
     images = rng.integers(0, 255, (count, 16, 16, 1), dtype=np.uint8)
@@ -86,9 +88,17 @@ def ring_graph(data: Dataset, usable: np.ndarray) -> Graph:
 
 def graph_card(units: ActionUnits, control: str = "none") -> GraphCard:
     return GraphCard(
-        images=32, distinct_vectors=32, k=2, sigma_squared=1.0, trees=5, nodes_searched=50, recall=1.0, seconds=0.1,
-        control=control, coverage=units.coverage,
-    )  # fmt: skip
+        images=32,
+        distinct_vectors=32,
+        k=2,
+        sigma_squared=1.0,
+        trees=5,
+        nodes_searched=50,
+        recall=1.0,
+        seconds=0.1,
+        control=control,
+        coverage=units.coverage,
+    )
 
 
 def guesses(data: Dataset, rows: np.ndarray, skill: float, seed: int) -> np.ndarray:
@@ -101,16 +111,31 @@ def guesses(data: Dataset, rows: np.ndarray, skill: float, seed: int) -> np.ndar
 def figures(data: Dataset, name: str, seed: int, epochs: int = 3) -> tuple[dict[str, Any], pd.DataFrame]:
     """metrics.json and predictions.parquet as `fer evaluate` writes them."""
     history = [
-        {"epoch": e, "learning_rate": 0.1 / e, "train_cross_entropy": 2.0 / e, "train_accuracy": 0.5,
-         "validation_loss": 50.0 / e**3, "validation_accuracy": 0.4 + e / 10, "seconds": 2.0}
+        {
+            "epoch": e,
+            "learning_rate": 0.1 / e,
+            "train_cross_entropy": 2.0 / e,
+            "train_accuracy": 0.5,
+            "validation_loss": 50.0 / e**3,
+            "validation_accuracy": 0.4 + e / 10,
+            "seconds": 2.0,
+        }
         | ({"train_lambda_omega": 0.1} if name == "LDG-AUs" else {})
         for e in range(1, epochs + 1)
-    ]  # fmt: skip
+    ]
     metrics: dict[str, Any] = {
-        "architecture": "efficientface" if name.startswith("EF") else "resnet18", "labels": data.card.labels,
-        "input_size": 32, "name": name, "seed": seed, "epochs": epochs, "selected_epoch": epochs, "history": history,
-        "parameters": 1000, "selected": {}, "last": {},
-    }  # fmt: skip
+        "architecture": "efficientface" if name.startswith("EF") else "resnet18",
+        "labels": data.card.labels,
+        "input_size": 32,
+        "name": name,
+        "seed": seed,
+        "epochs": epochs,
+        "selected_epoch": epochs,
+        "history": history,
+        "parameters": 1000,
+        "selected": {},
+        "last": {},
+    }
     tables = []
     for choice in ("selected", "last"):
         for split in ("validation", "test"):

@@ -14,7 +14,9 @@ from fer_core.errors import ArtifactError
 
 
 def make(out: Path, mark: str = "f1", text: str = "done") -> Artifact:
-    return make_artifact(out, "graph", mark, {"k": 4}, {}, lambda folder: [(folder / "graph.txt").write_text(text)][0] and None)
+    return make_artifact(
+        out, "graph", mark, {"k": 4}, {}, lambda folder: [(folder / "graph.txt").write_text(text)][0] and None
+    )
 
 
 def test_a_finished_artifact_is_reused_without_work(tmp_path: Path) -> None:
@@ -55,8 +57,12 @@ def test_what_a_failed_attempt_left_is_found_by_the_next_and_by_no_other(tmp_pat
         make_artifact(tmp_path / "a", "train-ldg", "f1", {}, {}, half)
     assert not (tmp_path / "a").exists()
     seen = []
-    make_artifact(tmp_path / "b", "train-ldg", "f1", {}, {}, lambda folder: seen.append((folder / "resume.pt").exists()))
-    make_artifact(tmp_path / "a", "train-ldg", "f1", {}, {}, lambda folder: seen.append((folder / "resume.pt").exists()))
+    make_artifact(
+        tmp_path / "b", "train-ldg", "f1", {}, {}, lambda folder: seen.append((folder / "resume.pt").exists())
+    )
+    make_artifact(
+        tmp_path / "a", "train-ldg", "f1", {}, {}, lambda folder: seen.append((folder / "resume.pt").exists())
+    )
     assert seen == [False, True]
 
 

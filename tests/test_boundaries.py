@@ -27,7 +27,9 @@ print("\\n".join(sorted({name.partition(".")[0] for name in sys.modules})))
     ],
 )
 def test_no_module_of_a_package_loads_what_it_must_not(package: str, forbidden: set[str]) -> None:
-    done = subprocess.run([sys.executable, "-c", LOAD_ALL, package], capture_output=True, text=True, cwd=ROOT, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD_ALL, package], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     assert not forbidden & set(done.stdout.split())
 
 

@@ -32,7 +32,9 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_weights_without_a_card_are_refused(tmp_path: Path) -> None:
     (checkpoint(tmp_path) / "model.json").unlink()
-    with pytest.raises(CheckpointError, match=r"without class order, normalisation and input size are refused.*import-weights"):
+    with pytest.raises(
+        CheckpointError, match=r"without class order, normalisation and input size are refused.*import-weights"
+    ):
         load_checkpoint(tmp_path)
 
 
@@ -68,5 +70,8 @@ def test_truncated_weights_are_named(tmp_path: Path) -> None:
 
 def test_another_class_order_is_refused_with_both() -> None:
     other = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger")
-    with pytest.raises(CheckpointError, match=r"its classes are neutral, happiness, sadness.*the dataset's neutral, happiness, surprise"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"its classes are neutral, happiness, sadness.*the dataset's neutral, happiness, surprise",
+    ):
         require_labels(replace(CARD, labels=other), EMOTIONS[:7], Path("model"))

@@ -118,7 +118,11 @@ def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path: Path, arguments: tup
 
 
 def test_a_command_typed_wrongly_is_told_its_usage() -> None:
-    for arguments, said in ((("evaluate", TINY), "--out"), (("evalute",), "evaluate"), (("graph", TINY, "--sed"), "--sed")):
+    for arguments, said in (
+        (("evaluate", TINY), "--out"),
+        (("evalute",), "evaluate"),
+        (("graph", TINY, "--sed"), "--sed"),
+    ):
         done = fer(*arguments)
         assert done.returncode == 2
         assert said in done.stderr
@@ -136,7 +140,9 @@ def test_au_rows_of_other_images_give_both_counts(prepared: dict[str, Path], tmp
     table = pd.read_parquet(prepared["table"])
     table["id"] = [f"somebody{number}" for number in range(len(table))]
     table.to_parquet(tmp_path / "others.parquet")
-    done = fer("annotate", TINY, "--in", prepared["dataset"], "--aus", tmp_path / "others.parquet", "--out", tmp_path / "out")
+    done = fer(
+        "annotate", TINY, "--in", prepared["dataset"], "--aus", tmp_path / "others.parquet", "--out", tmp_path / "out"
+    )
     line = mistake(done)
     assert "others.parquet" in line
     assert "36" in line
@@ -146,7 +152,9 @@ def test_nan_among_the_aus_names_image_and_column(prepared: dict[str, Path], tmp
     table = pd.read_parquet(prepared["table"])
     table.loc[4, "AU06_r"] = np.nan
     table.to_parquet(tmp_path / "nan.parquet")
-    done = fer("annotate", TINY, "--in", prepared["dataset"], "--aus", tmp_path / "nan.parquet", "--out", tmp_path / "out")
+    done = fer(
+        "annotate", TINY, "--in", prepared["dataset"], "--aus", tmp_path / "nan.parquet", "--out", tmp_path / "out"
+    )
     line = mistake(done)
     assert table.loc[4, "id"] in line
     assert "AU06_r" in line
@@ -184,7 +192,9 @@ def test_a_full_disk_is_one_line_and_what_was_there_stays(prepared: dict[str, Pa
 def test_ctrl_c_stops_a_step_soon_and_it_goes_on_afterwards(prepared: dict[str, Path], tmp_path: Path) -> None:
     long = ("--set", "sll.epochs=300", "--in", prepared["dataset"], "--out", tmp_path / "out")
     command = [sys.executable, "-m", "fer_core", "distill", TINY, *map(str, long)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT) as child:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT
+    ) as child:
         assert child.stdout is not None
         next(line for line in child.stdout if '"metrics"' in line)
         child.send_signal(signal.SIGINT)

@@ -295,8 +295,11 @@ def test_class_folders_are_emotions_under_any_name(tmp_path: Path) -> None:
     source = open_source(FOLDER, tmp_path)
     assert source.labels == ("neutral", "happiness", "surprise", "sadness")
     assert names_by_id(source) == {
-        "Sad/1": "sadness", "happy/1": "happiness", "neutral/1": "neutral", "surprised/1": "surprise",
-    }  # fmt: skip
+        "Sad/1": "sadness",
+        "happy/1": "happiness",
+        "neutral/1": "neutral",
+        "surprised/1": "surprise",
+    }
     assert set(source.records["split"]) == {""}
 
 

@@ -37,9 +37,7 @@ def pixels(person: Identity, units: NDArray[np.float64], view: View | None = Non
 
 def moved_rows(person: Identity, units: NDArray[np.float64]) -> NDArray[np.float64]:
     """(SIZE,) how much each pixel row differs from the unmoved face."""
-    moved: NDArray[np.float64] = np.abs(pixels(person, units) - pixels(person, units_with())).mean(
-        axis=(1, 2)
-    )
+    moved: NDArray[np.float64] = np.abs(pixels(person, units) - pixels(person, units_with())).mean(axis=(1, 2))
     return moved
 
 

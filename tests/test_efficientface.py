@@ -7,7 +7,24 @@ from torch import Tensor, nn
 from fer_core.models.architectures import build
 from fer_core.models.efficientface import EfficientFace
 
-PUBLISHED_KEYS = ["conv1.0.weight", "stage2.0.branch1.0.weight", "local.conv1_1.weight", "local.bn1_1.weight", "local.conv4_2.weight", "modulator.channel_att.gate_c.gate_c_fc_0.weight", "modulator.channel_att.gate_c.gate_c_bn_1.weight", "modulator.channel_att.gate_c.gate_c_fc_final.weight", "modulator.spatial_att.gate_s.gate_s_conv_reduce0.weight", "modulator.spatial_att.gate_s.gate_s_bn_reduce0.weight", "modulator.spatial_att.gate_s.gate_s_conv_di_0.weight", "modulator.spatial_att.gate_s.gate_s_bn_di_0.weight", "modulator.spatial_att.gate_s.gate_s_conv_di_1.weight", "modulator.spatial_att.gate_s.gate_s_conv_final.weight", "conv5.0.weight", "fc.weight"]
+PUBLISHED_KEYS = [
+    "conv1.0.weight",
+    "stage2.0.branch1.0.weight",
+    "local.conv1_1.weight",
+    "local.bn1_1.weight",
+    "local.conv4_2.weight",
+    "modulator.channel_att.gate_c.gate_c_fc_0.weight",
+    "modulator.channel_att.gate_c.gate_c_bn_1.weight",
+    "modulator.channel_att.gate_c.gate_c_fc_final.weight",
+    "modulator.spatial_att.gate_s.gate_s_conv_reduce0.weight",
+    "modulator.spatial_att.gate_s.gate_s_bn_reduce0.weight",
+    "modulator.spatial_att.gate_s.gate_s_conv_di_0.weight",
+    "modulator.spatial_att.gate_s.gate_s_bn_di_0.weight",
+    "modulator.spatial_att.gate_s.gate_s_conv_di_1.weight",
+    "modulator.spatial_att.gate_s.gate_s_conv_final.weight",
+    "conv5.0.weight",
+    "fc.weight",
+]
 
 
 def multiply_adds(model: nn.Module, images: Tensor) -> int:
@@ -64,7 +81,9 @@ def test_each_quadrant_has_its_own_convolutions() -> None:
             changed.get_parameter(f"conv{quadrant}_2.weight").mul_(-1)
         differing = (changed(stem) != before).any(dim=1)[0].nonzero()
         assert len(differing)
-        assert ((differing >= torch.tensor([rows, columns])) & (differing < torch.tensor([rows + 4, columns + 4]))).all()
+        assert (
+            (differing >= torch.tensor([rows, columns])) & (differing < torch.tensor([rows + 4, columns + 4]))
+        ).all()
 
 
 @pytest.mark.parametrize("architecture", ["efficientface", "resnet18", "resnet50"])

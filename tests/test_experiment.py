@@ -69,5 +69,5 @@ def test_a_set_without_its_form_is_refused(setting: str) -> None:
 
 
 def test_an_unknown_experiment_names_those_there_are() -> None:
-    with pytest.raises(ExperimentError, match="no such experiment.*demo, ferplus-cpu"):
+    with pytest.raises(ExperimentError, match=r"no such experiment.*demo, ferplus-cpu"):
         load_experiment("dmeo")

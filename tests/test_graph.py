@@ -21,7 +21,9 @@ def units_of(vectors: np.ndarray, usable: np.ndarray | None = None) -> ActionUni
 def presences(count: int) -> np.ndarray:
     """18 zeros and ones, correlated so that thousands of images share a vector, one of them nearly always zero."""
     generator = np.random.default_rng(1)
-    return (generator.random((count, 18)) < generator.choice([0.0, 0.1, 0.5], (count, 1), p=[0.3, 0.4, 0.3])).astype(float)
+    return (generator.random((count, 18)) < generator.choice([0.0, 0.1, 0.5], (count, 1), p=[0.3, 0.4, 0.3])).astype(
+        float
+    )
 
 
 def intensities(count: int) -> np.ndarray:
@@ -59,7 +61,8 @@ def test_a_crowd_of_equals_is_not_all_linked_to_the_same_few() -> None:
 def test_the_same_seed_gives_the_same_graph() -> None:
     vectors = presences(800)
     graphs = [
-        link_neighbours(units_of(vectors), np.arange(800), GraphSettings(seed=seed), JsonLines())[0] for seed in (7, 7, 8)
+        link_neighbours(units_of(vectors), np.arange(800), GraphSettings(seed=seed), JsonLines())[0]
+        for seed in (7, 7, 8)
     ]
     assert (graphs[0].neighbours == graphs[1].neighbours).all()
     assert (graphs[0].neighbours != graphs[2].neighbours).any()

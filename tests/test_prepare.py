@@ -87,8 +87,10 @@ def test_the_contract_of_a_prepared_dataset(tmp_path: Path) -> None:
         np.testing.assert_array_equal(dataset.images[row], np.asarray(saved))
         assert digest == hashlib.sha256(b"RGB 16 16 " + saved.tobytes()).hexdigest()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "dataset.json", "images.npy", "manifest.parquet",
-    ]  # fmt: skip
+        "dataset.json",
+        "images.npy",
+        "manifest.parquet",
+    ]
 
 
 def test_mean_and_deviation_are_of_the_training_images(tmp_path: Path) -> None:

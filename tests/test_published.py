@@ -51,7 +51,9 @@ def test_another_architecture_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_a_missing_entry_is_refused(tmp_path: Path) -> None:
-    path = publish(tmp_path / "cut.pth", build("efficientface", 7, seed=1), lambda w: w.pop("module.local.bn1_1.weight"))
+    path = publish(
+        tmp_path / "cut.pth", build("efficientface", 7, seed=1), lambda w: w.pop("module.local.bn1_1.weight")
+    )
     with pytest.raises(CheckpointError, match=r"1 of \d+ entries differ, local.bn1_1.weight first"):
         load_published(path, build("efficientface", 7, seed=1), LABELS)
 
@@ -64,7 +66,7 @@ def test_a_pickle_with_more_than_tensors_is_not_opened(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="nothing.pth: no such file"):
+    with pytest.raises(CheckpointError, match=r"nothing\.pth: no such file"):
         load_published(tmp_path / "nothing.pth", build("efficientface", 7, seed=1), LABELS)
 
 

@@ -19,9 +19,18 @@ from fer_core.report import experiment_toml, write_report
 from fer_core.steps import Request, request
 
 SECTIONS = (
-    "summary", "models", "curves", "confusion", "distributions", "comparisons", "action-units", "graph", "faces",
-    "cost", "reproduce",
-)  # fmt: skip
+    "summary",
+    "models",
+    "curves",
+    "confusion",
+    "distributions",
+    "comparisons",
+    "action-units",
+    "graph",
+    "faces",
+    "cost",
+    "reproduce",
+)
 HOSTILE = "<script>alert('$x_1$')</script>"
 
 

@@ -117,8 +117,10 @@ def test_agreement_of_neighbours_labels_and_chance() -> None:
     small = dataclasses.replace(whole, dataset=Dataset(card, manifest, np.empty((4, 0, 0, 1))), graph=graph)
     # Linked are the first three, of which the only pairs of one label are (0, 1) and (1, 0), 2 of 6.
     assert label_agreement(small) == {
-        "neighbours": pytest.approx(1 / 2), "by_rank": pytest.approx([1.0, 0.0]), "chance": pytest.approx(1 / 3),
-    }  # fmt: skip
+        "neighbours": pytest.approx(1 / 2),
+        "by_rank": pytest.approx([1.0, 0.0]),
+        "chance": pytest.approx(1 / 3),
+    }
     assert identical_neighbours(small) == pytest.approx(2 / 6)
 
 
@@ -183,7 +185,13 @@ def test_the_document_is_plain_json_in_a_fixed_order() -> None:
     found = results(evidence(dataset()))
     assert json.loads(json.dumps(found, allow_nan=False))["seeds"] == [1, 2]
     assert list(found)[:7] == [
-        "title", "experiment", "dataset", "seeds", "table", "table_last_epoch", "paper_table",
-    ]  # fmt: skip
+        "title",
+        "experiment",
+        "dataset",
+        "seeds",
+        "table",
+        "table_last_epoch",
+        "paper_table",
+    ]
     assert [(m["name"], m["seed"]) for m in found["models"]] == [(name, seed) for name in MODELS for seed in (1, 2)]
     assert found["models"][0]["training_seconds"] == 6.0

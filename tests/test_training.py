@@ -180,7 +180,7 @@ def test_after_sigkill_training_resumes_and_ends_with_the_same_bits(dataset: Dat
 def test_a_damaged_resume_file_is_named(dataset: Dataset, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "resume.pt").write_bytes(b"PK half a file")
+    loss = cross_entropy_to(targets(dataset, "majority"))
+    training = Training("EF SLL", "efficientface", RECIPE, 2, AugmentSettings(), 1, loss)
     with pytest.raises(ArtifactError, match=r"resume\.pt: cannot resume"):
-        loss = cross_entropy_to(targets(dataset, "majority"))
-        training = Training("EF SLL", "efficientface", RECIPE, 2, AugmentSettings(), 1, loss)
         train(training, dataset, tmp_path / "model", CPU, JsonLines())

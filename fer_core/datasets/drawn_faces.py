@@ -61,12 +61,23 @@ _RIVALS = (
 )
 
 _SKINS: tuple[Colour, ...] = (
-    (248, 218, 196), (240, 200, 170), (226, 180, 145), (205, 155, 118),
-    (172, 122, 88), (138, 94, 66), (104, 70, 50),
-)  # fmt: skip
+    (248, 218, 196),
+    (240, 200, 170),
+    (226, 180, 145),
+    (205, 155, 118),
+    (172, 122, 88),
+    (138, 94, 66),
+    (104, 70, 50),
+)
 _HAIRS: tuple[Colour, ...] = (
-    (28, 24, 24), (58, 38, 28), (98, 62, 38), (150, 100, 56), (206, 168, 104), (150, 64, 34), (160, 158, 156),
-)  # fmt: skip
+    (28, 24, 24),
+    (58, 38, 28),
+    (98, 62, 38),
+    (150, 100, 56),
+    (206, 168, 104),
+    (150, 64, 34),
+    (160, 158, 156),
+)
 _IRISES: tuple[Colour, ...] = ((54, 34, 22), (84, 56, 30), (62, 92, 118), (70, 98, 66))
 
 
@@ -182,9 +193,7 @@ def _stacked(rows: list[NDArray[np.float64]], width: int) -> NDArray[np.float32]
 
 def _prototype_matrix(prototypes: dict[str, dict[str, float]]) -> NDArray[np.float64]:
     """(7, 17) intensities."""
-    return np.array(
-        [[prototypes[emotion].get(name[:4], 0.0) for name in INTENSITIES] for emotion in EMOTIONS]
-    )
+    return np.array([[prototypes[emotion].get(name[:4], 0.0) for name in INTENSITIES] for emotion in EMOTIONS])
 
 
 def _draw_distribution(rng: np.random.Generator) -> NDArray[np.float64]:
@@ -229,9 +238,7 @@ def _photograph(picture: Image.Image, rng: np.random.Generator) -> NDArray[np.ui
     light = rng.uniform(0.7, 1.15) * (1 + rng.uniform(0, 0.35) * slope)
     tint = rng.normal(1.0, 0.04, 3)
     noise = rng.standard_normal((size, size, 3), dtype=np.float32) * rng.uniform(2, 11)
-    lit = (
-        np.asarray(blurred, dtype=np.float32) * light[:, :, None].astype(np.float32) * tint.astype(np.float32)
-    )
+    lit = np.asarray(blurred, dtype=np.float32) * light[:, :, None].astype(np.float32) * tint.astype(np.float32)
     return np.asarray(np.clip(lit + noise, 0, 255), dtype=np.uint8)
 
 
@@ -249,9 +256,7 @@ def _measure(units: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np
     return np.concatenate(([round(confidence, 2)], measured.round(2), presences))
 
 
-def _measure_presences(
-    units: NDArray[np.float64], noise: float, rng: np.random.Generator
-) -> NDArray[np.float64]:
+def _measure_presences(units: NDArray[np.float64], noise: float, rng: np.random.Generator) -> NDArray[np.float64]:
     """(18,) zeros and ones in ``PRESENCES``' order; no face here shows AU28, so it is only a false alarm."""
     seen = units + rng.normal(0.0, 1.5 * noise, len(units)) > 1.0
     with_lip_suck = np.insert(seen, PRESENCES.index("AU28_c"), False)
@@ -263,4 +268,4 @@ def _au_rows(faces: list[_Face]) -> pd.DataFrame:
     values = np.array([row for _, row in found]).reshape(len(found), 1 + len(INTENSITIES) + len(PRESENCES))
     table = pd.DataFrame(values, columns=["confidence", *INTENSITIES, *PRESENCES])
     table.insert(0, "index", np.array([index for index, _ in found], dtype=np.int64))
-    return table.astype({name: np.int64 for name in PRESENCES})
+    return table.astype(dict.fromkeys(PRESENCES, np.int64))

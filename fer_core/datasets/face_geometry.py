@@ -112,9 +112,7 @@ class Sketch:
         if middle < 0.004:
             return
         along = np.gradient(path, axis=0)
-        normal = np.column_stack((-along[:, 1], along[:, 0])) / (
-            np.hypot(along[:, 0], along[:, 1])[:, None] + 1e-9
-        )
+        normal = np.column_stack((-along[:, 1], along[:, 0])) / (np.hypot(along[:, 0], along[:, 1])[:, None] + 1e-9)
         reach = np.interp(np.linspace(0, 2, len(path)), [0, 1, 2], [start, middle, end])[:, None] / 2
         self.area(np.vstack((path + normal * reach, (path - normal * reach)[::-1])), colour)
 
@@ -127,10 +125,7 @@ def draw_face(
     ``action_units`` is (17,), 0..5, in ``INTENSITIES``' order; ``view`` defaults to the frontal one.
     """
     view = view or View()
-    pulls = {
-        name[:4]: float(unit) / LARGEST_INTENSITY
-        for name, unit in zip(INTENSITIES, action_units, strict=True)
-    }
+    pulls = {name[:4]: float(unit) / LARGEST_INTENSITY for name, unit in zip(INTENSITIES, action_units, strict=True)}
     picture = Sketch("RGB", size * SUPERSAMPLING, view, _mix(identity.shirt, (190, 195, 200), 0.75))
     _draw_head(picture, identity, pulls)
     _draw_nose(picture, identity, pulls)
@@ -378,9 +373,7 @@ def _draw_eye(picture: Sketch, identity: Identity, pulls: Pulls, side: float) ->
         y + 0.04 - 1.5 * rise * awake * identity.eye_size,
         y + 0.04 + 1.4 * max(sink, 0.012) * awake * identity.eye_size,
     )
-    upper = _bezier(
-        (inner, (side * (x - 0.6 * half), up + glare), (side * (x + 0.6 * half), up - glare), outer)
-    )
+    upper = _bezier((inner, (side * (x - 0.6 * half), up + glare), (side * (x + 0.6 * half), up - glare), outer))
     lower = _bezier((inner, (side * (x - 0.5 * half), down), (side * (x + 0.5 * half), down), outer))
     picture.area(np.vstack((upper, lower[::-1])), WHITE)
     _draw_iris(picture, identity, side, upper, lower)
@@ -388,9 +381,7 @@ def _draw_eye(picture: Sketch, identity: Identity, pulls: Pulls, side: float) ->
     picture.stroke(upper, _mix(identity.hair, (20, 14, 14), 0.7), 0.02, 0.042, 0.035)
     crease = upper - np.array((0.0, 0.06 - 0.025 * pulls["AU05"]))
     picture.stroke(crease, _crease(identity, 0.45), 0, 0.02, 0.01)
-    bag = _through(
-        (side * (x - 0.8 * half), y + 0.1), (side * x, y + 0.15), (side * (x + 0.7 * half), y + 0.1)
-    )
+    bag = _through((side * (x - 0.8 * half), y + 0.1), (side * x, y + 0.15), (side * (x + 0.7 * half), y + 0.1))
     picture.stroke(bag, _crease(identity, 0.2 + 0.4 * pulls["AU07"]), 0, 0.02, 0)
 
 

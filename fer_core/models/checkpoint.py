@@ -86,7 +86,9 @@ def load_checkpoint(folder: Path, choice: Choice = "selected") -> tuple[nn.Modul
         model.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path}: not the weights of {card.architecture} for {len(card.labels)} classes ({reason})") from error
+        raise CheckpointError(
+            f"{path}: not the weights of {card.architecture} for {len(card.labels)} classes ({reason})"
+        ) from error
     return model.eval(), card
 
 

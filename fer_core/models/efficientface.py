@@ -48,7 +48,10 @@ class EfficientFace(nn.Module):
         """
         stem = self.maxpool(self.conv1(images))  # (N, 29, 56, 56)
         if stem.shape[-2] % 4 or stem.shape[-1] % 4:
-            raise ValueError(f"EfficientFace needs an input side whose quarter divides by 4, such as 64 or 224; got {tuple(images.shape[-2:])}")  # fmt: skip
+            raise ValueError(
+                "EfficientFace needs an input side whose quarter divides by 4, such as 64 or 224; "
+                f"got {tuple(images.shape[-2:])}"
+            )
         features = self.modulator(self.stage2(stem)) + self.local(stem)  # (N, 116, 28, 28)
         features = self.stage4(self.stage3(features))  # (N, 464, 7, 7)
         features = self.conv5(features).mean(dim=(2, 3))  # (N, 1024)
@@ -63,15 +66,27 @@ class InvertedResidual(nn.Module):
         super().__init__()
         half = outputs // 2
         self.stride = stride
-        self.branch1 = nn.Sequential() if stride == 1 else nn.Sequential(
-            _depthwise(inputs, inputs, stride), nn.BatchNorm2d(inputs),
-            nn.Conv2d(inputs, half, 1, bias=False), nn.BatchNorm2d(half), nn.ReLU(inplace=True),
-        )  # fmt: skip
+        self.branch1 = (
+            nn.Sequential()
+            if stride == 1
+            else nn.Sequential(
+                _depthwise(inputs, inputs, stride),
+                nn.BatchNorm2d(inputs),
+                nn.Conv2d(inputs, half, 1, bias=False),
+                nn.BatchNorm2d(half),
+                nn.ReLU(inplace=True),
+            )
+        )
         self.branch2 = nn.Sequential(
-            nn.Conv2d(half if stride == 1 else inputs, half, 1, bias=False), nn.BatchNorm2d(half), nn.ReLU(inplace=True),
-            _depthwise(half, half, stride), nn.BatchNorm2d(half),
-            nn.Conv2d(half, half, 1, bias=False), nn.BatchNorm2d(half), nn.ReLU(inplace=True),
-        )  # fmt: skip
+            nn.Conv2d(half if stride == 1 else inputs, half, 1, bias=False),
+            nn.BatchNorm2d(half),
+            nn.ReLU(inplace=True),
+            _depthwise(half, half, stride),
+            nn.BatchNorm2d(half),
+            nn.Conv2d(half, half, 1, bias=False),
+            nn.BatchNorm2d(half),
+            nn.ReLU(inplace=True),
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         if self.stride == 1:
@@ -116,10 +131,14 @@ class ChannelGate(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         reduced = channels // _GATE_REDUCTION
-        self.gate_c = nn.Sequential(OrderedDict(
-            gate_c_fc_0=nn.Linear(channels, reduced), gate_c_bn_1=_BatchNormOfVectors(reduced),
-            gate_c_relu_1=nn.ReLU(), gate_c_fc_final=nn.Linear(reduced, channels),
-        ))  # fmt: skip
+        self.gate_c = nn.Sequential(
+            OrderedDict(
+                gate_c_fc_0=nn.Linear(channels, reduced),
+                gate_c_bn_1=_BatchNormOfVectors(reduced),
+                gate_c_relu_1=nn.ReLU(),
+                gate_c_fc_final=nn.Linear(reduced, channels),
+            )
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         gate: Tensor = self.gate_c(features.mean(dim=(2, 3)))
@@ -133,9 +152,10 @@ class SpatialGate(nn.Module):
         super().__init__()
         reduced = channels // _GATE_REDUCTION
         layers: OrderedDict[str, nn.Module] = OrderedDict(
-            gate_s_conv_reduce0=nn.Conv2d(channels, reduced, 1), gate_s_bn_reduce0=nn.BatchNorm2d(reduced),
+            gate_s_conv_reduce0=nn.Conv2d(channels, reduced, 1),
+            gate_s_bn_reduce0=nn.BatchNorm2d(reduced),
             gate_s_relu_reduce0=nn.ReLU(),
-        )  # fmt: skip
+        )
         for index in range(2):
             layers[f"gate_s_conv_di_{index}"] = nn.Conv2d(
                 reduced, reduced, 3, padding=_GATE_DILATION, dilation=_GATE_DILATION

@@ -30,10 +30,15 @@ def load_published(path: Path, model: nn.Module, labels: tuple[str, ...]) -> boo
     head = {name: weights.pop(name) for name in list(weights) if name.startswith("fc.")}
     own = model.state_dict()
     expected = {name for name in own if not name.startswith("fc.")}
-    wrong = [n for n in sorted(expected | weights.keys()) if n not in own or n not in weights or own[n].shape != weights[n].shape]
+    wrong = [
+        n
+        for n in sorted(expected | weights.keys())
+        if n not in own or n not in weights or own[n].shape != weights[n].shape
+    ]
     if wrong:
         raise CheckpointError(
-            f"{path}: not weights of {type(model).__name__} ({len(wrong)} of {len(expected)} entries differ, {wrong[0]} first)"
+            f"{path}: not weights of {type(model).__name__} "
+            f"({len(wrong)} of {len(expected)} entries differ, {wrong[0]} first)"
         )
     fits = set(labels) == set(PUBLISHED_ORDER) and head.get("fc.weight", torch.empty(0)).shape == own["fc.weight"].shape
     if fits:
