@@ -27,17 +27,17 @@ def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return -(target.float() * F.log_softmax(logits.float(), dim=-1)).sum(dim=-1)
 
 
-def kullback_leibler(truth: Tensor, log_prediction: Tensor) -> Tensor:
-    """KL(truth ‖ prediction) = Σ_c truth_c · (log truth_c − log prediction_c), with 0 · log 0 = 0.
+def kullback_leibler(log_truth: Tensor, log_prediction: Tensor) -> Tensor:
+    """KL(truth ‖ prediction) = Σ_c truth_c · (log truth_c − log prediction_c), in log-space.
 
     Args:
-        truth: (..., C), probabilities: sums to 1 over C; zeros are allowed.
-        log_prediction: (..., C), log-probabilities, finite where `truth` is not 0.
+        log_truth, log_prediction: (..., C), finite log-probabilities, as log-softmax gives them; a probability
+            that underflows to 0 adds 0.
 
     Returns:
         (...), non-negative up to rounding, in nats.
     """
-    return (torch.xlogy(truth, truth) - truth * log_prediction).sum(dim=-1)
+    return (log_truth.exp() * (log_truth - log_prediction)).sum(dim=-1)
 
 
 def neighbour_divergence(
@@ -58,5 +58,4 @@ def neighbour_divergence(
     if not neighbour_gradient:
         neighbours = neighbours.detach()
     own = F.log_softmax(logits.float(), dim=-1).unsqueeze(1)
-    divergence = (neighbours.exp() * (neighbours - own)).sum(dim=-1)
-    return (similarity * divergence).sum(dim=-1)
+    return (similarity * kullback_leibler(neighbours, own)).sum(dim=-1)

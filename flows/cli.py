@@ -61,11 +61,12 @@ def run(
     open_study(experiment, data, aus, numbers, laid_over, artifacts)
     server = _start_server()
     _stop_in_time(server)
-    # Prefect's import takes about as long as its server's start, which goes on meanwhile.
-    from flows.pipeline import RunFailed, full_pipeline
+    with Console().status("starting Prefect"):
+        # Its import takes about as long as its server's start, which goes on meanwhile.
+        from flows.pipeline import RunFailed, full_pipeline
 
-    if server:
-        server.wait()
+        if server:
+            server.wait()
     try:
         with shown():
             report = full_pipeline(experiment, data, aus, numbers, laid_over, artifacts)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from prefect import State
@@ -49,26 +50,22 @@ class Maker:
         return made
 
     def _make(self, name: str, wanted: Request) -> Artifact:
-        started = time.monotonic()
+        started, live = time.monotonic(), LiveProgress(name)
         self._display.started(name)
         try:
-            self._run(self._study.command(wanted), self._listener(name, wanted))
+            self._run(self._study.command(wanted), self._listener(name, live, self._study.folder(wanted)))
             made = self._made(wanted)
         except StepFailed as failure:
             raise self._told(name, failure) from failure
+        live.finish()
         self._display.finished(name, time.monotonic() - started)
         return made
 
-    def _listener(self, name: str, wanted: Request) -> Callable[[Event], None]:
+    def _listener(self, name: str, live: LiveProgress, folder: Path) -> Callable[[Event], None]:
         """Passes a step's events on: to the log, to the display and to the live progress."""
-        logger, live = get_run_logger(), LiveProgress(name)
-        last_word = Note(str(self._study.folder(wanted)))
+        logger = get_run_logger()
 
         def listen(event: Event) -> None:
-            if event == last_word:
-                live.finish()
-                return
-            self._display.told(name, event)
             match event:
                 case Progress():
                     live.show(event)
@@ -76,6 +73,9 @@ class Maker:
                     logger.info("%s", event)
                 case Note(text):
                     logger.info("%s", text)
+            # A step's last word is its folder, which is of use only to who runs it by hand.
+            if event != Note(str(folder)):
+                self._display.told(name, event)
 
         return listen
 

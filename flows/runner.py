@@ -20,6 +20,8 @@ from flows.events import Event, parse_event
 MISTAKE = 2
 """Exit code of a step that the user has to mend something for; trying again would not help."""
 
+_FER = (sys.executable, "-P", "-m", "fer_core")
+"""`fer` itself, without the modules that happen to lie in the current folder."""
 _SECONDS_TO_STOP = 2.0
 """A step may be killed at any moment and goes on from its last epoch, so there is little to wait for."""
 _LINES_KEPT = 30
@@ -95,7 +97,7 @@ class Subprocesses:
     killed outright, they end at their next line of progress, for there is nobody to read it.
     """
 
-    def __init__(self, program: Sequence[str] = (sys.executable, "-m", "fer_core")) -> None:
+    def __init__(self, program: Sequence[str] = _FER) -> None:
         self._program = tuple(program)
         self._running: set[subprocess.Popen[str]] = set()
         self._stopped = False

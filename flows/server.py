@@ -6,10 +6,12 @@ Prefect is still being imported, outlives Ctrl-C for long enough to be told of i
 
 import atexit
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import tomllib
 import urllib.error
@@ -81,17 +83,12 @@ class OwnServer:
     """Prefect's server on SQLite, at a free port, until this process ends."""
 
     def __init__(self) -> None:
-        port = _free_port()
+        port = free_port()
         self._url = f"http://127.0.0.1:{port}/api"
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed by stop
-        # The command, and the variables, are those of Prefect's own SubprocessASGIServer.
         self._process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"),
-                *("--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"),
-            ],
-            env=os.environ | _EPHEMERAL,
-            stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, start_new_session=True,
+            [sys.executable, "-P", "-m", "flows.server", str(port)], env=os.environ | _EPHEMERAL,
+            stdin=subprocess.PIPE, stdout=self._log, stderr=self._log, start_new_session=True,
         )  # fmt: skip
         # Prefect hands in its last events while threads are shut down, which comes before this.
         atexit.register(self.stop)
@@ -115,14 +112,29 @@ class OwnServer:
 
     def stop(self, patience: float = 2.0) -> None:
         """End it, by force after some seconds; again does nothing."""
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(timeout=patience)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=patience)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdin:
+            self._process.stdin.close()
         self._log.close()
+
+
+def serve_for_parent(port: int) -> None:
+    """Be the server, as Prefect's SubprocessASGIServer is one, while there is a process at the other end of stdin."""
+
+    def end_with_parent() -> None:
+        os.read(sys.stdin.fileno(), 1)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    import uvicorn
+
+    app = "prefect.server.api.server:create_app"
+    uvicorn.run(app, factory=True, host="127.0.0.1", port=port, log_level="error", lifespan="on")
 
 
 def _answers(url: str, timeout: float) -> bool:
@@ -135,8 +147,13 @@ def _answers(url: str, timeout: float) -> bool:
         return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens at now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+if __name__ == "__main__":
+    serve_for_parent(int(sys.argv[1]))

@@ -16,7 +16,7 @@ import pytest
 
 from fer_core.artifacts import open_artifact
 from fer_core.errors import ExperimentError
-from flows.server import _free_port
+from flows.server import free_port
 from flows.study import Study, open_study, seeds_in
 
 TINY = str(Path(__file__).parent / "tiny.toml")
@@ -83,11 +83,12 @@ class Lab:
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("lab")
-    port = _free_port()
+    port = free_port()
     environment = os.environ | {
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
+        "PREFECT_RUNNER_POLL_FREQUENCY": "1",
     }
     api = f"http://127.0.0.1:{port}/api"
     start = [str(BIN / "prefect"), "server", "start", "--no-ui", "--host", "127.0.0.1", "--port", str(port)]
@@ -235,7 +236,7 @@ def test_a_mistake_that_a_step_finds_ends_the_run_with_its_line(lab: Lab, tmp_pa
 
 @pytest.mark.parametrize("command", [["run", TINY], ["serve"]])
 def test_a_server_that_does_not_answer_is_told_in_a_line(command: list[str], tmp_path: Path) -> None:
-    api = f"http://127.0.0.1:{_free_port()}/api"
+    api = f"http://127.0.0.1:{free_port()}/api"
     done = subprocess.run(
         [BIN / "fer", *command], capture_output=True, text=True, cwd=tmp_path, timeout=60,
         env=os.environ | {"PREFECT_API_URL": api},

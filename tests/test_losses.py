@@ -39,10 +39,17 @@ def test_losses_are_computed_in_float32_from_half_precision_logits() -> None:
 
 
 def test_kullback_leibler_by_hand() -> None:
-    truth = torch.tensor([[0.5, 0.5, 0.0]])
-    prediction = torch.tensor([[0.25, 0.5, 0.25]])
-    assert kullback_leibler(truth, prediction.log()).item() == pytest.approx(0.5 * math.log(2))
-    assert kullback_leibler(prediction, prediction.log()).item() == pytest.approx(0, abs=1e-7)
+    truth = torch.tensor([[0.5, 0.4, 0.1]])
+    prediction = torch.tensor([[0.25, 0.4, 0.35]])
+    expected = 0.5 * math.log(2) + 0.1 * math.log(0.1 / 0.35)
+    assert kullback_leibler(truth.log(), prediction.log()).item() == pytest.approx(expected, abs=1e-6)
+    assert kullback_leibler(truth.log(), truth.log()).item() == 0
+
+
+def test_kullback_leibler_of_a_probability_that_underflows() -> None:
+    certain = torch.tensor([[0.0, -2000.0, -3000.0]]).log_softmax(dim=1)
+    assert certain.exp().tolist() == [[1.0, 0.0, 0.0]]
+    assert kullback_leibler(certain, torch.full((1, 3), 1 / 3).log()).item() == pytest.approx(math.log(3))
 
 
 def test_omega_equals_the_triple_loop_of_equation_1() -> None:

@@ -176,6 +176,19 @@ def test_a_step_does_not_outlive_a_killed_flow() -> None:
     assert not alive(step)
 
 
+def test_prefects_own_server_does_not_outlive_a_killed_run() -> None:
+    run = "import time\nfrom flows.server import OwnServer\nprint(OwnServer()._process.pid, flush=True)\ntime.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", run], stdout=subprocess.PIPE, text=True, cwd=ROOT) as parent:
+        assert parent.stdout is not None
+        server = int(parent.stdout.readline())
+        assert alive(server)
+        parent.kill()
+    deadline = time.monotonic() + 5
+    while alive(server) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(server)
+
+
 def alive(process: int) -> bool:
     """Whether it runs; a zombie that nobody has waited for does not."""
     try:
