@@ -51,9 +51,14 @@ def main() -> None:
 
 
 def run(
-    experiment: ExperimentName, data: Data = None, aus: Aus = None, seeds: Seeds = None,
-    settings: Settings = None, artifacts: Artifacts = "artifacts", jobs: Jobs = None,
-) -> None:  # fmt: skip
+    experiment: ExperimentName,
+    data: Data = None,
+    aus: Aus = None,
+    seeds: Seeds = None,
+    settings: Settings = None,
+    artifacts: Artifacts = "artifacts",
+    jobs: Jobs = None,
+) -> None:
     """Run the flow here, on the user's Prefect server or on one for this run alone."""
     laid_over = [*(settings or ()), *([] if jobs is None else [f"run.jobs={jobs}"])]
     numbers = None if seeds is None else seeds_in(seeds)
@@ -90,9 +95,11 @@ def serve(limit: Limit = 1) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # By module, since a run may start in another folder; the artifacts stay with this one.
     full_pipeline.serve(
-        name="full-pipeline", limit=limit, parameters={"artifacts": str(Path("artifacts").resolve())},
+        name="full-pipeline",
+        limit=limit,
+        parameters={"artifacts": str(Path("artifacts").resolve())},
         entrypoint_type=EntrypointType.MODULE_PATH,
-    )  # fmt: skip
+    )
 
 
 def _start_server() -> OwnServer | None:

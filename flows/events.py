@@ -37,8 +37,9 @@ class Metrics:
     def __str__(self) -> str:
         """In a line, without what the step's name says already."""
         told = {name: value for name, value in self.values.items() if name not in ("model", "seed")}
-        return "  ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-                         for name, value in told.items())  # fmt: skip
+        return "  ".join(
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in told.items()
+        )
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class Maker:
 
     def __call__(
         self, step: str, *inputs: Artifact, seed: int | None = None, show: Callable[[Artifact], None] | None = None
-    ) -> Artifact:  # fmt: skip
+    ) -> Artifact:
         """The artifact of a step; `show` is for one that was made just now.
 
         Raises:

@@ -63,13 +63,15 @@ def show_graph(graph: Artifact) -> None:
     card = _read(graph, "graph.json")
     coverage = card.pop("coverage")
     create_table_artifact(
-        [{"split": split, **counts} for split, counts in coverage.items()], "au-coverage",
+        [{"split": split, **counts} for split, counts in coverage.items()],
+        "au-coverage",
         "Images with an AU row that can be used, and why others have none.",
-    )  # fmt: skip
+    )
     create_table_artifact(
-        [{"figure": name, "value": value} for name, value in card.items()], "neighbour-graph",
+        [{"figure": name, "value": value} for name, value in card.items()],
+        "neighbour-graph",
         "The graph of neighbours in AU space; `recall` is against exact neighbours, on a sample.",
-    )  # fmt: skip
+    )
 
 
 def show_curves(model: Artifact) -> None:

@@ -146,10 +146,14 @@ class Subprocesses:
                 raise StepFailed(command.step, INTERRUPTED, "stopped before it began")
             process = subprocess.Popen(
                 [*self._program, *command.arguments()],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
-                text=True, encoding="utf-8", errors="replace",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
                 env=os.environ | {"OMP_NUM_THREADS": str(command.threads)},
-            )  # fmt: skip
+            )
             self._running.add(process)
             return process
 

@@ -87,9 +87,13 @@ class OwnServer:
         self._url = f"http://127.0.0.1:{port}/api"
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed by stop
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "flows.server", str(port)], env=os.environ | _EPHEMERAL,
-            stdin=subprocess.PIPE, stdout=self._log, stderr=self._log, start_new_session=True,
-        )  # fmt: skip
+            [sys.executable, "-P", "-m", "flows.server", str(port)],
+            env=os.environ | _EPHEMERAL,
+            stdin=subprocess.PIPE,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
+        )
         # Prefect hands in its last events while threads are shut down, which comes before this.
         atexit.register(self.stop)
         os.environ["PREFECT_API_URL"] = self._url

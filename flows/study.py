@@ -58,9 +58,15 @@ class Study:
         """The step as it would be typed."""
         outside = None if wanted.outside is None else (wanted.step.outside, wanted.outside)
         return StepCommand(
-            wanted.step.name, self.source, self.settings, tuple(artifact.path for artifact in wanted.inputs),
-            self.folder(wanted), wanted.seed, outside, self.threads,
-        )  # fmt: skip
+            wanted.step.name,
+            self.source,
+            self.settings,
+            tuple(artifact.path for artifact in wanted.inputs),
+            self.folder(wanted),
+            wanted.seed,
+            outside,
+            self.threads,
+        )
 
 
 def open_study(

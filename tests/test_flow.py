@@ -188,8 +188,11 @@ def test_a_seed_that_fails_does_not_lose_the_other(lab: Lab, first_run: "subproc
 def test_a_killed_step_is_tried_again(lab: Lab, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PREPARES, TINY, str(tmp_path / "artifacts"), CRASHES_ONCE],
-        capture_output=True, text=True, timeout=60, env=lab.environment | {"TRIED": str(tmp_path / "tried")},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=lab.environment | {"TRIED": str(tmp_path / "tried")},
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "tried").read_text() == "xx"
     lines = done.stdout.splitlines()
@@ -214,8 +217,11 @@ def test_a_mistake_is_told_in_a_line_before_anything_is_started(
 ) -> None:
     done = subprocess.run(
         [BIN / "fer", "run", *arguments, "--artifacts", str(tmp_path / "artifacts")],
-        capture_output=True, text=True, env=os.environ | {"PREFECT_API_URL": "http://127.0.0.1:9/api"}, timeout=60,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PREFECT_API_URL": "http://127.0.0.1:9/api"},
+        timeout=60,
+    )
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert told in done.stderr
@@ -238,9 +244,13 @@ def test_a_mistake_that_a_step_finds_ends_the_run_with_its_line(lab: Lab, tmp_pa
 def test_a_server_that_does_not_answer_is_told_in_a_line(command: list[str], tmp_path: Path) -> None:
     api = f"http://127.0.0.1:{free_port()}/api"
     done = subprocess.run(
-        [BIN / "fer", *command], capture_output=True, text=True, cwd=tmp_path, timeout=60,
+        [BIN / "fer", *command],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
         env=os.environ | {"PREFECT_API_URL": api},
-    )  # fmt: skip
+    )
     assert done.returncode == 2
     assert done.stderr.startswith(
         f"error: {api}: no Prefect server answers there; start one with `prefect server start`"
@@ -252,8 +262,12 @@ def test_ctrl_c_stops_run_server_and_steps_within_five_seconds(lab: Lab, tmp_pat
     environment = {name: value for name, value in lab.environment.items() if name != "PREFECT_API_URL"}
     with subprocess.Popen(
         [BIN / "fer", "run", TINY, "--set", "dataset.count=20000", "--artifacts", str(tmp_path)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
-    ) as run:  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    ) as run:
         assert run.stdout is not None
         assert run.stderr is not None
         assert run.stdout.readline() == "… prepare images\n"
@@ -270,17 +284,25 @@ def test_ctrl_c_stops_run_server_and_steps_within_five_seconds(lab: Lab, tmp_pat
 
 def test_a_served_flow_runs_when_prefect_asks_for_it(lab: Lab, first_run: "subprocess.CompletedProcess[str]") -> None:
     with subprocess.Popen(
-        [BIN / "fer", "serve"], env=lab.environment, cwd=lab.artifacts.parent, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True,
-    ) as serving:  # fmt: skip
+        [BIN / "fer", "serve"],
+        env=lab.environment,
+        cwd=lab.artifacts.parent,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as serving:
         try:
             wait_for(lambda: [d for d in lab.ask("deployments") if d["name"] == "full-pipeline"], 30)
             done = subprocess.run(
                 [BIN / "prefect", "deployment", "run", "fer/full-pipeline", "--param", f"experiment={TINY}", "--watch"],
-                capture_output=True, text=True, env=lab.environment, timeout=90,
-            )  # fmt: skip
+                capture_output=True,
+                text=True,
+                env=lab.environment,
+                timeout=90,
+            )
+            serving.send_signal(signal.SIGINT)
+            assert serving.wait(20) == 0
         finally:
-            serving.terminate()
+            serving.kill()
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = lab.ask("flow_runs", sort="START_TIME_DESC", limit=1)
     assert (run["state_name"], run["deployment_id"] is None) == ("Completed", False)
