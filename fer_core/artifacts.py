@@ -8,7 +8,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,11 @@ class Artifact:
         """The path of one of its files."""
         return self.path / name
 
+    def settings(self) -> dict[str, Any]:
+        """The part of the experiment that it was made with."""
+        settings: dict[str, Any] = json.loads(self.file(MANIFEST).read_text(encoding="utf-8"))["settings"]
+        return settings
+
 
 def fingerprint(
     step: str, version: int, settings: Mapping[str, Any], inputs: Mapping[str, str], outside: Mapping[str, str]
@@ -50,11 +55,23 @@ def fingerprint(
 
 def signature(path: Path) -> str:
     """What tells whether a user's file or folder has changed: names, sizes and times, without reading them."""
+    return signature_of_files(path, [path] if path.is_file() else _files_below(path))
+
+
+def signature_of_files(base: Path, files: Iterable[Path]) -> str:
+    """The same of chosen files, named relative to `base` where they lie below it; a missing one counts as such."""
     digest = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
-        status = file.stat()
-        digest.update(f"{file.relative_to(path)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    for file in sorted(files):
+        name = file.relative_to(base) if file.is_relative_to(base) else file
+        status = file.stat() if file.is_file() else None
+        digest.update(f"{name}\0{status and status.st_size}\0{status and status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Through links too, since datasets are often linked together from several disks."""
+    for place, _, names in os.walk(folder, followlinks=True):
+        yield from (Path(place, name) for name in names if Path(place, name).is_file())
 
 
 def open_artifact(path: Path, step: str | None = None) -> Artifact:
@@ -101,8 +118,10 @@ def make_artifact(
     Raises:
         ArtifactError: the disk is full or not writable.
     """
+    out = out.expanduser().resolve()
     if found := finished(out, fingerprint):
         return found
+    _refuse_to_replace(out)
     beside = out.with_name(f"{out.name}{_UNFINISHED}")
     started = time.time()
     try:
@@ -113,10 +132,10 @@ def make_artifact(
             _start_or_resume(beside, mark, fingerprint)
             work(beside)
             _write_manifest(beside, step, fingerprint, settings, inputs, time.time() - started)
-            (beside / _UNFINISHED).unlink()
             if out.exists():
                 shutil.rmtree(out)
             beside.rename(out)
+            (out / _UNFINISHED).unlink()
     except OSError as error:
         if error.strerror is None:
             raise
@@ -133,6 +152,14 @@ def replace_file(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
+
+
+def _refuse_to_replace(out: Path) -> None:
+    """A mistyped --out must not cost a folder of faces: only an artifact, or nothing, gives way to an artifact."""
+    if out.is_dir() and not (out / MANIFEST).is_file() and any(out.iterdir()):
+        raise ArtifactError(f"{out}: holds something that no step made; choose another --out")
+    if out.exists() and not out.is_dir():
+        raise ArtifactError(f"{out}: is a file; an artifact is a folder, choose another --out")
 
 
 @contextmanager
@@ -157,6 +184,7 @@ def _start_or_resume(beside: Path, mark: TextIO, fingerprint: str) -> None:
     mark.truncate(0)
     mark.write(fingerprint)
     mark.flush()
+    os.fsync(mark.fileno())
 
 
 def _write_manifest(

@@ -1,6 +1,7 @@
 """EfficientFace: from hard labels alone (SLL), or from a generator's soft labels (distillation)."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from fer_core.training import Training, cross_entropy_to, targets, train
 def train_efficientface(
     experiment: Experiment,
     dataset: Dataset,
+    labels: Literal["majority", "distribution"],
     soft_labels: np.ndarray | None,
     name: str,
     seed: int,
@@ -24,11 +26,12 @@ def train_efficientface(
     """Train EfficientFace with cross-entropy against soft labels, or against the dataset's own where there are none.
 
     Args:
+        labels: what SLL learns from, the hard label or the crowd's distribution.
         soft_labels: (N, classes) distributions in the dataset's order, or None for SLL.
         name: the model's name in the paper's table.
     """
     recipe = experiment.sll if soft_labels is None else experiment.distill
-    target = targets(dataset, experiment.dataset.labels) if soft_labels is None else torch.from_numpy(soft_labels)
+    target = targets(dataset, labels) if soft_labels is None else torch.from_numpy(soft_labels)
     training = Training(
         name=name,
         architecture="efficientface",

@@ -8,7 +8,7 @@ from dataclasses import field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from fer_core.errors import ExperimentError
@@ -20,6 +20,28 @@ Architecture = Literal["efficientface", "resnet18", "resnet50"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=16, le=1024)]
+Seed = Annotated[int, Field(ge=0)]
+
+
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < pair[0] <= pair[1]:
+        raise ValueError("should be two numbers above 0, the smaller first")
+    return pair
+
+
+def _quartered(size: int) -> int:
+    if -(-size // 4) % 4:
+        raise ValueError("should have a quarter that divides by 4, such as 48, 64, 96, 112 or 224, for EfficientFace")
+    return size
+
+
+def _positive_or_auto(value: object) -> object:
+    if value != "auto" and not (isinstance(value, int | float) and value > 0):
+        raise ValueError("should be a number above 0, or auto")
+    return value
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -38,14 +60,14 @@ class DatasetSettings:
     """Cut from train, stratified, where the dataset has no validation split."""
     test_share: Share = 0.2
     """Cut likewise where the dataset has no test split."""
-    split_seed: int = 0
+    split_seed: Seed = 0
     max_unreadable: Share = 0.01
     """Images that cannot be decoded are skipped and counted up to this share; beyond it is an error."""
     limit: Annotated[int, Field(ge=0)] = 0
     """Keep a stratified draw of this many training images; 0 keeps all."""
     count: Positive = 2000
     """`sample` only: faces drawn."""
-    seed: int = 1
+    seed: Seed = 1
     """`sample` only."""
 
 
@@ -66,23 +88,23 @@ class GraphSettings:
     """The approximate nearest-neighbour graph in AU space."""
 
     k: Positive = 4
-    sigma: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
+    sigma: Annotated[Literal["auto"] | float, BeforeValidator(_positive_or_auto)] = "auto"
     """σ of a_ij = exp(−d/σ²); `auto` takes σ² = the median distance of an image to its k neighbours."""
     trees: Positive = 50
     recall: Annotated[float, Field(gt=0, le=1)] = 0.99
     """The search goes as deep as this recall@k, by distance, on a sample asks for."""
     control: Literal["none", "random"] = "none"
     """`random` keeps every similarity and draws the neighbours at random: what any smoothing gives."""
-    seed: int = 1
+    seed: Seed = 1
 
 
 @dataclass(frozen=True, config=_STRICT)
 class AugmentSettings:
     """How a training image is varied each time that it is seen."""
 
-    crop_area: tuple[Share, Share] = (0.08, 1.0)
+    crop_area: Annotated[tuple[Share, Share], AfterValidator(_ascending)] = (0.08, 1.0)
     """Range of the random crop's share of the image's area; the crop is resized to the input size."""
-    crop_ratio: tuple[float, float] = (0.75, 4 / 3)
+    crop_ratio: Range = (0.75, 4 / 3)
     """Range of the crop's width over height."""
     flip: Share = 0.5
 
@@ -98,11 +120,19 @@ class Recipe:
     decay_every: Positive = 15
     decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
     momentum: Share = 0.9
+    """Of the step schedule; One-Cycle moves it between 0.95 and 0.85 against the rate, as torch's does."""
     weight_decay: Annotated[float, Field(ge=0)] = 4e-4
     input_size: Pixels = 224
     precision: Literal["float32", "bfloat16"] = "float32"
     weights: str = ""
     """A file of pre-trained weights to start from, in the original authors' format."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class StudentRecipe(Recipe):
+    """EfficientFace's, whose stem map, a quarter of the input, has to divide into quadrants."""
+
+    input_size: Annotated[Pixels, AfterValidator(_quartered)] = 224
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -153,14 +183,14 @@ class Experiment:
     """Dataset, AU features, graph, and the recipes of the paper's five models."""
 
     title: str = "untitled"
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (1,)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (1,)
     dataset: DatasetSettings = field(default_factory=DatasetSettings)
     action_units: ActionUnitSettings = field(default_factory=ActionUnitSettings)
     graph: GraphSettings = field(default_factory=GraphSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     ldg: LdgSettings = field(default_factory=LdgSettings)
-    sll: Recipe = field(default_factory=Recipe)
-    distill: Recipe = field(default_factory=Recipe)
+    sll: StudentRecipe = field(default_factory=StudentRecipe)
+    distill: StudentRecipe = field(default_factory=StudentRecipe)
     soft_labels: SoftLabelSettings = field(default_factory=SoftLabelSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     run: RunSettings = field(default_factory=RunSettings)
@@ -246,7 +276,8 @@ def _explain(error: ValidationError) -> str:
         known = _keys_beside(location)
         nearest = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.4)
         return f"unknown key {key}; " + (f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(known)}")
-    return f"{key} = {json.dumps(first['input'], default=str)}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    said = first["msg"].removeprefix("Value error, ")
+    return f"{key} = {json.dumps(first['input'], default=str)}: {said[0].lower()}{said[1:]}"
 
 
 def _keys_beside(location: list[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,26 +21,28 @@ from fer_core.training import Batch, Loss, LossTerms, Training, cross_entropy_to
 def train_ldg(
     experiment: Experiment,
     dataset: Dataset,
+    labels: Literal["majority", "distribution"],
     graph: Graph | None,
     seed: int,
     folder: Path,
     device: torch.device,
     report: Reporter,
 ) -> None:
-    """Train the LDG on hard labels; with a graph, the LDG-AUs.
+    """Train the LDG on hard labels, or the crowd's where `labels` says so; with a graph, the LDG-AUs.
 
     Raises:
         ArtifactError: the graph is of another dataset.
     """
     settings = experiment.ldg
-    target = targets(dataset, experiment.dataset.labels)
+    target = targets(dataset, labels)
     if graph is not None and len(graph.neighbours) != len(dataset.manifest):
         raise ArtifactError(f"the graph links {len(graph.neighbours)} images, the dataset has {len(dataset.manifest)}")
+    pulled = graph is not None and settings.lambda_ > 0
     training = Training(
         name="LDG" if graph is None else "LDG-AUs",
         architecture=settings.architecture,
         recipe=settings,
-        epochs=(settings.epochs_with_neighbours if graph is not None else 0) or settings.epochs,
+        epochs=(settings.epochs_with_neighbours if pulled else 0) or settings.epochs,
         augment=experiment.augment,
         seed=seed,
         loss=cross_entropy_to(target) if graph is None else cross_entropy_with_neighbours(target, graph, settings),

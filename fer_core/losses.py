@@ -6,7 +6,6 @@ References:
     Training", AAAI 2021: cross-entropy of EfficientFace against the generator's distribution.
 """
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -17,16 +17,6 @@ CALIBRATION_BINS = 15
 _SMALLEST = 1e-6
 """Zeros of a distribution are raised to this before anything is divided by it."""
 
-HIGHER_IS_BETTER = {
-    "chebyshev": False,
-    "clark": False,
-    "canberra": False,
-    "kl": False,
-    "total_variation": False,
-    "cosine": True,
-    "intersection": True,
-}
-
 
 @dataclass(frozen=True)
 class Interval:

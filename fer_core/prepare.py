@@ -53,6 +53,7 @@ def prepare(settings: DatasetSettings, folder: Path | None, out: Path, report: R
     _note_unreadable(reasons, len(sha256), report)
     manifest, dropped = _make_manifest(source, sha256, settings)
     _check_every_class_trains(source, manifest)
+    _check_every_split(source, _sizes(manifest))
     images = _write_kept(decoded_path, out / "images.npy", manifest.index.to_numpy(), report)
     mean, std = _channel_statistics(images, np.flatnonzero(manifest["split"] == "train"))
     counts = {
@@ -183,6 +184,15 @@ def _check_every_class_trains(source: Source, manifest: pd.DataFrame) -> None:
         raise DatasetError(f"{source.name}: no training image of class {', '.join(missing)}; {remedy}")
 
 
+def _check_every_split(source: Source, counts: dict[str, int]) -> None:
+    for split in ("validation", "test"):
+        if not counts[split]:
+            raise DatasetError(
+                f"{source.name}: no {split} images; add some, "
+                f"or set dataset.{split}_share to cut more of them from train"
+            )
+
+
 def _write_kept(decoded_path: Path, path: Path, rows: np.ndarray, report: Reporter) -> np.ndarray:
     """Move the rows that stay into `path`, which is returned memory-mapped, and delete the rest."""
     decoded = np.load(decoded_path, mmap_mode="r")
@@ -224,9 +234,6 @@ def _note_unreadable(reasons: list[str], count: int, report: Reporter) -> None:
 
 def _note_counts(counts: dict[str, int], report: Reporter) -> None:
     report.note(", ".join(f"{name} {count:,}" for name, count in counts.items()))
-    for split in ("validation", "test"):
-        if not counts[split]:
-            report.note(f"no {split} images; dataset.{split}_share cuts some from train")
 
 
 def _save_au_rows(au_rows: pd.DataFrame, ids: pd.Series, path: Path) -> None:

@@ -56,9 +56,9 @@ def read_evidence(request: Request) -> Evidence:
     table = read_au_table(request.input("annotate").file(AU_TABLE), dataset)
     graph, card = load_graph(request.input("graph").path)
     models = tuple(read_judged(artifact, dataset) for artifact in request.inputs_of("evaluate"))
-    _refuse_twice("evaluate", [(model.name, model.seed) for model in models])
+    _refuse_strangers("evaluate", [(model.name, model.seed) for model in models])
     generators = tuple(_read_generator(artifact, dataset) for artifact in request.inputs_of("soft-labels"))
-    _refuse_twice("soft-labels", [(generator.name, generator.seed) for generator in generators])
+    _refuse_strangers("soft-labels", [(generator.name, generator.seed) for generator in generators])
     units = action_units(dataset, table, request.experiment.action_units)
     costs = _costs(request, models)
     return Evidence(request.experiment, dataset, units, graph, card, models, generators, costs)
@@ -182,8 +182,11 @@ def _read_generator(artifact: Artifact, dataset: Dataset) -> Generator:
         raise ArtifactError(f"{artifact.path}: not soft labels ({error}); make them with `fer soft-labels`") from error
 
 
-def _refuse_twice(step: str, made: list[tuple[str, int]]) -> None:
+def _refuse_strangers(step: str, made: list[tuple[str, int]]) -> None:
+    """The table has a column for each of the five models, and a cell for each of its seeds."""
     for name, seed in made:
+        if name not in MODELS:
+            raise ArtifactError(f"`fer {step}` of {name}: the report is of {', '.join(MODELS)}; leave it out")
         if made.count((name, seed)) > 1:
             raise ArtifactError(f"two artifacts of `fer {step}` for {name} · seed {seed}; give one of them with --in")
 

@@ -3,12 +3,13 @@
 This module imports neither torch nor the steps' own code, so that a flow can ask what is finished without either.
 """
 
+import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fer_core.artifacts import Artifact, fingerprint, signature
+from fer_core.artifacts import Artifact, fingerprint, signature, signature_of_files
 from fer_core.errors import ArtifactError
 from fer_core.experiment import Experiment, to_document
 
@@ -64,8 +65,13 @@ class Request:
     def fingerprint(self) -> str:
         """What the output's folder is called."""
         inputs = {f"{number:04d}": a.fingerprint for number, a in enumerate(self.inputs)}
-        outside = {} if self.outside is None else {"outside": signature(self.outside)}
+        outside = {} if self.outside is None else {"outside": self._outside_signature(self.outside)}
         return fingerprint(self.step.name, self.step.version, self.settings(), inputs, outside)
+
+    def _outside_signature(self, path: Path) -> str:
+        """A list of images changes with the images that it lists."""
+        listed = self.step.outside == "data" and self.experiment.dataset.source == "csv" and path.is_file()
+        return signature_of_files(path.parent, [path, *_listed_in(path)]) if listed else signature(path)
 
 
 def _section(name: str) -> Callable[[Experiment, frozenset[str]], Settings]:
@@ -96,7 +102,7 @@ def _distill_settings(experiment: Experiment, inputs: frozenset[str]) -> Setting
 
 def _with_weights(recipe: Settings) -> Settings:
     """A file of weights counts by its content's signature, not by its path alone."""
-    path = Path(recipe["weights"])
+    path = Path(recipe["weights"]).expanduser()
     return recipe | ({"weights_signature": signature(path)} if recipe["weights"] and path.is_file() else {})
 
 
@@ -159,7 +165,7 @@ STEPS: Mapping[str, Step] = {
         ),
         Step(
             "report",
-            1,
+            2,
             "The paper's table and a page to look at.",
             _report_settings,
             needs=("prepare", "annotate", "graph"),
@@ -193,6 +199,12 @@ def request(
             raise ArtifactError(f"{artifact.path}: made by `fer {artifact.step}`, which `fer {step}` has no use for")
     ordered = tuple(sorted(inputs, key=lambda artifact: (artifact.step, artifact.fingerprint)))
     return Request(definition, experiment, ordered, seed, None if outside is None else outside.expanduser().resolve())
+
+
+def _listed_in(path: Path) -> list[Path]:
+    """The images that a CSV lists; what is wrong with the list is for its reader to tell."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        return [path.parent / name for row in csv.DictReader(file) if (name := row.get("path"))]
 
 
 def aus_beside(data: Path | None) -> Path | None:

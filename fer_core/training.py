@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 from fer_core.artifacts import replace_file
 from fer_core.augment import Views
 from fer_core.dataset import Dataset
-from fer_core.errors import ArtifactError, TrainingError
+from fer_core.errors import TrainingError
 from fer_core.experiment import Architecture, AugmentSettings, Recipe
 from fer_core.losses import soft_cross_entropy
 from fer_core.models.architectures import build
@@ -96,7 +96,7 @@ def train(training: Training, dataset: Dataset, folder: Path, device: torch.devi
     )
     steps = len(list(_batches(rows, recipe.batch, training.seed, epoch=1)))
     schedule = _schedule(optimiser, recipe, steps, training.epochs)
-    history = _resume(folder, model, optimiser, schedule)
+    history = _resume(folder, model, optimiser, schedule, report)
     for epoch in range(len(history) + 1, training.epochs + 1):
         started = time.perf_counter()
         figures = train_one_epoch(training, model, optimiser, schedule, views, dataset, epoch, steps, report)
@@ -209,18 +209,19 @@ def _schedule(optimiser: torch.optim.Optimizer, recipe: Recipe, steps: int, epoc
 
 
 def _resume(
-    folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, schedule: LRScheduler
+    folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, schedule: LRScheduler, report: Reporter
 ) -> list[dict[str, float]]:
     path = folder / _RESUME
     if not path.exists():
         return []
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        schedule.load_state_dict(state["schedule"])
-    except (pickle.UnpicklingError, RuntimeError, KeyError, ValueError, EOFError) as error:
-        raise ArtifactError(f"{path}: cannot resume from it ({str(error).splitlines()[0]}); delete {folder}") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        report.note(f"{path}: damaged ({str(error).splitlines()[0]}), so training starts again")
+        return []
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    schedule.load_state_dict(state["schedule"])
     history: list[dict[str, float]] = state["history"]
     return history
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 from fer_core.artifacts import Artifact, make_artifact
 from fer_core.errors import ActionUnitError
@@ -80,7 +81,22 @@ def _train_ldg(request: Request, folder: Path, report: Reporter) -> None:
     dataset = open_dataset(request.input("prepare").path)
     graphs = [load_graph(artifact.path)[0] for artifact in request.inputs_of("graph")]
     device = choose_device(request.experiment.run.device)
-    train_ldg(request.experiment, dataset, graphs[0] if graphs else None, request.seed or 0, folder, device, report)
+    train_ldg(
+        request.experiment,
+        dataset,
+        _labels(request),
+        graphs[0] if graphs else None,
+        request.seed or 0,
+        folder,
+        device,
+        report,
+    )
+
+
+def _labels(request: Request) -> Literal["majority", "distribution"]:
+    """The dataset was prepared by this rule, whatever the experiment says meanwhile."""
+    rule: Literal["majority", "distribution"] = request.input("prepare").settings()["dataset"]["labels"]
+    return rule
 
 
 def _soft_labels(request: Request, folder: Path, report: Reporter) -> None:
@@ -110,7 +126,9 @@ def _distill(request: Request, folder: Path, report: Reporter) -> None:
         soft_labels = read_soft_labels(artifact.path, dataset)
         name = f"EF + {json.loads(artifact.file('soft_labels.json').read_text())['generator']}"
     device = choose_device(request.experiment.run.device)
-    train_efficientface(request.experiment, dataset, soft_labels, name, request.seed or 0, folder, device, report)
+    train_efficientface(
+        request.experiment, dataset, _labels(request), soft_labels, name, request.seed or 0, folder, device, report
+    )
 
 
 def _evaluate(request: Request, folder: Path, report: Reporter) -> None:

@@ -14,7 +14,7 @@ from fer_core.cli import INTERRUPTED
 from fer_core.steps import Request
 from flows.display import Display
 from flows.events import Event, Metrics, Note, Progress
-from flows.prefect_artifacts import LiveProgress
+from flows.prefect_artifacts import LiveProgress, shown_if_possible
 from flows.runner import MISTAKE, Runner, StepFailed
 from flows.study import Study
 
@@ -46,7 +46,7 @@ class Maker:
             return found
         made = self._make(name, wanted)
         if show is not None:
-            show(made)
+            shown_if_possible(show, made)
         return made
 
     def _make(self, name: str, wanted: Request) -> Artifact:

@@ -12,7 +12,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from fer_core.artifacts import Artifact
 from flows.display import display
 from flows.making import RETRY_DELAYS, Maker, worth_another_try
-from flows.prefect_artifacts import show_curves, show_graph, show_report
+from flows.prefect_artifacts import show_curves, show_graph, show_report, shown_if_possible
 from flows.runner import Subprocesses
 from flows.study import open_study, used_by
 
@@ -88,7 +88,7 @@ def evaluate(make: Maker, dataset: Artifact, model: Artifact, name: str, seed: i
 def write_report(make: Maker, artifacts: list[Artifact]) -> Artifact:
     """The paper's table, and a page to look at, of what could be made."""
     report = make("report", *used_by("report", artifacts))
-    show_report(report)
+    shown_if_possible(show_report, report)
     return report
 
 

@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
 
 from fer_core.artifacts import Artifact
@@ -56,6 +57,14 @@ class LiveProgress:
         except httpx.HTTPError as error:
             # A server that is away for a while is no reason to lose hours of training.
             get_run_logger().warning("progress not shown in Prefect: %s", error)
+
+
+def shown_if_possible(show: Callable[[Artifact], None], made: Artifact) -> None:
+    """Tell Prefect of what was made; a server that is away is no reason to lose it."""
+    try:
+        show(made)
+    except (httpx.HTTPError, PrefectException) as error:
+        get_run_logger().warning("%s not shown in Prefect: %s", made.step, error)
 
 
 def show_graph(graph: Artifact) -> None:

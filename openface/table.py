@@ -20,6 +20,7 @@ _FIGURES = ("confidence", *_ACTION_UNITS)
 _KEYS_IN_CSV = ("id", "name", "filename", "input")
 _KEYS_IN_PARQUET = ("id", "name", "index")
 _DETAILS = "_of_details.txt"
+_UNSEEN = "status of an image without a row"
 _ENDING = re.compile(r"\.(jpe?g|png|bmp|webp|tiff?|csv)$", re.IGNORECASE)
 _ALIGNED = re.compile(r"_aligned$")
 
@@ -69,7 +70,9 @@ def one_row_per_image(rows: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
     _check_columns(faces)
     _check_figures(faces)
     chosen = _most_confident(matched).set_index("id").reindex(pd.Index(ids, name="id"))
-    status = chosen["status"].astype(object).where(chosen["status"].notna(), "no_face").astype(str)
+    status = (
+        chosen["status"].astype(object).where(chosen["status"].notna(), rows.attrs.get(_UNSEEN, "no_face")).astype(str)
+    )
     figures = chosen.reindex(columns=list(_FIGURES)).astype(np.float32).where(status == "ok")
     figures.insert(0, "status", status)
     return figures.reset_index()
@@ -89,7 +92,10 @@ def _read_folder(folder: Path) -> pd.DataFrame:
         for stem in (path.name.removesuffix(_DETAILS) for path in details)
         if stem not in with_csv
     ]
-    return _to_frame(rows)
+    table = _to_frame(rows)
+    # Every image that the program came to has its details file, so one without any was never reached.
+    table.attrs[_UNSEEN] = "failed" if details else "no_face"
+    return table
 
 
 def _read_one_image(path: Path) -> Iterator[dict[str, object]]:

@@ -127,6 +127,28 @@ def test_a_signature_sees_changed_added_and_renamed_files(tmp_path: Path) -> Non
     assert len({first, second, third, signature(tmp_path)}) == 4
 
 
+def test_a_folder_that_no_step_made_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "faces" / "face.jpg").write_text("a face")
+    with pytest.raises(ArtifactError, match="holds something that no step made; choose another --out"):
+        make(tmp_path / "faces")
+    with pytest.raises(ArtifactError, match="is a file"):
+        make(tmp_path / "faces" / "face.jpg")
+    assert (tmp_path / "faces" / "face.jpg").read_text() == "a face"
+    (tmp_path / "empty").mkdir()
+    assert make(tmp_path / "empty").file("graph.txt").exists()
+
+
+def test_a_signature_sees_through_links(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "a.jpg").write_text("1")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "aligned").symlink_to(tmp_path / "disk")
+    first = signature(tmp_path / "data")
+    (tmp_path / "disk" / "a.jpg").write_text("12")
+    assert signature(tmp_path / "data") != first
+
+
 def test_two_processes_make_an_artifact_once(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from fer_core.artifacts import make_artifact\n"

@@ -51,6 +51,11 @@ def test_set_lays_values_over_the_file(tmp_path: Path) -> None:
         ("[dataset]\nsource = 'rafbd'", 'dataset.source = "rafbd": input should be'),
         ("[graph\nk = 4", "my.toml: not TOML"),
         ("seeds = []", "seeds = []"),
+        ("seeds = [-1]", "seeds.0 = -1: input should be greater than or equal to 0"),
+        ("[graph]\nsigma = -1", "graph.sigma = -1: should be a number above 0, or auto"),
+        ("[sll]\ninput_size = 100", "sll.input_size = 100: should have a quarter that divides by 4"),
+        ("[augment]\ncrop_area = [1.0, 0.5]", "augment.crop_area = [1.0, 0.5]: should be two numbers above 0"),
+        ("[augment]\ncrop_ratio = [0.0, 1.0]", "augment.crop_ratio = [0.0, 1.0]: should be two numbers above 0"),
     ],
 )
 def test_a_mistake_is_one_line_with_file_key_and_remedy(tmp_path: Path, text: str, said: str) -> None:

@@ -74,7 +74,7 @@ def test_whatever_happened_an_image_has_one_row(tmp_path: Path) -> None:
     table = one_row_per_image(read_openface(tmp_path), ids)
 
     assert table["id"].tolist() == ids
-    assert table["status"].tolist() == ["ok", "no_face", "failed", "failed", "no_face", "no_face"]
+    assert table["status"].tolist() == ["ok", "no_face", "failed", "failed", "no_face", "failed"]
     assert table.loc[1:, "confidence":].isna().all(axis=None)
 
 

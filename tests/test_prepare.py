@@ -338,11 +338,11 @@ def test_a_split_that_a_list_leaves_open_is_decided_by_the_cut() -> None:
     assert Counter(complete_splits(frame, 0.25, 0.2, seed=0)) == {"train": 24, "test": 8, "validation": 8}
 
 
-def test_no_share_leaves_a_split_empty_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = fill(tmp_path / "faces", happy=4, sad=4)
-    dataset = prepared(tmp_path / "out", folder, validation_share=0.0, test_share=0.0)
-    assert set(dataset.manifest["split"]) == {"train"}
-    assert "no validation images; dataset.validation_share cuts some from train" in notes(capsys)
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_split_without_images_is_an_error(tmp_path: Path, split: str) -> None:
+    folder = fill(tmp_path / "faces", happy=6, sad=6)
+    with pytest.raises(DatasetError, match=f"no {split} images; add some, or set dataset.{split}_share"):
+        prepared(tmp_path / "out", folder, **{f"{split}_share": 0.0})
 
 
 def test_a_class_without_training_images_is_named(tmp_path: Path) -> None:

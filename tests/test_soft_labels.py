@@ -1,0 +1,65 @@
+"""Soft labels: views, temperature, and whose they are."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+
+from fer_core.augment import Views
+from fer_core.dataset import Dataset
+from fer_core.errors import ArtifactError, CheckpointError
+from fer_core.experiment import SoftLabelSettings
+from fer_core.models.architectures import build
+from fer_core.models.checkpoint import ModelCard, save_card, save_weights
+from fer_core.progress import JsonLines
+from fer_core.soft_labels import SOFT_LABELS, generate_soft_labels, read_soft_labels
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def generator(dataset: Dataset, tmp_path: Path) -> Path:
+    folder = tmp_path / "generator"
+    folder.mkdir()
+    card = dataset.card
+    save_card(folder, ModelCard("efficientface", card.labels, card.mean, card.std, 48, "LDG", 1, 1, 1))
+    save_weights(folder / "selected.safetensors", build("efficientface", len(card.labels), seed=1))
+    return folder
+
+
+def generated(dataset: Dataset, generator: Path, settings: SoftLabelSettings) -> np.ndarray:
+    table = generate_soft_labels(settings, dataset, generator, CPU, JsonLines())
+    return table[list(dataset.card.labels)].to_numpy()
+
+
+def test_they_are_the_mean_over_views_of_the_softened_softmax(dataset: Dataset, generator: Path) -> None:
+    model = build("efficientface", 3, seed=1).eval()
+    views = Views(dataset.images, dataset.card.mean, dataset.card.std, 48, CPU)
+    images = views.plain(np.arange(len(dataset.manifest)))
+    with torch.inference_mode():
+        logits, mirrored = model(images).numpy(), model(images.flip(3)).numpy()
+    plain = generated(dataset, generator, SoftLabelSettings())
+    np.testing.assert_allclose(plain, softmax(logits, axis=1), atol=1e-5)
+    both = generated(dataset, generator, SoftLabelSettings(views=2, temperature=0.05))
+    expected = (softmax(logits / 0.05, axis=1) + softmax(mirrored / 0.05, axis=1)) / 2
+    np.testing.assert_allclose(both, expected, atol=1e-4)
+    assert np.abs(both - plain).max() > 0.01
+    np.testing.assert_allclose(both.sum(axis=1), 1, atol=1e-5)
+
+
+def test_they_are_read_back_for_their_dataset_alone(dataset: Dataset, generator: Path, tmp_path: Path) -> None:
+    table = generate_soft_labels(SoftLabelSettings(), dataset, generator, CPU, JsonLines())
+    table.to_parquet(tmp_path / SOFT_LABELS)
+    assert read_soft_labels(tmp_path, dataset).shape == (60, 3)
+    table.iloc[::-1].reset_index(drop=True).to_parquet(tmp_path / SOFT_LABELS)
+    with pytest.raises(ArtifactError, match="made for another dataset"):
+        read_soft_labels(tmp_path, dataset)
+
+
+def test_a_generator_of_other_classes_is_refused(dataset: Dataset, generator: Path) -> None:
+    card = dataset.card
+    save_card(generator, ModelCard("efficientface", card.labels[::-1], card.mean, card.std, 48, "LDG", 1, 1, 1))
+    with pytest.raises(CheckpointError, match="its classes are"):
+        generate_soft_labels(SoftLabelSettings(), dataset, generator, CPU, JsonLines())

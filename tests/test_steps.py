@@ -1,0 +1,106 @@
+"""What a step's fingerprint changes with, and what it does not."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fer_core.artifacts import Artifact, make_artifact
+from fer_core.errors import ArtifactError
+from fer_core.experiment import load_experiment
+from fer_core.steps import STEPS, Request, aus_beside, request
+
+Wanted = Callable[..., Request]
+
+
+def made(folder: Path, step: str, mark: str) -> Artifact:
+    return make_artifact(folder / f"{step}-{mark}", step, mark, {}, {}, lambda out: None)
+
+
+@pytest.fixture
+def wanted(tmp_path: Path) -> Wanted:
+    """A request of a step on made-up inputs, by the demo and what is set."""
+
+    def of(step: str, *settings: str, mark: str = "1", more: tuple[str, ...] = (), seed: int | None = 1) -> Request:
+        names = [need.split("|")[0] for need in STEPS[step].needs] + list(more)
+        inputs = [made(tmp_path, name, mark) for name in names]
+        return request(step, load_experiment("demo", settings), inputs, seed)
+
+    return of
+
+
+def test_lambda_counts_for_ldg_aus_and_not_for_the_ldg(wanted: Wanted) -> None:
+    ldg = [wanted("train-ldg", f"ldg.lambda={value}").fingerprint() for value in (0.1, 0.2)]
+    aus = [wanted("train-ldg", f"ldg.lambda={value}", more=("graph",)).fingerprint() for value in (0.1, 0.2)]
+    assert ldg[0] == ldg[1]
+    assert aus[0] != aus[1]
+
+
+@pytest.mark.parametrize(
+    ("step", "setting"),
+    [
+        ("prepare", "dataset.count=99"),
+        ("graph", "graph.k=9"),
+        ("graph", "action_units.features=both"),
+        ("train-ldg", "ldg.epochs=99"),
+        ("train-ldg", "augment.flip=0.1"),
+        ("distill", "sll.epochs=99"),
+        ("soft-labels", "soft_labels.views=2"),
+        ("soft-labels", "soft_labels.temperature=3.0"),
+        ("evaluate", "evaluation.bootstrap=9"),
+    ],
+)
+def test_a_steps_own_settings_count_and_others_do_not(wanted: Wanted, step: str, setting: str) -> None:
+    plain = wanted(step).fingerprint()
+    assert wanted(step, setting).fingerprint() != plain
+    assert wanted(step, "run.jobs=7", "run.device=cpu", "title=other").fingerprint() == plain
+
+
+def test_seed_and_inputs_count(wanted: Wanted) -> None:
+    marks = {wanted("train-ldg", seed=seed, mark=mark).fingerprint() for seed in (1, 2) for mark in ("1", "2")}
+    assert len(marks) == 4
+
+
+def test_inputs_count_in_whatever_order_they_are_named(tmp_path: Path) -> None:
+    inputs = [made(tmp_path, "prepare", "1"), made(tmp_path, "annotate", "2")]
+    demo = load_experiment("demo")
+    assert len({request("graph", demo, order).fingerprint() for order in (inputs, inputs[::-1])}) == 1
+
+
+def test_weights_count_by_what_the_file_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: Wanted) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    marks = []
+    for content in ("old", "newer"):
+        (tmp_path / "ldg.pth").write_text(content)
+        marks.append(wanted("train-ldg", "ldg.weights=~/ldg.pth").fingerprint())
+    assert marks[0] != marks[1]
+
+
+def test_a_list_of_images_changes_with_the_images(tmp_path: Path) -> None:
+    (tmp_path / "face.png").write_text("1")
+    (tmp_path / "labels.csv").write_text("path,label\nface.png,happy\n")
+    experiment = load_experiment("demo", ["dataset.source=csv"])
+
+    def mark() -> str:
+        return request("prepare", experiment, outside=tmp_path / "labels.csv").fingerprint()
+
+    first = mark()
+    assert mark() == first
+    (tmp_path / "face.png").write_text("12")
+    assert mark() != first
+
+
+def test_an_input_too_many_or_too_few_is_refused(tmp_path: Path) -> None:
+    demo = load_experiment("demo")
+    with pytest.raises(ArtifactError, match="needs one --in from `fer prepare`, and got 0"):
+        request("soft-labels", demo, [made(tmp_path, "train-ldg", "1")])
+    both = [made(tmp_path, "prepare", "1"), made(tmp_path, "train-ldg", "1"), made(tmp_path, "distill", "1")]
+    with pytest.raises(ArtifactError, match="`fer train-ldg` or `fer distill`, and got 2"):
+        request("evaluate", demo, both)
+
+
+def test_an_au_table_beside_the_images_is_found(tmp_path: Path) -> None:
+    assert aus_beside(None) is None
+    assert aus_beside(tmp_path) is None
+    (tmp_path / "openface_aus.parquet").write_bytes(b"")
+    assert aus_beside(tmp_path) == tmp_path / "openface_aus.parquet"
