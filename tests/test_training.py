@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import chain_graph
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fer_core.dataset import Dataset
+from fer_core.dataset import Dataset, open_dataset
 from fer_core.errors import TrainingError
 from fer_core.experiment import AugmentSettings, Experiment, LdgSettings, Recipe
 from fer_core.graph import Graph
@@ -141,27 +142,33 @@ from pathlib import Path
 sys.path.insert(0, "tests")
 from test_training import RECIPE, replace, trained_in
 torch.set_num_threads(1)
-trained_in(Path(sys.argv[1]), Path(sys.argv[2]))
+trained_in(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
 """
 
 
-def trained_in(dataset_folder: Path, folder: Path) -> None:
+def trained_in(dataset_folder: Path, folder: Path, model: str) -> None:
     """What the killed process runs: six epochs, long enough to be hit between them."""
-    from fer_core.dataset import open_dataset
-
     folder.mkdir(parents=True, exist_ok=True)
     dataset = open_dataset(dataset_folder)
-    recipe = replace(RECIPE, epochs=6, schedule="one-cycle")
-    loss = cross_entropy_to(targets(dataset, "majority"))
-    training = Training("EF SLL", "efficientface", recipe, 6, AugmentSettings((0.5, 1.0)), 1, loss)
-    train(training, dataset, folder, CPU, JsonLines())
+    augment = AugmentSettings((0.5, 1.0))
+    if model == "EF SLL":
+        recipe = replace(RECIPE, epochs=6, schedule="one-cycle")
+        loss = cross_entropy_to(targets(dataset, "majority"))
+        train(Training(model, "efficientface", recipe, 6, augment, 1, loss), dataset, folder, CPU, JsonLines())
+    else:
+        ldg = replace(LDG, epochs=6, decay_every=2, precision="bfloat16", neighbours_drawn=1, lambda_=0.5)
+        experiment = Experiment(augment=augment, ldg=ldg)
+        train_ldg(experiment, dataset, "majority", chain_graph(dataset), 1, folder, CPU, JsonLines())
 
 
-def test_after_sigkill_training_resumes_and_ends_with_the_same_bits(dataset: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", ["EF SLL", "LDG-AUs"])
+def test_after_sigkill_training_resumes_and_ends_with_the_same_bits(
+    dataset: Dataset, tmp_path: Path, model: str
+) -> None:
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "dataset")]
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    subprocess.run([*command, str(undisturbed)], check=True, stdout=subprocess.DEVNULL)
-    with subprocess.Popen([*command, str(killed)], stdout=subprocess.PIPE, text=True) as child:
+    subprocess.run([*command, str(undisturbed), model], check=True, stdout=subprocess.DEVNULL)
+    with subprocess.Popen([*command, str(killed), model], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         epochs = (line for line in child.stdout if '"metrics"' in line)
         assert json.loads(next(epochs))["epoch"] == 1
@@ -169,7 +176,7 @@ def test_after_sigkill_training_resumes_and_ends_with_the_same_bits(dataset: Dat
         time.sleep(0.1)
         os.kill(child.pid, signal.SIGKILL)
     assert (killed / "resume.pt").exists()
-    finished = subprocess.run([*command, str(killed)], check=True, stdout=subprocess.PIPE, text=True).stdout
+    finished = subprocess.run([*command, str(killed), model], check=True, stdout=subprocess.PIPE, text=True).stdout
     resumed = [json.loads(line)["epoch"] for line in finished.splitlines() if '"metrics"' in line]
     assert 1 not in resumed
     assert resumed[-1] == 6
