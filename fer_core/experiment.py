@@ -157,8 +157,6 @@ class SoftLabelSettings:
 
     views: Literal[1, 2] = 1
     """1 takes the image as it is; 2 the mean with its mirror image."""
-    temperature: Annotated[float, Field(gt=0)] = 1.0
-    """f(x) = softmax(logits / temperature): 1 is the paper's, above 1 is softer."""
 
 
 @dataclass(frozen=True, config=_STRICT)

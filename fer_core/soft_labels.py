@@ -39,7 +39,7 @@ def generate_soft_labels(
     for start in range(0, len(rows), _CHUNK):
         chunk = rows[start : start + _CHUNK]
         seen = [predict_logits(model, views, chunk, mirrored=m) for m in (False, True)[: settings.views]]
-        parts.append(np.mean(softmax(np.array(seen) / settings.temperature, axis=2), axis=0))
+        parts.append(np.mean(softmax(np.array(seen), axis=2), axis=0))
         report.progress(f"soft labels of {card.name} · seed {card.seed}", start + len(chunk), len(rows))
     table = pd.DataFrame(np.concatenate(parts), columns=list(dataset.card.labels))
     table.insert(0, "id", dataset.manifest["id"].to_numpy())

@@ -46,7 +46,6 @@ def test_lambda_counts_for_ldg_aus_and_not_for_the_ldg(wanted: Wanted) -> None:
         ("train-ldg", "augment.flip=0.1"),
         ("distill", "sll.epochs=99"),
         ("soft-labels", "soft_labels.views=2"),
-        ("soft-labels", "soft_labels.temperature=3.0"),
         ("evaluate", "evaluation.bootstrap=9"),
     ],
 )
