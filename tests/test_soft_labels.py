@@ -24,7 +24,7 @@ def opinionated(classes: int) -> nn.Module:
     """An untrained network that all the same tells images apart."""
     model = build("efficientface", classes, seed=1).eval()
     with torch.no_grad():
-        model.get_parameter("fc.weight").mul_(100)
+        model.get_parameter("fc.weight").mul_(10_000)
     return model
 
 
@@ -50,11 +50,11 @@ def test_they_are_the_mean_over_views_of_the_softmax(dataset: Dataset, generator
     with torch.inference_mode():
         logits, mirrored = model(images).numpy(), model(images.flip(3)).numpy()
     plain = generated(dataset, generator, SoftLabelSettings())
-    np.testing.assert_allclose(plain, softmax(logits, axis=1), atol=1e-5)
+    np.testing.assert_allclose(plain, softmax(logits, axis=1), atol=1e-4)
     both = generated(dataset, generator, SoftLabelSettings(views=2))
-    np.testing.assert_allclose(both, (plain + softmax(mirrored, axis=1)) / 2, atol=1e-5)
-    assert np.abs(both - plain).max() > 0.001
-    np.testing.assert_allclose(both.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(both, (plain + softmax(mirrored, axis=1)) / 2, atol=1e-4)
+    assert np.abs(both - plain).max() > 0.005
+    np.testing.assert_allclose(both.sum(axis=1), 1, atol=1e-4)
 
 
 def test_they_are_read_back_for_their_dataset_alone(dataset: Dataset, generator: Path, tmp_path: Path) -> None:
