@@ -19,6 +19,7 @@ from fer_core.progress import Reporter
 from fer_core.training import predict_logits
 
 Judged = Literal["validation", "test"]
+_JUDGEMENTS = len(get_args(Choice)) * len(get_args(Judged))
 
 
 def evaluate(
@@ -51,6 +52,7 @@ def evaluate(
             probabilities = softmax(predict_logits(model, views, rows), axis=1)
             figures[choice][split] = judge(dataset, rows, probabilities, settings)
             tables.append(_predictions(dataset, rows, probabilities, split, choice))
+            report.progress(f"evaluate {card.name} · seed {card.seed}", len(tables), _JUDGEMENTS)
     (folder / "metrics.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
     pd.concat(tables).to_parquet(folder / "predictions.parquet", index=False)
     report.metrics(model=card.name, seed=card.seed, test_accuracy=figures["selected"]["test"]["accuracy"])

@@ -45,7 +45,7 @@ def prepare(settings: DatasetSettings, folder: Path | None, out: Path, report: R
         DatasetError: the layout is not the dataset's, too many images cannot be decoded, or a class has no
             training image.
     """
-    source = open_source(settings, folder)
+    source = open_source(settings, folder, report)
     _check_any_images(source)
     decoded_path = out / "decoded.npy"
     sha256, reasons = _decode_images(source, settings, decoded_path, report)

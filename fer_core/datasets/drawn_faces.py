@@ -20,6 +20,7 @@ from fer_core.datasets.face_geometry import (
     View,
     draw_face,
 )
+from fer_core.progress import Reporter, counted
 from openface.columns import INTENSITIES, PRESENCES
 
 EMOTIONS: tuple[str, ...] = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear")
@@ -108,12 +109,13 @@ class _Face:
     """(36,) confidence, intensities, presences; None where no face was found."""
 
 
-def draw_faces(count: int, size: int, seed: int) -> DrawnFaces:
+def draw_faces(count: int, size: int, seed: int, report: Reporter | None = None) -> DrawnFaces:
     """``count`` faces in pictures of ``size`` x ``size`` pixels.
 
     The same ``seed`` gives the same faces, and face ``i`` does not depend on ``count``.
     """
-    faces = [_draw_one(index, size, seed) for index in range(count)]
+    drawing = (_draw_one(index, size, seed) for index in range(count))
+    faces = list(drawing if report is None else counted(drawing, "draw faces", count, report))
     return DrawnFaces(
         images=np.array([face.image for face in faces], dtype=np.uint8).reshape(count, size, size, 3),
         distributions=_stacked([face.distribution for face in faces], len(EMOTIONS)),

@@ -7,11 +7,12 @@ from fer_core.dataset import EMOTIONS
 from fer_core.datasets.drawn_faces import draw_faces
 from fer_core.datasets.source import Source
 from fer_core.experiment import DatasetSettings
+from fer_core.progress import Reporter
 
 
-def read(settings: DatasetSettings) -> Source:
+def read(settings: DatasetSettings, report: Reporter | None) -> Source:
     """Draw `settings.count` faces from `settings.seed`, with AU rows as OpenFace would write them."""
-    faces = draw_faces(settings.count, settings.image_size, settings.seed)
+    faces = draw_faces(settings.count, settings.image_size, settings.seed, report)
     return Source(
         name="sample",
         labels=EMOTIONS[:7],
