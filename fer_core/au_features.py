@@ -14,7 +14,6 @@ from fer_core.experiment import ActionUnitSettings
 from openface.columns import INTENSITIES, PRESENCES
 
 _COLUMNS = {"intensity": INTENSITIES, "presence": PRESENCES, "both": INTENSITIES + PRESENCES}
-AU_TABLE = "aus.parquet"
 _FOREST_SEED = 0
 
 

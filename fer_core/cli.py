@@ -4,18 +4,19 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from fer_core.artifacts import open_artifact
-from fer_core.errors import FerError
-from fer_core.experiment import Architecture, load_experiment
+from fer_core.artifacts import open_artifact, replace_file
+from fer_core.errors import ActionUnitError, FerError
+from fer_core.experiment import Architecture, experiment_from, load_experiment
 from fer_core.progress import reporter
 from fer_core.steps import STEPS, Step, request
 from fer_core.work import run_step
 
 INTERRUPTED = 130
+OUT_OF_MEMORY = 3
 STOPPED = "stopped; what is finished is kept, and the same command goes on from there"
 _PATHS = {
     "data": "The dataset's folder, or a .csv that lists images; drawn faces need none.",
@@ -51,12 +52,14 @@ def steps_app() -> typer.Typer:
     )
     for step in STEPS.values():
         app.command(step.name, help=step.summary)(_command(step))
+    app.command("openface")(_openface)
     app.command("import-weights")(_import_weights)
+    app.command("device")(_device)
     return app
 
 
 def run_app(app: typer.Typer) -> None:
-    """Run a command line: one line and exit code 2 for a user's mistake, 130 for Ctrl-C or SIGTERM."""
+    """Run a command line: one line and exit code 2 for a user's mistake, 3 out of memory, 130 for Ctrl-C or SIGTERM."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
@@ -67,6 +70,12 @@ def run_app(app: typer.Typer) -> None:
     except Interrupted:
         print(STOPPED, file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except (MemoryError, RuntimeError) as error:
+        # Torch has an error of its own for a GPU's memory and a sentence for the machine's.
+        if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
+            raise
+        print(f"error: out of memory: {' '.join(str(error).split())[:300]}", file=sys.stderr)
+        sys.exit(OUT_OF_MEMORY)
 
 
 def main() -> None:
@@ -87,6 +96,36 @@ def _import_weights(
     from fer_core.import_weights import import_weights
 
     print(import_weights(published, architecture, out).path)
+
+
+def _openface(
+    photographs: Annotated[Path, typer.Argument(help="A folder of images, those in its subfolders included.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The table: a .parquet, for --aus.")],
+    settings: Settings = None,
+) -> None:
+    """Run OpenFace on photographs at their own size. What is finished is kept, and the same command goes on."""
+    from fer_core.work import annotate_images
+    from openface.images import images_below
+
+    if out.suffix != ".parquet":
+        raise ActionUnitError(f"--out {out}: name a .parquet file")
+    images = images_below(photographs.expanduser())
+    if not images.ids:
+        raise ActionUnitError(f"{photographs}: no images in it; give a folder that holds some")
+    chosen = experiment_from({}, "--set", settings or ()).openface
+    with reporter() as report:
+        table = annotate_images(images, chosen, out.resolve().with_name(f"{out.name}.unfinished"), report)
+        replace_file(out, table.to_parquet(index=False))
+        report.note(f"{out}")
+
+
+def _device(
+    name: Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="As run.device has it.")] = "auto",
+) -> None:
+    """Train one step on what there is to train on, and say what it is."""
+    from fer_core.training import try_device
+
+    print(try_device(name))
 
 
 def _command(step: Step) -> Callable[..., None]:

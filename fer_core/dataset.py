@@ -11,6 +11,8 @@ import pandas as pd
 from fer_core.errors import ArtifactError
 
 Split = Literal["train", "validation", "test"]
+AU_TABLE = "aus.parquet"
+"""What the annotate step makes of a dataset: a row of action units for each image."""
 EMOTIONS: tuple[str, ...] = (
     "neutral",
     "happiness",

@@ -3,7 +3,7 @@
 import difflib
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAda
 from pydantic.dataclasses import dataclass
 
 from fer_core.errors import ExperimentError
+from openface.settings import OpenFaceSettings
 
 BUNDLED = Path(__file__).parent / "experiments"
 
@@ -184,6 +185,7 @@ class Experiment:
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (1,)
     dataset: DatasetSettings = field(default_factory=DatasetSettings)
     action_units: ActionUnitSettings = field(default_factory=ActionUnitSettings)
+    openface: OpenFaceSettings = field(default_factory=OpenFaceSettings)
     graph: GraphSettings = field(default_factory=GraphSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     ldg: LdgSettings = field(default_factory=LdgSettings)
@@ -227,17 +229,17 @@ def load_experiment(name: str, settings: Iterable[str] = ()) -> Experiment:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ExperimentError(f"{path}: not TOML: {error}") from error
-    for setting in settings:
-        _lay_over(document, setting)
-    return experiment_from(document, str(path))
+    return experiment_from(document, str(path), settings)
 
 
-def experiment_from(document: Mapping[str, Any], origin: str) -> Experiment:
-    """Check a parsed document; `origin` is what messages call it.
+def experiment_from(document: dict[str, Any], origin: str, settings: Iterable[str] = ()) -> Experiment:
+    """Check a parsed document with settings laid over it; `origin` is what messages call it.
 
     Raises:
         ExperimentError: a key is unknown, or a value is of the wrong type or range.
     """
+    for setting in settings:
+        _lay_over(document, setting)
     try:
         return _EXPERIMENT.validate_json(json.dumps(document, default=str))
     except ValidationError as error:

@@ -14,11 +14,12 @@ from PIL import Image, ImageOps
 
 from fer_core.dataset import DatasetCard, save_dataset
 from fer_core.datasets import open_source
-from fer_core.datasets.source import Source, UnreadableImage
+from fer_core.datasets.source import Source
 from fer_core.datasets.splits import complete_splits, draw_stratified, is_repeated
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
 from fer_core.progress import Reporter, counted
+from openface.images import UnreadableImage, eight_bits
 
 OPENFACE_TABLE = "openface.parquet"
 """AU rows that came with the images, for the annotate step to import."""
@@ -125,12 +126,7 @@ def _content_hash(image: Image.Image) -> str:
 
 def _to_pixels(image: Image.Image, settings: DatasetSettings) -> np.ndarray:
     """(S, S, C) uint8: the shorter side resized to S and the centre cut out."""
-    if image.mode.startswith("I;16"):
-        # Pillow would clip sixteen bits at 255 instead of scaling them.
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif image.mode == "P":
-        image = image.convert("RGBA")
-    image = image.convert("RGB" if settings.colour else "L")
+    image = eight_bits(image).convert("RGB" if settings.colour else "L")
     side = settings.image_size
     if image.size != (side, side):
         image = ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)

@@ -13,8 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fer_core import captions, plots, sheets
 from fer_core.artifacts import MANIFEST, Artifact
-from fer_core.au_features import AU_TABLE, action_units, read_au_table
-from fer_core.dataset import Dataset, open_dataset
+from fer_core.au_features import action_units, read_au_table
+from fer_core.dataset import AU_TABLE, Dataset, open_dataset
 from fer_core.errors import ArtifactError
 from fer_core.experiment import Experiment, to_document
 from fer_core.graph import load_graph

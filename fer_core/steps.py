@@ -25,13 +25,13 @@ class Step:
     needs: steps of which exactly one artifact must be given, any of a `|` choice.
     takes: steps of which there may be artifacts.
     outside: what the user's path stands for where the step takes one.
-    settings: the part of an experiment that its output depends on, given the steps it has as input.
+    settings: the part of an experiment that its output depends on, given its inputs.
     """
 
     name: str
     version: int
     summary: str
-    settings: Callable[[Experiment, frozenset[str]], Settings]
+    settings: "Callable[[Request], Settings]"
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
     seeded: bool = False
@@ -57,10 +57,13 @@ class Request:
         """All artifacts of a step, in the order given."""
         return [artifact for artifact in self.inputs if artifact.step == step]
 
+    def has(self, step: str) -> bool:
+        """Whether there is an artifact of a step."""
+        return bool(self.inputs_of(step))
+
     def settings(self) -> Settings:
         """What of the experiment decides the output."""
-        settings = self.step.settings(self.experiment, frozenset(a.step for a in self.inputs))
-        return settings | ({} if self.seed is None else {"seed": self.seed})
+        return self.step.settings(self) | ({} if self.seed is None else {"seed": self.seed})
 
     def fingerprint(self) -> str:
         """What the output's folder is called."""
@@ -74,29 +77,40 @@ class Request:
         return signature_of_files(path.parent, [path, *_listed_in(path)]) if listed else signature(path)
 
 
-def _section(name: str) -> Callable[[Experiment, frozenset[str]], Settings]:
-    return lambda experiment, _: {name: to_document(experiment)[name]}
+def action_unit_rows(request: Request) -> Path | None:
+    """What OpenFace wrote before: what the user gives, or what came with the images; None where it is to be run."""
+    came_with_images = request.input("prepare").file("openface.parquet")
+    return request.outside or (came_with_images if came_with_images.is_file() else None)
 
 
-def _nothing(experiment: Experiment, inputs: frozenset[str]) -> Settings:
-    return {}
+def _section(name: str) -> Callable[[Request], Settings]:
+    return lambda request: {name: to_document(request.experiment)[name]}
 
 
-def _graph_settings(experiment: Experiment, inputs: frozenset[str]) -> Settings:
-    document = to_document(experiment)
+def _annotate_settings(request: Request) -> Settings:
+    """How many images OpenFace is given at a time changes nothing."""
+    if action_unit_rows(request) is not None:
+        return {}
+    openface = to_document(request.experiment)["openface"]
+    program = ("binary",) if openface["binary"] else ("image", "program")
+    return {"openface": {key: openface[key] for key in (*program, "arguments")}}
+
+
+def _graph_settings(request: Request) -> Settings:
+    document = to_document(request.experiment)
     return {name: document[name] for name in ("action_units", "graph")}
 
 
-def _ldg_settings(experiment: Experiment, inputs: frozenset[str]) -> Settings:
+def _ldg_settings(request: Request) -> Settings:
     """Without a graph, nothing about neighbours counts: another λ leaves the LDG as it is."""
-    document = to_document(experiment)
-    ldg = {k: v for k, v in document["ldg"].items() if "graph" in inputs or k not in _NEIGHBOUR_KEYS}
+    document = to_document(request.experiment)
+    ldg = {k: v for k, v in document["ldg"].items() if request.has("graph") or k not in _NEIGHBOUR_KEYS}
     return {"ldg": _with_weights(ldg), "augment": document["augment"]}
 
 
-def _distill_settings(experiment: Experiment, inputs: frozenset[str]) -> Settings:
-    document = to_document(experiment)
-    recipe = "distill" if "soft-labels" in inputs else "sll"
+def _distill_settings(request: Request) -> Settings:
+    document = to_document(request.experiment)
+    recipe = "distill" if request.has("soft-labels") else "sll"
     return {recipe: _with_weights(document[recipe]), "augment": document["augment"]}
 
 
@@ -106,9 +120,10 @@ def _with_weights(recipe: Settings) -> Settings:
     return recipe | ({"weights_signature": signature(path)} if recipe["weights"] and path.is_file() else {})
 
 
-def _report_settings(experiment: Experiment, inputs: frozenset[str]) -> Settings:
-    document = to_document(experiment)
-    document.pop("run")
+def _report_settings(request: Request) -> Settings:
+    document = to_document(request.experiment)
+    for where in ("run", "openface"):
+        document.pop(where)
     return document
 
 
@@ -119,8 +134,8 @@ STEPS: Mapping[str, Step] = {
         Step(
             "annotate",
             1,
-            "Bring what OpenFace wrote into one row an image.",
-            _nothing,
+            "Give every image a row of action units: of what OpenFace wrote, or by running it.",
+            _annotate_settings,
             needs=("prepare",),
             outside="aus",
         ),

@@ -1,14 +1,24 @@
 """What each step does with its inputs: one function a step, from artifacts to files in a folder."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from fer_core.artifacts import Artifact, make_artifact
 from fer_core.errors import ActionUnitError
 from fer_core.progress import Reporter
-from fer_core.steps import Request
+from fer_core.steps import Request, action_unit_rows
+from openface.settings import OpenFaceSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from fer_core.dataset import Dataset
+    from openface.images import Images
+
+_FAILURES_TOLD = 20
 
 
 def run_step(request: Request, out: Path, report: Reporter) -> Artifact:
@@ -36,32 +46,70 @@ def _prepare(request: Request, folder: Path, report: Reporter) -> None:
 
 
 def _annotate(request: Request, folder: Path, report: Reporter) -> None:
-    from fer_core.au_features import AU_TABLE
-    from fer_core.dataset import open_dataset
+    from fer_core.dataset import AU_TABLE, open_dataset
+
+    dataset = open_dataset(request.input("prepare").path)
+    rows = action_unit_rows(request)
+    table = _run_openface(request, dataset, folder, report) if rows is None else _import_rows(rows, dataset)
+    table.to_parquet(folder / AU_TABLE, index=False)
+    report.metrics(**{str(status): int(count) for status, count in table["status"].value_counts().items()})
+
+
+def _import_rows(source: Path, dataset: "Dataset") -> "pd.DataFrame":
+    """One row an image of what OpenFace wrote before."""
     from openface.table import TableError, one_row_per_image, read_openface
 
-    dataset = request.input("prepare")
-    source = request.outside or dataset.file("openface.parquet")
     if not source.exists():
         raise ActionUnitError(
             f"{source}: no AU table there; give --aus, a folder of FaceLandmarkImg's CSVs, one CSV, or a parquet"
         )
-    ids = list(open_dataset(dataset.path).manifest["id"])
     try:
         rows = read_openface(source)
     except TableError as error:
         raise ActionUnitError(str(error)) from error
     try:
-        table = one_row_per_image(rows, ids)
+        return one_row_per_image(rows, list(dataset.manifest["id"]))
     except TableError as error:
         raise ActionUnitError(f"{source}: {error}") from error
-    table.to_parquet(folder / AU_TABLE, index=False)
-    report.metrics(**{str(status): int(count) for status, count in table["status"].value_counts().items()})
+
+
+def _run_openface(request: Request, dataset: "Dataset", folder: Path, report: Reporter) -> "pd.DataFrame":
+    """Annotate the images as they are stored, which is how the models see them."""
+    from openface.images import StoredImages
+
+    images = StoredImages(list(dataset.manifest["id"]), dataset.images)
+    return annotate_images(images, request.experiment.openface, folder / "openface", report)
+
+
+def annotate_images(images: "Images", settings: OpenFaceSettings, work: Path, report: Reporter) -> "pd.DataFrame":
+    """One row an image by running OpenFace, in a working folder that is cleared away at the end.
+
+    Raises:
+        ActionUnitError: OpenFace cannot be run.
+    """
+    from openface.annotation import Annotation
+    from openface.errors import OpenFaceError
+    from openface.program import open_program
+
+    def tell(done: int, total: int) -> None:
+        report.progress("annotate", done, total)
+
+    try:
+        with open_program(settings, work) as program:
+            annotation = Annotation(images, program, settings, work, tell)
+            table = annotation()
+    except OpenFaceError as error:
+        raise ActionUnitError(str(error)) from error
+    report.metrics(**annotation.summary())
+    for failure in annotation.failures()[:_FAILURES_TOLD]:
+        report.note(f"no action units: {failure}")
+    shutil.rmtree(work)
+    return table
 
 
 def _graph(request: Request, folder: Path, report: Reporter) -> None:
-    from fer_core.au_features import AU_TABLE, action_units, read_au_table
-    from fer_core.dataset import open_dataset
+    from fer_core.au_features import action_units, read_au_table
+    from fer_core.dataset import AU_TABLE, open_dataset
     from fer_core.graph import link_neighbours, save_graph
 
     dataset = open_dataset(request.input("prepare").path)

@@ -78,6 +78,22 @@ def one_row_per_image(rows: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
     return figures.reset_index()
 
 
+def best_face(csv_path: Path) -> dict[str, float] | None:
+    """Confidence and AUs of the most confident face in FaceLandmarkImg's CSV; None without a face, or a whole file."""
+    table = _read_csv(csv_path)
+    if not table or not _is_whole(csv_path):
+        return None
+    faces = [_figures(row) for row in table]
+    usable = [face for face in faces if len(face) == len(_FIGURES) and all(map(math.isfinite, face.values()))]
+    return max(usable, key=lambda face: face["confidence"], default=None)
+
+
+def _is_whole(csv_path: Path) -> bool:
+    """Whether its last line has an end and as many fields as its first; a program that was killed leaves less."""
+    lines = csv_path.read_bytes().split(b"\n")
+    return not lines[-1] and lines[-2].count(b",") == lines[0].count(b",")
+
+
 def _read_folder(folder: Path) -> pd.DataFrame:
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".csv")
     details = sorted(path for path in folder.iterdir() if path.name.endswith(_DETAILS))

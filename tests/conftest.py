@@ -1,5 +1,7 @@
 """What several tests start from: a small dataset whose classes can be told apart, and its graph."""
 
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
+import docker
 from fer_core.dataset import EMOTIONS, Dataset, DatasetCard, open_dataset, save_dataset
 from fer_core.graph import Graph
 
+ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
 
 
@@ -46,6 +50,34 @@ def chain_graph(dataset: Dataset, k: int = 2) -> Graph:
     return Graph(
         neighbours, np.where(linked, 1.0, np.nan).astype(np.float32), np.where(linked, 0.5, 0).astype(np.float32)
     )
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[docker.DockerClient]:
+    """A container engine; tests that want one are skipped where there is none."""
+    try:
+        client = docker.from_env()
+        client.ping()
+    except docker.errors.DockerException as error:
+        pytest.skip(f"no container engine here: {error}")
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def openface_image(engine: docker.DockerClient) -> str:
+    """Our OpenFace image, built on a stand-in for the public one."""
+    build_image("tests/openface/Dockerfile", "tests/openface", "fer-test/openface-standin:1")
+    build_image("openface/Dockerfile", ".", "fer-test/openface:1", OPENFACE="fer-test/openface-standin:1")
+    return "fer-test/openface:1"
+
+
+def build_image(dockerfile: str, context: str, tag: str, **arguments: str) -> None:
+    """By the command line, since the SDK does not know BuildKit."""
+    options = [option for name, value in arguments.items() for option in ("--build-arg", f"{name}={value}")]
+    command = ["docker", "build", "-q", "-f", dockerfile, "-t", tag, *options, context]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ from PIL import Image
 from fer_core.dataset import EMOTIONS
 from fer_core.datasets import open_source
 from fer_core.datasets.ferplus import ANSWERS
-from fer_core.datasets.source import Source, UnreadableImage
+from fer_core.datasets.source import Source
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
+from openface.images import UnreadableImage
 
 SHARED = Path(os.environ.get("FER_SHARED", Path(__file__).parents[2] / "shared")) / "data" / "ferplus"
 RAFDB = DatasetSettings(source="rafdb")

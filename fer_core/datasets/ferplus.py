@@ -10,9 +10,10 @@ import pandas as pd
 from PIL import Image
 
 from fer_core.dataset import EMOTIONS
-from fer_core.datasets.source import Source, UnreadableImage, without_ending
+from fer_core.datasets.source import Source, without_ending
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
+from openface.images import UnreadableImage
 
 ARRAYS = "ferplus.npz"
 PIXELS_CSV = "fer2013.csv"

@@ -7,16 +7,15 @@ import pandas as pd
 
 from fer_core.datasets.names import SPLITS, class_order
 from fer_core.datasets.source import (
-    IMAGE_ENDINGS,
     Source,
     image_files,
-    open_image,
     subfolders,
     unique_ids,
     without_ending,
 )
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
+from openface.images import ENDINGS, open_image
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ def read(settings: DatasetSettings, folder: Path) -> Source:
     if not files or len(labels) < 2:
         raise DatasetError(
             f"{folder}: {len(files)} images in {len(labels)} class folders; looked for CLASS/* and "
-            f"train|validation|test/CLASS/* of two classes or more, with {', '.join(IMAGE_ENDINGS)} files"
+            f"train|validation|test/CLASS/* of two classes or more, with {', '.join(ENDINGS)} files"
         )
     names = [path.relative_to(folder).as_posix() for _, path in files]
     paths = [path for _, path in files]

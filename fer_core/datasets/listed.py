@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 
 from fer_core.datasets.names import SPLITS, class_order
-from fer_core.datasets.source import Source, open_image, unique_ids, without_ending
+from fer_core.datasets.source import Source, unique_ids, without_ending
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
+from openface.images import open_image
 
 LIST = "labels.csv"
 """The list's name where a folder is given."""

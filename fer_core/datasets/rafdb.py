@@ -7,9 +7,10 @@ import pandas as pd
 
 from fer_core.dataset import EMOTIONS
 from fer_core.datasets.folder import ClassFolder, find_class_folders
-from fer_core.datasets.source import Source, image_files, image_stem, open_image, read_text, unique_ids
+from fer_core.datasets.source import Source, image_files, image_stem, read_text, unique_ids
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
+from openface.images import open_image
 
 LABELS_FILE = Path("EmoLabel", "list_patition_label.txt")
 """The misspelling is the dataset's own."""

@@ -7,19 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image
 
 from fer_core.errors import DatasetError
-
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-LARGEST_IMAGE = 50_000_000
-"""Pixels; a small file that claims more is taken for a decompression bomb."""
+from openface.images import ENDINGS, reason_of
 
 _ALIGNED = re.compile(r"_aligned$")
-
-
-class UnreadableImage(Exception):
-    """An image that is missing, corrupt, truncated or far too large; its text names it and says which."""
 
 
 @dataclass(frozen=True)
@@ -45,27 +38,10 @@ class Source:
     """Images that the protocol leaves out, counted by reason."""
 
 
-def open_image(path: Path) -> Image.Image:
-    """Decode an image file wholly and turn it as its EXIF orientation says.
-
-    Raises:
-        UnreadableImage: the file is missing, corrupt, truncated, or has more than LARGEST_IMAGE pixels.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height <= LARGEST_IMAGE:
-                image.load()
-                return ImageOps.exif_transpose(image)
-            size = f"{image.width} x {image.height}"
-    except Exception as error:  # Pillow's decoders raise almost anything on bytes made to break them.
-        raise UnreadableImage(f"{path}: {_reason(error)}") from error
-    raise UnreadableImage(f"{path}: {size} is more than {LARGEST_IMAGE:,} pixels")
-
-
 def image_files(folder: Path) -> list[Path]:
     """The images directly in a folder, sorted by name."""
     visible = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(path for path in visible if path.suffix.lower() in IMAGE_ENDINGS)
+    return sorted(path for path in visible if path.suffix.lower() in ENDINGS)
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -81,7 +57,7 @@ def image_stem(path: Path) -> str:
 def without_ending(path: str) -> str:
     """A path without its image ending, forward slashes."""
     stem, dot, ending = path.replace("\\", "/").rpartition(".")
-    return stem if f"{dot}{ending.lower()}" in IMAGE_ENDINGS else path.replace("\\", "/")
+    return stem if f"{dot}{ending.lower()}" in ENDINGS else path.replace("\\", "/")
 
 
 def unique_ids(preferred: Sequence[str], otherwise: Sequence[str]) -> list[str]:
@@ -99,11 +75,4 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: not readable as text ({_reason(error)}); restore it") from error
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
+        raise DatasetError(f"{path}: not readable as text ({reason_of(error)}); restore it") from error

@@ -1,0 +1,303 @@
+"""Annotate images with OpenFace, whatever it does meanwhile: one row an image, and what is finished is never lost."""
+
+import itertools
+import json
+import os
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from openface.columns import INTENSITIES, PRESENCES
+from openface.engine import EngineAway
+from openface.errors import OpenFaceError
+from openface.images import Images, UnreadableImage, eight_bits, ladder
+from openface.program import Program
+from openface.settings import OpenFaceSettings
+from openface.table import best_face
+
+_DETAILS = "_of_details.txt"
+_JOURNAL = "findings.jsonl"
+_VIEWS = "views.json"
+Views = dict[int, int]
+"""The view, counted from 0, in which each image is to be shown."""
+LAST = -1
+"""A finding's view after which no other follows."""
+_SECONDS_TO_ENGINE = (1, 2, 4, 8, 15, 30, 60)
+"""Waits for an engine that is away, each followed by another try."""
+_TRIES_ALONE = 2
+_PORTRAIT = Path(__file__).with_name("portrait.png")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of showing an image to OpenFace in one view, counted from 0.
+
+    status: `ok` and the row's figures; `no_face`, so that the next view is tried; `unreadable` or `failed` and why.
+    """
+
+    number: int
+    view: int
+    status: str
+    figures: dict[str, float]
+    reason: str = ""
+
+
+class Journal:
+    """Findings in a file that is only ever added to, so that a process killed at any point has lost none."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        self._latest: dict[int, Finding] = {}
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.truncate(path, self._read())
+
+    def add(self, findings: Iterable[Finding]) -> None:
+        """Write them down, for good."""
+        found = list(findings)
+        if not found:
+            return
+        lines = "".join(f"{json.dumps(vars(finding))}\n" for finding in found)
+        with self._lock:
+            with self._path.open("ab") as file:
+                file.write(lines.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            self._latest.update((finding.number, finding) for finding in found)
+
+    def latest(self, number: int) -> Finding | None:
+        """The finding of the last view that an image was shown in."""
+        return self._latest.get(number)
+
+    def _read(self) -> int:
+        """Bytes up to the last whole line; a process that was killed may have left half of one."""
+        content = self._path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        for line in content[:whole].splitlines():
+            finding = Finding(**json.loads(line))
+            self._latest[finding.number] = finding
+        return whole
+
+
+class Annotation:
+    """The annotation of some images in a working folder, where another one of the same images goes on.
+
+    tell: called with how many images are done, and how many there are.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        program: Program,
+        settings: OpenFaceSettings,
+        folder: Path,
+        tell: Callable[[int, int], None],
+    ) -> None:
+        self._images, self._program, self._settings, self._folder = images, program, settings, folder
+        self._tell = tell
+        self._journal = Journal(folder / _JOURNAL)
+        self._runs = itertools.count()
+        self._stopping = threading.Event()
+
+    def __call__(self) -> pd.DataFrame:
+        """One row an image: id, status, confidence, 17 intensities, 18 presences.
+
+        Raises:
+            OpenFaceError: the program does not annotate even a portrait, or its engine stays away.
+        """
+        self._take_leftovers()
+        pending = self._pending()
+        if pending:
+            self._check_program()
+        while pending:
+            self._show(pending)
+            pending = self._pending()
+        return self._table()
+
+    def summary(self) -> dict[str, int]:
+        """Images by status; those with a face by the view, counted from 1, in which it was found."""
+        found = (self._journal.latest(number) for number in range(len(self._images.ids)))
+        names = (f"ok in view {f.view + 1}" if f.status == "ok" else f.status for f in found if f)
+        return dict(sorted(Counter(names).items()))
+
+    def failures(self) -> list[str]:
+        """Id and reason of each image that is unreadable or failed."""
+        found = (self._journal.latest(number) for number in range(len(self._images.ids)))
+        return [f"{self._images.ids[f.number]}: {f.reason}" for f in found if f and f.reason]
+
+    def _pending(self) -> Views:
+        """Images that are not done, and the view in which each is to be shown next."""
+        following = ((number, self._next_view(number)) for number in range(len(self._images.ids)))
+        return {number: view for number, view in following if view is not None}
+
+    def _next_view(self, number: int) -> int | None:
+        finding = self._journal.latest(number)
+        if finding is None:
+            return 0
+        return finding.view + 1 if finding.status == "no_face" and finding.view != LAST else None
+
+    def _show(self, pending: Views) -> None:
+        """Show every pending image in its next view, in batches, several at a time."""
+        workers = self._settings.workers or _cores()
+        batches = [
+            batch
+            for view in sorted(set(pending.values()))
+            for batch in _batches([n for n in pending if pending[n] == view], self._settings.batch, workers)
+        ]
+        with ThreadPoolExecutor(workers) as pool:
+            try:
+                for done in as_completed([pool.submit(self._settle, batch, pending) for batch in batches]):
+                    done.result()
+                    self._tell(len(self._images.ids) - len(self._pending()), len(self._images.ids))
+            except BaseException:
+                self._stopping.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                self._program.stop()
+                raise
+
+    def _settle(self, batch: Sequence[int], views: Views) -> None:
+        """Show a batch until there is a finding for each image; an image that ends the program is found by halving."""
+        suspects, rest = list(batch), list[int]()
+        tries = Counter[int]()
+        while suspects:
+            reason = self._attempt(suspects, views)
+            left = [number for number in suspects if self._next_view(number) == views[number]]
+            tries.update(left)
+            if not left:
+                suspects, rest = rest, []
+            elif len(left) > 1:
+                half = (len(left) + 1) // 2
+                suspects, rest = left[:half], left[half:] + rest
+            elif tries[left[0]] < _TRIES_ALONE:
+                suspects, rest = left, rest
+            else:
+                self._journal.add([Finding(left[0], LAST, "failed", {}, reason)])
+                suspects, rest = rest, []
+
+    def _attempt(self, numbers: Sequence[int], views: Views) -> str:
+        """One run of the program; what it finished is written down, and why it ended badly is returned."""
+        folder = self._folder / f"run-{next(self._runs):06d}"
+        pictures, out = _fresh(folder)
+        left = self._draw(numbers, views, pictures)
+        reason = self._run(pictures, out, left, views) if left else ""
+        shutil.rmtree(folder)
+        return reason
+
+    def _draw(self, numbers: Sequence[int], views: Views, pictures: Path) -> list[int]:
+        """Write the images' views as numbered PNGs; those that cannot be, or have no such view, are written down."""
+        drawn, found = [], []
+        for number in numbers:
+            try:
+                image = eight_bits(self._images.read(number))
+            except UnreadableImage as unreadable:
+                found.append(Finding(number, LAST, "unreadable", {}, str(unreadable)))
+                continue
+            rungs = ladder(*image.size)
+            if views[number] < len(rungs):
+                rungs[views[number]].of(image).save(pictures / f"{number:08d}.png", compress_level=1)
+                drawn.append(number)
+            else:
+                found.append(Finding(number, LAST, "no_face", {}))
+        (pictures / _VIEWS).write_text(json.dumps({n: views[n] for n in drawn}), encoding="utf-8")
+        self._journal.add(found)
+        return drawn
+
+    def _run(self, pictures: Path, out: Path, left: list[int], views: Views) -> str:
+        """The program on the pictures, again and again where its engine goes away meanwhile."""
+        for wait in (*_SECONDS_TO_ENGINE, None):
+            seconds = self._settings.seconds_to_start + self._settings.seconds_per_image * len(left)
+            try:
+                reason = self._program(pictures, out, seconds)
+                self._take(out, left, views, ended_well=not reason)
+                return reason or "wrote no whole CSV; is the disk full?"
+            except EngineAway as away:
+                if wait is None or self._stopping.wait(wait):
+                    raise OpenFaceError(f"{away}; see that it runs, and run again") from away
+                for number in self._take(out, left, views, ended_well=False):
+                    (pictures / f"{number:08d}.png").unlink()
+                    left.remove(number)
+            if not left:
+                return ""
+        raise AssertionError
+
+    def _take(self, out: Path, shown: Sequence[int], views: Views, ended_well: bool) -> list[int]:
+        """Write down what the program finished of the images shown to it, and tell which they are.
+
+        An image without a CSV had no face in it, unless it is the one at which the program ended badly.
+        """
+        touched = [n for n in shown if any((out / f"{n:08d}{end}").exists() for end in (".csv", _DETAILS))]
+        found = []
+        for number in touched:
+            csv = out / f"{number:08d}.csv"
+            if (figures := best_face(csv)) is not None:
+                found.append(Finding(number, views[number], "ok", figures))
+            elif not csv.exists() and (ended_well or number != touched[-1]):
+                found.append(Finding(number, views[number], "no_face", {}))
+        self._journal.add(found)
+        return [finding.number for finding in found]
+
+    def _check_program(self) -> None:
+        """See that a portrait is annotated, so that no wrong argument is taken for a fault of every image."""
+        pictures, out = _fresh(self._folder / "portrait")
+        shutil.copyfile(_PORTRAIT, pictures / "portrait.png")
+        reason = self._run(pictures, out, [], {})
+        found = best_face(out / "portrait.csv")
+        shutil.rmtree(self._folder / "portrait")
+        if found is None:
+            raise OpenFaceError(
+                f"OpenFace does not annotate even a portrait ({reason}); see openface.arguments, and that its models "
+                "are there"
+            )
+
+    def _take_leftovers(self) -> None:
+        """What a killed annotation's last runs had finished, but for the very last image of each."""
+        for folder in sorted(self._folder.glob("run-*")):
+            try:
+                views = {int(n): v for n, v in json.loads((folder / "in" / _VIEWS).read_text()).items()}
+            except (OSError, ValueError):
+                views = {}
+            shown = [number for number in views if self._next_view(number) == views[number]]
+            self._take(folder / "out", shown, views, ended_well=False)
+            shutil.rmtree(folder)
+
+    def _table(self) -> pd.DataFrame:
+        columns = ["confidence", *INTENSITIES, *PRESENCES]
+        found = [self._journal.latest(number) for number in range(len(self._images.ids))]
+        assert all(finding is not None for finding in found)
+        rows = [[f.figures.get(name, np.nan) for name in columns] for f in found if f]
+        table = pd.DataFrame(np.array(rows, np.float32).reshape(-1, len(columns)), columns=columns)
+        table.insert(0, "status", [f.status for f in found if f])
+        table.insert(0, "id", list(self._images.ids))
+        return table
+
+
+def _fresh(folder: Path) -> tuple[Path, Path]:
+    """A run's folders for pictures and for what the program writes; the program is another user."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for part in (folder / "in", folder / "out"):
+        part.mkdir(parents=True)
+        part.chmod(0o755)
+    return folder / "in", folder / "out"
+
+
+def _batches(numbers: Sequence[int], size: int, workers: int) -> list[Sequence[int]]:
+    """Of at most `size`, and of about equal length, so that no worker sits idle at the end."""
+    if not numbers:
+        return []
+    count = -(-len(numbers) // size)
+    if len(numbers) >= workers:
+        count = -(-count // workers) * workers
+    return [part.tolist() for part in np.array_split(np.array(numbers), count) if len(part)]
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,277 @@
+"""The container engine: reached, described, and asked for containers that are given as little as possible."""
+
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.models.containers import Container
+from docker.types import DeviceRequest, Mount
+
+import docker
+
+OWNER = "fer.owner"
+"""Label: the container, or machine, whose process started this one."""
+PROCESS = "fer.process"
+"""Label: that process's number there."""
+RUN = "fer.run"
+"""Label: Prefect's id of the flow run."""
+
+HOST = "FER_DOCKER_HOST"
+"""Environment: the engine's address, where it is not the usual one."""
+INSIDE = "FER_INSIDE"
+"""Environment: set where this process runs in a container of that engine itself."""
+NOBODY = 10001
+"""Who steps run as where their folder is root's."""
+
+_USUAL = "unix:///var/run/docker.sock"
+_PIDS = 512
+
+
+class EngineAway(Exception):
+    """The engine does not answer, or broke off; it may be back in a moment."""
+
+
+class EngineRefused(ValueError):
+    """The engine cannot do what it is asked to, and will not on another try; one line that says what to do."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A container to be: a program, what it may see, and what it may use.
+
+    command: arguments of the image's entrypoint.
+    read: folders and files it may read, by the path they are to have inside.
+    write: folders it may write, likewise.
+    memory: bytes.
+    """
+
+    image: str
+    command: Sequence[str]
+    read: Mapping[str, Path] = field(default_factory=dict)
+    write: Mapping[str, Path] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    memory: int = 2 << 30
+    cores: float = 1.0
+    gpu: bool = False
+
+
+@contextmanager
+def engine() -> Iterator[docker.DockerClient]:
+    """A connection of its own, for one thread.
+
+    Raises:
+        EngineAway: nothing answers there.
+    """
+    address = os.environ.get(HOST) or os.environ.get("DOCKER_HOST") or _USUAL
+    if address.startswith("unix://") and not Path(address.removeprefix("unix://")).exists():
+        raise EngineAway(f"no container engine at {address}")
+    try:
+        client = docker.from_env(environment={**os.environ, "DOCKER_HOST": address})
+    except (DockerException, requests.RequestException) as error:
+        raise EngineAway(f"no container engine at {address} ({_words(error)})") from error
+    try:
+        yield client
+    except (requests.RequestException, ConnectionError) as error:
+        raise EngineAway(f"the container engine broke off ({_words(error)})") from error
+    except APIError as error:
+        raise _told(error) from error
+    finally:
+        client.close()
+
+
+def require_engine(*images: str) -> None:
+    """See that the engine answers and has the images.
+
+    Raises:
+        EngineAway: it does not answer.
+        EngineRefused: it lacks an image.
+    """
+    with engine() as client:
+        for image in images:
+            require_image(client, image)
+
+
+def require_image(client: docker.DockerClient, image: str) -> None:
+    """See that the engine has an image.
+
+    Raises:
+        EngineRefused: it has not.
+    """
+    try:
+        client.images.get(image)
+    except ImageNotFound as error:
+        raise EngineRefused(f"{image}: no such image; build it with `docker compose build`") from error
+
+
+def create(client: docker.DockerClient, box: Box) -> Container:
+    """The container, not started: no network, a root that cannot be written, no capability, no root user.
+
+    Raises:
+        EngineRefused: the engine lacks the image or cannot give what is asked for.
+    """
+    require_image(client, box.image)
+    mounts = [_mount(client, inside, path, read_only=True) for inside, path in box.read.items()]
+    mounts += [_mount(client, inside, path, read_only=False) for inside, path in box.write.items()]
+    # The types' package lags behind: it does not know every argument.
+    options: dict[str, Any] = {
+        "network_mode": "none",
+        "read_only": True,
+        "tmpfs": {"/tmp": "rw,nosuid,nodev,size=1g,mode=1777"},
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "user": _user(box.write.values()),
+        "mem_limit": box.memory,
+        "memswap_limit": box.memory,
+        "nano_cpus": int(box.cores * 1e9),
+        "pids_limit": _PIDS,
+        "init": True,
+        "labels": {**box.labels, **owner_labels()},
+        "environment": dict(box.environment),
+        "mounts": mounts,
+        "log_config": {"Type": "json-file", "Config": {"max-size": "20m", "max-file": "2"}},
+    }
+    if box.gpu:
+        options["device_requests"] = [DeviceRequest(count=-1, capabilities=[["gpu"]])]
+    return client.containers.create(box.image, list(box.command), **options)
+
+
+def remove(container: Container) -> None:
+    """End a container and take it away; one that has gone already is no matter."""
+    with suppress(NotFound, APIError, requests.RequestException):
+        container.remove(force=True, v=True)
+
+
+def remove_labelled(client: docker.DockerClient, labels: Mapping[str, str]) -> int:
+    """Take away every container with these labels, and tell how many."""
+    wanted = [name if value == "" else f"{name}={value}" for name, value in labels.items()]
+    found = client.containers.list(all=True, filters={"label": wanted}, ignore_removed=True)
+    for container in found:
+        remove(container)
+    return len(found)
+
+
+def remove_orphans(client: docker.DockerClient, starting: bool = False) -> int:
+    """Take away containers whose process is no more, and tell how many.
+
+    starting: this process is its container's first, so that whatever an earlier life of it started is an orphan.
+    """
+    orphans = 0
+    for container in client.containers.list(all=True, filters={"label": OWNER}, ignore_removed=True):
+        if _is_orphan(client, container, starting):
+            remove(container)
+            orphans += 1
+    return orphans
+
+
+def owner_labels() -> dict[str, str]:
+    """What tells later who started a container, and whether that process is still there."""
+    return {OWNER: socket.gethostname(), PROCESS: str(os.getpid()), **_run_label()}
+
+
+def has_gpu(client: docker.DockerClient) -> bool:
+    """Whether the engine can hand a GPU on: NVIDIA's runtime, or devices that it has discovered itself."""
+    about = client.info()
+    discovered = about.get("DiscoveredDevices") or ()
+    return "nvidia" in about.get("Runtimes", {}) or any("nvidia.com/gpu" in str(device) for device in discovered)
+
+
+def host_path(client: docker.DockerClient, path: Path) -> str:
+    """Where the engine finds a path of this process: itself, or, in a container, what is mounted there.
+
+    Raises:
+        EngineRefused: the path is in this container alone.
+    """
+    if not os.environ.get(INSIDE):
+        return str(path)
+    mounts = client.api.inspect_container(socket.gethostname())["Mounts"]
+    for mount in sorted(mounts, key=lambda mount: -len(mount["Destination"])):
+        if path.is_relative_to(mount["Destination"]):
+            return str(Path(mount["Source"]) / path.relative_to(mount["Destination"]))
+    raise EngineRefused(f"{path}: not in a folder that is mounted here; put it below FER_DATA")
+
+
+def wait_for(container: Container, seconds: float | None = None) -> int | None:
+    """The exit code; None where it is not at its end in time."""
+    deadline = None if seconds is None else time.monotonic() + seconds
+    while True:
+        left = 30.0 if deadline is None else min(30.0, deadline - time.monotonic())
+        if left <= 0:
+            return None
+        try:
+            return int(container.wait(timeout=left)["StatusCode"])
+        except requests.exceptions.ConnectionError as error:
+            # A read that times out comes as this, and so does an engine that breaks off.
+            if "Read timed out" not in str(error):
+                raise
+        except requests.exceptions.ReadTimeout:
+            continue
+
+
+def ran_out_of_memory(container: Container) -> bool:
+    """Whether the kernel ended something in it for its memory limit."""
+    container.reload()
+    return bool(container.attrs["State"].get("OOMKilled"))
+
+
+def _run_label() -> dict[str, str]:
+    run = os.environ.get("FER_RUN", "")
+    return {RUN: run} if run else {}
+
+
+def _is_orphan(client: docker.DockerClient, container: Container, starting: bool) -> bool:
+    owner, process = container.labels.get(OWNER, ""), container.labels.get(PROCESS, "0")
+    if owner == socket.gethostname():
+        return starting or not _lives(int(process))
+    if not os.environ.get(INSIDE):
+        return False  # Another machine's, or a worker's own: theirs to take away.
+    try:
+        return client.containers.get(owner).status not in ("running", "restarting", "paused")
+    except NotFound:
+        # Started by hand on the machine itself, where this one cannot see whether the process lives.
+        return len(owner) == 12 and all(letter in "0123456789abcdef" for letter in owner)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _mount(client: docker.DockerClient, inside: str, path: Path, read_only: bool) -> Mount:
+    return Mount(inside, host_path(client, path), type="bind", read_only=read_only)
+
+
+def _user(written: "Sequence[Path] | Any") -> str:
+    """Who owns the folders that are written to; never root."""
+    for folder in written:
+        status = folder.stat()
+        if status.st_uid:
+            return f"{status.st_uid}:{status.st_gid}"
+    return f"{NOBODY}:{NOBODY}"
+
+
+def _told(error: APIError) -> Exception:
+    """A refusal that stays one, or a hiccup."""
+    text = _words(error)
+    if "could not select device driver" in text or "gpu" in text.lower():
+        return EngineRefused(f"the engine has no GPU to give ({text}); install NVIDIA's container toolkit, or set cpu")
+    if error.status_code in (400, 404):
+        return EngineRefused(f"the container engine refuses: {text}")
+    return EngineAway(f"the container engine failed: {text}")
+
+
+def _words(error: BaseException) -> str:
+    text = getattr(error, "explanation", None) or str(error)
+    return " ".join(str(text).split())

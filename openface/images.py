@@ -1,0 +1,145 @@
+"""Images to annotate: decoded and checked here, so that no name, format or corrupt byte of theirs reaches OpenFace."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image, ImageOps
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+LARGEST = 50_000_000
+"""Pixels; a small file that claims more is taken for a decompression bomb."""
+
+_LONGEST_SIDE = 2000
+"""OpenFace takes a gigabyte for 25 megapixels, and a face needs no more than some hundred pixels."""
+_ENOUGH = 96
+"""An image this wide is tried as it is; the detector needs a face of about 60 pixels."""
+_COMFORTABLE = 160
+_FACTORS = (1, 2, 4, 8)
+_BORDER = 0.29
+"""Of each side; 14 pixels around 48, which on FER+ finds a third of the faces that are missed without."""
+
+
+class UnreadableImage(Exception):
+    """An image that is missing, corrupt, truncated or far too large; its text names it and says which."""
+
+
+@dataclass(frozen=True)
+class View:
+    """How an image is shown to OpenFace."""
+
+    factor: float
+    border: bool = False
+
+    def __str__(self) -> str:
+        scale = "as it is" if self.factor == 1 else f"×{self.factor:.3g}"
+        return f"{scale}, bordered" if self.border else scale
+
+    def of(self, image: Image.Image) -> Image.Image:
+        """The image with its edge pixels repeated outwards, where it is bordered, then scaled."""
+        if self.border:
+            across, down = (round(_BORDER * side) for side in image.size)
+            edges = [(down, down), (across, across), (0, 0)][: np.asarray(image).ndim]
+            image = Image.fromarray(np.pad(np.asarray(image), edges, mode="edge"))
+        if self.factor == 1:
+            return image
+        width, height = (max(1, round(self.factor * side)) for side in image.size)
+        return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def ladder(width: int, height: int) -> list[View]:
+    """Views in which a face is looked for, one after the other, until one is found.
+
+    As it is, where that is large enough; at up to four times that size; with a border. OpenFace aborts on an image
+    of 42 pixels or less, and never finds a face in one of 48.
+    """
+    shorter, longer = min(width, height), max(width, height)
+    if longer > _LONGEST_SIDE:
+        return [View(_LONGEST_SIDE / longer)]
+    first = 1 if shorter >= _ENOUGH else _reaching(_COMFORTABLE, shorter)
+    factors: list[float] = [f for f in _FACTORS if first <= f <= 4 * first and f * longer <= _LONGEST_SIDE] or [first]
+    around = 1 + 2 * _BORDER
+    bordered = min(_reaching(_COMFORTABLE, shorter * around), _LONGEST_SIDE / (longer * around))
+    return [View(f) for f in factors] + [View(bordered, border=True)]
+
+
+def _reaching(side: int, of: float) -> float:
+    """The smallest factor that makes it so large; for tiny images, whatever it takes."""
+    return next((f for f in _FACTORS if f * of >= side), side / of)
+
+
+def open_image(path: Path) -> Image.Image:
+    """Decode an image file wholly and turn it as its EXIF orientation says.
+
+    Raises:
+        UnreadableImage: the file is missing, corrupt, truncated, or has more than LARGEST pixels.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height <= LARGEST:
+                image.load()
+                return ImageOps.exif_transpose(image)
+            size = f"{image.width} x {image.height}"
+    except Exception as error:  # Pillow's decoders raise almost anything on bytes made to break them.
+        raise UnreadableImage(f"{path}: {reason_of(error)}") from error
+    raise UnreadableImage(f"{path}: {size} is more than {LARGEST:,} pixels")
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """The image in grey (L) or RGB, whatever it was stored as; transparent parts are kept as their colour."""
+    if image.mode.startswith("I;16"):
+        # Pillow would clip sixteen bits at 255 instead of scaling them.
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("L", "1", "LA", "La"):
+        return image.convert("L")
+    return (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
+
+
+def reason_of(error: Exception) -> str:
+    """An exception in a few words."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+class Images(Protocol):
+    """Images by number, each under an id."""
+
+    @property
+    def ids(self) -> Sequence[str]: ...
+
+    def read(self, number: int) -> Image.Image:
+        """From any thread; raises UnreadableImage."""
+
+
+@dataclass(frozen=True)
+class StoredImages:
+    """(N, S, S, C) uint8, decoded already."""
+
+    ids: Sequence[str]
+    pixels: np.ndarray
+
+    def read(self, number: int) -> Image.Image:
+        pixels = np.asarray(self.pixels[number])
+        return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Files below a folder; an id is a path relative to it, with forward slashes."""
+
+    folder: Path
+    ids: Sequence[str]
+
+    def read(self, number: int) -> Image.Image:
+        return eight_bits(open_image(self.folder / self.ids[number]))
+
+
+def images_below(folder: Path) -> ImageFiles:
+    """Every image file below a folder, hidden ones apart."""
+    files = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
+    visible = (file for file in files if not any(part.startswith((".", "__MACOSX")) for part in file.parts))
+    return ImageFiles(folder, sorted(file.as_posix() for file in visible if (folder / file).is_file()))

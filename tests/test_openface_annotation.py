@@ -1,0 +1,286 @@
+"""The driver of OpenFace against a stand-in that fails in every way the real one does: one row an image, always."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from openface.annotation import Annotation
+from openface.columns import INTENSITIES, PRESENCES
+from openface.engine import EngineAway
+from openface.errors import OpenFaceError
+from openface.images import Images, ladder
+from openface.program import LocalProgram, Program, open_program
+from openface.settings import OpenFaceSettings
+from tests.openface_images import Pictures, local_program
+
+PATIENCE = {"seconds_to_start": 4.0, "seconds_per_image": 0.05}
+Settings = Callable[..., OpenFaceSettings]
+
+EXPECTED = {
+    "": "ok",
+    "no face": "no_face",
+    "face when bordered": "ok",
+    "cannot open": "failed",
+    "abort": "failed",
+    "hang": "failed",
+    "write nothing": "failed",
+    "empty CSV": "failed",
+    "several faces": "ok",
+    "spaced header": "ok",
+    "crash afterwards": "ok",
+    "half a row, then crash": "failed",
+}
+
+
+@pytest.fixture(params=["process", pytest.param("container", marks=pytest.mark.engine)])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    """Settings of the stand-in, as a process of this machine and as a container."""
+    if request.param == "container":
+        image = request.getfixturevalue("openface_image")
+        return lambda **changes: OpenFaceSettings(image=image, **{**PATIENCE, **changes})
+    binary = str(local_program(tmp_path / "OpenFace with a space"))
+    return lambda **changes: OpenFaceSettings(binary=binary, **{**PATIENCE, **changes})
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Settings:
+    binary = str(local_program(tmp_path / "program"))
+    return lambda **changes: OpenFaceSettings(binary=binary, **{**PATIENCE, **changes})
+
+
+def ignore(done: int, total: int) -> None:
+    pass
+
+
+def annotate(images: Images, settings: OpenFaceSettings, folder: Path) -> pd.DataFrame:
+    folder.mkdir(exist_ok=True)
+    with open_program(settings, folder) as program:
+        return Annotation(images, program, settings, folder, ignore)()
+
+
+class Counted:
+    """A program whose runs are counted, and fail first as told."""
+
+    def __init__(self, settings: OpenFaceSettings, away: int = 0) -> None:
+        self.program: Program = LocalProgram(settings)
+        self.runs: list[int] = []
+        self.away = away
+
+    def __call__(self, pictures: Path, out: Path, seconds: float) -> str:
+        shown = sorted(pictures.glob("0*.png"))
+        self.runs.append(len(shown))
+        if not shown or not self.away:
+            return self.program(pictures, out, seconds)
+        self.away -= 1
+        for picture in shown[-3:]:
+            picture.rename(picture.with_suffix(".later"))
+        self.program(pictures, out, seconds)
+        for picture in shown[-3:]:
+            picture.with_suffix(".later").rename(picture)
+        raise EngineAway("the engine is gone")
+
+    def stop(self) -> None:
+        self.program.stop()
+
+    def __enter__(self) -> "Counted":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+
+def test_every_failure_costs_no_other_image_its_row(settings: Settings, tmp_path: Path) -> None:
+    cues = ["", "", *EXPECTED, *[""] * 6]
+    table = annotate(Pictures(cues), settings(batch=9, workers=2), tmp_path / "work")
+    assert list(table["status"]) == [EXPECTED[cue] for cue in cues]
+    assert list(table["id"]) == Pictures(cues).ids
+    ok = table["status"] == "ok"
+    assert np.isfinite(table.loc[ok, [*INTENSITIES, *PRESENCES]].to_numpy()).all()
+    assert table.loc[~ok, [*INTENSITIES, *PRESENCES]].isna().all(axis=None)
+
+
+@pytest.mark.engine
+def test_an_image_that_takes_all_memory_is_set_aside(openface_image: str, tmp_path: Path) -> None:
+    settings = OpenFaceSettings(image=openface_image, seconds_to_start=60.0, workers=1)
+    cues = ["", "take all memory", ""]
+    folder = tmp_path / "work"
+    folder.mkdir()
+    with open_program(settings, folder) as program:
+        annotation = Annotation(Pictures(cues), program, settings, folder, ignore)
+        assert list(annotation()["status"]) == ["ok", "failed", "ok"]
+    assert "memory" in annotation.failures()[0]
+
+
+def test_the_table_is_the_same_whatever_the_batches_the_workers_and_the_faults(local: Settings, tmp_path: Path) -> None:
+    cues = ["", "several faces", "", "abort", "face when bordered", "", "empty CSV", "", "no face", ""]
+    tables = [
+        annotate(Pictures(cues), local(batch=batch, workers=workers), tmp_path / f"work-{batch}-{workers}")
+        for batch, workers in ((100, 1), (3, 2), (1, 3))
+    ]
+    calm = annotate(Pictures([cue if cue in ("several faces",) else "" for cue in cues]), local(), tmp_path / "calm")
+    for table in tables[1:]:
+        pd.testing.assert_frame_equal(table, tables[0])
+    undisturbed = [number for number, cue in enumerate(cues) if cue in ("", "several faces")]
+    pd.testing.assert_frame_equal(
+        tables[0].loc[undisturbed].drop(columns="id"), calm.loc[undisturbed].drop(columns="id")
+    )
+
+
+def test_of_several_faces_the_most_confident_counts(local: Settings, tmp_path: Path) -> None:
+    table = annotate(Pictures(["several faces"]), local(), tmp_path / "work")
+    assert table["confidence"][0] == pytest.approx(0.983)
+
+
+@pytest.mark.parametrize("place", [0, 1, 37, 62, 63])
+def test_a_poison_image_is_found_by_halving(local: Settings, tmp_path: Path, place: int) -> None:
+    cues = [""] * 64
+    cues[place] = "abort"
+    folder = tmp_path / "work"
+    folder.mkdir()
+    with Counted(local(batch=64, workers=1)) as program:
+        table = Annotation(Pictures(cues), program, local(batch=64, workers=1), folder, ignore)()
+    assert list(table.index[table["status"] == "failed"]) == [place]
+    assert (table["status"] == "ok").sum() == 63
+    of_batch = program.runs[1:]  # The first one is the portrait's.
+    assert len(of_batch) - 1 <= math.log2(64) + 1
+
+
+def test_small_images_are_scaled_before_openface_sees_them(local: Settings, tmp_path: Path) -> None:
+    assert (
+        list(annotate(Pictures(["", "face when bordered"], side=48), local(), tmp_path / "a")["status"]) == ["ok"] * 2
+    )
+    assert list(annotate(Pictures([""], side=12), local(), tmp_path / "b")["status"]) == ["ok"]
+
+
+def test_the_ladder_never_shows_what_openface_aborts_on_and_ends_with_a_border() -> None:
+    for side in range(1, 4000, 7):
+        views = ladder(side, side)
+        sides = [max(1, round(view.factor * round(side * (1.58 if view.border else 1)))) for view in views]
+        assert min(sides) > 60
+        assert max(sides) <= 2300
+    assert [str(view) for view in ladder(48, 48)] == ["×4", "×8", "×4, bordered"]
+    assert [str(view) for view in ladder(100, 100)] == ["as it is", "×2", "×4", "×2, bordered"]
+    assert [str(view) for view in ladder(4000, 1000)] == ["×0.5"]
+
+
+def test_an_engine_that_comes_back_costs_nothing_finished(
+    local: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openface.annotation._SECONDS_TO_ENGINE", (0.01, 0.01))
+    (tmp_path / "work").mkdir()
+    with Counted(local(batch=10, workers=1), away=2) as program:
+        table = Annotation(Pictures([""] * 10), program, local(workers=1), tmp_path / "work", ignore)()
+    assert (table["status"] == "ok").all()
+    assert program.runs == [0, 10, 3, 3]  # The portrait, then what the engine left undone.
+
+
+def test_an_engine_that_stays_away_ends_the_annotation(
+    local: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openface.annotation._SECONDS_TO_ENGINE", (0.01, 0.01))
+    (tmp_path / "work").mkdir()
+    with (
+        Counted(local(), away=99) as program,
+        pytest.raises(OpenFaceError, match="the engine is gone; see that it runs"),
+    ):
+        Annotation(Pictures(["abort"] * 3), program, local(workers=1), tmp_path / "work", ignore)()
+
+
+def test_a_killed_annotation_goes_on_where_it_stopped(local: Settings, tmp_path: Path) -> None:
+    settings, folder = local(batch=5, workers=1, arguments=("-standin_ms", "60")), tmp_path / "work"
+    code = (
+        "import sys; from pathlib import Path; from tests.test_openface_annotation import *;"
+        f"annotate(Pictures([''] * 60), {settings!r}, Path({str(folder)!r}))"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    journal = folder / "findings.jsonl"
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 12:
+        assert driver.poll() is None
+        time.sleep(0.02)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    with journal.open("ab") as file:
+        file.write(b'{"number": 3')  # As a process killed in the middle of a line would leave it.
+    before = journal.read_bytes().count(b"\n")
+    table = annotate(Pictures([""] * 60), settings, folder)
+    whole = annotate(Pictures([""] * 60), local(), tmp_path / "undisturbed")
+    pd.testing.assert_frame_equal(table, whole)
+    assert before >= 12
+    assert journal.read_bytes().count(b"\n") == 60  # No image was annotated twice.
+
+
+def test_what_is_stopped_ends_at_once_and_leaves_no_process(local: Settings, tmp_path: Path) -> None:
+    settings = local(arguments=("-standin_ms", "400"), batch=50, workers=2)
+    (tmp_path / "work").mkdir()
+    program = LocalProgram(settings)
+    annotation = Annotation(Pictures([""] * 100), program, settings, tmp_path / "work", ignore)
+    threading.Timer(1.5, program.stop).start()
+    started = time.monotonic()
+    with program, pytest.raises(OpenFaceError, match="stopped"):
+        annotation()
+    assert time.monotonic() - started < 5
+
+
+def test_an_argument_that_openface_does_not_survive_is_told_before_any_image(local: Settings, tmp_path: Path) -> None:
+    settings = local()
+    (Path(settings.binary).parent / "model" / "main_ceclm_general.txt").write_text("")
+    with pytest.raises(OpenFaceError, match=r"not annotate even a portrait .exit code 1: ERROR: Could not load"):
+        annotate(Pictures([""] * 5), settings, tmp_path / "work")
+
+
+def test_without_a_binary_or_an_engine_both_ways_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FER_DOCKER_HOST", f"unix://{tmp_path}/no.sock")
+    with pytest.raises(
+        OpenFaceError, match=r"no container engine at .*no\.sock.*docker compose build.*openface\.binary"
+    ):
+        open_program(OpenFaceSettings(), tmp_path)
+    with pytest.raises(OpenFaceError, match="no program there"):
+        open_program(OpenFaceSettings(binary="/nowhere/FaceLandmarkImg"), tmp_path)
+
+
+@pytest.mark.engine
+def test_without_the_image_it_says_what_builds_it(openface_image: str, tmp_path: Path) -> None:
+    with pytest.raises(OpenFaceError, match="fer-openface:none: no such image; build it with"):
+        open_program(OpenFaceSettings(image="fer-openface:none"), tmp_path)
+
+
+def fer(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, "-m", "fer_core", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_photographs_are_annotated_at_their_own_size_and_bad_files_named(local: Settings, tmp_path: Path) -> None:
+    photographs = tmp_path / "photographs"
+    (photographs / "a folder").mkdir(parents=True)
+    Pictures(["", "", ""]).read(0).save(photographs / "one.jpg", quality=95)
+    Pictures([""]).read(0).convert("RGBA").save(photographs / "a folder" / "with a spåce.png")
+    Image.new("L", (300, 200), 90).save(photographs / "grey.bmp")
+    (photographs / "broken.jpg").write_bytes((photographs / "one.jpg").read_bytes()[:700])
+    (photographs / "empty.png").write_bytes(b"")
+    Image.new("1", (9000, 9000)).save(photographs / "bomb.png")
+    (photographs / "notes.txt").write_text("no image")
+    out = tmp_path / "aus.parquet"
+    done = fer("openface", str(photographs), "--out", str(out), "--set", f"openface.binary={local().binary}")
+    assert done.returncode == 0, done.stderr
+    table = pd.read_parquet(out).set_index("id")
+    assert table["status"].to_dict() == {
+        "a folder/with a spåce.png": "ok",
+        "bomb.png": "unreadable",
+        "broken.jpg": "unreadable",
+        "empty.png": "unreadable",
+        "grey.bmp": "ok",
+        "one.jpg": "ok",
+    }
+    assert "9000 x 9000 is more than" in done.stdout
+    assert not list(tmp_path.glob("*.unfinished"))
+    assert os.access(out, os.R_OK)
