@@ -28,7 +28,7 @@ from openface.columns import INTENSITIES, PRESENCES
 RESULTS = "results.json"
 PAGE = "index.html"
 _TEMPLATES = Path(__file__).parent / "templates"
-_PACKAGES = ("fer", "torch", "torchvision", "numpy", "pandas", "scikit-learn", "annoy")
+_PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "annoy")
 
 
 def write_report(request: Request, folder: Path, report: Reporter) -> None:
@@ -225,4 +225,4 @@ def _manifest(artifact: Artifact) -> dict[str, Any]:
 
 def _versions() -> dict[str, str]:
     packages = {name: version(name) for name in _PACKAGES}
-    return {"Python": platform.python_version(), **packages, "machine": platform.machine()}
+    return {"fer": __version__, "Python": platform.python_version(), **packages, "machine": platform.machine()}

@@ -52,7 +52,9 @@ def _annotate(request: Request, folder: Path, report: Reporter) -> None:
     rows = action_unit_rows(request)
     table = _run_openface(request, dataset, folder, report) if rows is None else _import_rows(rows, dataset)
     table.to_parquet(folder / AU_TABLE, index=False)
-    report.metrics(**{str(status): int(count) for status, count in table["status"].value_counts().items()})
+    counts = {str(status): int(count) for status, count in table["status"].value_counts().items()}
+    (folder / "aus.json").write_text(json.dumps(counts), encoding="utf-8")
+    report.metrics(**counts)
 
 
 def _import_rows(source: Path, dataset: "Dataset") -> "pd.DataFrame":
@@ -110,6 +112,7 @@ def annotate_images(images: "Images", settings: OpenFaceSettings, work: Path, re
 def _graph(request: Request, folder: Path, report: Reporter) -> None:
     from fer_core.au_features import action_units, read_au_table
     from fer_core.dataset import AU_TABLE, open_dataset
+    from fer_core.figures import save_au_figure, save_graph_figure
     from fer_core.graph import link_neighbours, save_graph
 
     dataset = open_dataset(request.input("prepare").path)
@@ -117,7 +120,11 @@ def _graph(request: Request, folder: Path, report: Reporter) -> None:
     units = action_units(dataset, table, request.experiment.action_units)
     for split, counts in units.coverage.items():
         report.note(f"AU coverage of {split}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
-    save_graph(folder, *link_neighbours(units, dataset.rows("train"), request.experiment.graph, report))
+    graph, card = link_neighbours(units, dataset.rows("train"), request.experiment.graph, report)
+    save_graph(folder, graph, card)
+    train = dataset.manifest["split"].to_numpy() == "train"
+    save_au_figure(folder, table[train & units.usable])
+    save_graph_figure(folder, graph, dataset.labels())
 
 
 def _train_ldg(request: Request, folder: Path, report: Reporter) -> None:
@@ -139,6 +146,15 @@ def _train_ldg(request: Request, folder: Path, report: Reporter) -> None:
         device,
         report,
     )
+    _save_curves(folder)
+
+
+def _save_curves(folder: Path) -> None:
+    from fer_core.figures import save_curves
+    from fer_core.models.checkpoint import read_card
+
+    card = read_card(folder)
+    save_curves(folder, f"{card.name} · seed {card.seed}", card.history, card.selected_epoch)
 
 
 def _labels(request: Request) -> Literal["majority", "distribution"]:
@@ -177,6 +193,7 @@ def _distill(request: Request, folder: Path, report: Reporter) -> None:
     train_efficientface(
         request.experiment, dataset, _labels(request), soft_labels, name, request.seed or 0, folder, device, report
     )
+    _save_curves(folder)
 
 
 def _evaluate(request: Request, folder: Path, report: Reporter) -> None:

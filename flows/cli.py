@@ -14,6 +14,7 @@ from rich.console import Console
 from fer_core.artifacts import Artifact
 from fer_core.cli import INTERRUPTED, STOPPED, ExperimentName, Interrupted, Settings, run_app, steps_app
 from fer_core.errors import FerError
+from fer_core.experiment import experiment_from
 from flows.display import print_table, shown
 from flows.runner import MISTAKE, StepFailed
 from flows.server import (
@@ -42,6 +43,7 @@ def fer_app() -> typer.Typer:
     app = steps_app()
     app.command("run", help="Run all of the method: five models, several seeds, a table, a report.")(run)
     app.command("serve", help="Let `prefect deployment run fer/full-pipeline` run it, on your server.")(serve)
+    app.command("doctor", help="Look at the engine, the images, the GPU, OpenFace, Prefect and the disk.")(doctor)
     return app
 
 
@@ -100,6 +102,19 @@ def serve(limit: Limit = 1) -> None:
         parameters={"artifacts": str(Path("artifacts").resolve())},
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
+
+
+def doctor(artifacts: Artifacts = "artifacts", settings: Settings = None) -> None:
+    """One line each; exit code 1 where something is not as it should be."""
+    keep_prefect_off_the_network()
+    from flows.doctor import examine
+
+    binary = experiment_from({}, "--set", settings or ()).openface.binary
+    with Console().status("looking"):
+        findings = examine(Path(artifacts).expanduser().resolve(), binary)
+    for finding in findings:
+        print(f"{'ok ' if finding.fine else 'NO '} {finding.what:10} {finding.told}")
+    sys.exit(0 if all(finding.fine for finding in findings) else 1)
 
 
 def _start_server() -> OwnServer | None:

@@ -29,6 +29,8 @@ class Maker:
         self._study = study
         self._run = run
         self._display = display
+        self._smaller: dict[str, Study] = {}
+        """By the fingerprint of a step that ran out of memory: how it is tried again."""
 
     def __call__(
         self, step: str, *inputs: Artifact, seed: int | None = None, show: Callable[[Artifact], None] | None = None
@@ -39,22 +41,34 @@ class Maker:
             StepFailed: it could not be made.
         """
         name = str(task_run.name)
-        wanted = self._study.request(step, inputs, seed)
-        if found := finished(self._study.folder(wanted), wanted.fingerprint()):
+        asked_for = self._study.request(step, inputs, seed).fingerprint()
+        study = self._smaller.get(asked_for, self._study)
+        wanted = study.request(step, inputs, seed)
+        if found := finished(study.folder(wanted), wanted.fingerprint()):
             self._display.reused(name)
             get_run_logger().info("reused %s", found.path)
             return found
-        made = self._make(name, wanted)
+        try:
+            made = self._make(name, study, wanted)
+        except StepFailed as failure:
+            if failure.out_of_memory and (smaller := study.with_half_the_batch(wanted)):
+                self._smaller[asked_for] = smaller
+                get_run_logger().warning(
+                    "out of memory; %s is tried again with half the batch and half the learning rate, which its "
+                    "artifact's settings will say",
+                    name,
+                )
+            raise
         if show is not None:
             shown_if_possible(show, made)
         return made
 
-    def _make(self, name: str, wanted: Request) -> Artifact:
+    def _make(self, name: str, study: Study, wanted: Request) -> Artifact:
         started, live = time.monotonic(), LiveProgress(name)
         self._display.started(name)
         try:
-            self._run(self._study.command(wanted), self._listener(name, live, self._study.folder(wanted)))
-            made = self._made(wanted)
+            self._run(study.command(wanted), self._listener(name, live, study.folder(wanted)))
+            made = _made(study, wanted)
         except StepFailed as failure:
             raise self._told(name, failure) from failure
         live.finish()
@@ -79,17 +93,6 @@ class Maker:
 
         return listen
 
-    def _made(self, wanted: Request) -> Artifact:
-        artifact = finished(self._study.folder(wanted), wanted.fingerprint())
-        if artifact is None:
-            raise StepFailed(
-                wanted.step.name,
-                MISTAKE,
-                f"{self._study.folder(wanted)}: not there, or not as asked for; did the experiment or its data change "
-                "meanwhile? Run again",
-            )
-        return artifact
-
     def _told(self, name: str, failure: StepFailed) -> StepFailed:
         """The failure under the name that people know the step by, logged and shown."""
         again = failure.may_pass and (task_run.run_count or 1) <= len(RETRY_DELAYS)
@@ -98,6 +101,18 @@ class Maker:
         if failure.details:
             get_run_logger().error("%s", failure.details)
         return StepFailed(name, failure.exit_code, failure.message, failure.details)
+
+
+def _made(study: Study, wanted: Request) -> Artifact:
+    artifact = finished(study.folder(wanted), wanted.fingerprint())
+    if artifact is None:
+        raise StepFailed(
+            wanted.step.name,
+            MISTAKE,
+            f"{study.folder(wanted)}: not there, or not as asked for; did the experiment or its data change "
+            "meanwhile? Run again",
+        )
+    return artifact
 
 
 def worth_another_try(task: Any, run: Any, state: State[Any]) -> bool:

@@ -7,13 +7,14 @@ from typing import Any
 from prefect import Task, flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from fer_core.artifacts import Artifact
+from flows.containers import runner_for
 from flows.display import display
 from flows.making import RETRY_DELAYS, Maker, worth_another_try
-from flows.prefect_artifacts import show_curves, show_graph, show_report, shown_if_possible
-from flows.runner import Subprocesses
+from flows.prefect_artifacts import show_annotation, show_curves, show_graph, show_report, shown_if_possible
 from flows.study import open_study, used_by
 
 Future = PrefectFuture[Artifact]
@@ -38,8 +39,8 @@ def prepare_images(make: Maker) -> Artifact:
 
 @task(task_run_name="annotate action units", **_step)
 def annotate_action_units(make: Maker, dataset: Artifact) -> Artifact:
-    """One AU row for every image, from what OpenFace wrote."""
-    return make("annotate", dataset)
+    """One AU row for every image, by OpenFace or from what it wrote before."""
+    return make("annotate", dataset, show=show_annotation)
 
 
 @task(task_run_name="link neighbours", **_step)
@@ -108,7 +109,14 @@ class RunFailed(Exception):
         return "; ".join(map(str, self.failures))
 
 
-@flow(name="fer")
+def _run_name() -> str:
+    """What a person would call the run."""
+    parameters = flow_run.parameters
+    seeds = parameters.get("seeds")
+    return f"{parameters['experiment']}" + (f" · seeds {', '.join(map(str, seeds))}" if seeds else "")
+
+
+@flow(name="fer", flow_run_name=_run_name)
 def full_pipeline(
     experiment: str = "demo",
     data: str | None = None,
@@ -133,8 +141,8 @@ def full_pipeline(
         RunFailed: models of some seeds could not be made.
     """
     study = open_study(experiment, data, aus, seeds, settings or (), artifacts)
-    # On the way out, by an exception too, the runner ends its processes first, so that the pool's threads have an end.
-    with _Pool(max_workers=study.jobs) as pool, Subprocesses() as runner:
+    # On the way out, by an exception too, the runner ends its steps first, so that the pool's threads have an end.
+    with _Pool(max_workers=study.jobs) as pool, runner_for(study) as runner:
         submit = partial(_submit, pool, Maker(study, runner, display()))
 
         dataset = submit(prepare_images)
@@ -165,6 +173,34 @@ def full_pipeline(
         if failures or unreported:
             raise RunFailed(failures + unreported, *reports)
         return reports[0]
+
+
+@flow(name="fer", flow_run_name=_run_name)
+def annotate(
+    experiment: str,
+    data: str | None = None,
+    aus: str | None = None,
+    settings: list[str] | None = None,
+    artifacts: str = "artifacts",
+) -> Artifact:
+    """Just the dataset and its action units; a run of the whole pipeline finds both.
+
+    Args:
+        experiment: a bundled experiment's name, or a .toml file.
+        data: the dataset's folder.
+        aus: what OpenFace wrote before; without it, OpenFace is run.
+        settings: `section.key=value` laid over the experiment, such as openface.batch=500.
+        artifacts: the folder that everything made goes into, and is found in again.
+
+    Raises:
+        FerError: the experiment, or what it names, is not as it should be.
+        StepFailed: the dataset or the AU table could not be made.
+    """
+    study = open_study(experiment, data, aus, None, settings or (), artifacts)
+    with _Pool(max_workers=study.jobs) as pool, runner_for(study) as runner:
+        make = Maker(study, runner, display())
+        dataset = _submit(pool, make, prepare_images)
+        return _submit(pool, make, annotate_action_units, dataset=dataset).result()
 
 
 def _submit(pool: _Pool, make: Maker, step: Task[..., Artifact], **inputs: Any) -> Future:

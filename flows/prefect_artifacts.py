@@ -1,6 +1,8 @@
 """What Prefect's pages show of a run: live progress, coverage, the graph, curves, and the paper's table."""
 
+import base64
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +11,7 @@ from uuid import UUID
 
 import httpx
 from prefect.artifacts import (
+    create_image_artifact,
     create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
@@ -23,6 +26,8 @@ from flows.display import paper_table
 from flows.events import Progress
 
 _SECONDS_BETWEEN_UPDATES = 2.0
+REPORTS = "FER_REPORTS_URL"
+"""Environment: where the folder of reports is served, for who cannot open the worker's files."""
 
 
 class LiveProgress:
@@ -67,8 +72,16 @@ def shown_if_possible(show: Callable[[Artifact], None], made: Artifact) -> None:
         get_run_logger().warning("%s not shown in Prefect: %s", made.step, error)
 
 
+def show_annotation(action_units: Artifact) -> None:
+    """How many images have a row of AUs, and what happened to the others."""
+    counts = _read(action_units, "aus.json")
+    total = max(sum(counts.values()), 1)
+    rows = [{"status": status, "images": n, "share": f"{n / total:.1%}"} for status, n in counts.items()]
+    create_table_artifact(rows, "annotation", "Images by what came of their annotation.")
+
+
 def show_graph(graph: Artifact) -> None:
-    """The AU coverage by split, and how the graph came about and how good it is."""
+    """The AU coverage by split, the AUs' histograms, and how the graph came about and how good it is."""
     card = _read(graph, "graph.json")
     coverage = card.pop("coverage")
     create_table_artifact(
@@ -81,15 +94,18 @@ def show_graph(graph: Artifact) -> None:
         "neighbour-graph",
         "The graph of neighbours in AU space; `recall` is against exact neighbours, on a sample.",
     )
+    _show_picture(graph, "action_units.png", "au-histograms", "Action units of the training images.")
+    _show_picture(graph, "graph.png", "graph-figure", "Distances and similarities of neighbours, and their labels.")
 
 
 def show_curves(model: Artifact) -> None:
-    """A row of figures for each epoch of a training."""
+    """The curves of a training, and a row of figures for each epoch."""
     card = _read(model, "model.json")
     name = f"{card['name']} · seed {card['seed']}"
     selected = f"Epoch {card['selected_epoch']} was selected on the validation split."
     page = f"# {name}\n\n{selected}\n\n{_markdown(card['history'])}"
-    create_markdown_artifact(page, key_of("curves", name), f"Training curves of {name}")
+    create_markdown_artifact(page, key_of("epochs", name), f"Every epoch of {name}")
+    _show_picture(model, "curves.png", key_of("curves", name), f"Training curves of {name}")
 
 
 def show_report(report: Artifact) -> None:
@@ -98,12 +114,25 @@ def show_report(report: Artifact) -> None:
     head = ["accuracy, %", *table["columns"]]
     rows = [dict(zip(head, [name, *values], strict=True)) for name, values in table["rows"].items()]
     create_table_artifact(rows, "paper-table", "Accuracy on the test split, over the seeds.")
-    create_link_artifact(report.file("index.html").as_uri(), "The report", key="report", description=str(report.path))
+    create_link_artifact(report_address(report), "The report", key="report", description=str(report.path))
+
+
+def report_address(report: Artifact) -> str:
+    """Where a browser finds the report's page."""
+    served = os.environ.get(REPORTS)
+    page = report.file("index.html")
+    return f"{served.rstrip('/')}/{report.path.name}/{page.name}" if served else page.as_uri()
 
 
 def key_of(kind: str, name: str) -> str:
     """An artifact's key: Prefect has them in small letters, digits and dashes."""
     return f"{kind}-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}"
+
+
+def _show_picture(artifact: Artifact, name: str, key: str, description: str) -> None:
+    content = base64.b64encode(artifact.file(name).read_bytes()).decode()
+    # By argument names, since it takes its key third and the others do not.
+    create_image_artifact(image_url=f"data:image/png;base64,{content}", key=key, description=description)
 
 
 def _read(artifact: Artifact, name: str) -> dict[str, Any]:

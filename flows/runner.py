@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Protocol, Self
 
-from fer_core.cli import INTERRUPTED
+from fer_core.cli import INTERRUPTED, OUT_OF_MEMORY
 from flows.events import Event, parse_event
 
 MISTAKE = 2
@@ -24,7 +24,7 @@ _FER = (sys.executable, "-P", "-m", "fer_core")
 """`fer` itself, without the modules that happen to lie in the current folder."""
 _SECONDS_TO_STOP = 2.0
 """A step may be killed at any moment and goes on from its last epoch, so there is little to wait for."""
-_LINES_KEPT = 30
+LINES_KEPT = 30
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class StepCommand:
     outside: tuple[str, Path] | None = None
     """Option and path of what is no artifact: ("data", …) or ("aus", …)."""
     threads: int = 1
+    runs_openface: bool = False
+    """It starts OpenFace's containers itself, and so is not run in one."""
 
     def arguments(self) -> list[str]:
         """What follows `fer`."""
@@ -79,15 +81,26 @@ class StepFailed(Exception):
         return self.exit_code == MISTAKE
 
     @property
+    def out_of_memory(self) -> bool:
+        """Whether it may end well with less to hold at a time."""
+        return self.exit_code == OUT_OF_MEMORY
+
+    @property
     def may_pass(self) -> bool:
         """Whether it is worth another try."""
         return self.exit_code not in (MISTAKE, INTERRUPTED, -signal.SIGINT)
 
 
 class Runner(Protocol):
-    """Runs a step to its end, telling events as they come; raises StepFailed."""
+    """Runs a step to its end, telling events as they come, or raises StepFailed; a context that ends what runs."""
 
     def __call__(self, command: StepCommand, on_event: Callable[[Event], None]) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
 
 class Subprocesses:
@@ -161,13 +174,18 @@ class Subprocesses:
         if self._stopped:
             return StepFailed(command.step, INTERRUPTED, "stopped")
         errors.seek(0)
-        lines = [line.rstrip() for line in errors if line.strip()][-_LINES_KEPT:]
-        return StepFailed(command.step, exit_code, _reason(exit_code, lines), "\n".join(lines))
+        lines = [line.rstrip() for line in errors if line.strip()]
+        return failure(command, exit_code, lines)
+
+
+def failure(command: StepCommand, exit_code: int, lines: Sequence[str]) -> StepFailed:
+    """What a step that ended with this exit code, and these last lines on standard error, failed of."""
+    return StepFailed(command.step, exit_code, _reason(exit_code, lines), "\n".join(lines[-LINES_KEPT:]))
 
 
 def _reason(exit_code: int, lines: Sequence[str]) -> str:
     """The user's mistake in the step's own words, or what can be told of a crash."""
-    if exit_code == MISTAKE:
+    if exit_code in (MISTAKE, OUT_OF_MEMORY):
         for line in reversed(lines):
             if line.startswith("error: "):
                 return line.removeprefix("error: ")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from fer_core.errors import FerError
 
-_LOCAL = "http://127.0.0.1:4200/api"
+LOCAL = "http://127.0.0.1:4200/api"
 _OFF_THE_NETWORK = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
@@ -71,8 +71,8 @@ def require_server() -> None:
     Raises:
         NoServer: it does not.
     """
-    url = users_server() or _LOCAL
-    if not _answers(url, timeout=5.0):
+    url = users_server() or LOCAL
+    if not answers(url, timeout=5.0):
         raise NoServer(
             f"{url}: no Prefect server answers there; start one with `prefect server start`, or set PREFECT_API_URL"
         )
@@ -106,7 +106,7 @@ class OwnServer:
         """
         deadline = time.monotonic() + float(os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"])
         while self._process.poll() is None and time.monotonic() < deadline:
-            if _answers(self._url, timeout=5.0):
+            if answers(self._url, timeout=5.0):
                 return
             time.sleep(0.05)
         self._log.seek(0)
@@ -141,7 +141,8 @@ def serve_for_parent(port: int) -> None:
     uvicorn.run(app, factory=True, host="127.0.0.1", port=port, log_level="error", lifespan="on")
 
 
-def _answers(url: str, timeout: float) -> bool:
+def answers(url: str, timeout: float) -> bool:
+    """Whether a Prefect server answers there."""
     try:
         with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=timeout):
             return True

@@ -2,16 +2,19 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fer_core.artifacts import Artifact
 from fer_core.errors import ActionUnitError, DatasetError, ExperimentError
 from fer_core.experiment import BUNDLED, Experiment, find_experiment, load_experiment
-from fer_core.steps import STEPS, Request, aus_beside, request
+from fer_core.steps import STEPS, Request, action_unit_rows, aus_beside, request
 from flows.runner import StepCommand
 
 _NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
+_SMALLEST_BATCH = 8
+DATA = "FER_DATA_FOLDER"
+"""Environment: the dataset's folder where a run names none, which is where compose.yaml mounts FER_DATA."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,22 @@ class Study:
             wanted.seed,
             outside,
             self.threads,
+            wanted.step.name == "annotate" and action_unit_rows(wanted) is None,
         )
+
+    def with_half_the_batch(self, wanted: Request) -> "Study | None":
+        """With half the batch, and half the learning rate with it, of a training step; None where that cannot be."""
+        section = {"train-ldg": "ldg", "distill": "distill" if wanted.has("soft-labels") else "sll"}.get(
+            wanted.step.name
+        )
+        if section is None:
+            return None
+        recipe = getattr(self.experiment, section)
+        if recipe.batch < 2 * _SMALLEST_BATCH:
+            return None
+        halved = (f"{section}.batch={recipe.batch // 2}", f"{section}.learning_rate={recipe.learning_rate / 2}")
+        settings = (*self.settings, *halved)
+        return replace(self, experiment=load_experiment(self.source, settings), settings=settings)
 
 
 def open_study(
@@ -88,12 +106,16 @@ def open_study(
         settings = [*settings, f"seeds={list(seeds)}"]
     source = _source(experiment)
     loaded = load_experiment(source, settings)
+    if data is None and loaded.dataset.source != "sample":
+        data = os.environ.get(DATA)
     folder = None if data is None else Path(data).expanduser().resolve()
     table = aus_beside(folder) if aus is None else Path(aus).expanduser().resolve()
     if folder is None and loaded.dataset.source != "sample":
         raise DatasetError(f"dataset.source = {loaded.dataset.source!r} needs images; give their folder with --data")
     if folder is not None and not folder.exists():
         raise DatasetError(f"{folder}: no such folder; give the dataset's own with --data")
+    if folder is not None and str(folder) == os.environ.get(DATA) and not any(folder.iterdir()):
+        raise DatasetError(f"{folder}: empty; name the dataset's folder as in `FER_DATA=~/RAF-DB docker compose up -d`")
     if table is not None and not table.exists():
         raise ActionUnitError(f"{table}: no such file or folder; give what OpenFace wrote with --aus")
     return Study(loaded, source, tuple(settings), folder, table, Path(artifacts).expanduser().resolve())

@@ -20,8 +20,6 @@ OWNER = "fer.owner"
 """Label: the container, or machine, whose process started this one."""
 PROCESS = "fer.process"
 """Label: that process's number there."""
-RUN = "fer.run"
-"""Label: Prefect's id of the flow run."""
 
 HOST = "FER_DOCKER_HOST"
 """Environment: the engine's address, where it is not the usual one."""
@@ -133,7 +131,7 @@ def create(client: docker.DockerClient, box: Box) -> Container:
         "nano_cpus": int(box.cores * 1e9),
         "pids_limit": _PIDS,
         "init": True,
-        "labels": {**box.labels, **owner_labels()},
+        "labels": {**owner_labels(), **box.labels},
         "environment": dict(box.environment),
         "mounts": mounts,
         "log_config": {"Type": "json-file", "Config": {"max-size": "20m", "max-file": "2"}},
@@ -172,8 +170,8 @@ def remove_orphans(client: docker.DockerClient, starting: bool = False) -> int:
 
 
 def owner_labels() -> dict[str, str]:
-    """What tells later who started a container, and whether that process is still there."""
-    return {OWNER: socket.gethostname(), PROCESS: str(os.getpid()), **_run_label()}
+    """What tells later which process started a container, so that it can be known whether that one is still there."""
+    return {OWNER: socket.gethostname(), PROCESS: str(os.getpid())}
 
 
 def has_gpu(client: docker.DockerClient) -> bool:
@@ -215,15 +213,15 @@ def wait_for(container: Container, seconds: float | None = None) -> int | None:
             continue
 
 
+def memory_of(client: docker.DockerClient) -> int:
+    """Bytes of memory that the engine's machine has."""
+    return int(client.info()["MemTotal"])
+
+
 def ran_out_of_memory(container: Container) -> bool:
     """Whether the kernel ended something in it for its memory limit."""
     container.reload()
     return bool(container.attrs["State"].get("OOMKilled"))
-
-
-def _run_label() -> dict[str, str]:
-    run = os.environ.get("FER_RUN", "")
-    return {RUN: run} if run else {}
 
 
 def _is_orphan(client: docker.DockerClient, container: Container, starting: bool) -> bool:

@@ -1,0 +1,167 @@
+"""Runs a step in a container of the trainer image, which gets the step's own files, and a GPU where there is one."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from docker.models.containers import Container
+
+from fer_core.cli import INTERRUPTED, OUT_OF_MEMORY
+from fer_core.errors import ExperimentError
+from flows.events import Event, parse_event
+from flows.runner import LINES_KEPT, MISTAKE, Runner, StepCommand, StepFailed, Subprocesses, failure
+from flows.study import Study
+from openface.engine import (
+    NOBODY,
+    Box,
+    EngineAway,
+    EngineRefused,
+    create,
+    engine,
+    has_gpu,
+    memory_of,
+    owner_labels,
+    ran_out_of_memory,
+    remove,
+    remove_labelled,
+    remove_orphans,
+    require_image,
+    wait_for,
+)
+
+TRAINER = "FER_TRAINER_IMAGE"
+"""Environment: the image whose containers run the steps; without it they are processes of this machine."""
+STEP = "fer.step"
+"""Label: the step's name."""
+_ENGINE_AWAY = 125
+_SHARE_OF_MEMORY = 0.9
+
+
+def runner_for(study: Study) -> Runner:
+    """Containers where an image is named for them, else processes.
+
+    Raises:
+        ExperimentError: a GPU is asked for and there is none; the engine does not answer or lacks the image.
+    """
+    image = os.environ.get(TRAINER)
+    if not image:
+        return Subprocesses()
+    try:
+        with engine() as client:
+            remove_orphans(client)
+            require_image(client, image)
+            gpu, memory = has_gpu(client), int(_SHARE_OF_MEMORY * memory_of(client))
+    except (EngineAway, EngineRefused) as error:
+        raise ExperimentError(f"{error}; `fer doctor` tells more") from error
+    if study.experiment.run.device == "cuda" and not gpu:
+        raise ExperimentError(
+            "run.device = cuda: the container engine has no GPU to give; install NVIDIA's container toolkit, or set "
+            "run.device=cpu"
+        )
+    return Containers(image, memory, gpu and study.experiment.run.device != "cpu")
+
+
+class Containers:
+    """A runner that starts a container for each step, and as a context leaves none behind.
+
+    The step that runs OpenFace is a process here, since it starts containers itself.
+    """
+
+    def __init__(self, image: str, memory: int, gpu: bool) -> None:
+        self._image, self._memory, self._gpu = image, memory, gpu
+        self._processes = Subprocesses()
+        self._stopped = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped.set()
+        with suppress(EngineAway), engine() as client:
+            remove_labelled(client, owner_labels())
+        self._processes.stop()
+        # What a process that was ended by force had started.
+        with suppress(EngineAway), engine() as client:
+            remove_orphans(client)
+
+    def __call__(self, command: StepCommand, on_event: Callable[[Event], None]) -> None:
+        if command.runs_openface:
+            self._processes(command, on_event)
+            return
+        try:
+            self._run(command, on_event)
+        except EngineRefused as refused:
+            raise self._unless_stopped(command, MISTAKE, str(refused)) from refused
+        except EngineAway as away:
+            raise self._unless_stopped(command, _ENGINE_AWAY, str(away)) from away
+
+    def _run(self, command: StepCommand, on_event: Callable[[Event], None]) -> None:
+        _make_room(command.out)
+        with engine() as client:
+            container = create(client, self._box(command))
+            try:
+                if self._stopped.is_set():
+                    raise StepFailed(command.step, INTERRUPTED, "stopped before it began")
+                container.start()
+                for line in _lines(container):
+                    on_event(parse_event(line))
+                if exit_code := wait_for(container):
+                    raise self._failure(command, container, exit_code)
+            finally:
+                remove(container)
+
+    def _box(self, command: StepCommand) -> Box:
+        read = [*command.inputs, *([command.outside[1]] if command.outside else [])]
+        if Path(command.experiment).is_absolute():
+            read.append(Path(command.experiment))
+        return Box(
+            self._image,
+            command.arguments(),
+            read={str(path): path for path in read},
+            write={str(command.out.parent): command.out.parent},
+            environment={"OMP_NUM_THREADS": str(command.threads)},
+            labels={STEP: command.step},
+            memory=self._memory,
+            cores=command.threads,
+            gpu=self._gpu,
+        )
+
+    def _failure(self, command: StepCommand, container: Container, exit_code: int) -> StepFailed:
+        if self._stopped.is_set():
+            return StepFailed(command.step, INTERRUPTED, "stopped")
+        said = container.logs(stdout=False, stderr=True, tail=LINES_KEPT).decode(errors="replace")
+        lines = [line.rstrip() for line in said.splitlines() if line.strip()]
+        if ran_out_of_memory(container):
+            reason = f"killed for taking more than {self._memory >> 20:,} MB of memory"
+            return StepFailed(command.step, OUT_OF_MEMORY, reason, "\n".join(lines))
+        return failure(command, 128 - exit_code if exit_code > 128 else exit_code, lines)
+
+    def _unless_stopped(self, command: StepCommand, exit_code: int, reason: str) -> StepFailed:
+        if self._stopped.is_set():
+            return StepFailed(command.step, INTERRUPTED, "stopped")
+        return StepFailed(command.step, exit_code, reason)
+
+
+def _make_room(out: Path) -> None:
+    """The folder that a step writes its artifact into belongs to who it runs as, which is never root."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if os.geteuid() == 0 and out.parent.stat().st_uid == 0:
+        left = [path for folder in out.parent.glob(f"{out.name}*") for path in (folder, *folder.rglob("*"))]
+        for path in (out.parent, *left):
+            os.chown(path, NOBODY, NOBODY)
+
+
+def _lines(container: Container) -> Iterator[str]:
+    """Lines of its standard output, as they come, until its end."""
+    rest = ""
+    for chunk in container.logs(stdout=True, stderr=False, stream=True, follow=True):
+        *whole, rest = (rest + chunk.decode(errors="replace")).split("\n")
+        yield from whole
+    if rest:
+        yield rest

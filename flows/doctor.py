@@ -1,0 +1,143 @@
+"""`fer doctor`: what a run needs, one line each, and what to do where it is not there."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from docker.errors import ImageNotFound
+
+import docker
+from fer_core import __version__
+from flows.server import LOCAL, answers, users_server
+from openface.engine import Box, EngineAway, EngineRefused, create, engine, has_gpu, memory_of, remove, wait_for
+from openface.settings import OpenFaceSettings
+
+_ENOUGH_DISK = 10e9
+IMAGES = tuple(f"fer-{part}:{__version__}" for part in ("trainer", "openface", "prefect"))
+_TRAINER, _OPENFACE, _PREFECT = IMAGES
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was looked at, whether it is as it should be, and what it is or what to do."""
+
+    what: str
+    fine: bool
+    told: str
+
+
+def examine(artifacts: Path, binary: str) -> list[Finding]:
+    """All of it, in the order in which one thing needs another."""
+    with_engine: list[tuple[str, Callable[[docker.DockerClient], str]]] = [
+        ("images", _images),
+        ("training", _training),
+        ("GPU", _gpu),
+    ]
+    findings = [_looked_at("engine", _engine)]
+    if findings[0].fine:
+        findings += [_looked_at(what, _inside(look)) for what, look in with_engine]
+    findings.append(_looked_at("OpenFace", lambda: _openface(binary)))
+    findings.append(_looked_at("Prefect", _prefect))
+    findings.append(_looked_at("disk", lambda: _disk(artifacts)))
+    return findings
+
+
+class _Wrong(Exception):
+    """Something that is not as it should be; its text says what to do."""
+
+
+def _looked_at(what: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, look())
+    except (_Wrong, EngineAway, EngineRefused) as wrong:
+        return Finding(what, False, str(wrong))
+
+
+def _inside(look: Callable[[docker.DockerClient], str]) -> Callable[[], str]:
+    def looked() -> str:
+        with engine() as client:
+            return look(client)
+
+    return looked
+
+
+def _engine() -> str:
+    try:
+        with engine() as client:
+            about = client.info()
+            return f"{about['ServerVersion']}, {about['NCPU']} cores, {memory_of(client) / 2**30:.0f} GiB"
+    except EngineAway as away:
+        raise _Wrong(f"{away}; start Docker, or see FER_DOCKER_HOST. `fer run` works without one") from away
+
+
+def _images(client: docker.DockerClient) -> str:
+    missing = [image for image in IMAGES if not _has(client, image)]
+    if missing:
+        raise _Wrong(f"{', '.join(missing)} not built; run `docker compose build`")
+    return ", ".join(IMAGES)
+
+
+def _has(client: docker.DockerClient, image: str) -> bool:
+    try:
+        client.images.get(image)
+    except ImageNotFound:
+        return False
+    return True
+
+
+def _training(client: docker.DockerClient) -> str:
+    return _said(client, Box(_TRAINER, ["device"], cores=2.0, gpu=has_gpu(client)), "docker compose build trainer")
+
+
+def _gpu(client: docker.DockerClient) -> str:
+    if has_gpu(client):
+        return "the engine hands it to the steps"
+    if Path("/proc/driver/nvidia/version").exists():
+        raise _Wrong("this machine has one, and the engine cannot hand it on; install NVIDIA's container toolkit")
+    return "none; the steps run on the CPU"
+
+
+def _openface(binary: str) -> str:
+    if binary:
+        if not os.access(binary, os.X_OK):
+            raise _Wrong(f"openface.binary = {binary}: no program there")
+        return binary
+    with engine() as client:
+        box = Box(OpenFaceSettings().image, ["check"])
+        return _said(client, box, "docker compose build openface").partition(":")[0]
+
+
+def _said(client: docker.DockerClient, box: Box, remedy: str) -> str:
+    """The last line that a container says, if it ends well."""
+    container = create(client, box)
+    try:
+        container.start()
+        exit_code = wait_for(container, seconds=120)
+        lines = container.logs().decode(errors="replace").strip().splitlines()
+    finally:
+        remove(container)
+    if exit_code != 0 or not lines:
+        last = lines[-1] if lines else "it said nothing"
+        raise _Wrong(f"{box.image} failed its check ({last}); build it again with `{remedy}`")
+    return lines[-1]
+
+
+def _prefect() -> str:
+    from prefect import __version__ as prefect_version
+
+    url = users_server() or LOCAL
+    if not answers(url, timeout=5.0):
+        raise _Wrong(f"no server at {url}; run `docker compose up -d`, or set PREFECT_API_URL. `fer run` needs none")
+    return f"{prefect_version}, server at {url}"
+
+
+def _disk(artifacts: Path) -> str:
+    existing = next(folder for folder in (artifacts, *artifacts.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if free < _ENOUGH_DISK:
+        raise _Wrong(f"{free / 1e9:.1f} GB free at {existing}; make room for images, checkpoints and reports")
+    if not os.access(existing, os.W_OK):
+        raise _Wrong(f"{existing}: not writable by you; `sudo chown -R $USER {existing}`")
+    return f"{free / 1e9:.0f} GB free at {existing}"
