@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from fer_core import captions, plots, sheets
+from fer_core import __version__, captions, plots, sheets
 from fer_core.artifacts import MANIFEST, Artifact
 from fer_core.au_features import action_units, read_au_table
 from fer_core.dataset import AU_TABLE, Dataset, open_dataset
