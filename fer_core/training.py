@@ -114,6 +114,8 @@ def train(training: Training, dataset: Dataset, folder: Path, device: torch.devi
     steps = len(list(_batches(rows, recipe.batch, training.seed, epoch=1)))
     schedule = _schedule(optimiser, recipe, steps, training.epochs)
     history = _resume(folder, model, optimiser, schedule, report)
+    if history:
+        report.note(f"{training.name} · seed {training.seed} goes on after epoch {len(history)}")
     for epoch in range(len(history) + 1, training.epochs + 1):
         started = time.perf_counter()
         figures = train_one_epoch(training, model, optimiser, schedule, views, dataset, epoch, steps, report)

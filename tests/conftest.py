@@ -72,6 +72,13 @@ def openface_image(engine: docker.DockerClient) -> str:
     return "fer-test/openface:1"
 
 
+@pytest.fixture(scope="session")
+def trainer_image(engine: docker.DockerClient) -> str:
+    """What trains, without CUDA."""
+    build_image("docker/trainer.Dockerfile", ".", "fer-trainer:0.1.0", TORCH="cpu")
+    return "fer-trainer:0.1.0"
+
+
 def build_image(dockerfile: str, context: str, tag: str, **arguments: str) -> None:
     """By the command line, since the SDK does not know BuildKit."""
     options = [option for name, value in arguments.items() for option in ("--build-arg", f"{name}={value}")]
