@@ -105,6 +105,8 @@ class Annotation:
         self._tell = tell
         self._journal = Journal(folder / _JOURNAL)
         self._runs = itertools.count()
+        self._workers = settings.workers or _cores()
+        self._slots = threading.Semaphore(self._workers)
         self._stopping = threading.Event()
 
     def __call__(self) -> pd.DataFrame:
@@ -145,14 +147,13 @@ class Annotation:
         return finding.view + 1 if finding.status == "no_face" and finding.view != LAST else None
 
     def _show(self, pending: Views) -> None:
-        """Show every pending image in its next view, in batches, several at a time."""
-        workers = self._settings.workers or _cores()
+        """Show every pending image in its next view, in batches, several at a time, with one more being drawn."""
         batches = [
             batch
             for view in sorted(set(pending.values()))
-            for batch in _batches([n for n in pending if pending[n] == view], self._settings.batch, workers)
+            for batch in _batches([n for n in pending if pending[n] == view], self._settings.batch, self._workers)
         ]
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(self._workers + 1) as pool:
             try:
                 for done in as_completed([pool.submit(self._settle, batch, pending) for batch in batches]):
                     done.result()
@@ -215,7 +216,8 @@ class Annotation:
         for wait in (*_SECONDS_TO_ENGINE, None):
             seconds = self._settings.seconds_to_start + self._settings.seconds_per_image * len(left)
             try:
-                reason = self._program(pictures, out, seconds)
+                with self._slots:
+                    reason = self._program(pictures, out, seconds)
                 self._take(out, left, views, ended_well=not reason)
                 return reason or "wrote no whole CSV; is the disk full?"
             except EngineAway as away:

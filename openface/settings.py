@@ -18,7 +18,7 @@ class OpenFaceSettings:
     """Absolute path of a FaceLandmarkImg on this machine; then no image and no engine is needed."""
     arguments: tuple[str, ...] = ()
     """After `-fdir`, `-out_dir` and `-aus`; `["-mloc", "model/main_clnf_general.txt"]` is another landmark model."""
-    batch: Annotated[int, Field(ge=1, le=1000)] = 250
+    batch: Annotated[int, Field(ge=1, le=1000)] = 500
     """Images given to one run of the program, which takes most of a second to load its models."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Runs at a time; 0 is one a core."""

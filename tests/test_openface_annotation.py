@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import openface.annotation as annotation_module
 from openface.annotation import Annotation
 from openface.columns import INTENSITIES, PRESENCES
 from openface.engine import EngineAway
@@ -247,6 +248,50 @@ def test_without_a_binary_or_an_engine_both_ways_are_told(tmp_path: Path, monkey
         open_program(OpenFaceSettings(), tmp_path)
     with pytest.raises(OpenFaceError, match="no program there"):
         open_program(OpenFaceSettings(binary="/nowhere/FaceLandmarkImg"), tmp_path)
+
+
+@pytest.mark.engine
+def test_an_output_folder_that_cannot_be_written_is_told(
+    openface_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(folder: Path) -> tuple[Path, Path]:
+        parts = fresh(folder)
+        os.chown(parts[1], 4321, 4321)
+        parts[1].chmod(0o555)
+        return parts
+
+    fresh = annotation_module._fresh
+    monkeypatch.setattr(annotation_module, "_fresh", closed)
+    monkeypatch.setattr("openface.program.os.geteuid", lambda: 4321)
+    with pytest.raises(OpenFaceError, match=r"not annotate even a portrait .exit code 1"):
+        annotate(Pictures([""]), OpenFaceSettings(image=openface_image), tmp_path / "work")
+
+
+@pytest.mark.engine
+def test_the_driver_costs_little_and_two_containers_are_twice_one(
+    openface_image: str, local: Settings, tmp_path: Path
+) -> None:
+    seconds, slow, count = {}, ("-standin_ms", "30"), 2000
+    for workers in (1, 2):
+        settings = OpenFaceSettings(image=openface_image, workers=workers, arguments=slow)
+        started = time.monotonic()
+        table = annotate(Pictures([""] * count), settings, tmp_path / f"work-{workers}")
+        seconds[workers] = time.monotonic() - started
+        assert (table["status"] == "ok").all()
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(count):
+        Pictures([""] * count).read(number).save(pictures / f"{number:08d}.png", compress_level=1)
+    started = time.monotonic()
+    with LocalProgram(local(arguments=slow)) as program:
+        assert program(pictures, tmp_path / "out", 300) == ""
+    alone = time.monotonic() - started
+    print(
+        f"2,000 images at 30 ms: the program alone {alone:.1f} s, one container at a time {seconds[1]:.1f} s "
+        f"({seconds[1] / alone - 1:+.1%}), two {seconds[2]:.1f} s (x {seconds[1] / seconds[2]:.2f})"
+    )
+    assert seconds[1] <= 1.1 * alone
+    assert seconds[1] >= 1.8 * seconds[2]
 
 
 @pytest.mark.engine
