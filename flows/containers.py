@@ -39,6 +39,8 @@ STEP = "fer.step"
 """Label: the step's name."""
 _ENGINE_AWAY = 125
 _SHARE_OF_MEMORY = 0.9
+_SIGNS_OF_A_GPU = (Path("/proc/driver/nvidia/gpus"), Path("/dev/dxg"))
+"""Linux's, and that of Windows' subsystem for Linux."""
 
 
 def runner_for(study: Study) -> Runner:
@@ -48,7 +50,10 @@ def runner_for(study: Study) -> Runner:
         ExperimentError: a GPU is asked for and there is none; the engine does not answer or lacks the image.
     """
     image = os.environ.get(TRAINER)
+    wants_gpu = study.experiment.run.device == "cuda"
     if not image:
+        if wants_gpu and not any(sign.exists() for sign in _SIGNS_OF_A_GPU):
+            raise ExperimentError("run.device = cuda: no GPU here, or no driver of it; set run.device=cpu")
         return Subprocesses()
     try:
         with engine() as client:
@@ -57,7 +62,7 @@ def runner_for(study: Study) -> Runner:
             gpu, memory = has_gpu(client), int(_SHARE_OF_MEMORY * memory_of(client))
     except (EngineAway, EngineRefused) as error:
         raise ExperimentError(f"{error}; `fer doctor` tells more") from error
-    if study.experiment.run.device == "cuda" and not gpu:
+    if wants_gpu and not gpu:
         raise ExperimentError(
             "run.device = cuda: the container engine has no GPU to give; install NVIDIA's container toolkit, or set "
             "run.device=cpu"

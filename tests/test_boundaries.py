@@ -22,7 +22,7 @@ print("\\n".join(sorted({name.partition(".")[0] for name in sys.modules})))
     ("package", "forbidden"),
     [
         ("fer_core", {"prefect", "docker", "flows"}),
-        ("openface", {"torch", "prefect", "docker", "fer_core", "flows"}),
+        ("openface", {"torch", "prefect", "fer_core", "flows"}),
         ("flows", {"torch", "torchvision"}),
     ],
 )

@@ -16,6 +16,7 @@ import pytest
 
 from fer_core.artifacts import open_artifact
 from fer_core.errors import ExperimentError
+from flows.containers import runner_for
 from flows.server import free_port
 from flows.study import Study, open_study, seeds_in
 
@@ -49,6 +50,33 @@ def prepare(experiment: str, artifacts: str, program: str) -> None:
         prepare_images(Maker(open_study(experiment, None, None, None, (), artifacts), runner, Lines()))
 
 prepare(*sys.argv[1:])
+"""
+
+
+LACKS_MEMORY = """
+import sys
+if "train-ldg" in sys.argv and "ldg.batch=8" not in sys.argv:
+    print("error: out of memory: CUDA out of memory. Tried to allocate 20 MiB", file=sys.stderr)
+    sys.exit(3)
+from fer_core.cli import main
+main()
+"""
+TRAINS = """
+import sys
+from prefect import flow
+from flows.display import Lines
+from flows.making import Maker
+from flows.pipeline import prepare_images, train_ldg
+from flows.runner import Subprocesses
+from flows.study import open_study
+
+@flow
+def trains(experiment: str, artifacts: str, program: str) -> str:
+    with Subprocesses([sys.executable, "-c", program]) as runner:
+        make = Maker(open_study(experiment, None, None, None, (), artifacts), runner, Lines())
+        return str(train_ldg(make, prepare_images(make), 1).path)
+
+print(trains(*sys.argv[1:]))
 """
 
 
@@ -368,3 +396,43 @@ def wait_for(condition: Any, seconds: float) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s"
         time.sleep(0.1)
+
+
+def test_a_training_out_of_memory_is_tried_with_half_the_batch_and_says_so(lab: Lab, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TRAINS, TINY, str(tmp_path), LACKS_MEMORY],
+        capture_output=True,
+        text=True,
+        env=lab.environment,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    made = open_artifact(Path(done.stdout.splitlines()[-1]))
+    recipe = made.settings()["ldg"]
+    assert (recipe["batch"], recipe["learning_rate"]) == (8, 0.0025)  # From 32 at 0.01, halved twice.
+    assert "tried again with half the batch" in done.stderr
+
+
+def test_a_step_without_a_batch_is_not_made_smaller(tmp_path: Path) -> None:
+    study = open_study(TINY, None, None, None, (), str(tmp_path))
+    assert study.with_half_the_batch(study.request("prepare", ())) is None
+
+
+def test_cuda_on_a_machine_without_a_gpu_is_told_before_anything_runs(tmp_path: Path) -> None:
+    if Path("/proc/driver/nvidia/gpus").is_dir():
+        pytest.skip("this machine has one")
+    with pytest.raises(ExperimentError, match=r"run\.device = cuda: no GPU here"):
+        runner_for(open_study(TINY, None, None, None, ["run.device=cuda"], str(tmp_path)))
+
+
+def test_the_doctor_says_what_to_do(lab: Lab, tmp_path: Path) -> None:
+    without = {"FER_DOCKER_HOST": f"unix://{tmp_path}/no.sock", "PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    told = lab.fer("doctor", **without)
+    assert (told.returncode, told.stderr) == (1, "")
+    lines = {line[4:14].strip(): line for line in told.stdout.splitlines()}
+    assert list(lines) == ["engine", "OpenFace", "Prefect", "disk"]
+    assert "no container engine at unix://" in lines["engine"]
+    assert "no server at http://127.0.0.1:9/api; run `docker compose up -d`" in lines["Prefect"]
+    assert lines["disk"].startswith("ok")
+    missing = lab.fer("doctor", "--set", "openface.binary=/nowhere/FaceLandmarkImg", **without)
+    assert "openface.binary = /nowhere/FaceLandmarkImg: no program there" in missing.stdout
