@@ -94,11 +94,11 @@ class ComposeLab:
             check=False,
         )
 
-    def start(self, **parameters: Any) -> str:
-        """Start a run of the whole pipeline; its id."""
+    def start(self, deployment: str = "full-pipeline", **parameters: Any) -> str:
+        """Start a run; its id."""
         options = [option for name, value in parameters.items() for option in ("-p", f"{name}={json.dumps(value)}")]
         before = {run["id"] for run in self.runs()}
-        done = self.prefect("deployment", "run", "fer/full-pipeline", *options)
+        done = self.prefect("deployment", "run", f"fer/{deployment}", *options)
         assert done.returncode == 0, done.stderr + done.stdout
         (new,) = {run["id"] for run in self.runs()} - before
         return str(new)
@@ -159,8 +159,8 @@ def restart_engine() -> None:
     os.kill(int(process.name), signal.SIGTERM)
     while process.exists() and _name(process) == "dockerd":
         time.sleep(0.1)
-    with open("/var/tmp/dockerd-again.log", "ab") as log:
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    with Path("/var/tmp/dockerd-again.log").open("ab") as log:
+        subprocess.run(["setsid", "--fork", *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True)
     for _ in range(60):
         with suppress(Exception), engine() as client:
             client.ping()

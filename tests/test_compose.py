@@ -153,12 +153,6 @@ def test_a_run_over_images_annotates_them_in_containers(lab: ComposeLab) -> None
     assert table["status"].value_counts().to_dict() == {"ok": 196, "no_face": 7, "failed": 7}
 
 
-def test_just_the_action_units(lab: ComposeLab) -> None:
-    arguments = ["-p", f'experiment="{TINY}"', "-p", f"settings={json.dumps([*OF_IMAGES, 'dataset.image_size=64'])}"]
-    done = lab.prefect("deployment", "run", "fer/annotate", *arguments, "--watch")
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def test_a_mistake_is_not_tried_again(lab: ComposeLab) -> None:
     run = lab.start(experiment=TINY, settings=["graph.kk=3"])
     assert lab.wait_for_end(run) == "FAILED"
@@ -196,7 +190,7 @@ def test_a_killed_trainer_goes_on_from_its_last_epoch(lab: ComposeLab) -> None:
 
 
 def test_a_killed_openface_costs_no_row(lab: ComposeLab) -> None:
-    run = lab.start(experiment=TINY, settings=[*OF_IMAGES, f"seeds=[{a_seed(lab)}]", "dataset.image_size=72"])
+    run = lab.start("annotate", experiment=TINY, settings=[*OF_IMAGES, "dataset.image_size=72"])
     killed = 0
     while killed < 3:
         lab.wait_until(lambda: lab.steps(FOLDER))
@@ -239,12 +233,14 @@ def test_a_killed_worker_leaves_no_container_and_the_rerun_picks_up(lab: Compose
 
 
 def test_a_restarted_engine_ends_no_study(lab: ComposeLab) -> None:
-    settings = [*OF_IMAGES, f"seeds=[{a_seed(lab)}]", "dataset.image_size=80"]
-    run = lab.start(experiment=TINY, settings=settings)
+    settings = [*OF_IMAGES, "dataset.image_size=80"]
+    run = lab.start("annotate", experiment=TINY, settings=settings)
     lab.wait_until(lambda: lab.steps(FOLDER))
     restart_engine()
     if lab.wait_for_end(run, 300) != "COMPLETED":
-        assert lab.wait_for_end(lab.start(experiment=TINY, settings=settings)) == "COMPLETED"
+        run = lab.start("annotate", experiment=TINY, settings=settings)
+        assert lab.wait_for_end(run) == "COMPLETED"
+    assert annotation_of(lab, run) == {"ok": 196, "no_face": 7, "failed": 7}
     every_image_has_one_row(lab)
     no_artifact_is_half(lab)
 
