@@ -142,10 +142,12 @@ class LdgSettings(Recipe):
 
     architecture: Literal["resnet18", "resnet50"] = "resnet50"
     lambda_: Annotated[float, Field(alias="lambda", ge=0)] = 0.01
-    neighbours: Literal["forward"] = "forward"
-    """`forward` is the paper's: a batch's neighbours pass through the network with it."""
+    neighbours: Literal["forward", "bank"] = "forward"
+    """`forward` is the paper's: a batch's neighbours pass through the network with it. `bank` pulls towards what each
+    neighbour was last predicted to be, at next to no cost."""
     neighbours_drawn: Annotated[int, Field(ge=0)] = 0
-    """Neighbours of an image drawn anew each time it is seen, an unbiased estimate of its Σ_j; 0 takes all k."""
+    """Of `forward`: neighbours of an image drawn anew each time it is seen, an unbiased estimate of its Σ_j; 0 takes
+    all k."""
     neighbour_gradient: bool = False
     """Whether f(x_j) in KL(f(x_j) ‖ f(x_i)) carries a gradient too."""
     epochs_with_neighbours: Annotated[int, Field(ge=0)] = 0

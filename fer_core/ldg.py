@@ -38,6 +38,7 @@ def train_ldg(
     if graph is not None and len(graph.neighbours) != len(dataset.manifest):
         raise ArtifactError(f"the graph links {len(graph.neighbours)} images, the dataset has {len(dataset.manifest)}")
     pulled = graph is not None and settings.lambda_ > 0
+    bank = empty_bank(target.shape) if pulled and settings.neighbours == "bank" else None
     training = Training(
         name="LDG" if graph is None else "LDG-AUs",
         architecture=settings.architecture,
@@ -45,9 +46,50 @@ def train_ldg(
         epochs=(settings.epochs_with_neighbours if pulled else 0) or settings.epochs,
         augment=experiment.augment,
         seed=seed,
-        loss=cross_entropy_to(target) if graph is None else cross_entropy_with_neighbours(target, graph, settings),
+        loss=_loss(target, graph, settings, bank),
+        memory={} if bank is None else {"bank": bank},
     )
     train(training, dataset, folder, device, report)
+
+
+def _loss(target: Tensor, graph: Graph | None, settings: LdgSettings, bank: Tensor | None) -> Loss:
+    if graph is None:
+        return cross_entropy_to(target)
+    if bank is None:
+        return cross_entropy_with_neighbours(target, graph, settings)
+    return cross_entropy_with_bank(target, graph, settings.lambda_, bank)
+
+
+def empty_bank(shape: torch.Size) -> Tensor:
+    """(N, classes) log-probabilities, of no image yet: NaN."""
+    return torch.full(shape, torch.nan)
+
+
+def cross_entropy_with_bank(target: Tensor, graph: Graph, lambda_: float, bank: Tensor) -> Loss:
+    """L = CE + λΩ with the neighbours' last predictions remembered, so that no neighbour passes through the network.
+
+    What an image was predicted to be when a batch last held it stands for f(x_j): a random view of it, by weights that
+    are on average half an epoch old, and one epoch at most but for the last batches. In the first epoch an image is
+    pulled only towards those neighbours that came before it.
+
+    Args:
+        target: (N, classes), one row for every row of the dataset.
+        bank: (N, classes) log-probabilities, NaN where an image was not predicted yet; each batch writes its own.
+    """
+    links, alike = torch.from_numpy(graph.neighbours.astype(np.int64)), torch.from_numpy(graph.similarity)
+
+    def loss(model: nn.Module, batch: Batch) -> LossTerms:
+        rows, device = torch.from_numpy(batch.rows), batch.logits.device
+        remembered = bank[links[rows].clamp(min=0)]  # (B, k, C)
+        known = torch.isfinite(remembered).all(dim=-1) & (links[rows] >= 0)
+        weights = torch.where(known, alike[rows], 0.0)
+        remembered = torch.where(known.unsqueeze(-1), remembered, 0.0)
+        omega = neighbour_divergence(batch.logits, remembered.to(device), weights.to(device))
+        bank[rows] = torch.log_softmax(batch.logits.detach().float(), dim=-1).cpu()
+        cross_entropy = soft_cross_entropy(batch.logits, target[batch.rows].to(device))
+        return {"cross_entropy": cross_entropy, "lambda_omega": lambda_ * omega}
+
+    return loss
 
 
 def cross_entropy_with_neighbours(target: Tensor, graph: Graph, settings: LdgSettings) -> Loss:

@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -61,6 +61,8 @@ class Training:
     augment: AugmentSettings
     seed: int
     loss: Loss
+    memory: dict[str, Tensor] = field(default_factory=dict)
+    """What the loss carries from batch to batch, in tensors that it changes in place; kept with each epoch."""
 
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -113,7 +115,7 @@ def train(training: Training, dataset: Dataset, folder: Path, device: torch.devi
     )
     steps = len(list(_batches(rows, recipe.batch, training.seed, epoch=1)))
     schedule = _schedule(optimiser, recipe, steps, training.epochs)
-    history = _resume(folder, model, optimiser, schedule, report)
+    history = _resume(folder, model, optimiser, schedule, training.memory, report)
     if history:
         report.note(f"{training.name} · seed {training.seed} goes on after epoch {len(history)}")
     for epoch in range(len(history) + 1, training.epochs + 1):
@@ -123,7 +125,7 @@ def train(training: Training, dataset: Dataset, folder: Path, device: torch.devi
         history.append({"epoch": epoch, **figures, "seconds": time.perf_counter() - started})
         if selected_epoch(history) == epoch:
             save_weights(folder / "selected.safetensors", model)
-        _save_resume(folder, model, optimiser, schedule, history)
+        _save_resume(folder, model, optimiser, schedule, training.memory, history)
         report.metrics(model=training.name, seed=training.seed, **history[-1])
     save_weights(folder / "last.safetensors", model)
     save_card(folder, _card(training, dataset, history))
@@ -228,7 +230,12 @@ def _schedule(optimiser: torch.optim.Optimizer, recipe: Recipe, steps: int, epoc
 
 
 def _resume(
-    folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, schedule: LRScheduler, report: Reporter
+    folder: Path,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    schedule: LRScheduler,
+    memory: dict[str, Tensor],
+    report: Reporter,
 ) -> list[dict[str, float]]:
     path = folder / _RESUME
     if not path.exists():
@@ -241,6 +248,8 @@ def _resume(
     model.load_state_dict(state["model"])
     optimiser.load_state_dict(state["optimiser"])
     schedule.load_state_dict(state["schedule"])
+    for name, tensor in memory.items():
+        tensor.copy_(state["memory"][name])
     history: list[dict[str, float]] = state["history"]
     return history
 
@@ -250,12 +259,14 @@ def _save_resume(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
     schedule: LRScheduler,
+    memory: dict[str, Tensor],
     history: list[dict[str, float]],
 ) -> None:
     state = {
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
         "schedule": {k: v for k, v in schedule.state_dict().items() if not callable(v)},
+        "memory": memory,
         "history": history,
     }
     content = io.BytesIO()

@@ -20,7 +20,13 @@ from fer_core.dataset import Dataset, open_dataset
 from fer_core.errors import TrainingError
 from fer_core.experiment import AugmentSettings, Experiment, LdgSettings, Recipe
 from fer_core.graph import Graph
-from fer_core.ldg import cross_entropy_with_neighbours, frozen_running_statistics, train_ldg
+from fer_core.ldg import (
+    cross_entropy_with_bank,
+    cross_entropy_with_neighbours,
+    empty_bank,
+    frozen_running_statistics,
+    train_ldg,
+)
 from fer_core.losses import neighbour_divergence
 from fer_core.models.architectures import build
 from fer_core.models.checkpoint import load_checkpoint
@@ -105,6 +111,37 @@ def test_neighbours_pull_by_equation_1_and_leave_running_statistics_alone(datase
     torch.testing.assert_close(terms["cross_entropy"], cross_entropy_to(target)(model, batch)["cross_entropy"])
 
 
+def test_the_bank_pulls_as_the_neighbours_themselves_would(dataset: Dataset, graph: Graph) -> None:
+    """In evaluation mode, with weights that stay, a remembered prediction is the prediction."""
+    model = build("resnet18", 3, seed=1).eval()
+    target, rows = targets(dataset, "majority"), dataset.rows("train")
+    bank = empty_bank(target.shape)
+    remembering = cross_entropy_with_bank(target, graph, 0.3, bank)
+    with torch.no_grad():
+        first = remembering(model, batch_of(dataset, model, rows))["lambda_omega"]
+    assert (first == 0).all()  # Of nobody anything is remembered yet.
+    batch = batch_of(dataset, model, rows[:8])
+    expected = cross_entropy_with_neighbours(target, graph, replace(LDG, lambda_=0.3))(model, batch)
+    remembered = remembering(model, batch)
+    torch.testing.assert_close(remembered, expected)
+    parameters = list(model.parameters())
+    gradients = [
+        torch.autograd.grad(torch.stack(list(terms.values())).sum(), parameters, retain_graph=True)
+        for terms in (remembered, expected)
+    ]
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_the_bank_knows_only_who_was_seen(dataset: Dataset, graph: Graph) -> None:
+    model = build("resnet18", 3, seed=1).eval()
+    target, rows = targets(dataset, "majority"), dataset.rows("train")
+    bank = empty_bank(target.shape)
+    cross_entropy_with_bank(target, graph, 0.3, bank)(model, batch_of(dataset, model, rows[:5]))
+    seen = torch.isfinite(bank).all(dim=1).numpy()
+    assert set(np.flatnonzero(seen)) == set(rows[:5])
+    torch.testing.assert_close(bank[rows[:5]].exp().sum(dim=1), torch.ones(5))
+
+
 def test_drawn_neighbours_estimate_the_whole_sum_without_bias(dataset: Dataset, graph: Graph) -> None:
     """In evaluation mode a neighbour's prediction does not depend on its company, so the mean must converge."""
     model = build("resnet18", 3, seed=1).eval()
@@ -157,11 +194,12 @@ def trained_in(dataset_folder: Path, folder: Path, model: str) -> None:
         train(Training(model, "efficientface", recipe, 6, augment, 1, loss), dataset, folder, CPU, JsonLines())
     else:
         ldg = replace(LDG, epochs=6, decay_every=2, precision="bfloat16", neighbours_drawn=1, lambda_=0.5)
+        ldg = replace(ldg, neighbours="bank" if model == "LDG-AUs, bank" else "forward")
         experiment = Experiment(augment=augment, ldg=ldg)
         train_ldg(experiment, dataset, "majority", chain_graph(dataset), 1, folder, CPU, JsonLines())
 
 
-@pytest.mark.parametrize("model", ["EF SLL", "LDG-AUs"])
+@pytest.mark.parametrize("model", ["EF SLL", "LDG-AUs", "LDG-AUs, bank"])
 def test_after_sigkill_training_resumes_and_ends_with_the_same_bits(
     dataset: Dataset, tmp_path: Path, model: str
 ) -> None:
