@@ -1,22 +1,29 @@
 """The command line of the steps: `fer STEP EXPERIMENT --in ARTIFACT… --out DIR`, by hand as the flow runs it."""
 
+import re
+import shutil
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from fer_core.artifacts import open_artifact, replace_file
+from fer_core.artifacts import fingerprint, open_artifact, replace_file, signature_of_files
 from fer_core.errors import ActionUnitError, FerError
 from fer_core.experiment import Architecture, experiment_from, load_experiment
 from fer_core.progress import reporter
 from fer_core.steps import STEPS, Step, request
 from fer_core.work import run_step
+from openface.errors import EngineAway
 
 INTERRUPTED = 130
 OUT_OF_MEMORY = 3
+ENGINE_AWAY = 4
+_OUT_OF_MEMORY = re.compile("out of memory|not enough memory|can't allocate memory", re.IGNORECASE)
+"""Torch's words, for a GPU's memory and for the machine's."""
 STOPPED = "stopped; what is finished is kept, and the same command goes on from there"
 _PATHS = {
     "data": "The dataset's folder, or a .csv that lists images; drawn faces need none.",
@@ -59,7 +66,7 @@ def steps_app() -> typer.Typer:
 
 
 def run_app(app: typer.Typer) -> None:
-    """Run a command line: one line and exit code 2 for a user's mistake, 3 out of memory, 130 for Ctrl-C or SIGTERM."""
+    """Run a command line: one line and exit code 2 for a user's mistake, 3 and 4 where it may pass, 130 for Ctrl-C."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
@@ -70,9 +77,11 @@ def run_app(app: typer.Typer) -> None:
     except Interrupted:
         print(STOPPED, file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except EngineAway as away:
+        print(f"error: {away}", file=sys.stderr)
+        sys.exit(ENGINE_AWAY)
     except (MemoryError, RuntimeError) as error:
-        # Torch has an error of its own for a GPU's memory and a sentence for the machine's.
-        if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
+        if isinstance(error, RuntimeError) and not _OUT_OF_MEMORY.search(str(error)):
             raise
         print(f"error: out of memory: {' '.join(str(error).split())[:300]}", file=sys.stderr)
         sys.exit(OUT_OF_MEMORY)
@@ -113,8 +122,13 @@ def _openface(
     if not images.ids:
         raise ActionUnitError(f"{photographs}: no images in it; give a folder that holds some")
     chosen = experiment_from({}, "--set", settings or ()).openface
+    # Findings go by number, so those of other images, or of another program, are of no use.
+    of = signature_of_files(images.folder, [images.folder / name for name in images.ids])
+    work = out.resolve().with_name(f"{out.name}.{fingerprint('openface', 1, asdict(chosen), {}, {'images': of})}")
+    for other in set(out.resolve().parent.glob(f"{out.name}.{'[0-9a-f]' * 16}")) - {work}:
+        shutil.rmtree(other)
     with reporter() as report:
-        table = annotate_images(images, chosen, out.resolve().with_name(f"{out.name}.unfinished"), report)
+        table = annotate_images(images, chosen, work, report)
         replace_file(out, table.to_parquet(index=False))
         report.note(f"{out}")
 

@@ -1,6 +1,7 @@
 """Runs a step in a container of the trainer image, which gets the step's own files, and a GPU where there is one."""
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -8,9 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from docker.errors import NotFound
 from docker.models.containers import Container
 
-from fer_core.cli import INTERRUPTED, OUT_OF_MEMORY
+from fer_core.cli import ENGINE_AWAY, INTERRUPTED, OUT_OF_MEMORY
 from fer_core.errors import ExperimentError
 from flows.events import Event, parse_event
 from flows.runner import LINES_KEPT, MISTAKE, Runner, StepCommand, StepFailed, Subprocesses, failure
@@ -18,8 +20,6 @@ from flows.study import Study
 from openface.engine import (
     NOBODY,
     Box,
-    EngineAway,
-    EngineRefused,
     create,
     engine,
     has_gpu,
@@ -32,13 +32,14 @@ from openface.engine import (
     require_image,
     wait_for,
 )
+from openface.errors import EngineAway, EngineRefused
 
 TRAINER = "FER_TRAINER_IMAGE"
 """Environment: the image whose containers run the steps; without it they are processes of this machine."""
 STEP = "fer.step"
 """Label: the step's name."""
-_ENGINE_AWAY = 125
 _SHARE_OF_MEMORY = 0.9
+_MEMORY_TO_DECODE = 4 << 30
 _SIGNS_OF_A_GPU = (Path("/proc/driver/nvidia/gpus"), Path("/dev/dxg"))
 """Linux's, and that of Windows' subsystem for Linux."""
 
@@ -59,7 +60,7 @@ def runner_for(study: Study) -> Runner:
         with engine() as client:
             remove_orphans(client)
             require_image(client, image)
-            gpu, memory = has_gpu(client), int(_SHARE_OF_MEMORY * memory_of(client))
+            gpu, memory = has_gpu(client), int(_SHARE_OF_MEMORY * memory_of(client) / study.jobs)
     except (EngineAway, EngineRefused) as error:
         raise ExperimentError(f"{error}; `fer doctor` tells more") from error
     if wants_gpu and not gpu:
@@ -104,7 +105,7 @@ class Containers:
         except EngineRefused as refused:
             raise self._unless_stopped(command, MISTAKE, str(refused)) from refused
         except EngineAway as away:
-            raise self._unless_stopped(command, _ENGINE_AWAY, str(away)) from away
+            raise self._unless_stopped(command, ENGINE_AWAY, str(away)) from away
 
     def _run(self, command: StepCommand, on_event: Callable[[Event], None]) -> None:
         _make_room(command.out)
@@ -118,11 +119,13 @@ class Containers:
                     on_event(parse_event(line))
                 if exit_code := wait_for(container):
                     raise self._failure(command, container, exit_code)
+            except NotFound as gone:
+                raise self._unless_stopped(command, -signal.SIGKILL, "its container was taken away") from gone
             finally:
                 remove(container)
 
     def _box(self, command: StepCommand) -> Box:
-        read = [*command.inputs, *([command.outside[1]] if command.outside else [])]
+        read = [*command.inputs, *command.reads]
         if Path(command.experiment).is_absolute():
             read.append(Path(command.experiment))
         return Box(
@@ -132,7 +135,7 @@ class Containers:
             write={str(command.out.parent): command.out.parent},
             environment={"OMP_NUM_THREADS": str(command.threads)},
             labels={STEP: command.step},
-            memory=self._memory,
+            memory=min(self._memory, _MEMORY_TO_DECODE) if command.step == "prepare" else self._memory,
             cores=command.threads,
             gpu=self._gpu,
         )
@@ -145,7 +148,9 @@ class Containers:
         if ran_out_of_memory(container):
             reason = f"killed for taking more than {self._memory >> 20:,} MB of memory"
             return StepFailed(command.step, OUT_OF_MEMORY, reason, "\n".join(lines))
-        return failure(command, 128 - exit_code if exit_code > 128 else exit_code, lines)
+        # Of whom nobody here has asked it, a step that says that it was interrupted was ended.
+        signalled = 128 - exit_code if exit_code > 128 else exit_code
+        return failure(command, -signal.SIGTERM if exit_code == INTERRUPTED else signalled, lines)
 
     def _unless_stopped(self, command: StepCommand, exit_code: int, reason: str) -> StepFailed:
         if self._stopped.is_set():
@@ -159,7 +164,7 @@ def _make_room(out: Path) -> None:
     if os.geteuid() == 0 and out.parent.stat().st_uid == 0:
         left = [path for folder in out.parent.glob(f"{out.name}*") for path in (folder, *folder.rglob("*"))]
         for path in (out.parent, *left):
-            os.chown(path, NOBODY, NOBODY)
+            os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
 
 
 def _lines(container: Container) -> Iterator[str]:

@@ -11,7 +11,8 @@ from docker.errors import ImageNotFound
 import docker
 from fer_core import __version__
 from flows.server import LOCAL, answers, users_server
-from openface.engine import Box, EngineAway, EngineRefused, create, engine, has_gpu, memory_of, remove, wait_for
+from openface.engine import Box, create, engine, has_gpu, memory_of, remove, wait_for
+from openface.errors import EngineAway, EngineRefused
 from openface.settings import OpenFaceSettings
 
 _ENOUGH_DISK = 10e9
@@ -88,7 +89,7 @@ def _has(client: docker.DockerClient, image: str) -> bool:
 
 
 def _training(client: docker.DockerClient) -> str:
-    return _said(client, Box(_TRAINER, ["device"], cores=2.0, gpu=has_gpu(client)), "docker compose build trainer")
+    return _said(client, Box(_TRAINER, ["device"], gpu=has_gpu(client)), "docker compose build trainer")
 
 
 def _gpu(client: docker.DockerClient) -> str:

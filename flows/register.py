@@ -3,7 +3,7 @@
 import subprocess
 from datetime import timedelta
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
@@ -17,15 +17,20 @@ _SILENCE = timedelta(seconds=90)
 
 
 def main() -> None:
-    """Register all of it; again changes nothing."""
+    """Register all of it; again changes nothing, a schedule that was switched on in the UI included."""
     # One run at a time, so that two do not share a GPU.
     _prefect("work-pool", "create", POOL, "--type", "process", "--overwrite")
     _prefect("work-pool", "set-concurrency-limit", POOL, "1")
-    _prefect("--no-prompt", "deploy", "--all")
-    _mark_dead_runs_crashed()
+    with get_client(sync_client=True) as client:
+        active = [deployment for deployment in client.read_deployments() if any(s.active for s in deployment.schedules)]
+        _prefect("--no-prompt", "deploy", "--all")
+        for deployment in active:
+            for schedule in client.read_deployment(deployment.id).schedules:
+                client.update_deployment_schedule(deployment.id, schedule.id, active=True)
+        _mark_dead_runs_crashed(client)
 
 
-def _mark_dead_runs_crashed() -> None:
+def _mark_dead_runs_crashed(client: SyncPrefectClient) -> None:
     """Without this a run whose worker was killed would stay RUNNING, and keep the pool's only slot."""
     ends = ("Completed", "Failed", "Cancelled", "Crashed")
     automation = AutomationCore(
@@ -45,9 +50,8 @@ def _mark_dead_runs_crashed() -> None:
             )
         ],
     )
-    with get_client(sync_client=True) as client:
-        for known in client.read_automations_by_name(_DEAD):
-            client.delete_automation(known.id)
+    # One that is there stays: with it would go what it knows of the runs under way.
+    if not client.read_automations_by_name(_DEAD):
         client.create_automation(automation)
 
 

@@ -40,6 +40,8 @@ class StepCommand:
     outside: tuple[str, Path] | None = None
     """Option and path of what is no artifact: ("data", …) or ("aus", …)."""
     threads: int = 1
+    reads: tuple[Path, ...] = ()
+    """Files and folders that are no artifacts and that it reads."""
     runs_openface: bool = False
     """It starts OpenFace's containers itself, and so is not run in one."""
 

@@ -13,6 +13,10 @@ from flows.runner import StepCommand
 
 _NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
 _SMALLEST_BATCH = 8
+OPENFACE = "FER_OPENFACE_IMAGE"
+"""Environment: OpenFace's image where it is not called as usual."""
+INSIDE = "FER_INSIDE"
+"""Environment: set in the worker's container, beside the engine's socket."""
 DATA = "FER_DATA_FOLDER"
 """Environment: the dataset's folder where a run names none, which is where compose.yaml mounts FER_DATA."""
 
@@ -69,14 +73,24 @@ class Study:
             wanted.seed,
             outside,
             self.threads,
+            self._read_by(wanted),
             wanted.step.name == "annotate" and action_unit_rows(wanted) is None,
         )
 
+    def _read_by(self, wanted: Request) -> tuple[Path, ...]:
+        """A list of images is read with the folder that they lie in, a recipe with its weights."""
+        reads = []
+        if wanted.outside is not None:
+            listed = wanted.step.name == "prepare" and wanted.outside.is_file()
+            reads.append(wanted.outside.parent if listed else wanted.outside)
+        if recipe := _recipe_of(wanted):
+            weights = getattr(self.experiment, recipe).weights
+            reads += [Path(weights).expanduser()] if weights and Path(weights).expanduser().is_file() else []
+        return tuple(reads)
+
     def with_half_the_batch(self, wanted: Request) -> "Study | None":
         """With half the batch, and half the learning rate with it, of a training step; None where that cannot be."""
-        section = {"train-ldg": "ldg", "distill": "distill" if wanted.has("soft-labels") else "sll"}.get(
-            wanted.step.name
-        )
+        section = _recipe_of(wanted)
         if section is None:
             return None
         recipe = getattr(self.experiment, section)
@@ -105,7 +119,11 @@ def open_study(
     if seeds is not None:
         settings = [*settings, f"seeds={list(seeds)}"]
     source = _source(experiment)
+    if image := os.environ.get(OPENFACE):
+        settings = [f"openface.image={image}", *settings]
     loaded = load_experiment(source, settings)
+    if loaded.openface.binary and os.environ.get(INSIDE):
+        raise ExperimentError("openface.binary: the worker runs no program of yours; it has OpenFace in an image")
     if data is None and loaded.dataset.source != "sample":
         data = os.environ.get(DATA)
     folder = None if data is None else Path(data).expanduser().resolve()
@@ -119,6 +137,11 @@ def open_study(
     if table is not None and not table.exists():
         raise ActionUnitError(f"{table}: no such file or folder; give what OpenFace wrote with --aus")
     return Study(loaded, source, tuple(settings), folder, table, Path(artifacts).expanduser().resolve())
+
+
+def _recipe_of(wanted: Request) -> str | None:
+    """The experiment's section that a training step learns by."""
+    return {"train-ldg": "ldg", "distill": "distill" if wanted.has("soft-labels") else "sll"}.get(wanted.step.name)
 
 
 def used_by(step: str, artifacts: Iterable[Artifact]) -> list[Artifact]:

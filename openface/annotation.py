@@ -15,8 +15,7 @@ import numpy as np
 import pandas as pd
 
 from openface.columns import INTENSITIES, PRESENCES
-from openface.engine import EngineAway
-from openface.errors import OpenFaceError
+from openface.errors import EngineAway, OpenFaceError
 from openface.images import Images, UnreadableImage, eight_bits, ladder
 from openface.program import Program
 from openface.settings import OpenFaceSettings
@@ -113,7 +112,8 @@ class Annotation:
         """One row an image: id, status, confidence, 17 intensities, 18 presences.
 
         Raises:
-            OpenFaceError: the program does not annotate even a portrait, or its engine stays away.
+            OpenFaceError: the program does not annotate even a portrait.
+            EngineAway: its engine stays away.
         """
         self._take_leftovers()
         pending = self._pending()
@@ -171,7 +171,10 @@ class Annotation:
         while suspects:
             reason = self._attempt(suspects, views)
             left = [number for number in suspects if self._next_view(number) == views[number]]
-            tries.update(left)
+            if self._stopping.is_set():
+                raise OpenFaceError("stopped")
+            # Images are shown in order, so whatever ended the run did it at the first that is left.
+            tries.update(left[:1])
             if not left:
                 suspects, rest = rest, []
             elif len(left) > 1:
@@ -185,7 +188,7 @@ class Annotation:
 
     def _attempt(self, numbers: Sequence[int], views: Views) -> str:
         """One run of the program; what it finished is written down, and why it ended badly is returned."""
-        folder = self._folder / f"run-{next(self._runs):06d}"
+        folder = self._folder / f"run-{os.getpid()}-{next(self._runs):06d}"
         pictures, out = _fresh(folder)
         left = self._draw(numbers, views, pictures)
         reason = self._run(pictures, out, left, views) if left else ""
@@ -196,6 +199,8 @@ class Annotation:
         """Write the images' views as numbered PNGs; those that cannot be, or have no such view, are written down."""
         drawn, found = [], []
         for number in numbers:
+            if self._stopping.is_set():
+                raise OpenFaceError("stopped")
             try:
                 image = eight_bits(self._images.read(number))
             except UnreadableImage as unreadable:
@@ -222,11 +227,11 @@ class Annotation:
                 return reason or "wrote no whole CSV; is the disk full?"
             except EngineAway as away:
                 if wait is None or self._stopping.wait(wait):
-                    raise OpenFaceError(f"{away}; see that it runs, and run again") from away
+                    raise EngineAway(f"{away}; see that it runs, and run again") from away
                 for number in self._take(out, left, views, ended_well=False):
                     (pictures / f"{number:08d}.png").unlink()
                     left.remove(number)
-            if not left:
+            if views and not left:
                 return ""
         raise AssertionError
 
@@ -268,7 +273,7 @@ class Annotation:
                 views = {}
             shown = [number for number in views if self._next_view(number) == views[number]]
             self._take(folder / "out", shown, views, ended_well=False)
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _table(self) -> pd.DataFrame:
         columns = ["confidence", *INTENSITIES, *PRESENCES]

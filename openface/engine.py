@@ -4,6 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from docker.models.containers import Container
 from docker.types import DeviceRequest, Mount
 
 import docker
+from openface.errors import EngineAway, EngineRefused
 
 OWNER = "fer.owner"
 """Label: the container, or machine, whose process started this one."""
@@ -30,14 +32,6 @@ NOBODY = 10001
 
 _USUAL = "unix:///var/run/docker.sock"
 _PIDS = 512
-
-
-class EngineAway(Exception):
-    """The engine does not answer, or broke off; it may be back in a moment."""
-
-
-class EngineRefused(ValueError):
-    """The engine cannot do what it is asked to, and will not on another try; one line that says what to do."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +122,6 @@ def create(client: docker.DockerClient, box: Box) -> Container:
         "user": _user(box.write.values()),
         "mem_limit": box.memory,
         "memswap_limit": box.memory,
-        "nano_cpus": int(box.cores * 1e9),
         "pids_limit": _PIDS,
         "init": True,
         "labels": {**owner_labels(), **box.labels},
@@ -136,6 +129,9 @@ def create(client: docker.DockerClient, box: Box) -> Container:
         "mounts": mounts,
         "log_config": {"Type": "json-file", "Config": {"max-size": "20m", "max-file": "2"}},
     }
+    if client.info().get("CPUCfsQuota", True):
+        # A rootless engine may have no say over this.
+        options["nano_cpus"] = int(box.cores * 1e9)
     if box.gpu:
         options["device_requests"] = [DeviceRequest(count=-1, capabilities=[["gpu"]])]
     return client.containers.create(box.image, list(box.command), **options)
@@ -151,8 +147,8 @@ def remove_labelled(client: docker.DockerClient, labels: Mapping[str, str]) -> i
     """Take away every container with these labels, and tell how many."""
     wanted = [name if value == "" else f"{name}={value}" for name, value in labels.items()]
     found = client.containers.list(all=True, filters={"label": wanted}, ignore_removed=True)
-    for container in found:
-        remove(container)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(remove, found))
     return len(found)
 
 
@@ -263,7 +259,7 @@ def _user(written: "Sequence[Path] | Any") -> str:
 def _told(error: APIError) -> Exception:
     """A refusal that stays one, or a hiccup."""
     text = _words(error)
-    if "could not select device driver" in text or "gpu" in text.lower():
+    if "could not select device driver" in text or "nvidia" in text.lower():
         return EngineRefused(f"the engine has no GPU to give ({text}); install NVIDIA's container toolkit, or set cpu")
     if error.status_code in (400, 404):
         return EngineRefused(f"the container engine refuses: {text}")

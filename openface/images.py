@@ -9,6 +9,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+"""Whatever its name says, nothing else is opened: Pillow would start Ghostscript for a PostScript file."""
 LARGEST = 50_000_000
 """Pixels; a small file that claims more is taken for a decompression bomb."""
 
@@ -17,6 +19,7 @@ _LONGEST_SIDE = 2000
 _ENOUGH = 96
 """An image this wide is tried as it is; the detector needs a face of about 60 pixels."""
 _COMFORTABLE = 160
+_TOO_SMALL = 60
 _FACTORS = (1, 2, 4, 8)
 _BORDER = 0.29
 """Of each side; 14 pixels around 48, which on FER+ finds a third of the faces that are missed without."""
@@ -53,16 +56,18 @@ def ladder(width: int, height: int) -> list[View]:
     """Views in which a face is looked for, one after the other, until one is found.
 
     As it is, where that is large enough; at up to four times that size; with a border. OpenFace aborts on an image
-    of 42 pixels or less, and never finds a face in one of 48.
+    of 42 pixels or less, and never finds a face in one of 48; a strip that is too narrow in every view has none.
     """
     shorter, longer = min(width, height), max(width, height)
     if longer > _LONGEST_SIDE:
-        return [View(_LONGEST_SIDE / longer)]
+        views = [View(_LONGEST_SIDE / longer)]
+        return [view for view in views if view.factor * shorter > _TOO_SMALL]
     first = 1 if shorter >= _ENOUGH else _reaching(_COMFORTABLE, shorter)
-    factors: list[float] = [f for f in _FACTORS if first <= f <= 4 * first and f * longer <= _LONGEST_SIDE] or [first]
+    factors = [f for f in (first, *_FACTORS) if first <= f <= 4 * first and f * longer <= _LONGEST_SIDE]
     around = 1 + 2 * _BORDER
     bordered = min(_reaching(_COMFORTABLE, shorter * around), _LONGEST_SIDE / (longer * around))
-    return [View(f) for f in factors] + [View(bordered, border=True)]
+    views = [View(f) for f in dict.fromkeys(factors)] + [View(bordered, border=True)]
+    return [v for v in views if v.factor * shorter * (around if v.border else 1) > _TOO_SMALL]
 
 
 def _reaching(side: int, of: float) -> float:
@@ -77,7 +82,7 @@ def open_image(path: Path) -> Image.Image:
         UnreadableImage: the file is missing, corrupt, truncated, or has more than LARGEST pixels.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             if image.width * image.height <= LARGEST:
                 image.load()
                 return ImageOps.exif_transpose(image)

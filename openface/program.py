@@ -14,9 +14,9 @@ from docker.errors import NotFound
 from docker.models.containers import Container
 
 from openface.engine import (
+    INSIDE,
     NOBODY,
     Box,
-    EngineRefused,
     create,
     engine,
     ran_out_of_memory,
@@ -25,7 +25,7 @@ from openface.engine import (
     require_engine,
     wait_for,
 )
-from openface.errors import OpenFaceError
+from openface.errors import EngineAway, EngineRefused, OpenFaceError
 from openface.settings import OpenFaceSettings
 
 FOLDER = "fer.openface"
@@ -69,8 +69,13 @@ def open_program(settings: OpenFaceSettings, folder: Path) -> Program:
         return LocalProgram(settings)
     try:
         require_engine(settings.image)
-    except Exception as error:
-        raise OpenFaceError(f"{error}. {_BOTH_WAYS}") from error
+    except EngineRefused as refused:
+        raise OpenFaceError(f"{refused}. {_BOTH_WAYS}") from refused
+    except EngineAway as away:
+        # The worker was started by that engine, so it is there and will be back.
+        if os.environ.get(INSIDE):
+            raise
+        raise OpenFaceError(f"{away}. {_BOTH_WAYS}") from away
     return ContainedProgram(settings, folder)
 
 
@@ -100,6 +105,8 @@ class LocalProgram:
                 _end([process])
                 with self._lock:
                     self._running.discard(process)
+            if self._stopped:
+                raise OpenFaceError("stopped")
             said.seek(0)
             return _reason(128 - exit_code if exit_code < 0 else exit_code, said.read().decode(errors="replace"))
 
@@ -163,11 +170,14 @@ class ContainedProgram:
                     if self._stopped.is_set():
                         raise OpenFaceError("stopped")
                     container.start()
-                    return self._ending(container, seconds)
+                    reason = self._ending(container, seconds)
+                    if self._stopped.is_set():
+                        raise OpenFaceError("stopped")
+                    return reason
                 finally:
                     remove(container)
         except EngineRefused as refused:
-            raise OpenFaceError(str(refused)) from refused
+            raise OpenFaceError("stopped" if self._stopped.is_set() else str(refused)) from refused
 
     def stop(self) -> None:
         self._stopped.set()

@@ -20,6 +20,7 @@ _FIGURES = ("confidence", *_ACTION_UNITS)
 _KEYS_IN_CSV = ("id", "name", "filename", "input")
 _KEYS_IN_PARQUET = ("id", "name", "index")
 _DETAILS = "_of_details.txt"
+_LARGEST_CSV = 1 << 20
 _UNSEEN = "status of an image without a row"
 _ENDING = re.compile(r"\.(jpe?g|png|bmp|webp|tiff?|csv)$", re.IGNORECASE)
 _ALIGNED = re.compile(r"_aligned$")
@@ -80,6 +81,9 @@ def one_row_per_image(rows: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
 
 def best_face(csv_path: Path) -> dict[str, float] | None:
     """Confidence and AUs of the most confident face in FaceLandmarkImg's CSV; None without a face, or a whole file."""
+    # The program that wrote it had strangers' pictures in its hands.
+    if csv_path.is_symlink() or not csv_path.is_file() or csv_path.stat().st_size > _LARGEST_CSV:
+        return None
     table = _read_csv(csv_path)
     if not table or not _is_whole(csv_path):
         return None

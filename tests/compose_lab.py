@@ -20,6 +20,8 @@ from tests.openface_images import CUES, picture
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
+TAG = "test"
+"""Of images, so that those that a user of this machine works with stay as they are."""
 USER = 1234
 """Owner of the artifacts' folder, as if that user had started it all."""
 EMOTIONS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear")
@@ -55,6 +57,7 @@ class ComposeLab:
             "FER_REPORTS_PORT": str(self.reports_port),
             "FER_ARTIFACTS": str(self.artifacts),
             "FER_DATA": str(self.data),
+            "FER_TAG": TAG,
             "FER_TORCH": "cpu",
             "FER_OPENFACE": "fer-test/openface-standin:1",
             "PREFECT_API_URL": self.api,
@@ -143,6 +146,15 @@ class ComposeLab:
 
     def worker(self, client: docker.DockerClient) -> str:
         return str(client.containers.get(f"{self.project}-worker-1").id)[:12]
+
+    def kill_step(self, container: Any) -> bool:
+        """SIGKILL, likewise; whether it was still there."""
+        with suppress(docker.errors.NotFound, ProcessLookupError):
+            process = container.client.api.inspect_container(container.id)["State"]["Pid"]
+            if process:
+                os.kill(process, signal.SIGKILL)
+                return True
+        return False
 
     def kill(self, service: str) -> None:
         """SIGKILL, from outside of the engine, so that it takes it for a crash."""

@@ -18,8 +18,7 @@ from PIL import Image
 import openface.annotation as annotation_module
 from openface.annotation import Annotation
 from openface.columns import INTENSITIES, PRESENCES
-from openface.engine import EngineAway
-from openface.errors import OpenFaceError
+from openface.errors import EngineAway, OpenFaceError
 from openface.images import Images, ladder
 from openface.program import LocalProgram, Program, open_program
 from openface.settings import OpenFaceSettings
@@ -173,6 +172,11 @@ def test_the_ladder_never_shows_what_openface_aborts_on_and_ends_with_a_border()
     assert [str(view) for view in ladder(48, 48)] == ["×4", "×8", "×4, bordered"]
     assert [str(view) for view in ladder(100, 100)] == ["as it is", "×2", "×4", "×2, bordered"]
     assert [str(view) for view in ladder(4000, 1000)] == ["×0.5"]
+    for width, height in ((3000, 60), (2000, 20), (1999, 1), (1, 30), (500, 45)):
+        for view in ladder(width, height):
+            shown = view.of(Image.new("L", (width, height))).size
+            assert min(shown) > 42
+            assert max(shown) <= 2001
 
 
 def test_an_engine_that_comes_back_costs_nothing_finished(
@@ -193,7 +197,7 @@ def test_an_engine_that_stays_away_ends_the_annotation(
     (tmp_path / "work").mkdir()
     with (
         Counted(local(), away=99) as program,
-        pytest.raises(OpenFaceError, match="the engine is gone; see that it runs"),
+        pytest.raises(EngineAway, match="the engine is gone; see that it runs"),
     ):
         Annotation(Pictures(["abort"] * 3), program, local(workers=1), tmp_path / "work", ignore)()
 
