@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 """Whatever its name says, nothing else is opened: Pillow would start Ghostscript for a PostScript file."""
 LARGEST = 50_000_000
 """Pixels; a small file that claims more is taken for a decompression bomb."""

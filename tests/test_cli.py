@@ -160,8 +160,13 @@ def test_nan_among_the_aus_names_image_and_column(prepared: dict[str, Path], tmp
     assert "AU06_r" in line
 
 
-def test_without_an_au_table_the_user_is_told_what_to_give(prepared: dict[str, Path], tmp_path: Path) -> None:
-    assert "give --aus" in mistake(fer("annotate", TINY, "--in", prepared["dataset"], "--out", tmp_path / "out"))
+def test_without_an_au_table_the_user_is_told_what_to_give(
+    prepared: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FER_DOCKER_HOST", f"unix://{tmp_path}/no.sock")
+    assert "what it wrote before with --aus" in mistake(
+        fer("annotate", TINY, "--in", prepared["dataset"], "--out", tmp_path / "out")
+    )
 
 
 def test_fewer_images_than_k(prepared: dict[str, Path], tmp_path: Path) -> None:
