@@ -196,6 +196,8 @@ def test_a_killed_trainer_goes_on_from_its_last_epoch(lab: ComposeLab) -> None:
 
 def test_a_killed_openface_costs_no_row(lab: ComposeLab) -> None:
     run = lab.start("annotate", experiment=TINY, settings=[*OF_IMAGES, "dataset.image_size=72"])
+    findings = "annotate/*.unfinished/openface/findings.jsonl"
+    lab.wait_until(lambda: any(journal.stat().st_size for journal in lab.artifacts.glob(findings)))
     killed = 0
     while killed < 3:
         lab.wait_until(lambda: lab.steps(FOLDER))
