@@ -31,3 +31,4 @@ lint: setup
 
 bench: setup
 	@$(BIN)/python benchmarks/figures.py
+	@$(BIN)/python benchmarks/neighbours.py

@@ -5,7 +5,6 @@ Prints a table and writes it to `benchmarks/results/figures.json`.
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -15,8 +14,8 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from writing import ROOT, write_results
 
-ROOT = Path(__file__).parent.parent
 FER = Path(sys.executable).with_name("fer")
 Row = dict[str, str | float | bool]
 
@@ -84,13 +83,7 @@ def main() -> None:
             str(line["name"]), f"{line['ours']} {line['unit']}", f"{line['target']}", "yes" if line["met"] else "no"
         )
     Console().print(table)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT
-    ).stdout.strip()
-    results = ROOT / "benchmarks" / "results"
-    results.mkdir(exist_ok=True)
-    machine = f"{platform.machine()}, {os.cpu_count()} cores"
-    (results / "figures.json").write_text(json.dumps({"rows": rows, "machine": machine, "commit": commit}, indent=1))
+    write_results("figures", rows)
 
 
 if __name__ == "__main__":

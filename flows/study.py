@@ -10,13 +10,12 @@ from fer_core.errors import ActionUnitError, DatasetError, ExperimentError
 from fer_core.experiment import BUNDLED, Experiment, find_experiment, load_experiment
 from fer_core.steps import STEPS, Request, action_unit_rows, aus_beside, request
 from flows.runner import StepCommand
+from openface.settings import INSIDE
 
 _NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
 _SMALLEST_BATCH = 8
 OPENFACE = "FER_OPENFACE_IMAGE"
 """Environment: OpenFace's image where it is not called as usual."""
-INSIDE = "FER_INSIDE"
-"""Environment: set in the worker's container, beside the engine's socket."""
 DATA = "FER_DATA_FOLDER"
 """Environment: the dataset's folder where a run names none, which is where compose.yaml mounts FER_DATA."""
 

@@ -17,6 +17,7 @@ from docker.types import DeviceRequest, Mount
 
 import docker
 from openface.errors import EngineAway, EngineRefused
+from openface.settings import INSIDE
 
 OWNER = "fer.owner"
 """Label: the container, or machine, whose process started this one."""
@@ -25,8 +26,6 @@ PROCESS = "fer.process"
 
 HOST = "FER_DOCKER_HOST"
 """Environment: the engine's address, where it is not the usual one."""
-INSIDE = "FER_INSIDE"
-"""Environment: set where this process runs in a container of that engine itself."""
 NOBODY = 10001
 """Who steps run as where their folder is root's."""
 

@@ -14,7 +14,6 @@ from docker.errors import NotFound
 from docker.models.containers import Container
 
 from openface.engine import (
-    INSIDE,
     NOBODY,
     Box,
     create,
@@ -26,7 +25,7 @@ from openface.engine import (
     wait_for,
 )
 from openface.errors import EngineAway, EngineRefused, OpenFaceError
-from openface.settings import OpenFaceSettings
+from openface.settings import INSIDE, OpenFaceSettings
 
 FOLDER = "fer.openface"
 """Label: the working folder of the annotation that a container belongs to."""

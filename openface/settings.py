@@ -5,6 +5,9 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+INSIDE = "FER_INSIDE"
+"""Environment: set where this process runs in a container of the engine that it drives, beside its socket."""
+
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
 class OpenFaceSettings:
