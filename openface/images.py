@@ -40,16 +40,20 @@ class View:
         scale = "as it is" if self.factor == 1 else f"×{self.factor:.3g}"
         return f"{scale}, bordered" if self.border else scale
 
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height in pixels of an image of this width and height as it is shown."""
+        sides = _bordered(width, height) if self.border else (width, height)
+        across, down = (max(1, round(self.factor * side)) for side in sides)
+        return across, down
+
     def of(self, image: Image.Image) -> Image.Image:
         """The image with its edge pixels repeated outwards, where it is bordered, then scaled."""
+        shown = self.size(*image.size)
         if self.border:
             across, down = (round(_BORDER * side) for side in image.size)
             edges = [(down, down), (across, across), (0, 0)][: np.asarray(image).ndim]
             image = Image.fromarray(np.pad(np.asarray(image), edges, mode="edge"))
-        if self.factor == 1:
-            return image
-        width, height = (max(1, round(self.factor * side)) for side in image.size)
-        return image.resize((width, height), Image.Resampling.BICUBIC)
+        return image if image.size == shown else image.resize(shown, Image.Resampling.BICUBIC)
 
 
 def ladder(width: int, height: int) -> list[View]:
@@ -59,15 +63,20 @@ def ladder(width: int, height: int) -> list[View]:
     of 42 pixels or less, and never finds a face in one of 48; a strip that is too narrow in every view has none.
     """
     shorter, longer = min(width, height), max(width, height)
-    if longer > _LONGEST_SIDE:
-        views = [View(_LONGEST_SIDE / longer)]
-        return [view for view in views if view.factor * shorter > _TOO_SMALL]
     first = 1 if shorter >= _ENOUGH else _reaching(_COMFORTABLE, shorter)
     factors = [f for f in (first, *_FACTORS) if first <= f <= 4 * first and f * longer <= _LONGEST_SIDE]
-    around = 1 + 2 * _BORDER
-    bordered = min(_reaching(_COMFORTABLE, shorter * around), _LONGEST_SIDE / (longer * around))
-    views = [View(f) for f in dict.fromkeys(factors)] + [View(bordered, border=True)]
-    return [v for v in views if v.factor * shorter * (around if v.border else 1) > _TOO_SMALL]
+    views = [View(factor) for factor in dict.fromkeys(factors)]
+    if longer > _LONGEST_SIDE:
+        views = [View(_LONGEST_SIDE / longer)]
+    else:
+        around = _bordered(width, height)
+        bordered = min(_reaching(_COMFORTABLE, min(around)), _LONGEST_SIDE / max(around))
+        views.append(View(bordered, border=True))
+    return [view for view in views if min(view.size(width, height)) > _TOO_SMALL]
+
+
+def _bordered(width: int, height: int) -> tuple[int, int]:
+    return width + 2 * round(_BORDER * width), height + 2 * round(_BORDER * height)
 
 
 def _reaching(side: int, of: float) -> float:

@@ -276,7 +276,7 @@ def test_history_survives_down_and_up(lab: ComposeLab, first_run: str) -> None:
     assert lab.state(first_run) == "COMPLETED"
 
 
-def test_the_project_asks_for_no_more_than_it_needs() -> None:
+def test_the_project_asks_for_no_more_than_it_needs(engine: docker.DockerClient) -> None:
     lab = ComposeLab(Path("/tmp"), 4200, 4201)
     services = json.loads(lab.compose("config", "--format", "json").stdout)["services"]
     for name, service in services.items():
