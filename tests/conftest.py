@@ -13,6 +13,8 @@ import torch
 import docker
 from fer_core.dataset import EMOTIONS, Dataset, DatasetCard, open_dataset, save_dataset
 from fer_core.graph import Graph
+from openface.engine import engine as connection
+from openface.errors import EngineAway
 
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
@@ -57,12 +59,13 @@ def chain_graph(dataset: Dataset, k: int = 2) -> Graph:
 def engine() -> Iterator[docker.DockerClient]:
     """A container engine; tests that want one are skipped where there is none."""
     try:
-        client = docker.from_env()
-        client.ping()
-    except docker.errors.DockerException as error:
-        pytest.skip(f"no container engine here: {error}")
+        with connection() as client:
+            client.ping()
+    except EngineAway as away:
+        pytest.skip(str(away))
     if os.geteuid():
         pytest.skip("tests of containers give folders to other users, which only root may")
+    client = docker.from_env()
     yield client
     client.close()
 
