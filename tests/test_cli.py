@@ -18,7 +18,10 @@ from openface.columns import INTENSITIES, PRESENCES
 
 ROOT = Path(__file__).parent.parent
 TINY = str(Path(__file__).with_name("tiny.toml"))
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def fer(*arguments: object, file_size: int | None = None) -> subprocess.CompletedProcess[str]:
@@ -30,7 +33,7 @@ def fer(*arguments: object, file_size: int | None = None) -> subprocess.Complete
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
 
     command = [sys.executable, "-m", "fer_core", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT, preexec_fn=limit)
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment(), preexec_fn=limit)
 
 
 def mistake(done: subprocess.CompletedProcess[str]) -> str:
@@ -198,7 +201,7 @@ def test_ctrl_c_stops_a_step_soon_and_it_goes_on_afterwards(prepared: dict[str, 
     long = ("--set", "sll.epochs=300", "--in", prepared["dataset"], "--out", tmp_path / "out")
     command = [sys.executable, "-m", "fer_core", "distill", TINY, *map(str, long)]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment()
     ) as child:
         assert child.stdout is not None
         next(line for line in child.stdout if '"metrics"' in line)
