@@ -12,12 +12,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-from writing import ROOT, write_results
+from writing import ROOT, Row, row, show, write_results
 
 FER = Path(sys.executable).with_name("fer")
-Row = dict[str, str | float | bool]
 
 
 def seconds_of(command: Sequence[str | Path]) -> float:
@@ -37,13 +34,13 @@ def steps_in(folder: Path) -> set[Path]:
 def demo_rows(artifacts: Path) -> list[Row]:
     """The demo from nothing, again, and with another λ."""
     command = [FER, "run", "demo", "--artifacts", artifacts]
-    rows = [row("demo, from nothing", seconds_of(command), 360, "s")]
-    rows.append(row("the same again, all reused", seconds_of(command), 15, "s"))
+    rows = [row("demo, from nothing", seconds_of(command), 360, judged="at most", unit="s")]
+    rows.append(row("the same again, all reused", seconds_of(command), 15, judged="at most", unit="s"))
     before = steps_in(artifacts)
     seconds_of([*command, "--set", "ldg.lambda=0.05"])
     made = sorted(path.parent.name for path in steps_in(artifacts) - before)
     # Two seeds: LDG-AUs, its soft labels, EF + LDG-AUs, two evaluations; one report.
-    rows.append(row("steps made anew with another λ", len(made), 11, "steps"))
+    rows.append(row("steps made anew with another λ", len(made), 11, judged="at most", unit="steps"))
     return rows
 
 
@@ -60,15 +57,11 @@ def graph_rows(data: Path, artifacts: Path) -> list[Row]:
         settings = ["--set", f"action_units.features={features}", "--set", "action_units.min_confidence=0.0"]
         seconds_of([FER, "graph", "ferplus-cpu", *settings, "--in", dataset, "--in", units, "--out", graph])
         card = json.loads((graph / "graph.json").read_text())
-        rows.append(row(f"graph of {card['images']} FER+ faces, {features}", card["seconds"], 30, "s"))
-        rows.append(row(f"its recall@{card['k']}", card["recall"], 0.99, "", at_least=True))
+        rows.append(
+            row(f"graph of {card['images']} FER+ faces, {features}", card["seconds"], 30, judged="at most", unit="s")
+        )
+        rows.append(row(f"its recall@{card['k']}", card["recall"], 0.99, judged="at least"))
     return rows
-
-
-def row(name: str, ours: float, target: float, unit: str, *, at_least: bool = False) -> Row:
-    """A line of the table."""
-    met = ours >= target if at_least else ours <= target
-    return {"name": name, "ours": round(ours, 4), "unit": unit, "target": target, "met": met}
 
 
 def main() -> None:
@@ -77,12 +70,7 @@ def main() -> None:
         rows = demo_rows(Path(folder) / "demo")
         if data := os.environ.get("FER_DATA"):
             rows += graph_rows(Path(data).expanduser().resolve(), Path(folder))
-    table = Table("", "measured", "target", "met")
-    for line in rows:
-        table.add_row(
-            str(line["name"]), f"{line['ours']} {line['unit']}", f"{line['target']}", "yes" if line["met"] else "no"
-        )
-    Console().print(table)
+    show(rows)
     write_results("figures", rows)
 
 

@@ -12,9 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
-from writing import write_results
+from writing import row, show, write_results
 
 from fer_core.augment import Views
 from fer_core.experiment import AugmentSettings, LdgSettings
@@ -82,19 +80,10 @@ def main() -> None:
     options = parser.parse_args()
     medians = {n: statistics.median(s) for n, s in measure(options.size, options.rounds, options.precision).items()}
     forward, bank = (medians[name] / medians["LDG"] for name in ("forward", "bank"))
-    row = {
-        "name": f"LDG-AUs step ÷ LDG step, ResNet-50, {options.size} px, {options.precision}, k = {K}",
-        "reference": round(forward, 3),
-        "ours": round(bank, 3),
-        "ratio": round(forward / bank, 2),
-        "target": 1.05,
-        "met": bank <= 1.05,
-        "seconds": {name: round(value, 3) for name, value in medians.items()},
-    }
-    table = Table("", "neighbours forwarded", "bank", "target", "met")
-    table.add_row(str(row["name"]), f"{forward:.2f}", f"{bank:.3f}", "≤ 1.05", "yes" if row["met"] else "no")
-    Console().print(table)
-    write_results("neighbours", [row])
+    name = f"LDG-AUs step ÷ LDG step, ResNet-50, {options.size} px, {options.precision}, k = {K}"
+    rows = [row(name, bank, 1.05, forward, judged="at most", seconds=medians)]
+    show(rows)
+    write_results("neighbours", rows)
 
 
 if __name__ == "__main__":

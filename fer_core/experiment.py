@@ -91,6 +91,8 @@ class GraphSettings:
     k: Positive = 4
     sigma: Annotated[Literal["auto"] | float, BeforeValidator(_positive_or_auto)] = "auto"
     """σ of a_ij = exp(−d/σ²); `auto` takes σ² = the median distance of an image to its k neighbours."""
+    backend: Literal["annoy", "exact"] = "annoy"
+    """`exact` takes up to 100,000 distinct vectors, and knows no trees and no recall."""
     trees: Positive = 50
     recall: Annotated[float, Field(gt=0, le=1)] = 0.99
     """The search goes as deep as this recall@k, by distance, on a sample asks for."""

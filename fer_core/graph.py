@@ -1,28 +1,33 @@
 """The approximate nearest-neighbour graph in AU space, and a_ij = exp(−‖l_i − l_j‖ / σ²).
 
 Identical vectors are searched once: of the real AU presences of FER+, 27,691 images share 14,836 vectors, and an
-index of trees returns the same few of a crowd of equals to everyone. The rule for ties is: among the images
-at equal distance that the search returns, a draw that the seed and the image's row decide.
+index of trees returns the same few of a crowd of equals to everyone. The rule for ties: images at equal distance
+stand in a circle whose order the seed decides, and an image takes them from a place on that is drawn for it.
 """
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from annoy import AnnoyIndex
 
 from fer_core.au_features import ActionUnits
 from fer_core.errors import ActionUnitError, ArtifactError
 from fer_core.experiment import GraphSettings
+from fer_core.nearest import Search, build_index, search_all, search_trees
 from fer_core.progress import Reporter
 
+EXACT_AT_MOST = 100_000
+"""Distinct vectors that `graph.backend = exact` takes; its time goes with their square."""
 _RECALL_SAMPLE = 1000
 _SPARE = 4
 """Vectors asked for, as a multiple of k, so that ties at the k-th distance are drawn from more than the first."""
 _SAME = 1e-5
 """Distances closer than this are equal; float32 sums of 35 squares are no better."""
+_AT_A_TIME = 16_384
+_INDEX = "index.ann"
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,9 @@ class GraphCard:
     distinct_vectors: int
     k: int
     sigma_squared: float
+    backend: str
     trees: int
+    """Of Annoy's index; 0 for the exact search."""
     nodes_searched: int
     recall: float
     """Share of the k neighbours no farther than the exact k-th, over a sample of the images."""
@@ -57,15 +64,16 @@ class GraphCard:
 
 
 def link_neighbours(
-    units: ActionUnits, train: np.ndarray, settings: GraphSettings, report: Reporter
+    units: ActionUnits, train: np.ndarray, settings: GraphSettings, scratch: Path, report: Reporter
 ) -> tuple[Graph, GraphCard]:
     """Link every training image with usable AUs to its k nearest.
 
     Args:
         train: row numbers of the training split.
+        scratch: a folder for the index, which is gone in the end.
 
     Raises:
-        ActionUnitError: too few training images have usable AUs.
+        ActionUnitError: too few training images have usable AUs, or too many distinct ones for the exact search.
     """
     started = time.perf_counter()
     rows = train[units.usable[train]]
@@ -74,22 +82,21 @@ def link_neighbours(
             f"graph.k = {settings.k}, but only {len(rows)} of {len(train)} training images have usable AUs; "
             "lower graph.k, or look at the coverage of the AU table"
         )
-    vectors, vector_of = np.unique(units.vectors[rows], axis=0, return_inverse=True)
-    vector_of = vector_of.reshape(-1)
-    index = build_index(vectors, settings.trees, settings.seed)
-    nodes, recall = _search_depth(index, vectors, vector_of, settings)
-    report.note(f"graph: recall@{settings.k} {recall:.4f}, searching {nodes} nodes of {settings.trees} trees")
-    near, distance = _nearest(index, vectors, vector_of, np.arange(len(rows)), nodes, settings, report)
+    crowds = Crowds.of(units.vectors[rows], settings.seed)
+    search, nodes, recall = _search(crowds, settings, scratch, report)
+    near, distance = _nearest(search, crowds, np.arange(len(rows)), settings)
+    (scratch / _INDEX).unlink(missing_ok=True)
     sigma_squared = _sigma_squared(distance, settings)
     if settings.control == "random":
         near = _random_neighbours(len(rows), settings)
     graph = _spread(units, rows, rows[near], distance, similarity(distance, sigma_squared))
     card = GraphCard(
         images=len(rows),
-        distinct_vectors=len(vectors),
+        distinct_vectors=len(crowds.vectors),
         k=settings.k,
         sigma_squared=sigma_squared,
-        trees=settings.trees,
+        backend=settings.backend,
+        trees=settings.trees if nodes else 0,
         nodes_searched=nodes,
         recall=recall,
         seconds=time.perf_counter() - started,
@@ -109,31 +116,6 @@ def similarity(distance: np.ndarray, sigma_squared: float) -> np.ndarray:
         Same shape, in 0..1, 1 for equal vectors.
     """
     return np.exp(-distance / sigma_squared)
-
-
-def build_index(vectors: np.ndarray, trees: int, seed: int) -> AnnoyIndex:
-    """An Annoy index, byte for byte the same for a seed: it needs one build thread for that."""
-    index = AnnoyIndex(vectors.shape[1], "euclidean")
-    index.set_seed(seed)
-    for item, vector in enumerate(vectors):
-        index.add_item(item, vector)
-    index.build(trees, n_jobs=1)
-    return index
-
-
-def exact_kth_distance(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
-    """Distance of the k-th nearest other vector, by looking at all of them: (len(queries),).
-
-    Args:
-        vectors: (M, D), with repeats.
-        queries: positions in `vectors`; a vector is not its own neighbour, its equals are.
-    """
-    kth = np.empty(len(queries))
-    for position, query in enumerate(queries):
-        distance = np.linalg.norm(vectors - vectors[query], axis=1)
-        distance[query] = np.inf
-        kth[position] = np.partition(distance, k - 1)[k - 1]
-    return kth
 
 
 def save_graph(folder: Path, graph: Graph, card: GraphCard) -> None:
@@ -157,62 +139,124 @@ def load_graph(folder: Path) -> tuple[Graph, GraphCard]:
     return graph, card
 
 
-def _search_depth(
-    index: AnnoyIndex, vectors: np.ndarray, vector_of: np.ndarray, settings: GraphSettings
-) -> tuple[int, float]:
+@dataclass(frozen=True)
+class Crowds:
+    """Images by the vector that they share.
+
+    vectors: (V, D) distinct
+    vector_of: (N,) position in `vectors` of each image's
+    members: (N,) images, those of one vector side by side in an order that the seed decides
+    first: (V + 1,) where each vector's images begin in `members`
+    rank: (N,) an image's place among those of its vector
+    turn: (N,) in 0..1, where an image begins to take among equals
+    """
+
+    vectors: np.ndarray
+    vector_of: np.ndarray
+    members: np.ndarray
+    first: np.ndarray
+    rank: np.ndarray
+    turn: np.ndarray
+
+    @classmethod
+    def of(cls, vectors: np.ndarray, seed: int) -> "Crowds":
+        """Group (N, D) vectors."""
+        distinct, vector_of = np.unique(vectors, axis=0, return_inverse=True)
+        vector_of = vector_of.reshape(-1)
+        generator = np.random.default_rng(seed)
+        members = np.lexsort((generator.permutation(len(vectors)), vector_of))
+        first = np.concatenate(([0], np.cumsum(np.bincount(vector_of))))
+        rank = np.empty(len(vectors), np.int64)
+        rank[members] = np.arange(len(vectors)) - first[vector_of[members]]
+        return cls(distinct, vector_of, members, first, rank, generator.random(len(vectors)))
+
+    def enough_for(self, k: int) -> int:
+        """How many vectors to find, so that k other images have them with some to spare."""
+        return min(_SPARE * k + 1, len(self.vectors))
+
+
+def _search(crowds: Crowds, settings: GraphSettings, scratch: Path, report: Reporter) -> tuple[Search, int, float]:
+    """The way to search, the nodes that it visits (0 for all there are), and its recall."""
+    vectors, count = crowds.vectors, crowds.enough_for(settings.k)
+    if settings.backend == "exact":
+        if len(vectors) > EXACT_AT_MOST:
+            raise ActionUnitError(
+                f"graph.backend = exact: {len(vectors):,} distinct AU vectors, more than the {EXACT_AT_MOST:,} that "
+                "it takes; use annoy"
+            )
+        return search_all(vectors, count), 0, 1.0
+    build_index(vectors, settings.trees, settings.seed, scratch / _INDEX)
+
+    def tell(done: int) -> None:
+        report.progress("find neighbours", done, len(vectors))
+
+    def search(nodes: int, told: Callable[[int], None]) -> Search:
+        return search_trees(scratch / _INDEX, vectors.shape[1], count, nodes, told)
+
+    nodes, recall = _depth(lambda nodes: search(nodes, lambda done: None), crowds, settings)
+    report.note(f"graph: recall@{settings.k} {recall:.4f}, searching {nodes} nodes of {settings.trees} trees")
+    return search(nodes, tell), nodes, recall
+
+
+def _depth(search: Callable[[int], Search], crowds: Crowds, settings: GraphSettings) -> tuple[int, float]:
     """Double the nodes searched until a sample of images reaches the recall, or all nodes are searched."""
-    images = np.arange(len(vector_of))
-    sample = np.random.default_rng(settings.seed).permutation(images)[:_RECALL_SAMPLE]
-    kth = exact_kth_distance(vectors[vector_of], sample, settings.k)
-    nodes = settings.trees * settings.k
+    sample = np.random.default_rng(settings.seed).permutation(len(crowds.vector_of))[:_RECALL_SAMPLE]
+    exact = search_all(crowds.vectors, crowds.enough_for(settings.k))
+    _, farthest = _nearest(exact, crowds, sample, settings)
+    nodes = settings.trees * crowds.enough_for(settings.k)
     while True:
-        _, distance = _nearest(index, vectors, vector_of, sample, nodes, settings)
-        recall = float((distance <= kth[:, None] + _SAME).mean())
-        if recall >= settings.recall or nodes >= settings.trees * len(vectors):
+        _, distance = _nearest(search(nodes), crowds, sample, settings)
+        recall = float((distance <= farthest[:, -1:] + _SAME).mean())
+        if recall >= settings.recall or nodes >= settings.trees * len(crowds.vectors):
             return nodes, recall
         nodes *= 2
 
 
 def _nearest(
-    index: AnnoyIndex,
-    vectors: np.ndarray,
-    vector_of: np.ndarray,
-    images: np.ndarray,
-    nodes: int,
-    settings: GraphSettings,
-    report: Reporter | None = None,
+    search: Search, crowds: Crowds, images: np.ndarray, settings: GraphSettings
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest other images of each of `images`: positions (len, k) and distances (len, k)."""
-    members = np.split(np.argsort(vector_of, kind="stable"), np.cumsum(np.bincount(vector_of))[:-1])
+    """The k nearest other images of each of `images`: (len, k) images and (len, k) float32 distances."""
+    wanted, position = np.unique(crowds.vector_of[images], return_inverse=True)
+    found = search(wanted)
     near = np.empty((len(images), settings.k), np.int64)
     distance = np.empty((len(images), settings.k), np.float32)
-    found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    for position, image in enumerate(images):
-        own = int(vector_of[image])
-        if own not in found:
-            found[own] = _candidates(index, vectors, members, own, nodes, settings.k)
-        candidates, apart = found[own]
-        others = candidates != image
-        candidates, apart = candidates[others], apart[others]
-        draw = np.random.default_rng((settings.seed, int(image))).random(len(candidates))
-        order = np.lexsort((draw, apart))[: settings.k]
-        near[position], distance[position] = candidates[order], apart[order]
-        if report is not None and (position % 500 == 0 or position + 1 == len(images)):
-            report.progress("link neighbours", position + 1, len(images))
+    for start in range(0, len(images), _AT_A_TIME):
+        part = slice(start, start + _AT_A_TIME)
+        near[part], distance[part] = _choose(found[position[part]], crowds, images[part], settings.k)
     return near, distance
 
 
-def _candidates(
-    index: AnnoyIndex, vectors: np.ndarray, members: list[np.ndarray], own: int, nodes: int, k: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Images with the vectors nearest to vector `own`, itself among them, and their distances in steps of _SAME."""
-    items = index.get_nns_by_item(own, min(_SPARE * k + 1, len(vectors)), search_k=nodes)
-    if own not in items:
-        items.append(own)
-    apart = np.linalg.norm(vectors[items] - vectors[own], axis=1)
-    apart = np.round(apart / _SAME) * _SAME
-    sizes = [len(members[item]) for item in items]
-    return np.concatenate([members[item] for item in items]), np.repeat(apart, sizes)
+def _choose(found: np.ndarray, crowds: Crowds, images: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest of the images whose vectors were found, ties by the rule above.
+
+    Args:
+        found: (B, count) positions of vectors, different ones in a row.
+    """
+    own = crowds.vector_of[images]
+    missed = (found != own[:, None]).all(axis=1)
+    found[missed, -1] = own[missed]
+    apart = np.linalg.norm(crowds.vectors[found] - crowds.vectors[own][:, None], axis=2)
+    apart = np.round(apart / _SAME)
+    order = np.argsort(apart, axis=1, kind="stable")
+    found, apart = np.take_along_axis(found, order, axis=1), np.take_along_axis(apart, order, axis=1)
+    others = crowds.first[found + 1] - crowds.first[found] - (found == own[:, None])
+    up_to = np.cumsum(others, axis=1)  # (B, count): images as near as each vector's, or nearer
+    before = up_to - others
+    near = np.empty((len(images), k), np.int64)
+    distance = np.empty((len(images), k), np.float32)
+    row = np.arange(len(images))
+    for pick in range(k):
+        level = apart[row, (up_to <= pick).sum(axis=1)]
+        equal = apart == level[:, None]
+        begins = np.where(equal, before, up_to[:, -1:]).min(axis=1)
+        size = np.where(equal, others, 0).sum(axis=1)
+        place = begins + (np.floor(crowds.turn[images] * size).astype(np.int64) + pick - begins) % size
+        vector = (up_to <= place[:, None]).sum(axis=1)
+        member = place - before[row, vector]
+        member += (found[row, vector] == own) & (member >= crowds.rank[images])
+        near[:, pick] = crowds.members[crowds.first[found[row, vector]] + member]
+        distance[:, pick] = level * _SAME
+    return near, distance
 
 
 def _sigma_squared(distance: np.ndarray, settings: GraphSettings) -> float:

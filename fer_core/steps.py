@@ -141,7 +141,7 @@ STEPS: Mapping[str, Step] = {
         ),
         Step(
             "graph",
-            1,
+            2,
             "Link the training images that are neighbours in AU space.",
             _graph_settings,
             needs=("prepare", "annotate"),

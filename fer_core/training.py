@@ -108,7 +108,8 @@ def train(training: Training, dataset: Dataset, folder: Path, device: torch.devi
             f"{recipe.weights}: {'head reordered into our classes' if head_kept else 'a new head, the rest taken over'}"
         )
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    views = Views(dataset.images, dataset.card.mean, dataset.card.std, recipe.input_size, device)
+    dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
+    views = Views(dataset.images, dataset.card.mean, dataset.card.std, recipe.input_size, device, dtype)
     rows = dataset.rows("train")
     optimiser = torch.optim.SGD(
         model.parameters(), recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay

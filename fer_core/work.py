@@ -120,7 +120,7 @@ def _graph(request: Request, folder: Path, report: Reporter) -> None:
     units = action_units(dataset, table, request.experiment.action_units)
     for split, counts in units.coverage.items():
         report.note(f"AU coverage of {split}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
-    graph, card = link_neighbours(units, dataset.rows("train"), request.experiment.graph, report)
+    graph, card = link_neighbours(units, dataset.rows("train"), request.experiment.graph, folder, report)
     save_graph(folder, graph, card)
     train = dataset.manifest["split"].to_numpy() == "train"
     save_au_figure(folder, table[train & units.usable])

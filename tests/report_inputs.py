@@ -92,6 +92,7 @@ def graph_card(units: ActionUnits, control: str = "none") -> GraphCard:
         distinct_vectors=32,
         k=2,
         sigma_squared=1.0,
+        backend="annoy",
         trees=5,
         nodes_searched=50,
         recall=1.0,

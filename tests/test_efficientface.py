@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_core.models.architectures import build
-from fer_core.models.efficientface import EfficientFace
+from fer_core.models.efficientface import EfficientFace, InvertedResidual
 
 PUBLISHED_KEYS = [
     "conv1.0.weight",
@@ -95,3 +95,40 @@ def test_initial_weights_come_from_the_seed_alone(architecture: str) -> None:
     weights = [next(iter(model.parameters())) for model in (first, second, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize(("inputs", "stride"), [(8, 1), (6, 2)])
+def test_the_unit_shuffles_as_the_published_one(inputs: int, stride: int) -> None:
+    """Concatenated, seen as two groups, transposed: the same output and gradient to the bit."""
+    torch.manual_seed(1)
+    unit = InvertedResidual(inputs, 8, stride).train()
+    features = torch.randn(2, inputs, 6, 6, requires_grad=True)
+    ours = unit(features)
+    passed, convolved = features.chunk(2, dim=1) if stride == 1 else (unit.branch1(features), features)
+    joined = torch.cat((passed, unit.branch2(convolved)), dim=1)
+    batch, channels, height, width = joined.shape
+    published = joined.view(batch, 2, channels // 2, height, width).transpose(1, 2).reshape(joined.shape)
+    torch.testing.assert_close(ours, published, atol=0, rtol=0)
+    weights = torch.randn_like(ours)
+    gradients = [torch.autograd.grad((out * weights).sum(), features)[0] for out in (ours, published)]
+    torch.testing.assert_close(gradients[0], gradients[1], atol=0, rtol=0)
+
+
+def test_twenty_steps_under_autocast_go_as_in_float32() -> None:
+    """Losses of the first twenty steps, bfloat16 beside float32, from the same weights on the same images."""
+    torch.manual_seed(1)
+    images, labels = torch.randn(16, 3, 64, 64), torch.arange(16) % 7
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        model = build("efficientface", 7, seed=1).train()
+        optimiser = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
+        losses[precision] = []
+        for _ in range(20):
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+                loss = nn.functional.cross_entropy(model(images).float(), labels)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses[precision].append(loss.item())
+    assert losses["float32"][-1] < 0.7 * losses["float32"][0]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], abs=0.15)

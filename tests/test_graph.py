@@ -1,14 +1,16 @@
 """The AU graph against brute force, with the crowds of equal vectors that real AU tables have."""
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fer_core import graph as graph_module
 from fer_core.au_features import ActionUnits
 from fer_core.errors import ActionUnitError, ArtifactError
 from fer_core.experiment import GraphSettings
-from fer_core.graph import exact_kth_distance, link_neighbours, load_graph, save_graph, similarity
+from fer_core.graph import Graph, GraphCard, link_neighbours, load_graph, save_graph, similarity
 from fer_core.progress import JsonLines
 
 
@@ -16,6 +18,20 @@ def units_of(vectors: np.ndarray, usable: np.ndarray | None = None) -> ActionUni
     everyone = np.ones(len(vectors), bool)
     columns = tuple(f"AU{c}" for c in range(vectors.shape[1]))
     return ActionUnits(columns, vectors.astype(np.float32), everyone if usable is None else usable, {})
+
+
+def link(units: ActionUnits, train: np.ndarray, settings: GraphSettings | None = None) -> tuple[Graph, GraphCard]:
+    with tempfile.TemporaryDirectory() as scratch:
+        linked = link_neighbours(units, train, settings or GraphSettings(), Path(scratch), JsonLines())
+        assert not list(Path(scratch).iterdir())
+    return linked
+
+
+def kth_distance(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
+    """Of the k-th nearest other image, by looking at all of them: (len(queries),)."""
+    distance = np.array([np.linalg.norm(vectors - vectors[query], axis=1) for query in queries])
+    distance[np.arange(len(queries)), queries] = np.inf
+    return np.partition(distance, k - 1, axis=1)[:, k - 1]
 
 
 def presences(count: int) -> np.ndarray:
@@ -33,9 +49,9 @@ def intensities(count: int) -> np.ndarray:
 
 @pytest.mark.parametrize("vectors", [presences(3000), intensities(3000)], ids=["presences", "intensities"])
 def test_neighbours_are_as_near_as_brute_force_finds(vectors: np.ndarray) -> None:
-    graph, card = link_neighbours(units_of(vectors), np.arange(len(vectors)), GraphSettings(), JsonLines())
+    graph, card = link(units_of(vectors), np.arange(len(vectors)), GraphSettings())
     sample = np.random.default_rng(3).permutation(len(vectors))[:500]
-    kth = exact_kth_distance(vectors, sample, 4)
+    kth = kth_distance(vectors, sample, 4)
     actual = np.linalg.norm(vectors[graph.neighbours[sample]] - vectors[sample][:, None], axis=2)
     assert (actual <= kth[:, None] + 1e-4).mean() >= 0.985
     assert card.recall >= 0.99
@@ -45,14 +61,14 @@ def test_neighbours_are_as_near_as_brute_force_finds(vectors: np.ndarray) -> Non
 
 def test_an_image_is_never_its_own_neighbour_nor_twice_anothers() -> None:
     vectors = presences(2000)
-    graph, _ = link_neighbours(units_of(vectors), np.arange(len(vectors)), GraphSettings(k=6), JsonLines())
+    graph, _ = link(units_of(vectors), np.arange(len(vectors)), GraphSettings(k=6))
     assert not (graph.neighbours == np.arange(len(vectors))[:, None]).any()
     assert all(len(set(row)) == 6 for row in graph.neighbours.tolist())
 
 
 def test_a_crowd_of_equals_is_not_all_linked_to_the_same_few() -> None:
     vectors = np.zeros((1000, 17))
-    graph, card = link_neighbours(units_of(vectors), np.arange(1000), GraphSettings(), JsonLines())
+    graph, card = link(units_of(vectors), np.arange(1000), GraphSettings())
     assert card.distinct_vectors == 1
     assert (graph.distance == 0).all()
     assert len(np.unique(graph.neighbours)) > 900
@@ -60,10 +76,7 @@ def test_a_crowd_of_equals_is_not_all_linked_to_the_same_few() -> None:
 
 def test_the_same_seed_gives_the_same_graph() -> None:
     vectors = presences(800)
-    graphs = [
-        link_neighbours(units_of(vectors), np.arange(800), GraphSettings(seed=seed), JsonLines())[0]
-        for seed in (7, 7, 8)
-    ]
+    graphs = [link(units_of(vectors), np.arange(800), GraphSettings(seed=seed))[0] for seed in (7, 7, 8)]
     assert (graphs[0].neighbours == graphs[1].neighbours).all()
     assert (graphs[0].neighbours != graphs[2].neighbours).any()
 
@@ -71,7 +84,7 @@ def test_the_same_seed_gives_the_same_graph() -> None:
 def test_only_training_images_with_usable_units_are_linked() -> None:
     usable = np.arange(300) % 3 != 0
     train = np.arange(0, 200)
-    graph, card = link_neighbours(units_of(intensities(300), usable), train, GraphSettings(), JsonLines())
+    graph, card = link(units_of(intensities(300), usable), train, GraphSettings())
     linked = usable.copy()
     linked[200:] = False
     assert card.images == linked.sum()
@@ -86,17 +99,17 @@ def test_similarity_is_the_papers() -> None:
 
 def test_sigma_as_a_number_and_as_the_median_distance() -> None:
     vectors = intensities(500)
-    graph, card = link_neighbours(units_of(vectors), np.arange(500), GraphSettings(sigma=3.0), JsonLines())
+    graph, card = link(units_of(vectors), np.arange(500), GraphSettings(sigma=3.0))
     assert card.sigma_squared == 9.0
     np.testing.assert_allclose(graph.similarity, np.exp(-graph.distance / 9), rtol=1e-5)
-    _, automatic = link_neighbours(units_of(vectors), np.arange(500), GraphSettings(), JsonLines())
+    _, automatic = link(units_of(vectors), np.arange(500), GraphSettings())
     assert automatic.sigma_squared == pytest.approx(np.median(graph.distance))
 
 
 def test_the_random_control_keeps_similarities_and_changes_neighbours() -> None:
     units = units_of(intensities(500))
-    graph, _ = link_neighbours(units, np.arange(500), GraphSettings(), JsonLines())
-    control, card = link_neighbours(units, np.arange(500), GraphSettings(control="random"), JsonLines())
+    graph, _ = link(units, np.arange(500), GraphSettings())
+    control, card = link(units, np.arange(500), GraphSettings(control="random"))
     np.testing.assert_array_equal(control.similarity, graph.similarity)
     assert (control.neighbours == graph.neighbours).mean() < 0.05
     assert not (control.neighbours == np.arange(500)[:, None]).any()
@@ -106,11 +119,11 @@ def test_the_random_control_keeps_similarities_and_changes_neighbours() -> None:
 def test_too_few_images_for_k_is_said_with_both_counts() -> None:
     usable = np.arange(50) < 4
     with pytest.raises(ActionUnitError, match=r"graph.k = 4, but only 4 of 50"):
-        link_neighbours(units_of(intensities(50), usable), np.arange(50), GraphSettings(), JsonLines())
+        link(units_of(intensities(50), usable), np.arange(50), GraphSettings())
 
 
 def test_a_graph_is_read_as_it_was_written(tmp_path: Path) -> None:
-    graph, card = link_neighbours(units_of(intensities(60)), np.arange(60), GraphSettings(), JsonLines())
+    graph, card = link(units_of(intensities(60)), np.arange(60), GraphSettings())
     save_graph(tmp_path, graph, card)
     read, read_card = load_graph(tmp_path)
     assert read_card == card
@@ -118,3 +131,42 @@ def test_a_graph_is_read_as_it_was_written(tmp_path: Path) -> None:
     (tmp_path / "graph.npz").write_bytes(b"PK")
     with pytest.raises(ArtifactError, match="not a graph"):
         load_graph(tmp_path)
+
+
+def test_the_exact_backend_finds_what_brute_force_finds() -> None:
+    vectors = np.concatenate((presences(1500), presences(1500) * 0.5))
+    graph, card = link(units_of(vectors), np.arange(len(vectors)), GraphSettings(k=5, backend="exact"))
+    actual = np.linalg.norm(vectors[graph.neighbours] - vectors[:, None], axis=2)
+    np.testing.assert_allclose(actual[:, -1], kth_distance(vectors, np.arange(len(vectors)), 5), atol=1e-4)
+    np.testing.assert_allclose(actual, graph.distance, atol=1e-4)
+    assert not (graph.neighbours == np.arange(len(vectors))[:, None]).any()
+    assert all(len(set(row)) == 5 for row in graph.neighbours.tolist())
+    assert (card.backend, card.trees, card.recall) == ("exact", 0, 1.0)
+
+
+def test_the_exact_backend_says_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph_module, "EXACT_AT_MOST", 100)
+    with pytest.raises(ActionUnitError, match=r"101 distinct AU vectors, more than the 100 that it takes; use annoy"):
+        link(units_of(np.arange(101.0)[:, None]), np.arange(101), GraphSettings(backend="exact"))
+
+
+def test_ties_are_taken_evenly() -> None:
+    """Around each of 40 corners stand two crowds, of 30 and 10, equally near: a member of either is as likely."""
+    corner = np.repeat(np.arange(40.0) * 10, 41)
+    beside = np.tile(np.array([0.0] + [1.0] * 30 + [-1.0] * 10), 40)
+    graph, _ = link(
+        units_of(np.stack((corner, beside), axis=1)), np.arange(len(corner)), GraphSettings(backend="exact")
+    )
+    taken = beside[graph.neighbours[beside == 0]]
+    assert (graph.distance[beside == 0] == 1).all()
+    assert (taken > 0).mean() == pytest.approx(0.75, abs=0.15)
+
+
+def test_processes_find_what_one_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    units, rows = units_of(intensities(6000)), np.arange(6000)
+    alone, card = link(units, rows)
+    monkeypatch.setattr("fer_core.nearest._WORTH_A_PROCESS", 1)
+    together, same = link(units, rows)
+    np.testing.assert_array_equal(alone.neighbours, together.neighbours)
+    np.testing.assert_array_equal(alone.distance, together.distance)
+    assert (card.nodes_searched, card.recall) == (same.nodes_searched, same.recall)

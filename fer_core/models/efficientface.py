@@ -91,8 +91,8 @@ class InvertedResidual(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         if self.stride == 1:
             passed, convolved = features.chunk(2, dim=1)
-            return _shuffle(torch.cat((passed, self.branch2(convolved)), dim=1))
-        return _shuffle(torch.cat((self.branch1(features), self.branch2(features)), dim=1))
+            return _interleave(passed, self.branch2(convolved))
+        return _interleave(self.branch1(features), self.branch2(features))
 
 
 class LocalFeatureExtractor(nn.Module):
@@ -183,6 +183,16 @@ class Modulator(nn.Module):
         return gate.sigmoid() * features
 
 
+class _StridedDepthwise(nn.Conv2d):
+    """A depthwise convolution that a CPU does in float32 under autocast: bfloat16 takes ten times as long backwards."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        if features.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(features.float()).to(features.dtype)
+        return super().forward(features)
+
+
 class _BatchNormOfVectors(nn.BatchNorm1d):
     """Batch normalisation that, for a batch of one in training, falls back on the running statistics."""
 
@@ -201,10 +211,11 @@ def _stage(inputs: int, outputs: int, repeats: int) -> nn.Sequential:
 
 
 def _depthwise(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, stride, 1, groups=inputs, bias=False)
+    convolution = nn.Conv2d if stride == 1 else _StridedDepthwise
+    return convolution(inputs, outputs, 3, stride, 1, groups=inputs, bias=False)
 
 
-def _shuffle(features: Tensor) -> Tensor:
-    """Interleave the two halves of the channels."""
-    batch, channels, height, width = features.shape
-    return features.view(batch, 2, channels // 2, height, width).transpose(1, 2).reshape(batch, channels, height, width)
+def _interleave(first: Tensor, second: Tensor) -> Tensor:
+    """Channels in turn, which is what ShuffleNetV2's concatenation and shuffle come to, with one copy less."""
+    pairs = torch.stack((first.permute(0, 2, 3, 1), second.permute(0, 2, 3, 1)), dim=-1)
+    return pairs.flatten(-2).permute(0, 3, 1, 2)
