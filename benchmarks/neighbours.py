@@ -17,7 +17,7 @@ from writing import row, show, write_results
 from fer_core.augment import Views
 from fer_core.experiment import AugmentSettings, LdgSettings
 from fer_core.graph import Graph
-from fer_core.ldg import cross_entropy_with_bank, cross_entropy_with_neighbours, empty_bank
+from fer_core.devices import mixed_precision
 from fer_core.models.architectures import build
 from fer_core.training import Batch, Loss, cross_entropy_to, mixed_precision
 

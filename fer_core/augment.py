@@ -1,18 +1,22 @@
 """Views of stored images: a random crop, mirrored or not, resized, for a whole batch; and the plain view.
 
 A view is made of a batch in a few tensor operations, from the bytes as they are stored. The distribution is that of
-torchvision's RandomResizedCrop and RandomHorizontalFlip.
+torchvision's RandomResizedCrop and RandomHorizontalFlip. Needs torch and numpy alone.
 """
+
+from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from fer_core.experiment import AugmentSettings
+if TYPE_CHECKING:
+    from fer_core.experiment import AugmentSettings
 
 _CROP_TRIES = 10
 _IN_CACHE = 4

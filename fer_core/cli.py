@@ -13,7 +13,8 @@ import typer
 
 from fer_core.artifacts import fingerprint, open_artifact, replace_file, signature_of_files
 from fer_core.errors import ActionUnitError, FerError
-from fer_core.experiment import Architecture, experiment_from, load_experiment
+from fer_core.experiment import experiment_from, load_experiment
+from fer_core.models import Architecture
 from fer_core.progress import reporter
 from fer_core.steps import STEPS, Step, request
 from fer_core.work import run_step
@@ -137,7 +138,7 @@ def _device(
     name: Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="As run.device has it.")] = "auto",
 ) -> None:
     """Train one step on what there is to train on, and say what it is."""
-    from fer_core.training import try_device
+    from fer_core.devices import try_device
 
     print(try_device(name))
 

@@ -8,8 +8,9 @@ import torch
 
 from fer_core.dataset import Dataset
 from fer_core.experiment import Experiment
+from fer_core.objectives import cross_entropy_to
 from fer_core.progress import Reporter
-from fer_core.training import Training, cross_entropy_to, targets, train
+from fer_core.training import Training, targets, train
 
 
 def train_efficientface(

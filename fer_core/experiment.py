@@ -17,7 +17,6 @@ from openface.settings import OpenFaceSettings
 BUNDLED = Path(__file__).parent / "experiments"
 
 _STRICT = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
-Architecture = Literal["efficientface", "resnet18", "resnet50"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=16, le=1024)]

@@ -5,7 +5,7 @@ from pathlib import Path
 from fer_core.artifacts import Artifact, fingerprint, make_artifact, signature
 from fer_core.dataset import EMOTIONS
 from fer_core.errors import CheckpointError
-from fer_core.experiment import Architecture
+from fer_core.models import Architecture
 from fer_core.models.architectures import build
 from fer_core.models.checkpoint import ModelCard, save_card, save_weights
 from fer_core.models.published import PUBLISHED_MEAN, PUBLISHED_STD, load_published

@@ -2,14 +2,11 @@
 
 import io
 import pickle
-import platform
 import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,35 +16,18 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 from fer_core.artifacts import replace_file
 from fer_core.augment import Views
 from fer_core.dataset import Dataset
+from fer_core.devices import mixed_precision
 from fer_core.errors import TrainingError
-from fer_core.experiment import Architecture, AugmentSettings, Recipe
-from fer_core.losses import soft_cross_entropy
+from fer_core.experiment import AugmentSettings, Recipe
+from fer_core.models import Architecture
 from fer_core.models.architectures import build
 from fer_core.models.checkpoint import ModelCard, save_card, save_weights
 from fer_core.models.published import load_published
+from fer_core.objectives import Batch, Loss
 from fer_core.progress import Reporter
 
 _RESUME = "resume.pt"
 _PREDICTION_BATCH = 256
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What a loss needs to know of a training batch."""
-
-    rows: np.ndarray
-    """(B,) row numbers in the dataset."""
-    logits: Tensor
-    """(B, C) of one random view of each image."""
-    random_views: Callable[[np.ndarray], Tensor]
-    """Random views of other rows, drawn without disturbing the batch's own."""
-    generator: torch.Generator
-    """For whatever else the loss draws."""
-
-
-LossTerms = dict[str, Tensor]
-"""Per-image losses (B,) by name; their sum is minimised."""
-Loss = Callable[[nn.Module, Batch], LossTerms]
 
 
 @dataclass(frozen=True)
@@ -63,32 +43,6 @@ class Training:
     loss: Loss
     memory: dict[str, Tensor] = field(default_factory=dict)
     """What the loss carries from batch to batch, in tensors that it changes in place; kept with each epoch."""
-
-
-def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """The device to run on; `auto` is the GPU where there is one.
-
-    Raises:
-        TrainingError: a GPU is asked for and there is none.
-    """
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("run.device = cuda: torch sees no GPU here; check the driver, or set run.device=cpu")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def try_device(wanted: Literal["auto", "cpu", "cuda"]) -> str:
-    """Take one training step of EfficientFace, and say on what, in a line.
-
-    Raises:
-        TrainingError: a GPU is asked for and there is none.
-    """
-    device = choose_device(wanted)
-    model = build("efficientface", 7, seed=1).to(device)
-    logits = model(torch.zeros(2, 3, 64, 64, device=device))
-    soft_cross_entropy(logits, torch.full_like(logits, 1 / 7)).mean().backward()  # type: ignore[no-untyped-call]
-    name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    versions = f"torch {torch.__version__} · torchvision {version('torchvision')} · Python {platform.python_version()}"
-    return f"{name} · {versions}"
 
 
 def train(training: Training, dataset: Dataset, folder: Path, device: torch.device, report: Reporter) -> None:
@@ -192,11 +146,6 @@ def predict_logits(
 def selected_epoch(history: list[dict[str, float]]) -> int:
     """The epoch of the best validation accuracy, the first of equals; counted from 1."""
     return 1 + int(np.argmax([figures["validation_accuracy"] for figures in history]))
-
-
-def mixed_precision(device: torch.device, precision: str) -> Any:
-    """Autocast to bfloat16 where the recipe says so."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
 def _validate(model: nn.Module, views: Views, dataset: Dataset, recipe: Recipe) -> dict[str, float]:
@@ -314,16 +263,3 @@ def targets(dataset: Dataset, labels: Literal["majority", "distribution"]) -> Te
             f"dataset.labels = distribution: {dataset.card.source} has no crowd distributions; use majority"
         )
     return torch.from_numpy(crowd)
-
-
-def cross_entropy_to(target: Tensor) -> Loss:
-    """Soft cross-entropy against fixed distributions; with one-hot rows, the usual cross-entropy.
-
-    Args:
-        target: (N, classes), one row for every row of the dataset.
-    """
-
-    def loss(model: nn.Module, batch: Batch) -> LossTerms:
-        return {"cross_entropy": soft_cross_entropy(batch.logits, target[batch.rows].to(batch.logits.device))}
-
-    return loss

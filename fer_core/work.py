@@ -129,9 +129,9 @@ def _graph(request: Request, folder: Path, report: Reporter) -> None:
 
 def _train_ldg(request: Request, folder: Path, report: Reporter) -> None:
     from fer_core.dataset import open_dataset
+    from fer_core.devices import choose_device
     from fer_core.graph import load_graph
     from fer_core.ldg import train_ldg
-    from fer_core.training import choose_device
 
     dataset = open_dataset(request.input("prepare").path)
     graphs = [load_graph(artifact.path)[0] for artifact in request.inputs_of("graph")]
@@ -165,9 +165,9 @@ def _labels(request: Request) -> Literal["majority", "distribution"]:
 
 def _soft_labels(request: Request, folder: Path, report: Reporter) -> None:
     from fer_core.dataset import open_dataset
+    from fer_core.devices import choose_device
     from fer_core.models.checkpoint import read_card
     from fer_core.soft_labels import SOFT_LABELS, generate_soft_labels
-    from fer_core.training import choose_device
 
     dataset = open_dataset(request.input("prepare").path)
     generator = request.input("train-ldg")
@@ -180,9 +180,9 @@ def _soft_labels(request: Request, folder: Path, report: Reporter) -> None:
 
 def _distill(request: Request, folder: Path, report: Reporter) -> None:
     from fer_core.dataset import open_dataset
+    from fer_core.devices import choose_device
     from fer_core.distill import train_efficientface
     from fer_core.soft_labels import read_soft_labels
-    from fer_core.training import choose_device
 
     dataset = open_dataset(request.input("prepare").path)
     soft_labels, name = None, "EF SLL"
@@ -198,8 +198,8 @@ def _distill(request: Request, folder: Path, report: Reporter) -> None:
 
 def _evaluate(request: Request, folder: Path, report: Reporter) -> None:
     from fer_core.dataset import open_dataset
+    from fer_core.devices import choose_device
     from fer_core.evaluate import evaluate
-    from fer_core.training import choose_device
 
     dataset = open_dataset(request.input("prepare").path)
     (checkpoint,) = [artifact for artifact in request.inputs if artifact.step in ("train-ldg", "distill")]

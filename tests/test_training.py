@@ -17,21 +17,24 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fer_core.dataset import Dataset, open_dataset
+from fer_core.devices import choose_device
 from fer_core.errors import TrainingError
 from fer_core.experiment import AugmentSettings, Experiment, LdgSettings, Recipe
 from fer_core.graph import Graph
-from fer_core.ldg import (
+from fer_core.ldg import train_ldg
+from fer_core.losses import neighbour_divergence
+from fer_core.models.architectures import build
+from fer_core.models.checkpoint import load_checkpoint
+from fer_core.objectives import (
+    Batch,
+    cross_entropy_to,
     cross_entropy_with_bank,
     cross_entropy_with_neighbours,
     empty_bank,
     frozen_running_statistics,
-    train_ldg,
 )
-from fer_core.losses import neighbour_divergence
-from fer_core.models.architectures import build
-from fer_core.models.checkpoint import load_checkpoint
 from fer_core.progress import JsonLines
-from fer_core.training import Batch, Training, choose_device, cross_entropy_to, targets, train
+from fer_core.training import Training, targets, train
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=2, batch=16, learning_rate=0.02, input_size=48)
@@ -100,7 +103,7 @@ def test_neighbours_pull_by_equation_1_and_leave_running_statistics_alone(datase
     batch = batch_of(dataset, model, rows)
     before = {name: value.clone() for name, value in model.named_buffers()}
     target = targets(dataset, "majority")
-    terms = cross_entropy_with_neighbours(target, graph, replace(LDG, lambda_=0.3))(model, batch)
+    terms = cross_entropy_with_neighbours(target, graph, 0.3)(model, batch)
     assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
     neighbours, alike = graph.neighbours[rows], torch.from_numpy(graph.similarity[rows])
     distinct = np.unique(neighbours[neighbours >= 0])
@@ -121,7 +124,7 @@ def test_the_bank_pulls_as_the_neighbours_themselves_would(dataset: Dataset, gra
         first = remembering(model, batch_of(dataset, model, rows))["lambda_omega"]
     assert (first == 0).all()  # Of nobody anything is remembered yet.
     batch = batch_of(dataset, model, rows[:8])
-    expected = cross_entropy_with_neighbours(target, graph, replace(LDG, lambda_=0.3))(model, batch)
+    expected = cross_entropy_with_neighbours(target, graph, 0.3)(model, batch)
     remembered = remembering(model, batch)
     torch.testing.assert_close(remembered, expected)
     parameters = list(model.parameters())
@@ -147,8 +150,8 @@ def test_drawn_neighbours_estimate_the_whole_sum_without_bias(dataset: Dataset, 
     model = build("resnet18", 3, seed=1).eval()
     batch = batch_of(dataset, model, dataset.rows("train")[:6])
     target = targets(dataset, "majority")
-    whole = cross_entropy_with_neighbours(target, graph, replace(LDG, lambda_=1.0))(model, batch)["lambda_omega"]
-    drawn = cross_entropy_with_neighbours(target, graph, replace(LDG, lambda_=1.0, neighbours_drawn=1))
+    whole = cross_entropy_with_neighbours(target, graph, 1.0)(model, batch)["lambda_omega"]
+    drawn = cross_entropy_with_neighbours(target, graph, 1.0, 1)
     estimates = torch.stack([drawn(model, batch)["lambda_omega"] for _ in range(60)])
     error = estimates.std(dim=0) / 60**0.5
     assert ((estimates.mean(dim=0) - whole).abs() <= 4 * error + 1e-6).all()

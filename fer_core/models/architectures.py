@@ -5,7 +5,7 @@ from typing import get_args
 import torch
 from torch import nn
 
-from fer_core.experiment import Architecture
+from fer_core.models import Architecture
 from fer_core.models.efficientface import EfficientFace
 from fer_core.models.torchvision_import import torchvision_models
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from fer_core.artifacts import replace_file
 from fer_core.errors import CheckpointError
-from fer_core.experiment import Architecture
+from fer_core.models import Architecture
 from fer_core.models.architectures import ARCHITECTURES, build
 
 Choice = Literal["selected", "last"]
