@@ -23,6 +23,7 @@ def train_efficientface(
     folder: Path,
     device: torch.device,
     report: Reporter,
+    au_coverage: dict[str, dict[str, int]] | None = None,
 ) -> None:
     """Train EfficientFace with cross-entropy against soft labels, or against the dataset's own where there are none.
 
@@ -30,6 +31,7 @@ def train_efficientface(
         labels: what SLL learns from, the hard label or the crowd's distribution.
         soft_labels: (N, classes) distributions in the dataset's order, or None for SLL.
         name: the model's name in the paper's table.
+        au_coverage: images by split and by what became of the action units that the generator learned from.
     """
     recipe = experiment.sll if soft_labels is None else experiment.distill
     target = targets(dataset, labels) if soft_labels is None else torch.from_numpy(soft_labels)
@@ -41,5 +43,6 @@ def train_efficientface(
         augment=experiment.augment,
         seed=seed,
         loss=cross_entropy_to(target),
+        au_coverage=au_coverage,
     )
     train(training, dataset, folder, device, report)

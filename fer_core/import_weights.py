@@ -5,13 +5,17 @@ from pathlib import Path
 from fer_core.artifacts import Artifact, fingerprint, make_artifact, signature
 from fer_core.dataset import EMOTIONS
 from fer_core.errors import CheckpointError
+from fer_core.model_card import licence_of, write_cards
 from fer_core.models import Architecture
 from fer_core.models.architectures import build
-from fer_core.models.checkpoint import ModelCard, save_card, save_weights
+from fer_core.models.checkpoint import ModelCard, save_weights
 from fer_core.models.published import PUBLISHED_MEAN, PUBLISHED_STD, load_published
 
 _INPUT_SIZE = 224
+_STORED_SIZE = 100
+"""RAF-DB's aligned faces."""
 _LABELS = EMOTIONS[:7]
+_PROTOCOL = "As its authors published it; not trained here."
 
 
 def import_weights(published: Path, architecture: Architecture, out: Path) -> Artifact:
@@ -33,16 +37,18 @@ def import_weights(published: Path, architecture: Architecture, out: Path) -> Ar
         PUBLISHED_MEAN,
         PUBLISHED_STD,
         _INPUT_SIZE,
+        _STORED_SIZE,
         name=published.name,
         seed=0,
         epochs=0,
         selected_epoch=0,
+        trained_on={"source": "rafdb", "protocol": _PROTOCOL, "licence": licence_of("rafdb")},
     )
 
     def write(folder: Path) -> None:
         for choice in ("selected", "last"):
             save_weights(folder / f"{choice}.safetensors", model)
-        save_card(folder, card)
+        write_cards(folder, card)
 
     mark = fingerprint(step, 0, {"architecture": architecture}, {}, {"published": signature(published)})
     return make_artifact(out, step, mark, {"published": published.name}, {}, write)

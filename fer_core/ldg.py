@@ -30,8 +30,12 @@ def train_ldg(
     folder: Path,
     device: torch.device,
     report: Reporter,
+    au_coverage: dict[str, dict[str, int]] | None = None,
 ) -> None:
     """Train the LDG on hard labels, or the crowd's where `labels` says so; with a graph, the LDG-AUs.
+
+    Args:
+        au_coverage: images by split and by what became of the action units that the graph is made from.
 
     Raises:
         ArtifactError: the graph is of another dataset.
@@ -51,6 +55,7 @@ def train_ldg(
         seed=seed,
         loss=_loss(target, graph, settings, bank),
         memory={} if bank is None else {"bank": bank},
+        au_coverage=au_coverage,
     )
     train(training, dataset, folder, device, report)
 

@@ -11,9 +11,9 @@ from fer_core.augment import Views
 from fer_core.dataset import Dataset
 from fer_core.errors import ArtifactError
 from fer_core.experiment import SoftLabelSettings
+from fer_core.logits import predict_logits
 from fer_core.models.checkpoint import load_checkpoint, require_labels
 from fer_core.progress import Reporter
-from fer_core.training import predict_logits
 
 SOFT_LABELS = "soft_labels.parquet"
 _CHUNK = 1024

@@ -14,7 +14,8 @@ from fer_core.errors import ArtifactError
 from fer_core.experiment import Experiment, to_document
 
 Settings = dict[str, Any]
-_NEIGHBOUR_KEYS = ("lambda", "neighbours", "neighbours_drawn", "neighbour_gradient", "epochs_with_neighbours")
+NEIGHBOUR_SETTINGS = ("lambda", "neighbours", "neighbours_drawn", "neighbour_gradient", "epochs_with_neighbours")
+"""Keys of [ldg] that count only where there is a graph."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def _graph_settings(request: Request) -> Settings:
 def _ldg_settings(request: Request) -> Settings:
     """Without a graph, nothing about neighbours counts: another λ leaves the LDG as it is."""
     document = to_document(request.experiment)
-    ldg = {k: v for k, v in document["ldg"].items() if request.has("graph") or k not in _NEIGHBOUR_KEYS}
+    ldg = {k: v for k, v in document["ldg"].items() if request.has("graph") or k not in NEIGHBOUR_SETTINGS}
     return {"ldg": _with_weights(ldg), "augment": document["augment"]}
 
 
@@ -148,7 +149,7 @@ STEPS: Mapping[str, Step] = {
         ),
         Step(
             "train-ldg",
-            1,
+            2,
             "Train the label distribution generator; with a graph, LDG-AUs.",
             _ldg_settings,
             needs=("prepare",),
@@ -157,14 +158,14 @@ STEPS: Mapping[str, Step] = {
         ),
         Step(
             "soft-labels",
-            1,
+            2,
             "Turn hard labels into the frozen generator's emotion distributions.",
             _section("soft_labels"),
             needs=("prepare", "train-ldg"),
         ),
         Step(
             "distill",
-            1,
+            2,
             "Train EfficientFace from soft labels; without any, from hard labels (SLL).",
             _distill_settings,
             needs=("prepare",),
@@ -173,14 +174,14 @@ STEPS: Mapping[str, Step] = {
         ),
         Step(
             "evaluate",
-            1,
+            2,
             "Judge a model on the validation and the test split.",
             _section("evaluation"),
             needs=("prepare", "train-ldg|distill"),
         ),
         Step(
             "report",
-            2,
+            3,
             "The paper's table and a page to look at.",
             _report_settings,
             needs=("prepare", "annotate", "graph"),

@@ -4,12 +4,13 @@ import io
 import pickle
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 
@@ -19,15 +20,18 @@ from fer_core.dataset import Dataset
 from fer_core.devices import mixed_precision
 from fer_core.errors import TrainingError
 from fer_core.experiment import AugmentSettings, Recipe
+from fer_core.logits import predict_logits
+from fer_core.model_card import describe, trained_on, write_cards
 from fer_core.models import Architecture
 from fer_core.models.architectures import build
-from fer_core.models.checkpoint import ModelCard, save_card, save_weights
+from fer_core.models.checkpoint import ModelCard, save_weights
 from fer_core.models.published import load_published
 from fer_core.objectives import Batch, Loss
 from fer_core.progress import Reporter
+from fer_core.steps import NEIGHBOUR_SETTINGS
 
 _RESUME = "resume.pt"
-_PREDICTION_BATCH = 256
+_SELECTED = "selected.safetensors"
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,15 @@ class Training:
     loss: Loss
     memory: dict[str, Tensor] = field(default_factory=dict)
     """What the loss carries from batch to batch, in tensors that it changes in place; kept with each epoch."""
+    au_coverage: dict[str, dict[str, int]] | None = None
+    """Images by split and by what became of their action units, where any were used."""
 
 
 def train(training: Training, dataset: Dataset, folder: Path, device: torch.device, report: Reporter) -> None:
     """Train, resuming from the last finished epoch found in `folder`, and leave a checkpoint there.
 
-    Writes `selected.safetensors` (best accuracy on the validation split, the first of equals), `last.safetensors`
-    and `model.json`. On a CPU a resumed run ends with the same bits as an undisturbed one.
+    Writes `selected.safetensors` (best accuracy on the validation split, the first of equals), `last.safetensors`,
+    `model.json`, and `MODEL_CARD.md` for people. On a CPU a resumed run ends with the same bits as an undisturbed one.
 
     Raises:
         TrainingError: a loss is not finite.
@@ -79,11 +85,12 @@ def train(training: Training, dataset: Dataset, folder: Path, device: torch.devi
         figures |= _validate(model, views, dataset, recipe)
         history.append({"epoch": epoch, **figures, "seconds": time.perf_counter() - started})
         if selected_epoch(history) == epoch:
-            save_weights(folder / "selected.safetensors", model)
+            save_weights(folder / _SELECTED, model)
         _save_resume(folder, model, optimiser, schedule, training.memory, history)
         report.metrics(model=training.name, seed=training.seed, **history[-1])
     save_weights(folder / "last.safetensors", model)
-    save_card(folder, _card(training, dataset, history))
+    model.load_state_dict(load_file(folder / _SELECTED))
+    write_cards(folder, describe(_card(training, dataset, history), model, views, dataset))
     (folder / _RESUME).unlink()
 
 
@@ -128,19 +135,6 @@ def train_one_epoch(
             sums[name] = sums.get(name, 0.0) + float(values.detach().sum())
         report.progress(what, step, steps)
     return {"learning_rate": rate, **{f"train_{name}": total / seen for name, total in sums.items()}}
-
-
-def predict_logits(
-    model: nn.Module, views: Views, rows: np.ndarray, precision: str = "float32", *, mirrored: bool = False
-) -> np.ndarray:
-    """Logits of the plain view of each image, or of its mirror image: (len(rows), classes) float32."""
-    model.eval()
-    parts = []
-    with torch.inference_mode(), mixed_precision(views.device, precision):
-        for start in range(0, len(rows), _PREDICTION_BATCH):
-            images = views.plain(rows[start : start + _PREDICTION_BATCH])
-            parts.append(model(images.flip(3) if mirrored else images).float().cpu().numpy())
-    return np.concatenate(parts)
 
 
 def selected_epoch(history: list[dict[str, float]]) -> int:
@@ -225,17 +219,21 @@ def _save_resume(
 
 
 def _card(training: Training, dataset: Dataset, history: list[dict[str, float]]) -> ModelCard:
+    unused = NEIGHBOUR_SETTINGS if training.name == "LDG" else ()
     return ModelCard(
         architecture=training.architecture,
         labels=dataset.card.labels,
         mean=dataset.card.mean,
         std=dataset.card.std,
         input_size=training.recipe.input_size,
+        stored_size=dataset.images.shape[1],
         name=training.name,
         seed=training.seed,
         epochs=training.epochs,
         selected_epoch=selected_epoch(history),
         history=history,
+        trained_on=trained_on(dataset, training.au_coverage),
+        recipe={k: v for k, v in asdict(training.recipe).items() if k.rstrip("_") not in unused},
     )
 
 

@@ -134,17 +134,19 @@ def _train_ldg(request: Request, folder: Path, report: Reporter) -> None:
     from fer_core.ldg import train_ldg
 
     dataset = open_dataset(request.input("prepare").path)
-    graphs = [load_graph(artifact.path)[0] for artifact in request.inputs_of("graph")]
+    graphs = [load_graph(artifact.path) for artifact in request.inputs_of("graph")]
+    graph, coverage = (graphs[0][0], graphs[0][1].coverage) if graphs else (None, None)
     device = choose_device(request.experiment.run.device)
     train_ldg(
         request.experiment,
         dataset,
         _labels(request),
-        graphs[0] if graphs else None,
+        graph,
         request.seed or 0,
         folder,
         device,
         report,
+        coverage,
     )
     _save_curves(folder)
 
@@ -175,7 +177,8 @@ def _soft_labels(request: Request, folder: Path, report: Reporter) -> None:
     table = generate_soft_labels(request.experiment.soft_labels, dataset, generator.path, device, report)
     table.to_parquet(folder / SOFT_LABELS, index=False)
     card = read_card(generator.path)
-    (folder / "soft_labels.json").write_text(json.dumps({"generator": card.name, "seed": card.seed}), encoding="utf-8")
+    made_by = {"generator": card.name, "seed": card.seed, "au_coverage": card.trained_on.get("au_coverage")}
+    (folder / "soft_labels.json").write_text(json.dumps(made_by), encoding="utf-8")
 
 
 def _distill(request: Request, folder: Path, report: Reporter) -> None:
@@ -185,13 +188,23 @@ def _distill(request: Request, folder: Path, report: Reporter) -> None:
     from fer_core.soft_labels import read_soft_labels
 
     dataset = open_dataset(request.input("prepare").path)
-    soft_labels, name = None, "EF SLL"
+    soft_labels, name, coverage = None, "EF SLL", None
     for artifact in request.inputs_of("soft-labels"):
         soft_labels = read_soft_labels(artifact.path, dataset)
-        name = f"EF + {json.loads(artifact.file('soft_labels.json').read_text())['generator']}"
+        made_by = json.loads(artifact.file("soft_labels.json").read_text())
+        name, coverage = f"EF + {made_by['generator']}", made_by["au_coverage"]
     device = choose_device(request.experiment.run.device)
     train_efficientface(
-        request.experiment, dataset, _labels(request), soft_labels, name, request.seed or 0, folder, device, report
+        request.experiment,
+        dataset,
+        _labels(request),
+        soft_labels,
+        name,
+        request.seed or 0,
+        folder,
+        device,
+        report,
+        coverage,
     )
     _save_curves(folder)
 

@@ -11,9 +11,9 @@ import pandas as pd
 from fer_core.artifacts import Artifact, make_artifact
 from fer_core.au_features import ActionUnits
 from fer_core.dataset import Dataset, DatasetCard, save_dataset
-from fer_core.evaluate import judge
-from fer_core.experiment import EvaluationSettings, Experiment, experiment_from
+from fer_core.experiment import Experiment, experiment_from
 from fer_core.graph import Graph, GraphCard, save_graph
+from fer_core.judgement import judge
 from fer_core.results import MODELS
 from fer_core.steps import Request, request
 from openface.columns import INTENSITIES, PRESENCES
@@ -109,6 +109,12 @@ def guesses(data: Dataset, rows: np.ndarray, skill: float, seed: int) -> np.ndar
     return skill * one_hot + (1 - skill) * noise
 
 
+def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """What softmax(logits / T) makes of softmax(logits)."""
+    raised: np.ndarray = probabilities ** (1 / temperature)
+    return raised / raised.sum(axis=1, keepdims=True)
+
+
 def figures(data: Dataset, name: str, seed: int, epochs: int = 3) -> tuple[dict[str, Any], pd.DataFrame]:
     """metrics.json and predictions.parquet as `fer evaluate` writes them."""
     history = [
@@ -134,6 +140,8 @@ def figures(data: Dataset, name: str, seed: int, epochs: int = 3) -> tuple[dict[
         "selected_epoch": epochs,
         "history": history,
         "parameters": 1000,
+        "temperature": 1.5,
+        "calibrated": {},
         "selected": {},
         "last": {},
     }
@@ -142,7 +150,9 @@ def figures(data: Dataset, name: str, seed: int, epochs: int = 3) -> tuple[dict[
         for split in ("validation", "test"):
             rows = np.flatnonzero(data.manifest["split"].to_numpy() == split)
             probabilities = guesses(data, rows, 0.3, seed + len(name))
-            metrics[choice][split] = judge(data, rows, probabilities, EvaluationSettings(bootstrap=20))
+            metrics[choice][split] = judge(data, rows, probabilities, 20)
+            if choice == "selected":
+                metrics["calibrated"][split] = judge(data, rows, tempered(probabilities, 1.5), 20)
             table = pd.DataFrame(probabilities, columns=list(data.card.labels))
             table.insert(0, "id", data.manifest["id"].to_numpy()[rows])
             tables.append(table.assign(split=split, choice=choice))

@@ -12,7 +12,7 @@ from fer_core.errors import CheckpointError
 from fer_core.models.architectures import build
 from fer_core.models.checkpoint import ModelCard, load_checkpoint, require_labels, save_card, save_weights
 
-CARD = ModelCard("efficientface", EMOTIONS[:7], (0.5,), (0.2,), 64, "EF SLL", 1, 3, 2)
+CARD = ModelCard("efficientface", EMOTIONS[:7], (0.5,), (0.2,), 64, 48, "EF SLL", 1, 3, 2)
 
 
 def checkpoint(folder: Path, card: ModelCard = CARD) -> Path:

@@ -33,7 +33,7 @@ def generator(dataset: Dataset, tmp_path: Path) -> Path:
     folder = tmp_path / "generator"
     folder.mkdir()
     card = dataset.card
-    save_card(folder, ModelCard("efficientface", card.labels, card.mean, card.std, 48, "LDG", 1, 1, 1))
+    save_card(folder, ModelCard("efficientface", card.labels, card.mean, card.std, 48, 48, "LDG", 1, 1, 1))
     save_weights(folder / "selected.safetensors", opinionated(len(card.labels)))
     return folder
 
@@ -68,6 +68,6 @@ def test_they_are_read_back_for_their_dataset_alone(dataset: Dataset, generator:
 
 def test_a_generator_of_other_classes_is_refused(dataset: Dataset, generator: Path) -> None:
     card = dataset.card
-    save_card(generator, ModelCard("efficientface", card.labels[::-1], card.mean, card.std, 48, "LDG", 1, 1, 1))
+    save_card(generator, ModelCard("efficientface", card.labels[::-1], card.mean, card.std, 48, 48, "LDG", 1, 1, 1))
     with pytest.raises(CheckpointError, match="its classes are"):
         generate_soft_labels(SoftLabelSettings(), dataset, generator, CPU, JsonLines())

@@ -30,6 +30,8 @@ class ModelCard:
     std: tuple[float, ...]
     input_size: int
     """Side in pixels."""
+    stored_size: int
+    """Side in pixels at which the training images were stored, before they were resized to `input_size`."""
     name: str
     """The model's name in the paper's table."""
     seed: int
@@ -38,6 +40,14 @@ class ModelCard:
     """The epoch of `selected`, chosen on the validation split; counted from 1."""
     history: list[dict[str, float]] = field(default_factory=list)
     """One row of figures an epoch."""
+    temperature: float = 1.0
+    """T of softmax(logits / T), fitted on the validation split."""
+    trained_on: dict[str, Any] = field(default_factory=dict)
+    """Dataset, protocol, images by split, AU coverage, licence, and the version of the code."""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """The experiment's settings of the training."""
+    figures: dict[str, Any] = field(default_factory=dict)
+    """Of the selected epoch on `validation` and `test`, and `calibrated` on `test` at the temperature."""
 
 
 def save_weights(path: Path, model: nn.Module) -> None:

@@ -1,0 +1,23 @@
+"""A network's logits of stored images, batch by batch."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from fer_core.augment import Views
+from fer_core.devices import mixed_precision
+
+_BATCH = 256
+
+
+def predict_logits(
+    model: nn.Module, views: Views, rows: np.ndarray, precision: str = "float32", *, mirrored: bool = False
+) -> np.ndarray:
+    """Logits of the plain view of each image, or of its mirror image: (len(rows), classes) float32."""
+    model.eval()
+    parts = []
+    with torch.inference_mode(), mixed_precision(views.device, precision):
+        for start in range(0, len(rows), _BATCH):
+            images = views.plain(rows[start : start + _BATCH])
+            parts.append(model(images.flip(3) if mirrored else images).float().cpu().numpy())
+    return np.concatenate(parts)

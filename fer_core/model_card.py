@@ -1,0 +1,97 @@
+"""The model card that goes with every checkpoint: what it learned from, how good it is, and what it is not for.
+
+References:
+    Mitchell et al., "Model Cards for Model Reporting", FAT* 2019.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from torch import nn
+
+from fer_core import __version__
+from fer_core.artifacts import replace_file
+from fer_core.augment import Views
+from fer_core.calibration import fit_temperature, probabilities
+from fer_core.dataset import Dataset
+from fer_core.judgement import judge
+from fer_core.logits import predict_logits
+from fer_core.models.checkpoint import ModelCard, save_card
+
+MODEL_CARD = "MODEL_CARD.md"
+LIMITS = (
+    "It names what a crowd would read in a face, which is not what a person feels. It is for research; not for "
+    "decisions about people, such as hiring, policing, schooling or health. Groups, poses, ages and cameras that its "
+    "training images lack were not tested."
+)
+_OPENFACE = "; its action units by OpenFace, for academic, non-commercial use"
+_LICENCES: Mapping[str, str] = {
+    "sample": "drawn faces, of no restriction",
+    "ferplus": "FER+ votes under the MIT licence, FER2013's photographs under its contest's terms for research",
+    "rafdb": "RAF-DB, for non-commercial research",
+    "folder": "the licence of the images in the folder",
+    "csv": "the licence of the images in the list",
+}
+_RESAMPLES = 1000
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def licence_of(source: str, *, openface: bool = False) -> str:
+    """What binds whoever uses a model: the terms of what it learned from."""
+    return _LICENCES.get(source, "the licence of its training data") + (_OPENFACE if openface else "")
+
+
+def trained_on(dataset: Dataset, au_coverage: Mapping[str, Mapping[str, int]] | None) -> dict[str, Any]:
+    """What a card says of the data.
+
+    Args:
+        au_coverage: images by split and by what became of their action units, where any were used.
+    """
+    card = dataset.card
+    return {
+        "source": card.source,
+        "protocol": card.protocol,
+        "truth": card.truth,
+        "images": {split: len(dataset.rows(split)) for split in ("train", "validation", "test")},
+        "au_coverage": au_coverage,
+        "licence": licence_of(card.source, openface=au_coverage is not None and card.source != "sample"),
+        "code": f"fer {__version__}",
+    }
+
+
+def describe(card: ModelCard, model: nn.Module, views: Views, dataset: Dataset) -> ModelCard:
+    """The card with a temperature fitted on validation, and the figures of validation and test.
+
+    Args:
+        model: with the weights of the selected epoch.
+    """
+    validation, test = dataset.rows("validation"), dataset.rows("test")
+    of_validation, of_test = (predict_logits(model, views, rows) for rows in (validation, test))
+    temperature = fit_temperature(of_validation, dataset.labels()[validation])
+    figures = {
+        "validation": judge(dataset, validation, probabilities(of_validation), _RESAMPLES),
+        "test": judge(dataset, test, probabilities(of_test), _RESAMPLES),
+        "calibrated": judge(dataset, test, probabilities(of_test, temperature), _RESAMPLES),
+    }
+    return replace(card, temperature=temperature, figures=figures)
+
+
+def write_cards(folder: Path, card: ModelCard) -> None:
+    """Write `model.json` for programs, and `MODEL_CARD.md` for people."""
+    save_card(folder, card)
+    replace_file(folder / MODEL_CARD, markdown(card).encode())
+
+
+def markdown(card: ModelCard) -> str:
+    """The card as a page of Markdown."""
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    recipe = {name.rstrip("_"): value for name, value in card.recipe.items() if value != ""}
+    means, deviations = (", ".join(f"{value:.4f}" for value in values) for values in (card.mean, card.std))
+    return environment.get_template("model_card.md.j2").render(
+        asdict(card) | {"recipe": recipe, "limits": LIMITS, "means": means, "deviations": deviations}
+    )

@@ -1,0 +1,104 @@
+"""Calibration and the card that goes with a checkpoint: every figure is the dataset's and the network's own."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+from test_training import CPU, LDG, RECIPE, trained
+
+from fer_core.augment import Views
+from fer_core.calibration import fit_temperature, probabilities
+from fer_core.dataset import Dataset
+from fer_core.experiment import Experiment
+from fer_core.graph import Graph
+from fer_core.import_weights import import_weights
+from fer_core.ldg import train_ldg
+from fer_core.logits import predict_logits
+from fer_core.metrics import expected_calibration_error
+from fer_core.model_card import MODEL_CARD, licence_of, markdown
+from fer_core.models.architectures import build
+from fer_core.models.checkpoint import load_checkpoint, read_card
+from fer_core.progress import JsonLines
+
+
+def overconfident(temperature: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
+    """Logits `temperature` times too large for the labels drawn from them."""
+    generator = np.random.default_rng(0)
+    logits = generator.normal(0, 2, (count, 5))
+    labels = np.array([generator.choice(5, p=row) for row in softmax(logits, axis=1)])
+    return logits * temperature, labels
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_the_temperature_that_labels_were_drawn_at_is_found(temperature: float) -> None:
+    logits, labels = overconfident(temperature)
+    found = fit_temperature(logits, labels)
+    assert found == pytest.approx(temperature, rel=0.05)
+    before, after = (expected_calibration_error(labels, probabilities(logits, t)) for t in (1.0, found))
+    assert after < 0.015
+    assert after <= before + 0.005
+
+
+def test_a_temperature_leaves_the_top_class_alone() -> None:
+    logits, _ = overconfident(2.0, 100)
+    assert (probabilities(logits, 2.7).argmax(axis=1) == logits.argmax(axis=1)).all()
+    np.testing.assert_allclose(probabilities(logits, 2.7).sum(axis=1), 1)
+
+
+def test_always_right_or_always_wrong_still_gives_a_temperature() -> None:
+    logits = np.eye(3)[[0, 1, 2]] * 0.5
+    assert 0.05 <= fit_temperature(logits, np.array([0, 1, 2])) < 0.06
+    assert 19 < fit_temperature(logits, np.array([1, 2, 0])) <= 20
+
+
+def test_a_checkpoint_tells_how_good_it_is(dataset: Dataset, tmp_path: Path) -> None:
+    folder = trained(dataset, tmp_path / "model", replace(RECIPE, epochs=1))
+    model, card = load_checkpoint(folder)
+    views = Views(dataset.images, card.mean, card.std, card.input_size, CPU)
+    rows, labels = dataset.rows("test"), dataset.labels()[dataset.rows("test")]
+    logits = predict_logits(model, views, rows)
+    assert card.stored_size == dataset.images.shape[1]
+    assert card.figures["test"]["accuracy"] == (logits.argmax(axis=1) == labels).mean()
+    assert card.figures["calibrated"]["calibration_error"] == pytest.approx(
+        expected_calibration_error(labels, probabilities(logits, card.temperature))
+    )
+    validation = dataset.rows("validation")
+    again = fit_temperature(predict_logits(model, views, validation), dataset.labels()[validation])
+    assert card.temperature == pytest.approx(again)
+    assert card.trained_on["images"] == {s: len(dataset.rows(s)) for s in ("train", "validation", "test")}
+    assert card.trained_on["au_coverage"] is None
+    page = (folder / MODEL_CARD).read_text()
+    assert page == markdown(card)
+    assert f"{100 * card.figures['test']['accuracy']:.2f} %" in page
+    assert f"temperature {card.temperature:.3f}" in page
+    assert "not what a person feels" in page
+
+
+def test_neighbours_settings_are_told_only_of_ldg_aus(dataset: Dataset, graph: Graph, tmp_path: Path) -> None:
+    coverage = {"train": {"images": 40, "usable": 38}}
+    cards = {}
+    for name, linked in (("LDG", None), ("LDG-AUs", graph)):
+        (tmp_path / name).mkdir()
+        settings = Experiment(ldg=replace(LDG, epochs=1))
+        used = coverage if linked else None
+        train_ldg(settings, dataset, "majority", linked, 1, tmp_path / name, CPU, JsonLines(), used)
+        cards[name] = read_card(tmp_path / name)
+    assert "lambda_" not in cards["LDG"].recipe
+    assert cards["LDG-AUs"].recipe["lambda_"] == LDG.lambda_
+    assert "38 of 40 images with usable ones" in markdown(cards["LDG-AUs"])
+    assert "OpenFace" in cards["LDG-AUs"].trained_on["licence"]
+    assert "Action units** none were used" in markdown(cards["LDG"])
+
+
+def test_published_weights_have_a_card_that_claims_nothing(tmp_path: Path) -> None:
+    state = {f"module.{name}": value for name, value in build("efficientface", 7, seed=1).state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "published.pth.tar")
+    made = import_weights(tmp_path / "published.pth.tar", "efficientface", tmp_path / "imported")
+    page = made.file(MODEL_CARD).read_text()
+    assert "Not judged here" in page
+    assert licence_of("rafdb") in page
+    assert json.loads(made.file("model.json").read_text())["temperature"] == 1.0
