@@ -6,6 +6,9 @@ FerError                 everything below; the command line prints it and exits 
 ├── ActionUnitError      an AU table that does not fit the dataset, or holds what no AU can be
 ├── ArtifactError        a step's input or output that is missing, truncated, or of another kind
 ├── CheckpointError      weights of another architecture, class order or making
+├── DetectorError        a face detector that is not there or cannot be read
+├── ExportError          a model that cannot be exported as asked, or a page that cannot be served
+├── InputError           an image, a video or a camera that cannot be opened
 └── TrainingError        a loss that is not finite, or a device that is not there
 """
 
@@ -32,6 +35,18 @@ class ArtifactError(FerError):
 
 class CheckpointError(FerError):
     """Weights of another architecture, class order or making."""
+
+
+class DetectorError(FerError):
+    """A face detector that is not there or cannot be read."""
+
+
+class ExportError(FerError):
+    """A model that cannot be exported as asked, or a page that cannot be served."""
+
+
+class InputError(FerError):
+    """An image, a video or a camera that cannot be opened."""
 
 
 class TrainingError(FerError):
