@@ -15,7 +15,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO
 
-from fer_core.errors import FerError
+from fer_core.errors import ExportError
 
 ONNXRUNTIME_WEB = "1.30.0"
 JSFEAT = "0.0.8"
@@ -98,7 +98,7 @@ def write_web(onnx_model: Path, folder: Path, packages: Path | None = None) -> N
             fetched by npm, once, into the user's cache.
 
     Raises:
-        FerError: the model is none of ours, the folder holds something else, or a package is not to be had.
+        ExportError: the model is none of ours, the folder holds something else, or a package is not to be had.
     """
     card = _model_card(onnx_model)
     _refuse_to_replace(folder)
@@ -125,17 +125,17 @@ def serve_web(folder: Path, port: int, tell: Callable[[str], None]) -> None:
         tell: is given the page's address in a sentence, once it answers.
 
     Raises:
-        FerError: the folder holds no page, or the port is taken.
+        ExportError: the folder holds no page, or the port is taken.
     """
     if not (folder / "index.html").is_file():
-        raise FerError(f"{folder}: no page here (no index.html); make one with `fer export … --to web`")
+        raise ExportError(f"{folder}: no page here (no index.html); make one with `fer export … --to web`")
     try:
         server = ThreadingHTTPServer(("127.0.0.1", port), partial(_PageRequest, directory=str(folder)))
     except OSError as error:
         if error.errno not in (errno.EADDRINUSE, errno.EACCES):
             raise
         what = "is in use" if error.errno == errno.EADDRINUSE else "may not be opened by this user"
-        raise FerError(f"port {port} {what}; choose another one with --port") from error
+        raise ExportError(f"port {port} {what}; choose another one with --port") from error
     with server:
         tell(f"The page is at http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)")
         try:
@@ -189,28 +189,28 @@ def _model_card(onnx_model: Path) -> dict[str, object]:
     try:
         model = onnx.load(onnx_model, load_external_data=False)
     except FileNotFoundError as error:
-        raise FerError(f"{onnx_model}: no such file; make it with `fer export … --to onnx`") from error
+        raise ExportError(f"{onnx_model}: no such file; make it with `fer export … --to onnx`") from error
     except Exception as error:  # The parser of protocol buffers raises its own on any bytes that are none.
-        raise FerError(f"{onnx_model}: is no ONNX model; make one with `fer export … --to onnx`") from error
+        raise ExportError(f"{onnx_model}: is no ONNX model; make one with `fer export … --to onnx`") from error
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     names = ({tensor.name for tensor in side} for side in (model.graph.input, model.graph.output))
     if [{"images"}, {"probabilities"}] != list(names) or "labels" not in metadata:
-        raise FerError(
+        raise ExportError(
             f"{onnx_model}: is not of our making (images in, probabilities out, labels in its metadata); "
             "make one with `fer export … --to onnx`"
         )
     try:
         return {key: json.loads(value) if key in _JSON_FIELDS else value for key, value in metadata.items()}
     except ValueError as error:
-        raise FerError(f"{onnx_model}: labels or accuracy in its metadata are not JSON; export it again") from error
+        raise ExportError(f"{onnx_model}: labels or accuracy in its metadata are not JSON; export it again") from error
 
 
 def _refuse_to_replace(folder: Path) -> None:
     """A mistyped folder must not cost what is in it: only an earlier page, or nothing, gives way to a page."""
     if folder.exists() and not folder.is_dir():
-        raise FerError(f"{folder}: is a file; the page is a folder, choose another name")
+        raise ExportError(f"{folder}: is a file; the page is a folder, choose another name")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "model.json").is_file():
-        raise FerError(f"{folder}: holds something that is no exported page; choose another folder")
+        raise ExportError(f"{folder}: holds something that is no exported page; choose another folder")
 
 
 def _checked(packages: Path, wanted: _Wanted) -> bytes:
@@ -218,10 +218,10 @@ def _checked(packages: Path, wanted: _Wanted) -> bytes:
     file = packages / str(wanted)
     version = f"{wanted.package} {_VERSIONS[wanted.package]}"
     if not file.is_file():
-        raise FerError(f"{file}: not there; {packages} must hold {version}, unpacked as npm does")
+        raise ExportError(f"{file}: not there; {packages} must hold {version}, unpacked as npm does")
     content = file.read_bytes()
     if hashlib.sha256(content).hexdigest() != wanted.sha256:
-        raise FerError(f"{file}: not the file of {version}; delete {packages / wanted.package} and get that version")
+        raise ExportError(f"{file}: not the file of {version}; delete {packages / wanted.package} and get that version")
     return content
 
 
@@ -245,17 +245,17 @@ def _fetch(folder: Path) -> Path:
     npm = shutil.which("npm")
     instead = f"or give a folder that holds onnxruntime-web {ONNXRUNTIME_WEB} and jsfeat {JSFEAT} unpacked"
     if npm is None:
-        raise FerError(f"npm, which fetches the page's packages once, is not there: install Node.js, {instead}")
+        raise ExportError(f"npm, which fetches the page's packages once, is not there: install Node.js, {instead}")
     names = [f"{package}@{version}" for package, version in _VERSIONS.items()]
     command = [npm, "pack", *names, "--ignore-scripts", "--loglevel=error", "--pack-destination", str(folder)]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_PATIENCE)
     except subprocess.TimeoutExpired as error:
-        raise FerError(f"npm did not fetch {' and '.join(names)} in {_PATIENCE} s; try again, {instead}") from error
+        raise ExportError(f"npm did not fetch {' and '.join(names)} in {_PATIENCE} s; try again, {instead}") from error
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.strip() and "complete log" not in line]
         reason = said[0].removeprefix("npm error ").strip() if said else f"exit code {done.returncode}"
-        raise FerError(f"npm could not fetch {' and '.join(names)} ({reason}); look at the network, {instead}")
+        raise ExportError(f"npm could not fetch {' and '.join(names)} ({reason}); look at the network, {instead}")
     for package, version in _VERSIONS.items():
         _unpack(folder / f"{package}-{version}.tgz", package, folder)
     return folder
@@ -267,7 +267,7 @@ def _unpack(archive: Path, package: str, folder: Path) -> None:
             if wanted.package == package:
                 content = packed.extractfile(f"package/{wanted.path}")
                 if content is None:
-                    raise FerError(f"{archive.name}: {wanted.path} is no file in it")
+                    raise ExportError(f"{archive.name}: {wanted.path} is no file in it")
                 place = folder / str(wanted)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_bytes(content.read())

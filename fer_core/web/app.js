@@ -267,18 +267,20 @@ function forgetAnswer() {
 
 let spokenAt = -Infinity;
 let waiting = null;
-/** Show a sentence, and have it read out with `more`; at most once a second, the latest wins. */
+let next = ["", ""];
+
+/** Show a sentence, and have it read out with `more` at most once a second, the latest wins; so shown too for a camera. */
 function say(sentence, more = "") {
+  if (!stream) $("message").textContent = sentence;
   waiting = waiting ?? setTimeout(speak, Math.max(0, spokenAt + SPOKEN_EVERY - performance.now()));
   next = [sentence, more];
 }
 
-let next = ["", ""];
 function speak() {
   waiting = null;
   const [sentence, more] = next;
   const spoken = `${sentence} ${more}`.trim();
-  if ($("message").textContent !== sentence) $("message").textContent = sentence;
+  $("message").textContent = sentence;
   if ($("spoken").textContent !== spoken) {
     $("spoken").textContent = spoken;
     spokenAt = performance.now();
