@@ -5,6 +5,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
@@ -14,6 +15,7 @@ import typer
 from fer_core.artifacts import fingerprint, open_artifact, replace_file, signature_of_files
 from fer_core.errors import ActionUnitError, FerError
 from fer_core.experiment import experiment_from, load_experiment
+from fer_core.model_facts import ExportFormat
 from fer_core.models import Architecture
 from fer_core.progress import reporter
 from fer_core.steps import STEPS, Step, request
@@ -25,6 +27,8 @@ OUT_OF_MEMORY = 3
 ENGINE_AWAY = 4
 _OUT_OF_MEMORY = re.compile("out of memory|not enough memory|can't allocate memory", re.IGNORECASE)
 """Torch's words, for a GPU's memory and for the machine's."""
+EXPORTS = Path("artifacts/export")
+"""Where `fer export` writes, and where what it wrote is looked for."""
 STOPPED = "stopped; what is finished is kept, and the same command goes on from there"
 _PATHS = {
     "data": "The dataset's folder, or a .csv that lists images; drawn faces need none.",
@@ -63,6 +67,10 @@ def steps_app() -> typer.Typer:
     app.command("openface")(_openface)
     app.command("import-weights")(_import_weights)
     app.command("device")(_device)
+    app.command("predict")(_predict)
+    app.command("export")(_export)
+    app.command("serve-web")(_serve_web)
+    app.command("serve-api")(_serve_api)
     return app
 
 
@@ -141,6 +149,70 @@ def _device(
     from fer_core.devices import try_device
 
     print(try_device(name))
+
+
+def _predict(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE…", help="Images, folders, patterns, videos, or camera (camera:1, …).")
+    ],
+    model: Annotated[Path, typer.Option(metavar="PATH", help="A checkpoint's folder, or an exported .onnx file.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A .csv, .jsonl or .parquet; without it, CSV to the terminal.")
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Draw what was read into copies of the images and videos.")
+    ] = None,
+    detector: Annotated[
+        str, typer.Option(metavar="cascade|FILE", help="OpenCV's cascade, or a YuNet model's .onnx file.")
+    ] = "cascade",
+    aligned: Annotated[bool, typer.Option("--aligned", help="The images are faces already.")] = False,
+    every: Annotated[int, typer.Option(metavar="N", min=1, help="Take every Nth frame of a video.")] = 1,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Faces at a time.")] = 32,
+) -> None:
+    """Find the faces in images, videos or a camera, and read them: box, distribution, top emotion, uncertainty."""
+    from fer_core.predict import Predictor
+    from fer_core.prediction_command import predict
+
+    predictor = Predictor(model, None if aligned else detector, batch)
+    with reporter() if out else nullcontext() as report:
+        unreadable = predict(sources, predictor, out, pictures, every, report)
+    sys.exit(1 if unreadable else 0)
+
+
+def _export(
+    model: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="The folder that `fer distill` made.")],
+    to: Annotated[ExportFormat, typer.Option(help="What to write.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to.")] = EXPORTS,
+    dataset: Annotated[
+        Path | None, typer.Option("--in", metavar="ARTIFACT", help="What `fer prepare` made, to compare on.")
+    ] = None,
+) -> None:
+    """Write a model as one file with its preprocessing inside, or as a web page, and compare it with the checkpoint."""
+    from fer_core.export import export
+
+    with reporter() as report:
+        report.note(f"{export(model, to, out, dataset, report)}")
+
+
+def _serve_web(
+    folder: Annotated[Path, typer.Argument(help="What `fer export --to web` wrote.")] = EXPORTS / "web",
+    port: Annotated[int, typer.Option(help="On this machine's loopback.")] = 8000,
+) -> None:
+    """Show the exported page, until Ctrl-C; the camera's pictures stay in the browser."""
+    from fer_core.export_web import serve_web
+
+    serve_web(folder, port, print)
+
+
+def _serve_api(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="What `fer export` wrote.")] = EXPORTS / "model.onnx",
+    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen at.")] = 8000,
+) -> None:
+    """Answer POST /predict, until Ctrl-C."""
+    from fer_core.service import serve
+
+    serve(model, host, port)
 
 
 def _command(step: Step) -> Callable[..., None]:

@@ -9,6 +9,7 @@ FerError                 everything below; the command line prints it and exits 
 ├── DetectorError        a face detector that is not there or cannot be read
 ├── ExportError          a model that cannot be exported as asked, or a page that cannot be served
 ├── InputError           an image, a video or a camera that cannot be opened
+├── ServiceError         a service that cannot start as asked, or a setting of it that cannot be read
 └── TrainingError        a loss that is not finite, or a device that is not there
 """
 
@@ -47,6 +48,10 @@ class ExportError(FerError):
 
 class InputError(FerError):
     """An image, a video or a camera that cannot be opened."""
+
+
+class ServiceError(FerError):
+    """A service that cannot start as asked, or a setting of it that cannot be read."""
 
 
 class TrainingError(FerError):

@@ -19,6 +19,7 @@ from fer_core.calibration import fit_temperature, probabilities
 from fer_core.dataset import Dataset
 from fer_core.judgement import judge
 from fer_core.logits import predict_logits
+from fer_core.model_facts import ModelFacts
 from fer_core.models.checkpoint import ModelCard, save_card
 
 MODEL_CARD = "MODEL_CARD.md"
@@ -77,6 +78,28 @@ def describe(card: ModelCard, model: nn.Module, views: Views, dataset: Dataset) 
         "calibrated": judge(dataset, test, probabilities(of_test, temperature), _RESAMPLES),
     }
     return replace(card, temperature=temperature, figures=figures)
+
+
+def facts_of(card: ModelCard) -> ModelFacts:
+    """What an exported file says of itself, and the service of its model."""
+    test = card.figures.get("test")
+    return ModelFacts(
+        name=card.name,
+        seed=card.seed,
+        architecture=card.architecture,
+        labels=card.labels,
+        mean=card.mean,
+        std=card.std,
+        input_size=card.input_size,
+        stored_size=card.stored_size,
+        grey=len(card.mean) == 1,
+        temperature=card.temperature,
+        trained_on=" ".join(str(card.trained_on[k]) for k in ("source", "protocol") if card.trained_on.get(k)),
+        accuracy=None if test is None else test["accuracy_interval"] | {"images": test["images"]},
+        licence=str(card.trained_on.get("licence", "")),
+        limits=LIMITS,
+        fer_version=str(card.trained_on.get("code", "")),
+    )
 
 
 def write_cards(folder: Path, card: ModelCard) -> None:

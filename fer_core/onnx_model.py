@@ -1,7 +1,6 @@
 """An exported model in ONNX Runtime: faces in, probabilities out, and what its metadata says of it. Needs no torch."""
 
 import json
-from dataclasses import dataclass
 from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any
@@ -10,34 +9,10 @@ import numpy as np
 import onnxruntime as ort
 
 from fer_core.errors import CheckpointError
+from fer_core.model_facts import ModelFacts as ModelFacts
 
 INPUT, OUTPUT = "images", "probabilities"
 """(N, H, W, 3) uint8 RGB, square faces of any size; (N, classes) float32, rows sum to 1."""
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """What an exported model's metadata says of it, each under its own name: texts as they are, the others in JSON.
-
-    stored_size, grey: how a face is to be cut out, see `fer_core.faces.cut_out`
-    accuracy: `value`, `low`, `high` in 0..1 and `images` of the test split; None where it was not judged
-    """
-
-    name: str
-    seed: int
-    architecture: str
-    labels: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    input_size: int
-    stored_size: int
-    grey: bool
-    temperature: float
-    trained_on: str
-    accuracy: dict[str, Any] | None
-    licence: str
-    limits: str
-    fer_version: str
 
 
 class OnnxModel:

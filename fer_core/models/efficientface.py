@@ -216,6 +216,13 @@ def _depthwise(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
 
 
 def _interleave(first: Tensor, second: Tensor) -> Tensor:
-    """Channels in turn, which is what ShuffleNetV2's concatenation and shuffle come to, with one copy less."""
+    """Channels in turn, which is what ShuffleNetV2's concatenation and shuffle come to, with one copy less.
+
+    An exported network has it as one gathering of channels, which is what runtimes that keep them apart do best.
+    """
+    if torch.compiler.is_exporting():
+        channels = first.shape[1]
+        in_turn = torch.arange(2 * channels).view(2, channels).t().flatten()
+        return torch.cat((first, second), dim=1).index_select(1, in_turn)
     pairs = torch.stack((first.permute(0, 2, 3, 1), second.permute(0, 2, 3, 1)), dim=-1)
     return pairs.flatten(-2).permute(0, 3, 1, 2)

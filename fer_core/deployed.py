@@ -1,0 +1,44 @@
+"""A network as it is deployed: faces as bytes in, calibrated probabilities out."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fer_core.models.checkpoint import ModelCard
+
+_GREY = (19595.0, 38470.0, 7471.0)
+"""Of red, green and blue in 65,536ths: what Pillow makes grey with."""
+
+
+class Deployed(nn.Module):
+    """A network with all that stands before and behind it: (N, H, W, 3) uint8 RGB faces → (N, classes) probabilities.
+
+    A face is brought to the size at which training images were stored, and from there to the network's input, each
+    time as training did it.
+    """
+
+    def __init__(self, model: nn.Module, card: ModelCard) -> None:
+        super().__init__()
+        self.model = model
+        self.stored_size, self.input_size = card.stored_size, card.input_size
+        self.is_grey = len(card.mean) == 1
+        self.temperature = card.temperature
+        self.grey: Tensor
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("grey", torch.tensor(_GREY), persistent=False)
+        for name, values in (("mean", card.mean), ("std", card.std)):
+            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1) * 255, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(self._preprocessed(images.float()))
+        return torch.softmax(logits / self.temperature, dim=-1)
+
+    def _preprocessed(self, pixels: Tensor) -> Tensor:
+        if self.is_grey:
+            pixels = torch.floor(((pixels * self.grey).sum(dim=-1, keepdim=True) + 32768) / 65536)
+        pixels = pixels.permute(0, 3, 1, 2)  # (N, 1 or 3, H, W)
+        pixels = F.interpolate(pixels, size=(self.stored_size,) * 2, mode="bicubic", antialias=True).clamp(0, 255)
+        if self.input_size != self.stored_size:
+            pixels = F.interpolate(pixels, size=(self.input_size,) * 2, mode="bilinear", antialias=True)
+        return ((pixels - self.mean) / self.std).expand(-1, 3, -1, -1)

@@ -1,0 +1,221 @@
+"""Export a checkpoint: one file that takes faces as bytes and gives probabilities, and says what must be known of it.
+
+Preprocessing and temperature are part of the exported network, so that whoever runs it cannot get them wrong. Each
+export is compared with the checkpoint on the dataset's own faces, where they are at hand.
+"""
+
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from fer_core.artifacts import MANIFEST, replace_file
+from fer_core.dataset import Dataset, open_dataset
+from fer_core.deployed import Deployed
+from fer_core.errors import ExportError
+from fer_core.model_card import MODEL_CARD, facts_of, markdown
+from fer_core.model_facts import ExportFormat
+from fer_core.models.checkpoint import ModelCard, load_checkpoint, require_labels
+from fer_core.onnx_model import INPUT, OUTPUT, OnnxModel
+from fer_core.parity import PARITY, Comparison, compare, stored_faces
+from fer_core.progress import Reporter
+
+FILES = {"onnx": "model.onnx", "int8": "model.int8.onnx", "torchscript": "model.torchscript.pt", "web": "web"}
+_OPSET = 20
+_INT8_LOSS = 0.5
+"""Points of accuracy that int8 may lose without more than a note."""
+_CALIBRATION_FACES = 512
+
+
+def export(checkpoint: Path, to: ExportFormat, out: Path, dataset_folder: Path | None, report: Reporter) -> Path:
+    """Write an export of the checkpoint's selected epoch into `out`, with its model card and how it compares.
+
+    Args:
+        dataset_folder: a prepared dataset to compare on; None takes the one that the checkpoint was trained on, where
+            it is still there. `int8` cannot do without, since its ranges are measured on validation images.
+
+    Returns:
+        The file, or for `web` the folder.
+
+    Raises:
+        CheckpointError: it is no checkpoint, or of other classes than the dataset.
+        ExportError: int8 without a dataset; an export that does not say what the checkpoint says.
+    """
+    model, card = load_checkpoint(checkpoint)
+    deployed = Deployed(model, card).eval()
+    dataset = _dataset(checkpoint, dataset_folder)
+    if dataset is not None:
+        require_labels(card, dataset.card.labels, checkpoint)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / FILES[to]
+    if to == "torchscript":
+        _write_torchscript(deployed, path)
+        run = _run_torchscript(path)
+    else:
+        onnx_path = out / FILES["int8" if to == "int8" else "onnx"]
+        if to == "int8":
+            _write_int8(deployed, card, onnx_path, _needed(dataset, checkpoint), report)
+        else:
+            _write_onnx(deployed, card, onnx_path)
+        run = OnnxModel(onnx_path)
+    if dataset is not None:
+        comparison = compare(deployed, run, dataset, report)
+        _told(comparison, to, path, report)
+    else:
+        report.note("not compared with the checkpoint: its dataset is not at hand; name it with --in")
+    replace_file(out / MODEL_CARD, markdown(card).encode())
+    if to == "web":
+        from fer_core.export_web import write_web
+
+        write_web(out / FILES["onnx"], path)
+    return path
+
+
+def _dataset(checkpoint: Path, folder: Path | None) -> Dataset | None:
+    """The dataset named, or the one that the checkpoint's manifest names among the same artifacts."""
+    if folder is not None:
+        return open_dataset(folder)
+    try:
+        inputs = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["inputs"].values()
+    except (OSError, ValueError, KeyError):
+        return None
+    used = [made for made in inputs if made["step"] == "prepare"]
+    beside = checkpoint.resolve().parent.parent / "prepare" / used[0]["fingerprint"] if used else None
+    return open_dataset(beside) if beside is not None and (beside / MANIFEST).is_file() else None
+
+
+def _needed(dataset: Dataset | None, checkpoint: Path) -> Dataset:
+    if dataset is None:
+        raise ExportError(
+            f"{checkpoint}: int8 measures its ranges on validation images, and the dataset is not beside "
+            "the checkpoint; name what `fer prepare` made with --in"
+        )
+    return dataset
+
+
+def _write_onnx(deployed: Deployed, card: ModelCard, path: Path) -> None:
+    """The exporter's own notes on each node are left out, since they name folders of this machine."""
+    dynamic = torch.export.Dim.DYNAMIC
+    side = card.stored_size
+    example = torch.zeros(2, side + 16, side + 16, 3, dtype=torch.uint8)
+    with _quiet():
+        program = torch.onnx.export(
+            deployed,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({0: dynamic, 1: dynamic, 2: dynamic},),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            opset_version=_OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    proto = program.model_proto
+    for node in (*proto.graph.node, *(inner for function in proto.functions for inner in function.node)):
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output, *proto.graph.initializer):
+        del value.metadata_props[:]
+    del proto.graph.metadata_props[:]
+    for value, sizes in ((proto.graph.input[0], ("N", "H", "W", None)), (proto.graph.output[0], ("N", None))):
+        for dimension, name in zip(value.type.tensor_type.shape.dim, sizes, strict=True):
+            if name is not None:
+                dimension.dim_param = name
+    _write_with_facts(proto, card, path)
+
+
+def _write_with_facts(proto: onnx.ModelProto, card: ModelCard, path: Path) -> None:
+    facts = asdict(facts_of(card))
+    properties = {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
+    onnx.helper.set_model_props(proto, properties)
+    proto.producer_name = "fer"
+    onnx.checker.check_model(proto)
+    replace_file(path, proto.SerializeToString())
+
+
+def _write_int8(deployed: Deployed, card: ModelCard, path: Path, dataset: Dataset, report: Reporter) -> None:
+    """Convolutions and linear layers in eight bits, their ranges measured on validation images."""
+    rows = dataset.rows("validation")
+    chosen = np.random.default_rng(0).permutation(rows)[:_CALIBRATION_FACES]
+    report.note(f"int8: ranges measured on {len(chosen)} validation images")
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        floating, prepared, quantised = (Path(folder, name) for name in ("float.onnx", "prepared.onnx", "int8.onnx"))
+        _write_onnx(deployed, card, floating)
+        quant_pre_process(floating, prepared, skip_symbolic_shape=True)
+        quantize_static(
+            prepared,
+            quantised,
+            _Faces(dataset, chosen),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv", "Gemm"],
+            per_channel=True,
+        )
+        _write_with_facts(onnx.load(quantised), card, path)
+
+
+class _Faces(CalibrationDataReader):  # type: ignore[misc]
+    """Batches of stored faces, as the calibration asks for them."""
+
+    def __init__(self, dataset: Dataset, rows: np.ndarray) -> None:
+        self._batches = stored_faces(dataset, rows)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        faces = next(self._batches, None)
+        return None if faces is None else {INPUT: faces}
+
+
+def _write_torchscript(deployed: Deployed, path: Path) -> None:
+    side = deployed.stored_size
+    example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
+    with _quiet(), torch.inference_mode():
+        traced = torch.jit.trace(deployed, (example,))  # type: ignore[no-untyped-call]
+    replace_file(path, traced.save_to_buffer())
+
+
+def _run_torchscript(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    with _quiet():
+        model = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
+
+    def run(faces: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            result: np.ndarray = model(torch.from_numpy(faces)).numpy()
+        return result
+
+    return run
+
+
+def _told(comparison: Comparison, to: ExportFormat, path: Path, report: Reporter) -> None:
+    """Write how they compare beside the export, say it, and refuse one that is not the checkpoint's equal."""
+    beside = path.with_name(f"{path.name}.comparison.json")
+    replace_file(beside, json.dumps(asdict(comparison), indent=1).encode())
+    report.note(f"{path.name}: {comparison}")
+    if to == "int8":
+        lost = comparison.checkpoint_accuracy - comparison.accuracy
+        if lost > _INT8_LOSS:
+            report.note(f"int8 loses {lost:.2f} points of accuracy, more than the {_INT8_LOSS} that it should")
+    elif comparison.largest_difference > PARITY or comparison.same_top < 1:
+        raise ExportError(f"{path}: does not say what the checkpoint says, see {beside.name}")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporters' own progress and deprecations are no news for a user."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

@@ -1,0 +1,171 @@
+"""Emotions of the faces in images: `Predictor(path)(images)`."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from fer_core.errors import CheckpointError, InputError
+from fer_core.faces import Box, Detector, cut_out, open_detector, whole_image
+from fer_core.frames import Frame
+from fer_core.model_facts import ModelFacts
+from fer_core.models.checkpoint import CARD
+from openface.images import UnreadableImage, eight_bits, open_image
+
+Picture = np.ndarray | Image.Image | str | Path
+"""(H, W, 3) or (H, W) uint8 in RGB or grey, a Pillow image, or a file."""
+CASCADE = "cascade"
+_ONNX = "model.onnx"
+
+
+@dataclass(frozen=True)
+class FacePrediction:
+    """A face and what is read in it.
+
+    box: where it is, in pixels of the image
+    probabilities: by label, at the model's temperature; they sum to 1
+    emotion: the most probable label
+    uncertainty: entropy of the probabilities over its largest, 0 (sure) to 1 (no idea)
+    """
+
+    box: Box
+    probabilities: dict[str, float]
+    emotion: str
+    uncertainty: float
+
+
+class Model(Protocol):
+    """(N, S, S, 3) uint8 RGB faces of the model's stored size → (N, classes) probabilities."""
+
+    @property
+    def facts(self) -> ModelFacts: ...
+
+    def __call__(self, faces: np.ndarray) -> np.ndarray: ...
+
+
+class Predictor:
+    """Finds faces and reads them: a checkpoint's folder or an exported .onnx file, on images of any kind.
+
+    Args:
+        path: what `fer distill`, `fer train-ldg` or `fer export` made.
+        detector: `cascade`, a YuNet model's .onnx file, or None for images that are faces already.
+        batch: faces at a time; at most as many images are held in memory.
+
+    Raises:
+        CheckpointError: `path` is no model of this project.
+        DetectorError: there is no such detector.
+
+    Example:
+        >>> for faces in Predictor("artifacts/distill/…")(["photo.jpg"]):
+        ...     print([face.emotion for face in faces])
+    """
+
+    def __init__(self, path: str | Path, detector: str | None = CASCADE, batch: int = 32) -> None:
+        self._model = open_model(Path(path).expanduser())
+        self._detect: Detector = whole_image if detector is None else open_detector(detector)
+        self._batch = batch
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What the model says of itself."""
+        return self._model.facts
+
+    def __call__(self, images: Iterable[Picture]) -> Iterator[list[FacePrediction]]:
+        """The faces of each image, the largest first, as the images come; none where there is no face.
+
+        Raises:
+            InputError: an image cannot be read.
+        """
+        return (faces for _, faces in self.read(_as_frame(image) for image in images))
+
+    def read(self, frames: Iterable[Frame], *, at_once: bool = False) -> Iterator[tuple[Frame, list[FacePrediction]]]:
+        """Each frame with its faces, in their order, in constant memory; a frame without pixels has none.
+
+        Args:
+            at_once: a frame waits for no others to be read with.
+        """
+        held: list[tuple[Frame, list[Box]]] = []
+        for frame in frames:
+            held.append((frame, [] if frame.pixels is None else self._detect(frame.pixels)))
+            if at_once or len(held) >= self._batch or sum(len(boxes) for _, boxes in held) >= self._batch:
+                yield from self._judged(held)
+                held = []
+        yield from self._judged(held)
+
+    def _judged(self, held: list[tuple[Frame, list[Box]]]) -> Iterator[tuple[Frame, list[FacePrediction]]]:
+        faces = [self._cut_out(frame, box) for frame, boxes in held for box in boxes]
+        parts = [self._model(np.stack(faces[i : i + self._batch])) for i in range(0, len(faces), self._batch)]
+        probabilities = iter(np.concatenate(parts) if parts else ())
+        for frame, boxes in held:
+            yield frame, [self._prediction(box, next(probabilities)) for box in boxes]
+
+    def _cut_out(self, frame: Frame, box: Box) -> np.ndarray:
+        assert frame.pixels is not None, "only frames with pixels have faces"
+        return cut_out(frame.pixels, box, self.facts.stored_size, grey=self.facts.grey)
+
+    def _prediction(self, box: Box, probabilities: np.ndarray) -> FacePrediction:
+        by_label = dict(zip(self.facts.labels, map(float, probabilities), strict=True))
+        return FacePrediction(box, by_label, max(by_label, key=by_label.__getitem__), uncertainty(probabilities))
+
+
+def uncertainty(probabilities: np.ndarray) -> float:
+    """Entropy of (C,) probabilities over log C: 0 where one is certain, 1 where all are equal."""
+    positive = probabilities[probabilities > 0].astype(np.float64)
+    return abs(float(-(positive * np.log(positive)).sum())) / math.log(len(probabilities))
+
+
+def open_model(path: Path) -> Model:
+    """A checkpoint's folder, an exported .onnx file, or the folder that one lies in.
+
+    Raises:
+        CheckpointError: it is none of these.
+    """
+    exported = path / _ONNX if path.is_dir() else path
+    if (path / CARD).is_file():
+        return TorchModel(path)
+    if exported.suffix == ".onnx" and exported.is_file():
+        from fer_core.onnx_model import OnnxModel
+
+        return OnnxModel(exported)
+    raise CheckpointError(
+        f"{path}: no model; give the folder that `fer distill` or `fer train-ldg` made, or what `fer export` wrote"
+    )
+
+
+class TorchModel:
+    """A checkpoint's selected epoch, on the GPU where there is one."""
+
+    def __init__(self, folder: Path) -> None:
+        from fer_core.deployed import Deployed
+        from fer_core.devices import choose_device
+        from fer_core.model_card import facts_of
+        from fer_core.models.checkpoint import load_checkpoint
+
+        model, card = load_checkpoint(folder)
+        self.facts = facts_of(card)
+        self._device = choose_device("auto")
+        self._model = Deployed(model, card).eval().to(self._device)
+
+    def __call__(self, faces: np.ndarray) -> np.ndarray:
+        import torch
+
+        with torch.inference_mode():
+            result: np.ndarray = self._model(torch.from_numpy(faces).to(self._device)).cpu().numpy()
+        return result
+
+
+def _as_frame(image: Picture) -> Frame:
+    if isinstance(image, str | Path):
+        try:
+            return Frame(str(image), np.asarray(eight_bits(open_image(Path(image))).convert("RGB")))
+        except UnreadableImage as unreadable:
+            raise InputError(f"{unreadable}; leave it out, or catch this and go on") from unreadable
+    if isinstance(image, Image.Image):
+        return Frame("", np.asarray(eight_bits(image).convert("RGB")))
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        raise InputError(f"an array of {image.dtype} and shape {image.shape}: give uint8, (H, W, 3) in RGB or (H, W)")
+    return Frame("", image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2))
