@@ -1,4 +1,4 @@
-"""A benchmark's rows: printed as a table, and written with the machine and the commit."""
+"""A benchmark's rows: printed as a table, and written with the machine and the commit. Needs Python alone."""
 
 import json
 import os
@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-from rich.table import Table
-
 ROOT = Path(__file__).parent.parent
-
+RESULTS = ROOT / "benchmarks" / "results"
 
 Row = dict[str, Any]
+_HEAD = ("", "reference", "ours", "ratio", "target", "met")
+_SIGNS = {"at most": "≤ {}", "at least": "≥ {}", "times faster": "≥ {} ×"}
 
 
 def row(
@@ -27,8 +26,11 @@ def row(
     unit: str = "",
     **more: Any,
 ) -> Row:
-    """A measured line: `ours` is held to the target, or for `times faster` the ratio of the reference to it."""
-    ratio = None if reference is None else reference / ours
+    """A measured line: `ours` is held to the target, or for `times faster` the ratio of the two.
+
+    Both are times, or with a unit that ends in `/s` rates; the ratio is how many times faster ours is.
+    """
+    ratio = None if reference is None else ours / reference if unit.endswith("/s") else reference / ours
     value = ratio if judged == "times faster" else ours
     assert value is not None
     met = value <= target if judged == "at most" else value >= target
@@ -47,13 +49,18 @@ def row(
 
 def show(rows: Sequence[Row]) -> None:
     """Print the table."""
-    table = Table("", "reference", "ours", "ratio", "target", "met")
-    signs = {"at most": "≤ {}", "at least": "≥ {}", "times faster": "≥ {} ×"}
-    for line in rows:
-        values = [_text(line[key], line["unit"]) for key in ("reference", "ours")]
-        target = signs[line["judged"]].format(f"{line['target']:g}")
-        table.add_row(line["name"], *values, _text(line["ratio"], ""), target, "yes" if line["met"] else "no")
-    Console(width=None if Console().is_terminal else 140).print(table)
+    lines = [_HEAD, *map(_cells, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEAD))]
+    for number, line in enumerate(lines):
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        if number == 0:
+            print("  ".join("─" * width for width in widths))
+
+
+def _cells(line: Row) -> tuple[str, ...]:
+    values = [_text(line[key], line["unit"]) for key in ("reference", "ours")]
+    target = _SIGNS[line["judged"]].format(f"{line['target']:g}")
+    return (line["name"], *values, _text(line["ratio"], ""), target, "yes" if line["met"] else "no")
 
 
 def _short(value: float) -> float:
@@ -64,11 +71,11 @@ def _text(value: float | None, unit: str) -> str:
     return "" if value is None else f"{value:g} {unit}".rstrip()
 
 
-def write_results(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """`benchmarks/results/NAME.json`."""
+def write_results(name: str, rows: Sequence[Mapping[str, Any]], device: str = "") -> None:
+    """`benchmarks/results/NAME.json`; `device` is what was measured where that is not the CPU."""
     done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT)
-    machine = f"{platform.machine()}, {os.cpu_count()} cores"
-    results = ROOT / "benchmarks" / "results"
-    results.mkdir(exist_ok=True)
+    cores = f"{platform.machine()}, {os.cpu_count()} cores"
+    RESULTS.mkdir(exist_ok=True)
+    machine = f"{device}, {cores}" if device else cores
     document = {"rows": list(rows), "machine": machine, "commit": done.stdout.strip()}
-    (results / f"{name}.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,137 @@
+"""The student's epoch at 224 px and what it is made of: batches, and training steps; on a CPU, side by side.
+
+The reference is the original's way (reference.py); ours takes views of stored bytes, soft labels made once, and
+channels-last tensors, in float32 and in bfloat16. Prints a table and writes `benchmarks/results/student.json`.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from inputs import CLASSES, MEAN, STD, Augmentation, distributions, smooth_images
+from reference import PublishedEfficientFace, distil_batch, distil_epoch, image_loader, teacher, write_files
+from torch import Tensor
+from turns import fastest
+from writing import Row, row, show, write_results
+
+from fer_core.augment import Views
+from fer_core.devices import mixed_precision
+from fer_core.models.architectures import build
+from fer_core.objectives import Batch, cross_entropy_to
+
+SIZE, BATCH = 224, 64
+EPOCHS = 100
+"""Of the paper's student: the cached soft labels of one pass of the teacher serve as many."""
+PRECISIONS = ("float32", "bfloat16")
+CPU = torch.device("cpu")
+
+
+def views(images: np.ndarray, precision: str) -> Views:
+    """As `fer_core.training` makes them."""
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    return Views(images, MEAN, STD, SIZE, CPU, dtype)
+
+
+def pass_over(images: np.ndarray, precision: str, use: Callable[[np.ndarray, Tensor], object]) -> Callable[[], None]:
+    """Hands every random batch of the stored images to `use`."""
+    seen, generator = views(images, precision), torch.Generator().manual_seed(1)
+
+    def run() -> None:
+        order = torch.randperm(len(images), generator=generator).numpy()
+        for start in range(0, len(order), BATCH):
+            rows = order[start : start + BATCH]
+            use(rows, seen.random(rows, Augmentation(), generator))
+
+    return run
+
+
+def our_step(target: Tensor, precision: str) -> Callable[[np.ndarray, Tensor], object]:
+    """A training step as `fer_core.training` takes it."""
+    model = build("efficientface", CLASSES, seed=1).to(memory_format=torch.channels_last).train()
+    optimiser = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=4e-4)
+    loss, generator = cross_entropy_to(target), torch.Generator()
+
+    def step(rows: np.ndarray, images: Tensor) -> None:
+        with mixed_precision(CPU, precision):
+            logits = model(images)
+            terms = loss(model, Batch(rows, logits, lambda other: images, generator))
+        optimiser.zero_grad(set_to_none=True)
+        torch.stack(list(terms.values())).sum(dim=0).mean().backward()
+        optimiser.step()
+
+    return step
+
+
+def batches_row(images: np.ndarray, paths: list[Path], rounds: int) -> Row:
+    """Images a second, ready for the network."""
+    loader = image_loader(paths, SIZE, BATCH, CPU)
+    kinds = {"reference": lambda: [None for _ in loader]}
+    kinds |= {precision: pass_over(images, precision, lambda rows, batch: None) for precision in PRECISIONS}
+    rates = {name: len(images) / seconds for name, seconds in fastest(kinds, rounds).items()}
+    best = max(PRECISIONS, key=rates.__getitem__)
+    name = f"batches from {len(images):,} stored images, {SIZE} px, {best}"
+    return row(name, rates[best], 4, rates["reference"], judged="times faster", unit="images/s", rates=rates)
+
+
+def step_row(images: np.ndarray, rounds: int) -> Row:
+    """Images a second through forward, backward and update, the batch being there."""
+    target, rows = distributions(len(images)), np.arange(BATCH)
+    published = PublishedEfficientFace(CLASSES).train()
+    optimiser = torch.optim.SGD(published.parameters(), 0.01, momentum=0.9, weight_decay=4e-4)
+    batch = torch.randn(BATCH, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    kinds: dict[str, Callable[[], object]] = {
+        "reference": lambda: distil_batch(published, optimiser, batch, target[:BATCH])
+    }
+    for precision in PRECISIONS:
+        ours, seen = our_step(target, precision), views(images, precision)
+        ready = seen.random(rows, Augmentation(), torch.Generator().manual_seed(1))
+        kinds[precision] = lambda ours=ours, ready=ready: ours(rows, ready)
+    rates = {name: BATCH / seconds for name, seconds in fastest(kinds, rounds).items()}
+    best = max(PRECISIONS, key=rates.__getitem__)
+    name = f"EfficientFace training step, batch {BATCH}, {SIZE} px, {best}"
+    return row(name, rates[best], 1.6, rates["reference"], judged="times faster", unit="images/s", rates=rates)
+
+
+def epoch_row(images: np.ndarray, paths: list[Path], rounds: int) -> Row:
+    """Seconds of an epoch; ours with its share of the pass in which the teacher made the soft labels, in float32."""
+    generator, published = teacher(CLASSES, CPU), PublishedEfficientFace(CLASSES).train()
+    optimiser = torch.optim.SGD(published.parameters(), 0.01, momentum=0.9, weight_decay=4e-4)
+    loader = image_loader(paths, SIZE, BATCH, CPU)
+    asked = views(images, "float32").plain(np.arange(BATCH))
+    kinds: dict[str, Callable[[], object]] = {
+        "reference": lambda: distil_epoch(loader, published, generator, optimiser, CPU),
+        "teacher, a batch": torch.inference_mode()(lambda: generator(asked)),
+    }
+    for precision in PRECISIONS:
+        kinds[precision] = pass_over(images, precision, our_step(distributions(len(images)), precision))
+    seconds = fastest(kinds, rounds)
+    share = seconds["teacher, a batch"] * len(images) / BATCH / EPOCHS
+    best = min(PRECISIONS, key=seconds.__getitem__)
+    name = f"student epoch, {SIZE} px, {len(images):,} images, batch {BATCH}, {best}"
+    more = {"seconds": seconds, "of_which_soft_labels": share}
+    return row(name, seconds[best] + share, 6, seconds["reference"], judged="times faster", unit="s", **more)
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=256, help="of an epoch")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
+    options = parser.parse_args()
+    images = smooth_images(options.images)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = write_files(Path(folder), images)
+        rows = [
+            batches_row(images, paths, options.rounds),
+            step_row(images, options.rounds + 2),
+            epoch_row(images, paths, options.rounds),
+        ]
+    show(rows)
+    write_results("student", rows)
+
+
+if __name__ == "__main__":
+    main()
