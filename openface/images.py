@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
@@ -26,7 +26,7 @@ _BORDER = 0.29
 
 
 class UnreadableImage(Exception):
-    """An image that is missing, corrupt, truncated or far too large; its text names it and says which."""
+    """An image that is missing, corrupt, truncated or far too large; its text says which."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +91,37 @@ def open_image(path: Path) -> Image.Image:
         UnreadableImage: the file is missing, corrupt, truncated, or has more than LARGEST pixels.
     """
     try:
-        with Image.open(path, formats=_FORMATS) as image:
-            if image.width * image.height <= LARGEST:
-                image.load()
-                return ImageOps.exif_transpose(image)
-            size = f"{image.width} x {image.height}"
+        with read_header(path) as image:
+            return decode(image)
+    except UnreadableImage as unreadable:
+        raise UnreadableImage(f"{path}: {unreadable}") from unreadable
+
+
+def read_header(file: Path | BinaryIO, largest: int = LARGEST) -> Image.Image:
+    """An image that knows its size and none of its pixels yet.
+
+    Raises:
+        UnreadableImage: as `open_image` says, without a name.
+    """
+    try:
+        image = Image.open(file, formats=_FORMATS)
+    except UnidentifiedImageError as error:
+        raise UnreadableImage("not an image of a known format") from error
+    except Exception as error:
+        raise UnreadableImage(reason_of(error)) from error
+    if image.width * image.height > largest:
+        image.close()
+        raise UnreadableImage(f"{image.width} x {image.height} is more than {largest:,} pixels")
+    return image
+
+
+def decode(image: Image.Image) -> Image.Image:
+    """All of an image whose header was read, turned as its EXIF orientation says; errors likewise."""
+    try:
+        image.load()
+        return ImageOps.exif_transpose(image)
     except Exception as error:  # Pillow's decoders raise almost anything on bytes made to break them.
-        raise UnreadableImage(f"{path}: {reason_of(error)}") from error
-    raise UnreadableImage(f"{path}: {size} is more than {LARGEST:,} pixels")
+        raise UnreadableImage(reason_of(error)) from error
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
