@@ -1,0 +1,93 @@
+"""From a file's bytes to the faces in it: decoded, searched and cut out, in a few threads beside the event loop."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+
+import cv2
+import numpy as np
+
+from fer_core.faces import Box, cut_out, open_detector, whole_image
+from openface.images import UnreadableImage, decode, eight_bits, read_header
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image's width and height as it is shown, its faces' boxes, and those cut out, (N, S, S, 3) uint8."""
+
+    width: int
+    height: int
+    boxes: list[Box]
+    faces: np.ndarray
+
+
+class Finder:
+    """Finds the faces of images, several at a time.
+
+    Args:
+        size, grey: how a face is cut out, see `fer_core.faces.cut_out`.
+        largest: pixels of an image, and of all images that are decoded at a time: memory is bounded by it, whatever
+            the number of threads.
+    """
+
+    def __init__(self, size: int, *, grey: bool, largest: int, threads: int) -> None:
+        self._size, self._grey, self._largest = size, grey, largest
+        self._pixels = _Pixels(largest)
+        # A cascade belongs to one thread.
+        self._of_thread = threading.local()
+        self._threads = ThreadPoolExecutor(threads, "faces", self._open_detector)
+
+    async def __call__(self, content: bytearray, *, aligned: bool) -> Found:
+        """Where its turn has not come when the caller is cancelled, it is not looked at.
+
+        Args:
+            aligned: the image is a face already.
+
+        Raises:
+            UnreadableImage: it is corrupt, truncated, or larger than may be; its text says which.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._find, content, aligned)
+
+    def close(self) -> None:
+        """Drop what has not begun."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _open_detector(self) -> None:
+        self._of_thread.detector = open_detector("cascade")
+
+    def _find(self, content: bytearray, aligned: bool) -> Found:
+        if not content:
+            raise UnreadableImage("the file is empty")
+        with read_header(BytesIO(content), self._largest) as image, self._pixels.take(image.width * image.height):
+            pixels = np.asarray(eight_bits(decode(image)).convert("RGB"))
+            height, width = pixels.shape[:2]
+            try:
+                boxes = whole_image(pixels) if aligned else self._of_thread.detector(pixels)
+                faces = [cut_out(pixels, box, self._size, grey=self._grey) for box in boxes]
+            except cv2.error as error:
+                raise UnreadableImage(f"OpenCV could not search it ({error.err})") from error
+        return Found(width, height, boxes, np.stack(faces) if faces else np.empty((0, self._size, self._size, 3), "u1"))
+
+
+class _Pixels:
+    """Lets threads decode as long as their images have no more pixels together than this."""
+
+    def __init__(self, most: int) -> None:
+        self._free = most
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def take(self, count: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: count <= self._free)
+            self._free -= count
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += count
+                self._changed.notify_all()

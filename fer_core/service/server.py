@@ -1,0 +1,115 @@
+"""The service as a process: a model opened and tried, a port taken, and an end in good order."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from fer_core.errors import CheckpointError, ServiceError
+from fer_core.onnx_model import OnnxModel
+from fer_core.service.app import create_app
+from fer_core.service.limits import Limits
+
+_HEADERS_SECONDS = 10.0
+_SHUTDOWN_SECONDS = 8
+"""For requests in flight, when the service is to end; Docker kills after 10."""
+_CONNECTIONS = 1024
+
+
+def serve(model: Path, host: str = "127.0.0.1", port: int = 8000, limits: Limits | None = None) -> None:
+    """Serve an exported model until SIGTERM or Ctrl-C; requests in flight are answered then.
+
+    Raises:
+        CheckpointError: the file is no model that `fer export` wrote, or gives no probabilities.
+        ServiceError: the port is taken, or the host is not this machine's.
+    """
+    # The threads that look at images are as many as the cores, and so is what one batch needs.
+    cv2.setNumThreads(1)
+    opened = OnnxModel(model)
+    _try_model(opened, model)
+    with _listen(host, port) as listening:
+        config = uvicorn.Config(
+            create_app(opened, limits or Limits()),
+            http=_PatientWithBounds,
+            ws="none",
+            lifespan="on",
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=_CONNECTIONS,
+            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        )
+        where = f"[{host}]" if ":" in host else host
+        print(f"{opened.facts.name}: http://{where}:{listening.getsockname()[1]}/docs", flush=True)
+        with _signals_end_quietly():
+            uvicorn.Server(config).run([listening])
+
+
+def _try_model(model: OnnxModel, path: Path) -> None:
+    """Find out now and not with the first request."""
+    size, labels = model.facts.stored_size, model.facts.labels
+    try:
+        probabilities = model(np.zeros((2, size, size, 3), np.uint8))
+    except Exception as error:  # ONNX Runtime's own, of many types.
+        raise CheckpointError(f"{path}: ONNX Runtime cannot run it; export it again") from error
+    if probabilities.shape != (2, len(labels)) or not np.isfinite(probabilities).all():
+        raise CheckpointError(f"{path}: gives no probabilities of its {len(labels)} labels; export it again")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512
+        )
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ServiceError(f"{host}:{port}: {reason}; choose another --port or --host") from error
+
+
+@contextmanager
+def _signals_end_quietly() -> Iterator[None]:
+    """uvicorn raises the signal that ended it once more; whoever handled it before would take it for a failure."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _PatientWithBounds(H11Protocol):
+    """uvicorn's HTTP/1.1, with an end to connections whose request, or whose refused body, takes forever."""
+
+    _bound: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait_for_request()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._wait_for_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._stop_waiting()
+
+    def _wait_for_request(self) -> None:
+        self._stop_waiting()
+        self._bound = self.loop.call_later(_HEADERS_SECONDS, self._close_without_request, self.cycle)
+
+    def _stop_waiting(self) -> None:
+        if self._bound is not None:
+            self._bound.cancel()
+
+    def _close_without_request(self, before: RequestResponseCycle | None) -> None:
+        if self.cycle is before:
+            self.transport.close()
