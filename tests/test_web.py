@@ -299,7 +299,7 @@ def test_one_face_with_the_same_probabilities_as_in_python(visitor: WebDriver, p
     np.testing.assert_allclose(shares(visitor), expected, atol=1e-4)
     assert text(visitor, "answer") == LABELS[expected.argmax()]
     entropy = -(expected * np.log(expected)).sum() / np.log(len(LABELS))
-    assert f"(uncertainty {100 * entropy:.0f} %)" in text(visitor, "certainty")
+    assert f"(uncertainty {100 * entropy:.0f}\u00a0%)" in text(visitor, "certainty")
     assert text(visitor, "latency").endswith(" ms")
     assert not [line for line in visitor.get_log("browser") if line["level"] == "SEVERE"]
 
@@ -420,7 +420,7 @@ def test_a_square_of_ones_own_by_mouse(visitor: WebDriver, page: Path, tmp_path:
     scale = boxes.size["width"] / 400
     drag = webdriver.ActionChains(visitor).move_to_element_with_offset(boxes, round(-100 * scale), round(-50 * scale))
     drag.click_and_hold().move_by_offset(round(100 * scale), round(90 * scale)).release().perform()
-    says(visitor, "Your square.")
+    says(visitor, "Your square:")
     ((left, top, side),) = squares(visitor)
     np.testing.assert_allclose((left, top, side), (100, 50, 100), atol=2)
     np.testing.assert_allclose(
@@ -451,7 +451,7 @@ def test_dark_and_without_motion_where_that_is_wanted(visitor: WebDriver) -> Non
         "return [getComputedStyle(document.body).backgroundColor,"
         " getComputedStyle(document.querySelector('.fill')).transitionDuration]"
     )
-    assert visitor.execute_script(look) == ["rgb(255, 255, 255)", "0.15s"]
+    assert visitor.execute_script(look) == ["rgb(255, 255, 255)", "0.1s"]
     wishes = [{"name": "prefers-color-scheme", "value": "dark"}, {"name": "prefers-reduced-motion", "value": "reduce"}]
     visitor.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": wishes})
     try:

@@ -65,5 +65,5 @@ METADATA = {
     "input_size": str(SEEN),
     "stored_size": str(STORED),
     "temperature": "1.0",
-    "fer_version": "0",
+    "fer_version": "fer 0",
 }

@@ -22,7 +22,7 @@ export function top(probabilities) {
 }
 
 export function percent(share) {
-  return `${Math.round(100 * share)} %`;
+  return `${Math.round(100 * share)}\u00a0%`;
 }
 
 export class Answer {
@@ -60,8 +60,8 @@ export class Answer {
       number.textContent = "—";
     }
     this.#parts.bars.classList.add("waiting");
-    this.#parts.heading.textContent = "—";
-    this.#parts.certainty.textContent = "No face yet.";
+    this.#parts.heading.textContent = "No face yet";
+    this.#parts.certainty.textContent = "Choose a picture, or start the camera.";
   }
 }
 

@@ -219,7 +219,7 @@ function showFaces() {
 }
 
 function found() {
-  if (square) return "Your square. Drag it; or arrow keys move it, + and − change its size, Escape takes it away.";
+  if (square) return "Your square: drag it, or draw another. Arrow keys move it, + and − change its size, Escape takes it away.";
   return $("aligned").checked ? "Taken as a face." : "One face.";
 }
 

@@ -7,7 +7,7 @@ export function showCard(list, card) {
     ["accuracy", accuracy(card.accuracy)],
     ["not for", card.limits],
     ["licence", card.licence],
-    ["made by", card.fer_version && `fer ${card.fer_version}`],
+    ["made by", card.fer_version],
   ];
   for (const [term, text] of rows) {
     if (!text) continue;
