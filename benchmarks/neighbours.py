@@ -55,6 +55,8 @@ def stepper(loss: Loss, views: Views, precision: str, batch: int) -> Callable[[]
         optimiser.zero_grad(set_to_none=True)
         minimised.backward()
         optimiser.step()
+        if views.device.type == "cuda":
+            torch.cuda.synchronize()
 
     return step
 
