@@ -104,8 +104,8 @@ class HealthAnswer(_Answer):
 
 def face_answer(labels: tuple[str, ...], box: Box, probabilities: np.ndarray) -> FaceAnswer:
     """A face's answer; probabilities are (classes,) and sum to 1."""
-    certain = np.clip(probabilities.astype(np.float64), 1e-12, 1)
-    entropy = -float(np.sum(certain * np.log(certain)))
+    positive = probabilities[probabilities > 0].astype(np.float64)
+    entropy = -float((positive * np.log(positive)).sum())
     return FaceAnswer(
         box=BoxAnswer(left=box.left, top=box.top, side=box.side),
         emotion=labels[int(probabilities.argmax())],
@@ -132,7 +132,7 @@ def _problem(description: str, example: dict[str, Any]) -> dict[str, Any]:
     return {
         "model": Problem,
         "description": description,
-        "content": {"application/json": {"example": {"files": None, **example}}},
+        "content": {"application/json": {"example": example}},
     }
 
 

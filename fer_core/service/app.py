@@ -68,6 +68,7 @@ def _add_paths(app: FastAPI, service: "_Service", metrics: Metrics) -> None:
         "/predict",
         summary="Faces and their emotions",
         response_model=PredictAnswer,
+        response_description="At least one file could be read.",
         responses=PROBLEMS,
         openapi_extra={"requestBody": REQUEST_BODY},
     )
@@ -112,7 +113,7 @@ def _answer_mistakes(app: FastAPI, limits: Limits) -> None:
 def problem(status: int, detail: str, files: list[FailedFile] | None = None) -> Response:
     """An answer that says what is wrong."""
     headers = {"Retry-After": "1"} if status == 503 else None
-    return JSONResponse(Problem(detail=detail, files=files).model_dump(), status, headers)
+    return JSONResponse(Problem(detail=detail, files=files).model_dump(exclude_none=True), status, headers)
 
 
 class _Service:

@@ -17,6 +17,7 @@ from fer_core.onnx_model import OnnxModel
 from fer_core.service.app import create_app
 from fer_core.service.limits import Limits
 
+_EXPORTED = "model.onnx"
 _HEADERS_SECONDS = 10.0
 _SHUTDOWN_SECONDS = 8
 """For requests in flight, when the service is to end; Docker kills after 10."""
@@ -26,14 +27,18 @@ _CONNECTIONS = 1024
 def serve(model: Path, host: str = "127.0.0.1", port: int = 8000, limits: Limits | None = None) -> None:
     """Serve an exported model until SIGTERM or Ctrl-C; requests in flight are answered then.
 
+    Args:
+        model: an .onnx file, or the folder that `fer export` wrote.
+
     Raises:
         CheckpointError: the file is no model that `fer export` wrote, or gives no probabilities.
         ServiceError: the port is taken, or the host is not this machine's.
     """
     # The threads that look at images are as many as the cores, and so is what one batch needs.
     cv2.setNumThreads(1)
-    opened = OnnxModel(model)
-    _try_model(opened, model)
+    file = _model_file(model)
+    opened = OnnxModel(file)
+    _try_model(opened, file)
     with _listen(host, port) as listening:
         config = uvicorn.Config(
             create_app(opened, limits or Limits()),
@@ -51,6 +56,17 @@ def serve(model: Path, host: str = "127.0.0.1", port: int = 8000, limits: Limits
         print(f"{opened.facts.name}: http://{where}:{listening.getsockname()[1]}/docs", flush=True)
         with _signals_end_quietly():
             uvicorn.Server(config).run([listening])
+
+
+def _model_file(path: Path) -> Path:
+    """The file itself, or the one in the folder; the first to be exported where there are several."""
+    try:
+        found = [path] if path.is_file() else sorted(path.glob("*.onnx"), key=lambda file: file.name != _EXPORTED)
+    except OSError as error:
+        raise ServiceError(f"{path}: {error.strerror}; let this user read it") from error
+    if not found:
+        raise ServiceError(f"no model at {path}; make one with `fer export … --to onnx`, and name its file or folder")
+    return found[0]
 
 
 def _try_model(model: OnnxModel, path: Path) -> None:

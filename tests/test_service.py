@@ -1,0 +1,659 @@
+"""The service as a process: what it answers, what it refuses, how it takes many at once, and how it ends."""
+
+import asyncio
+import json
+import os
+import random
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from conftest import build_image
+from PIL import Image
+from service_lab import (
+    HEAD,
+    LABELS,
+    PORTRAIT,
+    ROOT,
+    STORED_SIZE,
+    Service,
+    claiming,
+    encoded,
+    part,
+    plain,
+    service,
+    write_model,
+)
+
+import docker
+from fer_core.errors import ServiceError
+from fer_core.faces import Box, cut_out, open_detector
+from fer_core.onnx_model import OnnxModel
+from fer_core.service.batching import Batcher, ModelFailed
+from fer_core.service.limits import Limits, limits_from
+
+GREY = plain((128, 128, 128))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("export") / "model.onnx")
+
+
+@pytest.fixture(scope="module")
+def running(model: Path) -> Iterator[Service]:
+    with service(model) as started:
+        yield started
+
+
+def faces_of(answer: httpx.Response, file: int = 0) -> list[dict[str, Any]]:
+    assert answer.status_code == 200, answer.text
+    faces: list[dict[str, Any]] = answer.json()["files"][file]["faces"]
+    return faces
+
+
+def expected(model: Path, image: Image.Image, box: Box) -> list[float]:
+    face = cut_out(np.asarray(image.convert("RGB")), box, STORED_SIZE, grey=False)
+    return [float(p) for p in OnnxModel(model)(face[None])[0]]
+
+
+# What it answers
+
+
+def test_a_face_is_found_and_read_as_the_model_reads_it(running: Service, model: Path) -> None:
+    answer = running.predict(("portrait.png", PORTRAIT))
+    (face,) = faces_of(answer)
+    image = Image.open(BytesIO(PORTRAIT))
+    (box,) = open_detector("cascade")(np.asarray(image.convert("RGB")))
+    assert face["box"] == {"left": box.left, "top": box.top, "side": box.side}
+    probabilities = expected(model, image, box)
+    assert list(face["probabilities"]) == list(LABELS)
+    assert list(face["probabilities"].values()) == pytest.approx(probabilities, abs=2e-6)
+    assert face["emotion"] == LABELS[int(np.argmax(probabilities))]
+    entropy = -sum(p * np.log(p) for p in probabilities)
+    assert face["uncertainty"] == pytest.approx(entropy / np.log(3), abs=1e-5)
+    file = answer.json()["files"][0]
+    assert (file["name"], file["width"], file["height"]) == ("portrait.png", *image.size)
+
+
+def test_many_files_are_answered_in_order_and_a_broken_one_ends_only_itself(running: Service) -> None:
+    answer = running.predict(("a.png", encoded(GREY)), ("b.txt", b"text"), ("portrait.png", PORTRAIT))
+    assert answer.status_code == 200
+    first, second, third = answer.json()["files"]
+    assert first == {"name": "a.png", "width": 64, "height": 64, "faces": []}
+    assert second == {"name": "b.txt", "error": "not an image of a known format"}
+    assert len(third["faces"]) == 1
+
+
+@pytest.mark.parametrize("how", [{"params": {"aligned": "true"}}, {"data": {"aligned": "true"}}])
+def test_an_aligned_image_is_a_face_as_a_whole(running: Service, model: Path, how: dict[str, Any]) -> None:
+    image = Image.new("RGB", (80, 60), (200, 40, 90))
+    (face,) = faces_of(running.predict(("face.jpg", encoded(image)), **how))
+    assert face["box"] == {"left": 10, "top": 0, "side": 60}
+    assert list(face["probabilities"].values()) == pytest.approx(expected(model, image, Box(10, 0, 60)), abs=2e-6)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_every_format_is_read(running: Service, kind: str, mode: str) -> None:
+    portrait = Image.open(BytesIO(PORTRAIT)).convert(mode)
+    assert len(faces_of(running.predict(("portrait", encoded(portrait, kind))))) == 1
+
+
+def test_a_photograph_is_turned_as_it_says(running: Service) -> None:
+    portrait = Image.open(BytesIO(PORTRAIT)).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    out = BytesIO()
+    portrait.rotate(90, expand=True).resize((300, 224)).save(out, "JPEG", exif=exif)
+    answer = running.predict(("turned.jpg", out.getvalue()))
+    assert len(faces_of(answer)) == 1
+    assert (answer.json()["files"][0]["width"], answer.json()["files"][0]["height"]) == (224, 300)
+
+
+def test_health_says_which_model(running: Service) -> None:
+    said = running.client.get("/health").json()
+    assert said["status"] == "ok"
+    assert said["model"]["name"] == "mean-colour"
+    assert said["model"]["labels"] == list(LABELS)
+    assert said["model"]["accuracy"] == {"value": 0.5, "low": 0.4, "high": 0.6, "images": 100}
+    assert said["model"]["limits"] == "It knows colours, not faces."
+    assert said["request_bytes"] == Limits().request_bytes
+
+
+def test_metrics_count_what_happened(running: Service) -> None:
+    names = [
+        'fer_requests_total{path="/predict",status="200"}',
+        'fer_requests_total{path="/predict",status="422"}',
+        'fer_request_seconds_count{path="/predict"}',
+        "fer_faces_total",
+        "fer_batch_faces_sum",
+        'fer_files_total{outcome="unreadable"}',
+        'fer_requests_total{path="other",status="404"}',
+    ]
+    before = [running.figure(name) for name in names]
+    running.predict(("portrait.png", PORTRAIT))
+    running.predict(("broken.png", b"broken"))
+    for path in ("/wp-login.php", "/.env"):
+        assert running.client.get(path).status_code == 404
+    assert [running.figure(name) - was for name, was in zip(names, before, strict=True)] == [1, 1, 2, 1, 1, 1, 2]
+    assert "/.env" not in running.client.get("/metrics").text
+
+
+def test_it_loads_nothing_that_trains_or_orchestrates() -> None:
+    code = """
+import sys, fer_core.service.__main__
+print(*{'torch', 'pandas', 'pyarrow', 'prefect', 'docker', 'sklearn', 'typer', 'onnx'} & sys.modules.keys())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.split() == []
+
+
+# What it refuses
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"text", "not an image of a known format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image of a known format"),
+        (PORTRAIT[: len(PORTRAIT) // 2], "truncated"),
+        (claiming(60_000, 60_000, "PNG"), "pixels"),
+        (claiming(8_000, 7_000, "PNG"), "8000 x 7000 is more than 50,000,000 pixels"),
+        (claiming(60_000, 60_000, "GIF"), "pixels"),
+    ],
+)
+def test_what_cannot_be_read_is_said(running: Service, content: bytes, reason: str) -> None:
+    started = time.monotonic()
+    answer = running.predict(("file.png", content))
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "none of the files could be read"
+    (file,) = answer.json()["files"]
+    assert file["name"] == "file.png"
+    assert reason in file["error"]
+    assert time.monotonic() - started < 5
+
+
+def test_a_body_that_says_it_is_too_large_is_not_read(running: Service) -> None:
+    with running.connect() as connection:
+        connection.sendall(HEAD + b"Content-Length: 20000001\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_body_that_says_nothing_is_stopped_when_it_is_too_large(running: Service) -> None:
+    answer = running.client.post(
+        "/predict",
+        content=(b"x" * 100_000 for _ in range(230)),
+        headers={"Content-Type": "multipart/form-data; boundary=edge"},
+    )
+    assert answer.status_code == 422, "it does not begin with its boundary"
+    body = [part(b"x" * 100_000)[:-2], *[b"x" * 100_000] * 230]
+    answer = running.client.post(
+        "/predict", content=iter(body), headers={"Content-Type": "multipart/form-data; boundary=edge"}
+    )
+    assert answer.status_code == 413
+    assert "20,000,000 bytes" in answer.json()["detail"]
+    running.wait_until_idle()
+    assert running.figure("fer_bodies_bytes") == 0
+
+
+def test_too_many_files_are_refused_before_they_have_all_come(running: Service) -> None:
+    begun = b"".join(part(b"x") for _ in range(33))
+    with running.connect() as connection:
+        connection.sendall(HEAD + b"Content-Length: 1000000\r\n\r\n" + begun)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")
+    answer = running.predict(*[("a.png", encoded(GREY))] * 33)
+    assert answer.status_code == 413
+    assert "32 files" in answer.json()["detail"]
+    assert running.predict(*[("a.png", encoded(GREY))] * 32).status_code == 200
+
+
+def test_a_sender_of_a_refused_body_cannot_go_on_for_ever(running: Service) -> None:
+    with running.connect() as connection:
+        connection.sendall(HEAD + b"Content-Length: 90000000000\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")
+        assert seconds_of_sending(connection) < 20
+
+
+def seconds_of_sending(connection: socket.socket) -> float:
+    """Until the other side takes no more; at most 20."""
+    started = time.monotonic()
+    with suppress(OSError):
+        while time.monotonic() - started < 20:
+            connection.sendall(b"x" * 1000)
+            time.sleep(0.1)
+    return time.monotonic() - started
+
+
+MULTIPART = "multipart/form-data; boundary=edge"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "status", "reason"),
+    [
+        ("application/json", b"{}", 415, "multipart/form-data"),
+        ("application/x-www-form-urlencoded", b"files=x", 415, "multipart/form-data"),
+        ("", b"x", 415, "multipart/form-data"),
+        ("multipart/form-data", b"x", 422, "boundary"),
+        (f"multipart/form-data; boundary={'x' * 5000}", b"x", 422, "oundary"),
+        (MULTIPART, b"no part at all", 422, "no multipart"),
+        (MULTIPART, b"", 422, "ends before"),
+        (MULTIPART, part(PORTRAIT), 422, "ends before"),
+        (MULTIPART, b"--edge--\r\n", 422, ""),
+        (MULTIPART, part(PORTRAIT, name="file") + b"--edge--\r\n", 422, "unknown field 'file'"),
+        (MULTIPART, b"--edge\r\n\r\nx\r\n--edge--\r\n", 422, "unknown field ''"),
+        (MULTIPART, part(b"perhaps", name="aligned") + part(PORTRAIT) + b"--edge--\r\n", 422, "true or false"),
+        (MULTIPART, part(b"x" * 99, name="aligned") + part(PORTRAIT) + b"--edge--\r\n", 422, "true or false"),
+        (MULTIPART, b"--edge\r\nX: " + b"x" * 100_000 + b"\r\n\r\nx\r\n--edge--\r\n", 422, "header"),
+        (MULTIPART, b"--edge\r\n" + b"X: y\r\n" * 1000 + b"\r\nx\r\n--edge--\r\n", 422, "header"),
+    ],
+)
+def test_a_form_that_is_none_is_refused_in_a_sentence(
+    running: Service, content_type: str, body: bytes, status: int, reason: str
+) -> None:
+    headers = {"Content-Type": content_type} if content_type else {}
+    answer = running.client.post("/predict", content=body, headers=headers)
+    assert answer.status_code == status, answer.text
+    assert reason in answer.json()["detail"]
+
+
+def test_a_query_that_is_none_is_refused_in_a_sentence(running: Service) -> None:
+    answer = running.predict(("portrait.png", PORTRAIT), params={"aligned": "perhaps"})
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("aligned: ")
+
+
+def test_broken_images_are_never_its_mistake(running: Service) -> None:
+    generator = random.Random(1)
+    portrait = Image.open(BytesIO(PORTRAIT)).convert("RGB").resize((64, 64))
+    files = []
+    for number in range(320):
+        kind = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")[number % 7]
+        content = bytearray(encoded(portrait, kind))
+        for _ in range(generator.randint(1, 12)):
+            content[generator.randrange(min(len(content), 400 if number % 2 else 1 << 30))] = generator.randrange(256)
+        files.append(
+            (f"{number}.{kind}", bytes(content[: generator.randint(1, len(content))] if number % 5 else content))
+        )
+    read = 0
+    for first in range(0, len(files), 32):
+        answer = running.predict(*files[first : first + 32])
+        assert answer.status_code in (200, 422), answer.text
+        answers = answer.json()["files"]
+        assert [file["name"] for file in answers] == [name for name, _ in files[first : first + 32]]
+        read += sum("faces" in file for file in answers)
+    assert 0 < read < len(files), "some are to be readable, and some not"
+
+
+def test_its_own_schema_holds_whatever_is_sent(running: Service, tmp_path: Path) -> None:
+    pytest.importorskip("schemathesis")
+    checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+    options = ["--checks", checks, "--max-examples", "25", "--seed", "1", "--no-color", "--workers", "1"]
+    command = [Path(sys.executable).parent / "schemathesis", "run", f"{running.url}/openapi.json", *options]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not running.figure('fer_requests_total{path="/predict",status="500"}')
+    assert running.figure('fer_requests_total{path="/predict",status="422"}')
+
+
+# Many at once, slow ones, and those that leave
+
+
+def test_faces_of_many_requests_go_through_the_model_together_and_back_to_their_own(
+    running: Service, model: Path
+) -> None:
+    colours = [(3 * i, 255 - 4 * i, 5 * i) for i in range(48)]
+    before = running.figure("fer_batch_faces_count"), running.figure("fer_batch_faces_sum")
+
+    def ask(colour: tuple[int, int, int]) -> list[float]:
+        answer = httpx.post(
+            f"{running.url}/predict",
+            files=[("files", (str(side), encoded(plain(colour, side)))) for side in (16, 32)],
+            data={"aligned": "true"},
+            timeout=60,
+            trust_env=False,
+        )
+        first, second = faces_of(answer)[0], faces_of(answer, 1)[0]
+        assert first["probabilities"] == second["probabilities"]
+        return list(first["probabilities"].values())
+
+    with ThreadPoolExecutor(len(colours)) as clients:
+        found = list(clients.map(ask, colours))
+    for colour, probabilities in zip(colours, found, strict=True):
+        assert probabilities == pytest.approx(expected(model, plain(colour), Box(0, 0, 64)), abs=2e-6)
+    batches = running.figure("fer_batch_faces_count") - before[0]
+    faces = running.figure("fer_batch_faces_sum") - before[1]
+    assert faces == 2 * len(colours)
+    assert batches < faces
+
+
+def test_a_batch_that_fails_ends_its_own_requests_and_no_other() -> None:
+    def predict(faces: np.ndarray) -> np.ndarray:
+        if (faces == 13).any():
+            raise RuntimeError("unlucky")
+        return np.full((len(faces), 2), np.nan if (faces == 14).any() else 0.5)
+
+    async def ask() -> list[object]:
+        batcher = Batcher(predict, 2, 0.05, sizes.append)
+        running = asyncio.create_task(batcher.run())
+        answers: list[object] = []
+        for colour in (1, 13, 14, 2):
+            faces = np.full((2, 4, 4, 3), colour, np.uint8)
+            answers += await asyncio.gather(batcher(faces), return_exceptions=True)
+        running.cancel()
+        return answers
+
+    sizes: list[int] = []
+    first, unlucky, nan, last = asyncio.run(ask())
+    assert isinstance(unlucky, ModelFailed)
+    assert isinstance(nan, ModelFailed)
+    np.testing.assert_array_equal(first, np.full((2, 2), 0.5))
+    np.testing.assert_array_equal(last, np.full((2, 2), 0.5))
+    assert sizes == [2, 2, 2, 2]
+
+
+def test_who_has_gone_is_not_computed() -> None:
+    async def ask() -> None:
+        batcher = Batcher(lambda faces: np.ones((len(faces), 2)), 8, 0.1, sizes.append)
+        running = asyncio.create_task(batcher.run())
+        leaving = asyncio.create_task(batcher(np.zeros((3, 4, 4, 3), np.uint8)))
+        await asyncio.sleep(0.01)
+        leaving.cancel()
+        assert (await batcher(np.zeros((2, 4, 4, 3), np.uint8))).shape == (2, 2)
+        running.cancel()
+
+    sizes: list[int] = []
+    asyncio.run(ask())
+    assert sizes == [2]
+
+
+def test_a_slow_client_is_told_and_costs_nobody_else(model: Path) -> None:
+    with service(model, request_seconds=1.5) as running, running.connect() as slow:
+        slow.sendall(HEAD + b"Content-Length: 1000\r\n\r\n" + part(b"x"))
+        assert running.predict(("portrait.png", PORTRAIT)).status_code == 200
+        started = time.monotonic()
+        assert slow.recv(1000).startswith(b"HTTP/1.1 408 ")
+        assert time.monotonic() - started < 5
+
+
+def test_headers_that_never_end_are_not_waited_for(running: Service) -> None:
+    started = time.monotonic()
+    with running.connect() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n")
+        assert connection.recv(1000) == b""
+    assert 5 < time.monotonic() - started < 15
+
+
+def test_what_takes_too_long_and_what_has_no_room_are_asked_to_come_again(model: Path) -> None:
+    big = encoded(plain((9, 9, 9), 7000))
+    with service(model, requests=1, request_seconds=0.8) as running, running.connect() as slow:
+        slow.sendall(HEAD + b"Content-Length: 1000\r\n\r\n")
+        time.sleep(0.2)
+        answer = running.predict(("portrait.png", PORTRAIT))
+        assert answer.status_code == 503
+        assert answer.headers["Retry-After"] == "1"
+        assert running.client.get("/health").status_code == 200
+        assert slow.recv(1000).startswith(b"HTTP/1.1 408 ")
+        answer = running.predict(*[("big.png", big)] * 8)
+        assert answer.status_code == 503, answer.text
+        assert "no answer within 0.8 s" in answer.json()["detail"]
+        running.wait_until_idle()
+
+
+def test_a_client_that_leaves_frees_its_place(running: Service) -> None:
+    body = b"".join(part(PORTRAIT) for _ in range(32)) + b"--edge--\r\n"
+    gone = 'fer_requests_total{path="/predict",status="499"}'
+    before = running.figure(gone)
+    for sent in (len(body), len(body) // 2):
+        with running.connect() as connection:
+            connection.sendall(HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode() + body[:sent])
+            time.sleep(0.05)
+    running.wait_until_idle()
+    assert running.figure(gone) == before + 2
+    assert running.predict(("portrait.png", PORTRAIT)).status_code == 200
+
+
+def test_it_ends_when_asked_to_and_answers_what_is_in_flight(model: Path) -> None:
+    answers: list[httpx.Response] = []
+    with service(model) as running:
+        asking = threading.Thread(target=lambda: answers.append(running.predict(*[("portrait.png", PORTRAIT)] * 32)))
+        asking.start()
+        while not running.figure("fer_faces_total"):
+            time.sleep(0.02)
+        started = time.monotonic()
+        assert running.end() == 0
+        assert time.monotonic() - started < 10
+        asking.join()
+    assert [len(file["faces"]) for file in answers[0].json()["files"]] == [1] * 32
+
+
+def test_many_clients_for_a_while(running: Service) -> None:
+    command = [sys.executable, "benchmarks/service_load.py", "--url", running.url, "--clients", "12"]
+    done = subprocess.run(
+        [*command, "--seconds", "5", "--dry"], capture_output=True, text=True, cwd=ROOT, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    print(done.stdout)
+    assert re.search(r"p50 [\d.]+ ms, p99 [\d.]+ ms", done.stdout)
+
+
+# How it starts
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"FER_MODEL": "/nowhere"}, "error: no model at /nowhere; make one with `fer export … --to onnx`"),
+        ({"FER_MODEL": "README.md"}, "error: README.md: not a model that `fer export` wrote"),
+        ({"FER_SERVICE_REQUESTS": "many"}, "error: FER_SERVICE_REQUESTS=many: must be a whole number above 0"),
+        ({"FER_SERVICE_REQUEST_SECONDS": "-1"}, "error: FER_SERVICE_REQUEST_SECONDS=-1: must be a number above 0"),
+        ({"FER_SERVICE_PORT": "x"}, "error: FER_SERVICE_PORT=x: must be a whole number"),
+        ({"FER_SERVICE_PORT": "99999"}, "error: 127.0.0.1:99999: "),
+        ({"FER_SERVICE_HOST": "192.0.2.1"}, "error: 192.0.2.1:0: "),
+    ],
+)
+def test_what_is_set_wrongly_is_one_line(model: Path, settings: dict[str, str], line: str) -> None:
+    done = start(model, settings)
+    assert done.returncode == 2
+    assert done.stderr.startswith(line)
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_one_line(model: Path, running: Service) -> None:
+    done = start(model, {"FER_SERVICE_PORT": str(running.port)})
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: 127.0.0.1:{running.port}: Address already in use; choose another --port or --host\n"
+    )
+
+
+def start(model: Path, settings: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "FER_MODEL": str(model), "FER_SERVICE_PORT": "0", **settings}
+    command = [sys.executable, "-m", "fer_core.service"]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60, check=False)
+
+
+def test_limits_are_read_and_those_that_are_none_are_left_alone() -> None:
+    environment = {"FER_SERVICE_REQUEST_BYTES": "1000", "FER_SERVICE_REQUEST_SECONDS": "2.5", "FER_SERVICE_PORT": "1"}
+    assert limits_from(environment) == Limits(request_bytes=1000, request_seconds=2.5)
+    with pytest.raises(ServiceError, match=r"FER_SERVICE_REQUEST_FILES=1\.5"):
+        limits_from({"FER_SERVICE_REQUEST_FILES": "1.5"})
+
+
+# Its pages, and what browsers may do with them
+
+
+def test_every_answer_keeps_browsers_from_harm(running: Service) -> None:
+    for answer in (
+        running.client.get("/health", headers={"Origin": "https://elsewhere.example"}),
+        running.client.get("/docs"),
+        running.client.get("/nowhere"),
+        running.predict(("x", b"")),
+    ):
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+        assert "server" not in answer.headers
+
+
+def test_openapi_says_every_answer(running: Service) -> None:
+    document = running.client.get("/openapi.json").json()
+    predict = document["paths"]["/predict"]["post"]
+    assert set(predict["responses"]) == {"200", "408", "413", "415", "422", "503"}
+    assert "Retry-After" in predict["responses"]["503"]["headers"]
+    for status in ("408", "413", "415", "422", "503"):
+        content = predict["responses"][status]["content"]["application/json"]
+        assert content["example"]["detail"]
+        assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
+    assert document["components"]["schemas"]["PredictAnswer"]["examples"]
+    form = predict["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert set(form["properties"]) == {"files", "aligned"}
+
+
+def test_the_page_names_no_other_host(running: Service) -> None:
+    page = running.client.get("/docs").text
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(loaded) == 4
+    assert not [address for address in loaded if address.startswith(("http", "//"))]
+    assert all(running.client.get(f"/{address}").status_code == 200 for address in loaded if address != "data:,")
+
+
+def test_the_page_shows_the_paths_and_asks_nobody_else(running: Service, tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium here")
+    log = tmp_path / "net.json"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+    settings = [f"--user-data-dir={tmp_path}", "--virtual-time-budget=30000", f"--log-net-log={log}"]
+    command = [browser, *options, *settings, "--dump-dom", f"{running.url}/docs"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    for text in ("/predict", "/health", "/metrics", "It knows colours, not faces."):
+        assert text in shown
+    asked = set(re.findall(r'"url":"(https?://[^"/]+)', log.read_text()))
+    assert asked == {running.url}
+
+
+# In a container
+
+
+@pytest.fixture(scope="module")
+def image(engine: docker.DockerClient) -> str:
+    build_image("docker/service.Dockerfile", ".", "fer-service:test")
+    return "fer-service:test"
+
+
+@pytest.mark.engine
+def test_the_image_is_small_and_holds_what_it_needs(engine: docker.DockerClient, image: str) -> None:
+    base = engine.images.get("debian:bookworm-slim").attrs["Size"]
+    size = engine.images.get(image).attrs["Size"] - base
+    print(f"{image}: {size / 1e6:.0f} MB above its base")
+    assert size <= 400e6
+    code = "import importlib.util as u, os; print(os.getuid(), [n for n in NAMES if u.find_spec(n)])"
+    names = ["torch", "pandas", "pyarrow", "prefect", "docker", "pip"]
+    said = engine.containers.run(
+        image, ["-c", code.replace("NAMES", repr(names))], entrypoint="python", remove=True, network_mode="none"
+    )
+    assert said == b"10001 []\n"
+    said = engine.containers.run(
+        image, ["-c", "command -v gcc cc g++ pip || echo none"], entrypoint="sh", remove=True, network_mode="none"
+    )
+    assert said == b"none\n"
+
+
+@pytest.mark.engine
+def test_compose_starts_it_alone_and_it_answers(
+    engine: docker.DockerClient, image: str, model: Path, tmp_path: Path
+) -> None:
+    model.parent.chmod(0o755)
+    for folder in model.parents[1], model.parents[2]:
+        folder.chmod(folder.stat().st_mode | 0o055)
+    environment = {"FER_MODEL": str(model.parent), "FER_SERVICE_REQUEST_FILES": "2"}
+    with composed(environment) as url:
+        with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
+            assert client.get("/health").json()["model"]["name"] == "mean-colour"
+            (face,) = faces_of(client.post("/predict", files={"files": ("portrait.png", PORTRAIT)}))
+            assert face["box"]["side"] > 50
+            assert client.post("/predict", files=[("files", PORTRAIT)] * 3).status_code == 413
+            largest = encoded(Image.new("RGBA", (7000, 7000), (9, 9, 9, 9)))
+            answers = client.post("/predict", files=[("files", largest)] * 2).json()["files"]
+            assert [file["faces"] for file in answers] == [[], []]
+        (container,) = engine.containers.list(filters={"label": f"com.docker.compose.project={PROJECT}"})
+        state = engine.api.inspect_container(container.id)
+        assert state["HostConfig"]["ReadonlyRootfs"]
+        assert state["State"]["Health"]["Status"] == "healthy"
+        assert not state["RestartCount"]
+        started = time.monotonic()
+        assert compose(environment, "stop", "serve").returncode == 0
+        assert time.monotonic() - started < 10
+        container.reload()
+        assert container.attrs["State"]["ExitCode"] == 0
+
+
+@pytest.mark.engine
+def test_without_a_model_the_container_says_so_in_one_line(
+    engine: docker.DockerClient, image: str, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    options = ["--rm", "--read-only", "--network", "none", "-v", f"{tmp_path}/empty:/model:ro", image]
+    done = subprocess.run(["docker", "run", *options], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "no model at /model; make one with `fer export" in done.stderr
+    missing = compose({"FER_MODEL": str(tmp_path / "missing")}, "up", "--no-build", "serve")
+    compose({"FER_MODEL": str(tmp_path)}, "down")
+    assert missing.returncode
+    assert str(tmp_path / "missing") in missing.stderr
+    assert not (tmp_path / "missing").exists()
+
+
+@pytest.mark.engine
+def test_compose_asks_for_no_more_than_it_needs(engine: docker.DockerClient) -> None:
+    document = json.loads(compose({}, "config", "--format", "json").stdout)["services"]["serve"]
+    assert not document.get("privileged")
+    assert document["read_only"]
+    assert document["cap_drop"] == ["ALL"]
+    assert document["security_opt"] == ["no-new-privileges"]
+    assert [port["host_ip"] for port in document["ports"]] == ["127.0.0.1"]
+    assert document["image"] == "fer-service:test"
+    assert document["logging"]["options"]["max-size"]
+    assert int(document["mem_limit"]) == 2 << 30
+    assert document["pids_limit"]
+    (volume,) = document["volumes"]
+    assert volume["read_only"]
+    assert Path(volume["source"]) == ROOT / "artifacts" / "export"
+
+
+PROJECT = "fer-test-service"
+
+
+def compose(environment: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = ["docker", "compose", "-p", PROJECT, "--profile", "serve", *arguments]
+    given = {**os.environ, "FER_TAG": "test", "FER_SERVE_PORT": "0", **environment}
+    return subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, timeout=600, check=False)
+
+
+@contextmanager
+def composed(environment: dict[str, str]) -> Iterator[str]:
+    """`docker compose up serve`; its address."""
+    try:
+        done = compose(environment, "up", "-d", "--wait", "--no-build", "serve")
+        assert done.returncode == 0, done.stderr + compose(environment, "logs", "serve").stdout
+        yield f"http://{compose(environment, 'port', 'serve', '8000').stdout.strip()}"
+    finally:
+        compose(environment, "down")
