@@ -1,6 +1,7 @@
 """The service as a process: a model opened and tried, a port taken, and an end in good order."""
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -86,7 +87,8 @@ def _listen(host: str, port: int) -> socket.socket:
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512
         )
     except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        # Its own text names the address once more.
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and (error.errno or 0) > 0 else str(error)
         raise ServiceError(f"{host}:{port}: {reason}; choose another --port or --host") from error
 
 
