@@ -1,5 +1,6 @@
 """The command line of the steps: `fer STEP EXPERIMENT --in ARTIFACT… --out DIR`, by hand as the flow runs it."""
 
+import os
 import re
 import shutil
 import signal
@@ -170,6 +171,9 @@ def _predict(
     batch: Annotated[int, typer.Option(metavar="N", min=1, help="Faces at a time.")] = 32,
 ) -> None:
     """Find the faces in images, videos or a camera, and read them: box, distribution, top emotion, uncertainty."""
+    # OpenCV's own lines on a file that it cannot read; ours says it. It looks at these when it is imported.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
     from fer_core.predict import Predictor
     from fer_core.prediction_command import predict
 

@@ -19,7 +19,7 @@ class Deployed(nn.Module):
 
     def __init__(self, model: nn.Module, card: ModelCard) -> None:
         super().__init__()
-        self.model = model
+        self.model = model.requires_grad_(False)
         self.stored_size, self.input_size = card.stored_size, card.input_size
         self.is_grey = len(card.mean) == 1
         self.temperature = card.temperature

@@ -1,0 +1,209 @@
+"""Exports say what their checkpoint says, on faces of any size, and carry what must be known of them."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from deployed_model import DeployedModel, deployed_model
+from PIL import Image
+
+from fer_core.artifacts import open_artifact
+from fer_core.augment import Views
+from fer_core.calibration import probabilities
+from fer_core.dataset import EMOTIONS, open_dataset
+from fer_core.deployed import Deployed
+from fer_core.errors import CheckpointError, ExportError
+from fer_core.export import export
+from fer_core.logits import predict_logits
+from fer_core.model_card import LIMITS, MODEL_CARD, facts_of
+from fer_core.models.architectures import build
+from fer_core.models.checkpoint import load_checkpoint
+from fer_core.onnx_model import OnnxModel
+from fer_core.parity import PARITY, comparison_of, stored_faces
+from fer_core.progress import JsonLines
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> DeployedModel:
+    return deployed_model(tmp_path_factory.mktemp("deployed"))
+
+
+@pytest.fixture(scope="module")
+def exported(model: DeployedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(model.checkpoint, "onnx", tmp_path_factory.mktemp("export"), None, JsonLines())
+
+
+def faces_of(model: DeployedModel) -> np.ndarray:
+    dataset = open_dataset(model.dataset)
+    return np.concatenate(list(stored_faces(dataset, np.arange(len(dataset.manifest)))))
+
+
+def test_as_deployed_it_says_what_evaluation_says(model: DeployedModel) -> None:
+    network, card = load_checkpoint(model.checkpoint)
+    dataset = open_dataset(model.dataset)
+    views = Views(dataset.images, card.mean, card.std, card.input_size, CPU)
+    expected = probabilities(predict_logits(network, views, np.arange(len(dataset.manifest))), card.temperature)
+    with torch.inference_mode():
+        found = Deployed(network, card).eval()(torch.from_numpy(faces_of(model))).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert len(set(expected.argmax(axis=1))) > 3, "a network that always says the same proves nothing"
+
+
+def test_a_large_photograph_is_resized_as_the_dataset_was(model: DeployedModel) -> None:
+    """By Pillow, bicubic, to the stored size; within the rounding to bytes that the stored images went through."""
+    network, card = load_checkpoint(model.checkpoint)
+    deployed = Deployed(network, replace(card, stored_size=32)).eval()
+    photograph = Image.fromarray(faces_of(model)[0]).resize((211, 211), Image.Resampling.BILINEAR)
+    stored = np.asarray(photograph.convert("L").resize((32, 32), Image.Resampling.BICUBIC))
+    with torch.inference_mode():
+        large, small = (
+            deployed(torch.from_numpy(np.array(picture))[None])
+            for picture in (photograph, np.repeat(stored[..., None], 3, axis=2))
+        )
+    torch.testing.assert_close(large, small, atol=0.01, rtol=0)
+
+
+def test_grey_is_made_as_pillow_makes_it(model: DeployedModel) -> None:
+    network, card = load_checkpoint(model.checkpoint)
+    deployed = Deployed(network, replace(card, input_size=card.stored_size)).eval()
+    colours = np.random.default_rng(0).integers(0, 256, (1, 48, 48, 3), dtype=np.uint8)
+    grey = np.asarray(Image.fromarray(colours[0]).convert("L"))
+    preprocessed = deployed._preprocessed(torch.from_numpy(colours).float())[0, 0]
+    np.testing.assert_allclose(preprocessed * deployed.std + deployed.mean, grey[None, None], atol=1e-3)
+
+
+@pytest.mark.parametrize("side", [48, 31, 200])
+def test_onnx_says_what_torch_says(model: DeployedModel, exported: Path, side: int) -> None:
+    network, card = load_checkpoint(model.checkpoint)
+    faces = np.stack([np.asarray(Image.fromarray(face).resize((side, side))) for face in faces_of(model)[:20]])
+    with torch.inference_mode():
+        expected = Deployed(network, card).eval()(torch.from_numpy(faces)).numpy()
+    found = OnnxModel(exported)(faces)
+    assert np.abs(found - expected).max() <= PARITY
+    assert (found.argmax(axis=1) == expected.argmax(axis=1)).all()
+
+
+def test_onnx_tells_all_that_must_be_known(model: DeployedModel, exported: Path) -> None:
+    _, card = load_checkpoint(model.checkpoint)
+    facts = OnnxModel(exported).facts
+    assert facts == facts_of(card)
+    assert facts.labels == EMOTIONS[:7]
+    assert facts.limits == LIMITS
+    assert facts.accuracy is not None
+    assert facts.accuracy["images"] == len(open_dataset(model.dataset).rows("test"))
+    assert (exported.parent / MODEL_CARD).read_text().startswith("# EF SLL · seed 1")
+    content = exported.read_bytes()
+    assert str(Path.cwd()).encode() not in content, "a folder of this machine"
+    assert b"site-packages" not in content
+
+
+def test_how_they_compare_lies_beside(exported: Path) -> None:
+    comparison = json.loads((exported.parent / "model.onnx.comparison.json").read_text())
+    assert comparison["largest_difference"] <= PARITY
+    assert comparison["same_top"] == 1
+    assert comparison["accuracy"] == comparison["checkpoint_accuracy"]
+
+
+def test_int8_is_smaller_and_close(model: DeployedModel, exported: Path, tmp_path: Path) -> None:
+    path = export(model.checkpoint, "int8", tmp_path, None, JsonLines())
+    assert path.stat().st_size < 0.5 * exported.stat().st_size
+    kinds = {node.op_type for node in onnx.load(path).graph.node}
+    assert "DequantizeLinear" in kinds
+    faces = faces_of(model)
+    found, expected = OnnxModel(path)(faces), OnnxModel(exported)(faces)
+    assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.9
+    assert np.abs(found - expected).max() > 0
+    assert OnnxModel(path).facts == OnnxModel(exported).facts
+
+
+def test_int8_cannot_do_without_faces(model: DeployedModel, tmp_path: Path) -> None:
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    for file in model.checkpoint.iterdir():
+        (alone / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(ExportError, match="--in"):
+        export(alone, "int8", tmp_path / "out", None, JsonLines())
+    assert export(alone, "int8", tmp_path / "out", model.dataset, JsonLines()).is_file()
+
+
+def test_torchscript_says_what_torch_says(model: DeployedModel, exported: Path, tmp_path: Path) -> None:
+    path = export(model.checkpoint, "torchscript", tmp_path, None, JsonLines())
+    code = (
+        "import sys, numpy, torch; m = torch.jit.load(sys.argv[1]);"
+        "numpy.save(sys.argv[3], m(torch.from_numpy(numpy.load(sys.argv[2]))).numpy())"
+    )
+    faces = faces_of(model)[:8]
+    np.save(tmp_path / "faces.npy", faces)
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, path, tmp_path / "faces.npy", tmp_path / "out.npy"], check=True
+    )
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), OnnxModel(exported)(faces), atol=PARITY)
+
+
+def test_channels_are_gathered_in_turn_when_exported() -> None:
+    model = build("efficientface", 7, seed=1).eval()
+    images = torch.randn(2, 3, 64, 64)
+    program = torch.export.export(model, (images,))
+    assert any("index_select" in str(node.target) for node in program.graph.nodes)
+    torch.testing.assert_close(program.module()(images), model(images))
+
+
+def test_what_differs_is_counted() -> None:
+    theirs = np.array([[0.6, 0.4], [0.2, 0.8], [0.5, 0.5]])
+    ours = np.array([[0.6, 0.4], [0.9, 0.1], [0.5, 0.5]])
+    found = comparison_of(ours, theirs, np.array([0, 1, 0]))
+    assert asdict(found) == {
+        "images": 3,
+        "largest_difference": pytest.approx(0.7),
+        "same_top": pytest.approx(2 / 3),
+        "accuracy": pytest.approx(200 / 3),
+        "checkpoint_accuracy": 100,
+    }
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x07"])
+def test_a_file_of_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(CheckpointError, match="not a model that `fer export` wrote"):
+        OnnxModel(tmp_path / "model.onnx")
+
+
+def test_a_model_of_somebody_else_is_refused(exported: Path, tmp_path: Path) -> None:
+    proto = onnx.load(exported)
+    del proto.metadata_props[:]
+    onnx.save(proto, tmp_path / "model.onnx")
+    with pytest.raises(CheckpointError, match="not a model that `fer export` wrote"):
+        OnnxModel(tmp_path / "model.onnx")
+
+
+def test_the_command(model: DeployedModel, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "fer_core",
+        "export",
+        str(model.checkpoint),
+        "--to",
+        "onnx",
+        "--out",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "probabilities at most" in done.stdout
+    assert done.stderr == ""
+    assert (tmp_path / "model.onnx").is_file()
+    wrong = subprocess.run(
+        [*command[:4], str(model.dataset), *command[5:]], capture_output=True, text=True, check=False
+    )
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("error: ")
+    assert wrong.stderr.count("\n") == 1
+    assert open_artifact(model.checkpoint).step == "distill"

@@ -1,0 +1,338 @@
+"""Faces read in images, videos and tables: through real files, the real detector and the real command."""
+
+import csv
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from deployed_model import DeployedModel, deployed_model
+from PIL import Image
+
+from fer_core.augment import Views
+from fer_core.calibration import probabilities
+from fer_core.dataset import open_dataset
+from fer_core.drawn_predictions import draw_faces
+from fer_core.errors import CheckpointError, DetectorError, InputError
+from fer_core.export import export
+from fer_core.faces import Box, cut_out, open_detector, whole_image
+from fer_core.frames import find_sources, frames_of
+from fer_core.logits import predict_logits
+from fer_core.models.checkpoint import load_checkpoint
+from fer_core.predict import FacePrediction, Predictor, uncertainty
+from fer_core.prediction_table import columns, open_table
+from fer_core.progress import JsonLines
+
+PORTRAIT = Path(__file__).parent.parent / "openface" / "portrait.png"
+"""A public-domain portrait."""
+FACE = Box(64, 56, 96)
+"""Where its face is."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> DeployedModel:
+    return deployed_model(tmp_path_factory.mktemp("deployed"))
+
+
+@pytest.fixture(scope="module")
+def exported(model: DeployedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(model.checkpoint, "onnx", tmp_path_factory.mktemp("export"), None, JsonLines())
+
+
+def near(box: Box, other: Box) -> bool:
+    return max(abs(box.left - other.left), abs(box.top - other.top), abs(box.side - other.side)) <= 0.1 * other.side
+
+
+def video(path: Path, frames: int, size: tuple[int, int] = (320, 240), face: bool = True) -> Path:
+    """The portrait, moving from side to side."""
+    portrait = cv2.imread(str(PORTRAIT))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, size)
+    for number in range(frames):
+        frame = np.full((size[1], size[0], 3), 90, np.uint8)
+        left = int(40 + 40 * math.sin(number / 10))
+        if face:
+            frame[8:232, left : left + 224] = portrait
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+def fer(*arguments: str | Path, timeout: float = 120) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "fer_core", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout)
+
+
+def test_the_cascade_finds_the_portrait_at_any_size() -> None:
+    portrait = np.asarray(Image.open(PORTRAIT).convert("RGB"))
+    detect = open_detector("cascade")
+    (found,) = detect(portrait)
+    assert near(found, FACE)
+    (larger,) = detect(cv2.resize(portrait, None, fx=6, fy=6))
+    assert near(Box(larger.left // 6, larger.top // 6, larger.side // 6), FACE)
+    two = np.concatenate([portrait, cv2.resize(portrait, (448, 448))[:224]], axis=1)
+    assert [box.side for box in detect(two)] == sorted((box.side for box in detect(two)), reverse=True)
+    assert detect(np.full((50, 400, 3), 127, np.uint8)) == []
+
+
+@pytest.mark.parametrize("name", ["nonsense", "missing.onnx"])
+def test_an_unknown_detector_is_told(name: str) -> None:
+    with pytest.raises(DetectorError, match="cascade"):
+        open_detector(name)
+
+
+def test_a_file_that_is_no_detector_is_told(tmp_path: Path) -> None:
+    (tmp_path / "yunet.onnx").write_bytes(b"nothing")
+    with pytest.raises(DetectorError, match="cannot read it"):
+        open_detector(str(tmp_path / "yunet.onnx"))
+
+
+def test_a_face_is_cut_out_as_datasets_are_stored() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    inside = np.asarray(Image.fromarray(pixels[10:40, 20:50]).resize((12, 12), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(cut_out(pixels, Box(20, 10, 30), 12, grey=False), inside)
+    grey = np.asarray(Image.fromarray(pixels[10:40, 20:50]).convert("L").resize((12, 12), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(cut_out(pixels, Box(20, 10, 30), 12, grey=True), np.repeat(grey[..., None], 3, 2))
+    beyond = cut_out(pixels, Box(-10, -5, 20), 20, grey=False)
+    np.testing.assert_array_equal(beyond[5:, 10:], pixels[:15, :10])
+    np.testing.assert_array_equal(beyond[:6, :11], np.broadcast_to(pixels[0, 0], (6, 11, 3)))
+
+
+def test_an_aligned_image_is_its_middle_square() -> None:
+    assert whole_image(np.zeros((60, 100, 3), np.uint8)) == [Box(20, 0, 60)]
+
+
+def test_stored_faces_are_read_as_evaluation_reads_them(model: DeployedModel) -> None:
+    network, card = load_checkpoint(model.checkpoint)
+    dataset = open_dataset(model.dataset)
+    rows = dataset.rows("test")
+    views = Views(dataset.images, card.mean, card.std, card.input_size, torch.device("cpu"))
+    expected = probabilities(predict_logits(network, views, rows), card.temperature)
+    read = list(Predictor(model.checkpoint, detector=None, batch=5)([dataset.images[row][..., 0] for row in rows]))
+    found = np.array([list(faces[0].probabilities.values()) for faces in read])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert [faces[0].emotion for faces in read] == [card.labels[c] for c in expected.argmax(axis=1)]
+
+
+def test_a_checkpoint_and_its_export_read_the_same(model: DeployedModel, exported: Path) -> None:
+    for detector in ("cascade", None):
+        ((one,),) = Predictor(model.checkpoint, detector)([PORTRAIT])
+        ((other,),) = Predictor(exported.parent, detector)([str(PORTRAIT)])
+        assert one.box == other.box
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
+        assert sum(one.probabilities.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_images_come_in_their_order_whatever_the_batch(exported: Path) -> None:
+    portrait, nothing = Image.open(PORTRAIT), np.full((90, 120, 3), 200, np.uint8)
+    images = [nothing, portrait, nothing, np.asarray(portrait.convert("L")), portrait.resize((500, 500))]
+    counts = [[len(faces) for faces in Predictor(exported, batch=batch)(images)] for batch in (1, 2, 64)]
+    assert counts == [[0, 1, 0, 1, 1]] * 3
+    assert list(Predictor(exported)([])) == []
+
+
+def test_what_no_image_can_be_is_told(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8nothing")
+    predictor = Predictor(exported)
+    for wrong, words in (
+        (tmp_path / "broken.jpg", "broken.jpg"),
+        (tmp_path / "missing.jpg", "no such file"),
+        (np.zeros((4, 4, 4), np.uint8), "uint8"),
+        (np.zeros((4, 4)), "float64"),
+    ):
+        with pytest.raises(InputError, match=words):
+            list(predictor([wrong]))
+
+
+def test_uncertainty_is_entropy_over_its_largest() -> None:
+    assert uncertainty(np.array([0.25] * 4)) == pytest.approx(1)
+    assert uncertainty(np.array([1.0, 0.0, 0.0])) == 0
+    assert uncertainty(np.array([0.5, 0.5, 0.0])) == pytest.approx(math.log(2) / math.log(3))
+
+
+def test_folders_patterns_and_files_stand_for_their_images(tmp_path: Path) -> None:
+    (tmp_path / "holiday" / "beach").mkdir(parents=True)
+    for name in ("a.png", "beach/b.JPG", ".hidden.png", "notes.txt"):
+        Image.new("RGB", (8, 8)).save(tmp_path / "holiday" / name, "PNG")
+    video(tmp_path / "holiday" / "clip.mp4", 10)
+    names = [Path(s.name).name for s in find_sources([str(tmp_path / "holiday"), str(tmp_path / "holiday" / "*.png")])]
+    assert names == ["a.png", "b.JPG", "clip.mp4", "a.png"]
+    assert find_sources([str(tmp_path / "holiday" / "clip.mp4")], every=3)[0].count == 4
+    for nothing in ("*.gif", "empty"):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        with pytest.raises(InputError, match="no image or video there"):
+            find_sources([str(tmp_path / nothing)])
+
+
+def test_a_video_is_read_frame_by_frame(tmp_path: Path) -> None:
+    (source,) = find_sources([str(video(tmp_path / "clip.mp4", 30))], every=4)
+    frames = list(frames_of(source, every=4))
+    assert [frame.number for frame in frames] == [0, 4, 8, 12, 16, 20, 24, 28]
+    assert frames[1].seconds == pytest.approx(4 / 25)
+    assert source.count == len(frames)
+    assert all(frame.pixels is not None and frame.pixels.shape == (240, 320, 3) for frame in frames)
+
+
+def test_a_video_that_breaks_off_keeps_what_it_has(tmp_path: Path) -> None:
+    whole = video(tmp_path / "clip.avi", 60)
+    (tmp_path / "half.avi").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    frames = [frame for s in find_sources([str(tmp_path / "half.avi")]) for frame in frames_of(s)]
+    assert 5 < len(frames) < 60
+    assert frames[-1].pixels is None
+    assert "breaks off" in frames[-1].reason
+    assert all(frame.pixels is not None for frame in frames[:-1])
+
+
+def test_the_command_reads_images_and_videos(exported: Path, model: DeployedModel, tmp_path: Path) -> None:
+    (tmp_path / "holiday").mkdir()
+    (tmp_path / "holiday" / "portrait.png").write_bytes(PORTRAIT.read_bytes())
+    Image.new("RGB", (64, 64), "teal").save(tmp_path / "holiday" / "sea.png")
+    clip = video(tmp_path / "clip.mp4", 12)
+    tables = {}
+    for ending in ("csv", "jsonl", "parquet"):
+        out = tmp_path / f"faces.{ending}"
+        done = fer("predict", tmp_path / "holiday", clip, "--model", exported, "--out", out)
+        assert done.returncode == 0, done.stderr
+        assert "13 faces in 14 images and frames" in done.stderr
+        tables[ending] = {"csv": pd.read_csv, "parquet": pd.read_parquet}.get(
+            ending, lambda path: pd.read_json(path, lines=True)
+        )(out)
+        progress = [json.loads(line) for line in done.stdout.splitlines()]
+        assert progress[-1] == {"event": "progress", "what": "read faces", "done": 14, "total": 14}
+    table = tables["csv"]
+    assert list(table.columns) == list(columns(Predictor(exported).facts.labels))
+    assert list(table["status"]) == ["ok", "no_face"] + ["ok"] * 12
+    assert list(table["frame"][2:]) == list(range(12))
+    assert table.filter(like="p_").iloc[0].sum() == pytest.approx(1, abs=1e-4)
+    first = table.iloc[0]
+    assert first["emotion"] == table.filter(like="p_").iloc[0].idxmax().removeprefix("p_")
+    assert near(Box(int(first["left"]), int(first["top"]), int(first["side"])), FACE)
+    for other in ("jsonl", "parquet"):
+        np.testing.assert_allclose(tables[other].filter(like="p_"), table.filter(like="p_"), atol=1e-5)
+    plain = fer("predict", PORTRAIT, "--model", model.checkpoint)
+    (row,) = csv.DictReader(plain.stdout.splitlines())
+    assert float(row["p_neutral"]) == pytest.approx(first["p_neutral"], abs=1e-4)
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_goes_on(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8nothing")
+    (tmp_path / "broken.mp4").write_bytes(b"nothing")
+    out = tmp_path / "faces.csv"
+    sources = [tmp_path / "broken.jpg", tmp_path / "missing.png", PORTRAIT, tmp_path / "broken.mp4"]
+    done = fer("predict", *sources, "--model", exported, "--out", out)
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert [Path(line.partition(":")[0]).name for line in lines[:3]] == ["broken.jpg", "missing.png", "broken.mp4"]
+    assert lines[-1] == "1 faces in 1 images and frames; 3 could not be read"
+    assert list(pd.read_csv(out)["status"]) == ["unreadable", "unreadable", "ok", "unreadable"]
+    assert pd.read_csv(out)["reason"].notna().sum() == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["{portrait}", "--model", "{here}"], "no model"),
+        (["{portrait}", "--model", "{dataset}"], "no model"),
+        (["{portrait}", "--model", "{portrait}"], "no model"),
+        (["nowhere/*.jpg", "--model", "{model}"], "no image or video"),
+        (["camera:9", "--model", "{model}"], "no camera there"),
+        (["camera:front", "--model", "{model}"], "camera:0"),
+        (["{portrait}", "--model", "{model}", "--out", "faces.xlsx"], ".csv, .jsonl, .parquet"),
+        (["{portrait}", "--model", "{model}", "--out", "/proc/nowhere/faces.csv"], "choose another --out"),
+        (["{portrait}", "--model", "{model}", "--detector", "mtcnn"], "cascade"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(
+    arguments: list[str], words: str, exported: Path, model: DeployedModel, tmp_path: Path
+) -> None:
+    places = {"portrait": PORTRAIT, "here": tmp_path, "dataset": model.dataset, "model": exported}
+    done = fer("predict", *[argument.format(**places) for argument in arguments])
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert words in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_read_before_ctrl_c_is_kept(exported: Path, tmp_path: Path) -> None:
+    clip, out = video(tmp_path / "clip.mp4", 4000), tmp_path / "faces.csv"
+    command = [sys.executable, "-m", "fer_core", "predict", clip, "--model", exported, "--out", out, "--batch", "1"]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    while '"read faces"' not in process.stdout.readline():
+        pass
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
+    process.stdout.close()
+    assert process.stderr is not None
+    process.stderr.close()
+    assert 1 <= len(pd.read_csv(out)) < 4000
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_memory_stays_the_same_however_long_a_video_is(exported: Path, tmp_path: Path) -> None:
+    peaks = []
+    for frames in (100, 1500):
+        clip = video(tmp_path / f"{frames}.mp4", frames, face=False)
+        code = (
+            "import resource, sys; from fer_core.cli import main\n"
+            "try: main()\n"
+            "finally: print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+        )
+        arguments = ["predict", str(clip), "--model", str(exported), "--out", str(tmp_path / "faces.csv")]
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+        peaks.append(int(done.stderr.split("peak ")[1]))
+    assert peaks[1] < peaks[0] + 20_000, f"{peaks} kB"
+
+
+def test_pictures_have_what_was_read_drawn_in(exported: Path, tmp_path: Path) -> None:
+    clip, pictures = video(tmp_path / "portrait.mp4", 10), tmp_path / "pictures"
+    done = fer(
+        "predict", PORTRAIT, PORTRAIT, clip, "--model", exported, "--out", tmp_path / "f.csv", "--pictures", pictures
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in pictures.iterdir()) == ["portrait-2.png", "portrait.mp4", "portrait.png"]
+    with Image.open(pictures / "portrait.png") as drawn:
+        assert min(drawn.size) == 480
+    capture = cv2.VideoCapture(str(pictures / "portrait.mp4"))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 10
+    capture.release()
+
+
+def test_a_bar_is_as_long_as_its_share() -> None:
+    """The bar's colour covers more of the picture, the larger the share; in a crowd there is a caption instead."""
+
+    def happiness(share: float, count: int = 1) -> int:
+        face = {"happiness": share, "neutral": 1 - share}
+        boxes = [Box(20 + 90 * n, 200, 80) for n in range(count)]
+        faces = [FacePrediction(box, face, "neutral", 0.5) for box in boxes]
+        drawn = draw_faces(np.zeros((500, 500, 3), np.uint8), faces)
+        return int((np.abs(drawn.astype(int) - (230, 159, 0)).sum(axis=2) < 30).sum())
+
+    assert happiness(0.1) < 0.3 * happiness(0.45)
+    assert happiness(0.0) < 0.1 * happiness(0.45)
+
+
+def test_half_a_table_never_stands_under_its_name(tmp_path: Path) -> None:
+    def stopped() -> None:
+        with open_table(tmp_path / "faces.csv", ("a",)) as write:
+            write([{"source": "x"}])
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        stopped()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="refused"):
+        Predictor(tmp_path)
