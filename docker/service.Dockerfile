@@ -30,10 +30,10 @@ WORKDIR /opt/src
 COPY openface openface
 COPY fer_core fer_core
 RUN PYTHONPATH=. /opt/fer/bin/python -m compileall -q fer_core openface
-ENV PATH=/opt/fer/bin:$PATH PYTHONPATH=/opt/src PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 HOME=/tmp \
+ENV PATH=/opt/fer/bin:$PATH PYTHONPATH=/opt/src PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 HOME=/tmp ORT_DISABLE_TELEMETRY=1 \
     FER_MODEL=/model FER_SERVICE_HOST=0.0.0.0 FER_SERVICE_PORT=8000
 USER fer
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s \
     CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['FER_SERVICE_PORT'] + '/health', timeout=4)"]
 ENTRYPOINT ["python", "-m", "fer_core.service"]

@@ -162,6 +162,12 @@ print(*{'torch', 'pandas', 'pyarrow', 'prefect', 'docker', 'sklearn', 'typer', '
     assert done.stdout.split() == []
 
 
+def test_nothing_is_written_and_nothing_reported(model: Path, tmp_path: Path) -> None:
+    done = start(model, {"HOME": str(tmp_path), "FER_SERVICE_HOST": "192.0.2.1"})
+    assert done.stderr.startswith("error: 192.0.2.1:0: "), "it ended after the model was tried"
+    assert list(tmp_path.iterdir()) == []
+
+
 # What it refuses
 
 
