@@ -227,8 +227,12 @@ def _most_confused(evidence: Evidence) -> str:
 
 
 def _calibration(results: dict[str, Any]) -> str:
-    words = [f"{m['name']} {percent(m['calibration_error'])}{_PERCENT}" for m in results["models_over_seeds"]]
-    return f"Expected calibration error: {listed(words)}." if words else ""
+    words = [
+        f"{m['name']} {percent(m['calibration_error'])}{_PERCENT}, "
+        f"{percent(m['calibration_error_at_temperature'])}{_PERCENT} at its temperature"
+        for m in results["models_over_seeds"]
+    ]
+    return f"Expected calibration error: {'; '.join(words)}." if words else ""
 
 
 def _measures(measures: dict[str, Any] | None) -> str:

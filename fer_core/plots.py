@@ -100,10 +100,15 @@ def reliability(evidence: Evidence) -> Picture:
     for column, name in enumerate(names):
         models = evidence.seeds_of(name)
         confidence = np.concatenate([m.probabilities.max(axis=1) for m in models])
+        calibrated = np.concatenate([m.calibrated.max(axis=1) for m in models])
         right = np.concatenate([m.probabilities.argmax(axis=1) == labels for m in models])
-        _reliability(axes[0, column], axes[1, column], confidence, right, MODEL_COLOURS[name])
+        axes[0, column].plot((0, 1), (0, 1), color=FAINT, linewidth=0.9, linestyle="--")
+        _reliability(axes[0, column], calibrated, right, FAINT, "at its temperature")
+        _reliability(axes[0, column], confidence, right, MODEL_COLOURS[name], "as trained")
+        _confidences(axes[1, column], calibrated, confidence, MODEL_COLOURS[name])
         axes[0, column].set_title(name)
         axes[1, column].set_xlabel("confidence")
+    axes[0, 0].legend(loc="upper left", fontsize=7)
     axes[0, 0].set_ylabel("share right")
     axes[1, 0].set_ylabel("share of\nimages")
     return picture(figure, f"Reliability of {', '.join(names)}: the share that is right at each confidence.")
@@ -300,15 +305,19 @@ def _shade(axis: Axes, shares: np.ndarray) -> None:
         axis.spines[side].set_visible(False)
 
 
-def _reliability(above: Axes, below: Axes, confidence: np.ndarray, right: np.ndarray, colour: str) -> None:
+def _reliability(axis: Axes, confidence: np.ndarray, right: np.ndarray, colour: str, label: str) -> None:
     bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     kept = [b for b in range(CALIBRATION_BINS) if (bins == b).sum() >= _FEWEST_IN_A_BIN]
-    above.plot((0, 1), (0, 1), color=FAINT, linewidth=0.9, linestyle="--")
     claimed, kept_right = [confidence[bins == b].mean() for b in kept], [right[bins == b].mean() for b in kept]
-    above.plot(claimed, kept_right, "o-", color=colour, markersize=3.5)
-    above.set(xlim=(0, 1), ylim=(0, 1))
-    shares = np.bincount(bins, minlength=CALIBRATION_BINS) / len(bins)
-    below.stairs(shares, np.linspace(0, 1, CALIBRATION_BINS + 1), fill=True, color=colour, alpha=0.6)
+    axis.plot(claimed, kept_right, "o-", color=colour, markersize=3.5, label=label)
+    axis.set(xlim=(0, 1), ylim=(0, 1))
+
+
+def _confidences(axis: Axes, calibrated: np.ndarray, confidence: np.ndarray, colour: str) -> None:
+    """Shares of images by confidence: filled as trained, outlined at the temperature."""
+    edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
+    for values, style in ((confidence, {"fill": True, "color": colour, "alpha": 0.6}), (calibrated, {"color": FAINT})):
+        axis.stairs(np.histogram(values, edges)[0] / len(values), edges, **style)
 
 
 def _difference(axis: Axes, row: int, figures: dict[str, Any], colour: str) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from markupsafe import Markup
 
 from fer_core import __version__, captions, plots, sheets
 from fer_core.artifacts import MANIFEST, Artifact
@@ -18,6 +20,8 @@ from fer_core.dataset import AU_TABLE, Dataset, open_dataset
 from fer_core.errors import ArtifactError
 from fer_core.experiment import Experiment, to_document
 from fer_core.graph import load_graph
+from fer_core.model_card import markdown
+from fer_core.models.checkpoint import read_card
 from fer_core.pictures import MODEL_COLOURS, emotion_colours, house_style
 from fer_core.progress import Reporter
 from fer_core.results import MODELS, Cost, Evidence, Generator, JudgedModel, results
@@ -61,7 +65,7 @@ def read_evidence(request: Request) -> Evidence:
     _refuse_strangers("soft-labels", [(generator.name, generator.seed) for generator in generators])
     units = action_units(dataset, table, request.experiment.action_units)
     costs = _costs(request, models)
-    return Evidence(request.experiment, dataset, units, graph, card, models, generators, costs)
+    return Evidence(request.experiment, dataset, units, graph, card, models, generators, costs, _model_cards(request))
 
 
 def read_judged(artifact: Artifact, dataset: Dataset) -> JudgedModel:
@@ -107,6 +111,7 @@ def render(evidence: Evidence, figures: dict[str, Any], table: pd.DataFrame, rep
         results=figures,
         parts=drawn,
         words=captions.captions(figures, evidence),
+        model_cards=[_as_html(page) for page in evidence.model_cards],
         labels=evidence.dataset.card.labels,
         emotion_colours=emotion_colours(evidence.dataset.card.labels),
         model_colours=MODEL_COLOURS,
@@ -171,6 +176,21 @@ def _action_unit_parts(evidence: Evidence, table: pd.DataFrame) -> dict[str, Cal
         parts["presences"] = lambda: plots.presence_rates(used)
     parts["by_class"] = lambda: plots.action_units_by_class(used, labels, evidence.dataset.card.labels, columns)
     return parts
+
+
+def _model_cards(request: Request) -> tuple[str, ...]:
+    """In the table's order, then by seed."""
+    pages = {}
+    for artifact in (*request.inputs_of("train-ldg"), *request.inputs_of("distill")):
+        card = read_card(artifact.path)
+        pages[MODELS.index(card.name) if card.name in MODELS else len(MODELS), card.seed] = markdown(card)
+    return tuple(pages[key] for key in sorted(pages))
+
+
+def _as_html(page: str) -> tuple[str, Markup]:
+    """A page's title, and all of it as HTML; what HTML it holds itself is text."""
+    renderer = MarkdownIt("commonmark", {"html": False}).enable("table")
+    return page.partition("\n")[0].lstrip("# "), Markup(renderer.render(page))
 
 
 def _read_generator(artifact: Artifact, dataset: Dataset) -> Generator:

@@ -56,6 +56,18 @@ class JudgedModel:
         return int(self.figures["seed"])
 
     @property
+    def temperature(self) -> float:
+        """T of softmax(logits / T), fitted on validation."""
+        return float(self.figures["temperature"])
+
+    @property
+    def calibrated(self) -> np.ndarray:
+        """At the temperature: softmax(logits / T) is softmax(logits) to the power of 1 / T, its sum made 1."""
+        raised = self.probabilities ** (1 / self.temperature)
+        calibrated: np.ndarray = raised / raised.sum(axis=1, keepdims=True)
+        return calibrated
+
+    @property
     def training_seconds(self) -> float:
         return float(sum(epoch["seconds"] for epoch in self.figures["history"]))
 
@@ -91,6 +103,8 @@ class Evidence:
     models: tuple[JudgedModel, ...]
     generators: tuple[Generator, ...]
     costs: tuple[Cost, ...]
+    model_cards: tuple[str, ...] = ()
+    """The Markdown that lies with each checkpoint."""
 
     def seeds_of(self, name: str) -> list[JudgedModel]:
         """The trainings of a model, by seed."""
@@ -205,7 +219,19 @@ def _paper_table() -> dict[str, Any]:
 
 
 def _model(model: JudgedModel) -> dict[str, Any]:
-    kept = ("name", "seed", "architecture", "parameters", "input_size", "epochs", "selected_epoch", "selected", "last")
+    kept = (
+        "name",
+        "seed",
+        "architecture",
+        "parameters",
+        "input_size",
+        "epochs",
+        "selected_epoch",
+        "temperature",
+        "selected",
+        "last",
+        "calibrated",
+    )
     return {key: model.figures[key] for key in kept} | {"training_seconds": model.training_seconds}
 
 
@@ -229,6 +255,10 @@ def _over_seeds(evidence: Evidence, name: str) -> dict[str, Any]:
         "macro_f1": float(np.mean([test["macro_f1"] for test in tests])),
         "recall": [None if np.isnan(share) else float(share) for share in recalls.mean(axis=0)],
         "calibration_error": float(np.mean([test["calibration_error"] for test in tests])),
+        "temperatures": [model.temperature for model in models],
+        "calibration_error_at_temperature": float(
+            np.mean([model.figures["calibrated"]["test"]["calibration_error"] for model in models])
+        ),
         "training_seconds": float(np.mean([model.training_seconds for model in models])),
     }
 

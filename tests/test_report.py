@@ -9,13 +9,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from report_inputs import LABELS, Silence, dataset, evaluation, experiment, report_request
 
 from fer_core.errors import ArtifactError
 from fer_core.experiment import experiment_from, load_experiment
 from fer_core.pictures import emotion_colours, face_uri
-from fer_core.report import experiment_toml, write_report
+from fer_core.report import experiment_toml, read_evidence, render, write_report
+from fer_core.results import results
 from fer_core.steps import Request, request
 
 SECTIONS = (
@@ -28,6 +30,7 @@ SECTIONS = (
     "action-units",
     "graph",
     "faces",
+    "cards",
     "cost",
     "reproduce",
 )
@@ -176,3 +179,21 @@ def test_faces_are_jpegs(channels: int) -> None:
     uri = face_uri(np.zeros((300, 300, channels), np.uint8))
     assert uri.startswith("data:image/jpeg;base64,")
     assert base64.b64decode(uri.split(",")[1])[:2] == b"\xff\xd8"
+
+
+def test_model_cards_are_pages_of_the_report(tmp_path: Path) -> None:
+    wanted = report_request(tmp_path / "in", experiment((1,)), dataset())
+    card = f"# LDG · seed 1\n\n## Data\n\n{HOSTILE}\n\n| recall | % |\n| --- | --- |\n| fear | 41.0 |\n"
+    evidence = replace(read_evidence(wanted), model_cards=(card,))
+    table = pd.read_parquet(wanted.input("annotate").file("aus.parquet"))
+    page = Page(render(evidence, results(evidence), table, Silence()))
+    assert "<summary>LDG · seed 1</summary>" in page.text
+    assert "<td>41.0</td>" in page.text
+    assert "script" not in page.tags
+    assert "No checkpoint was given" not in page.text
+
+
+def test_calibration_is_told_before_and_after(whole: Page) -> None:
+    assert re.search(r"LDG [\d.]+\s%, [\d.]+\s% at its temperature", whole.text)
+    assert "T = 1.50, 1.50, 1.50" in whole.text
+    assert sum("at its temperature" in drawing for drawing in whole.drawings()) == 1
