@@ -1,7 +1,6 @@
 """The application: its paths, and how a request goes through upload, faces and model to its answer."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
@@ -39,13 +38,13 @@ _GONE = 499
 _T = TypeVar("_T")
 
 
-def create_app(model: OnnxModel, limits: Limits, threads: int | None = None) -> FastAPI:
+def create_app(model: OnnxModel, limits: Limits, threads: int) -> FastAPI:
     """The application around a model.
 
     Args:
-        threads: in which images are decoded and searched; one a core unless said otherwise.
+        threads: in which images are decoded and searched.
     """
-    metrics, threads = Metrics(), threads or len(os.sched_getaffinity(0))
+    metrics = Metrics()
     service = _Service(model, limits, metrics, threads)
     app = FastAPI(
         title="fer",

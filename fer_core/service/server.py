@@ -35,14 +35,16 @@ def serve(model: Path, host: str = "127.0.0.1", port: int = 8000, limits: Limits
         CheckpointError: the file is no model that `fer export` wrote, or gives no probabilities.
         ServiceError: the port is taken, or the host is not this machine's.
     """
-    # The threads that look at images are as many as the cores, and so is what one batch needs.
+    cores = len(os.sched_getaffinity(0))
+    # Images are looked at in as many threads as there are cores: OpenCV needs no more of its own, and those of ONNX
+    # Runtime, which spin while they wait, would take the cores from them.
     cv2.setNumThreads(1)
     file = _model_file(model)
-    opened = OnnxModel(file)
+    opened = OnnxModel(file, threads=max(1, cores // 2))
     _try_model(opened, file)
     with _listen(host, port) as listening:
         config = uvicorn.Config(
-            create_app(opened, limits or Limits()),
+            create_app(opened, limits or Limits(), threads=cores),
             http=_PatientWithBounds,
             ws="none",
             lifespan="on",
@@ -88,7 +90,8 @@ def _listen(host: str, port: int) -> socket.socket:
         )
     except (OSError, OverflowError) as error:
         # Its own text names the address once more.
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and (error.errno or 0) > 0 else str(error)
+        number = error.errno or 0 if isinstance(error, OSError) else 0
+        reason = os.strerror(number) if number > 0 else str(error)
         raise ServiceError(f"{host}:{port}: {reason}; choose another --port or --host") from error
 
 
