@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from fer_core.experiment import AugmentSettings
 
 _CROP_TRIES = 10
+_SHARE_OF_GPU = 0.25
+"""Of its free memory, which the stored images may take."""
 _IN_CACHE = 4
 """Images that are normalised at a time on a CPU."""
 
@@ -76,17 +78,24 @@ def resize_together(pixels: Tensor, boxes: Tensor, size: int) -> Tensor:
     return F.grid_sample(pixels.float(), grid, align_corners=False)
 
 
+def on_device(images: np.ndarray, device: torch.device) -> np.ndarray | Tensor:
+    """Images copied to a GPU that has room for them, so that no batch waits for memory; elsewhere as they are."""
+    if device.type != "cuda" or images.nbytes > _SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0]:
+        return images
+    return torch.from_numpy(np.ascontiguousarray(images)).to(device)
+
+
 @dataclass(frozen=True)
 class Views:
     """Turns rows of a dataset into normalised network input.
 
-    images: (N, S, S, C) uint8, memory-mapped, C = 1 or 3
+    images: (N, S, S, C) uint8, C = 1 or 3: memory-mapped, or a tensor on the device, see `on_device`
     mean, std: by channel, of pixels in 0..1
     size: side of the network's input in pixels
     dtype: of the input; bfloat16 is what autocast makes of it at the first convolution anyway, in half the memory
     """
 
-    images: np.ndarray
+    images: np.ndarray | Tensor
     mean: tuple[float, ...]
     std: tuple[float, ...]
     size: int
@@ -111,6 +120,8 @@ class Views:
 
     def _stored(self, rows: np.ndarray) -> Tensor:
         """(len(rows), C, S, S) uint8, channels last in memory."""
+        if isinstance(self.images, Tensor):
+            return self.images[torch.from_numpy(rows).to(self.device)].permute(0, 3, 1, 2)
         return torch.from_numpy(self.images[rows]).to(self.device).permute(0, 3, 1, 2)
 
     def _normalised(self, pixels: Tensor) -> Tensor:

@@ -26,8 +26,10 @@ class Batch:
 
     rows: np.ndarray
     """(B,) row numbers in the dataset."""
+    images: Tensor
+    """(B, 3, S, S), one random view of each image."""
     logits: Tensor
-    """(B, C) of one random view of each image."""
+    """(B, C), what the model made of them."""
     random_views: Callable[[np.ndarray], Tensor]
     """Random views of other rows, drawn without disturbing the batch's own."""
     generator: torch.Generator

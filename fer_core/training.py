@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 
 from fer_core.artifacts import replace_file
-from fer_core.augment import Views
+from fer_core.augment import Views, on_device
 from fer_core.dataset import Dataset
 from fer_core.devices import mixed_precision
 from fer_core.errors import TrainingError
@@ -69,10 +69,16 @@ def train(training: Training, dataset: Dataset, folder: Path, device: torch.devi
         )
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
-    views = Views(dataset.images, dataset.card.mean, dataset.card.std, recipe.input_size, device, dtype)
+    views = Views(
+        on_device(dataset.images, device), dataset.card.mean, dataset.card.std, recipe.input_size, device, dtype
+    )
     rows = dataset.rows("train")
     optimiser = torch.optim.SGD(
-        model.parameters(), recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        model.parameters(),
+        recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        fused=device.type == "cuda",
     )
     steps = len(list(_batches(rows, recipe.batch, training.seed, epoch=1)))
     schedule = _schedule(optimiser, recipe, steps, training.epochs)
@@ -119,8 +125,9 @@ def train_one_epoch(
     what = f"{training.name} · seed {training.seed} · epoch {epoch} of {training.epochs}"
     for step, rows in enumerate(_batches(dataset.rows("train"), training.recipe.batch, training.seed, epoch), start=1):
         with mixed_precision(views.device, training.recipe.precision):
-            logits = model(views.random(rows, training.augment, augmentation))
-            batch = Batch(rows, logits, lambda other: views.random(other, training.augment, extra), extra)
+            images = views.random(rows, training.augment, augmentation)
+            logits = model(images)
+            batch = Batch(rows, images, logits, lambda other: views.random(other, training.augment, extra), extra)
             terms = training.loss(model, batch)
         loss = torch.stack(list(terms.values())).sum(dim=0).mean()
         if not torch.isfinite(loss):

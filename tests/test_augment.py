@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from scipy.stats import ks_2samp
 
-from fer_core.augment import Views, random_boxes, resize_each, resize_together
+from fer_core.augment import Views, on_device, random_boxes, resize_each, resize_together
 from fer_core.experiment import AugmentSettings
 from fer_core.models.torchvision_import import torchvision_models
 
@@ -118,3 +118,12 @@ def test_a_crop_shows_the_part_it_says() -> None:
     pixel = (right - left) / 64
     torch.testing.assert_close(seen[:, 0, 32, 0], left + pixel / 2 - 0.5, atol=1.0, rtol=0)
     torch.testing.assert_close(seen[:, 0, 32, -1], right - pixel / 2 - 0.5, atol=1.0, rtol=0)
+
+
+def test_views_of_images_on_a_device_are_those_of_a_memory_map() -> None:
+    settings, rows = AugmentSettings(crop_area=(0.3, 1.0)), np.array([5, 2, 2, 7])
+    stored, resident = (Views(images, (0.5,), (0.25,), 64, CPU) for images in (faces(), torch.from_numpy(faces())))
+    torch.testing.assert_close(resident.plain(rows), stored.plain(rows), rtol=0, atol=0)
+    views = [views.random(rows, settings, generator()) for views in (resident, stored)]
+    torch.testing.assert_close(*views, rtol=0, atol=0)
+    assert isinstance(on_device(faces(), CPU), np.ndarray)

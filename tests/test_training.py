@@ -94,7 +94,7 @@ def batch_of(dataset: Dataset, model: nn.Module, rows: np.ndarray) -> Batch:
     def view(chosen: np.ndarray) -> Tensor:
         return torch.from_numpy(dataset.images[chosen]).permute(0, 3, 1, 2).float().expand(-1, 3, -1, -1) / 255
 
-    return Batch(rows, model(view(rows)), view, torch.Generator().manual_seed(1))
+    return Batch(rows, view(rows), model(view(rows)), view, torch.Generator().manual_seed(1))
 
 
 def test_neighbours_pull_by_equation_1_and_leave_running_statistics_alone(dataset: Dataset, graph: Graph) -> None:
