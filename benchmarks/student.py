@@ -57,7 +57,7 @@ def our_step(target: Tensor, precision: str) -> Callable[[np.ndarray, Tensor], o
     def step(rows: np.ndarray, images: Tensor) -> None:
         with mixed_precision(CPU, precision):
             logits = model(images)
-            terms = loss(model, Batch(rows, logits, lambda other: images, generator))
+            terms = loss(model, Batch(rows, images, logits, lambda other: images, generator))
         optimiser.zero_grad(set_to_none=True)
         torch.stack(list(terms.values())).sum(dim=0).mean().backward()
         optimiser.step()
@@ -118,15 +118,15 @@ def epoch_row(images: np.ndarray, paths: list[Path], rounds: int) -> Row:
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=256, help="of an epoch")
+    parser.add_argument("--images", type=int, default=128, help="of an epoch")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
     options = parser.parse_args()
     images = smooth_images(options.images)
     with tempfile.TemporaryDirectory() as folder:
         paths = write_files(Path(folder), images)
         rows = [
-            batches_row(images, paths, options.rounds),
-            step_row(images, options.rounds + 2),
+            batches_row(images, paths, 4 * options.rounds),
+            step_row(images, options.rounds),
             epoch_row(images, paths, options.rounds),
         ]
     show(rows)

@@ -1,0 +1,221 @@
+"""The benchmarks: the reference computes what ours does, and the fast paths what the slow ones do.
+
+The GPU's benchmark is run whole, at tiny sizes, where nothing but torch, torchvision, numpy and pandas can be imported.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+BENCHMARKS = ROOT / "benchmarks"
+FORBIDDEN = ("pydantic", "annoy", "prefect", "rich", "safetensors", "pyarrow", "typer", "matplotlib")
+BLOCK = f"""
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {FORBIDDEN!r}:
+            raise ModuleNotFoundError(f"{{name}} is not there", name=name)
+
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+@pytest.fixture(autouse=True)
+def benchmarks_importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def trained(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """The logits of a batch, after a backward pass and in training mode."""
+    logits: torch.Tensor = model.train()(images)
+    logits.square().sum().backward()
+    return logits.detach()
+
+
+def test_the_reference_network_computes_what_ours_does() -> None:
+    from reference import PublishedEfficientFace
+
+    from fer_core.models.architectures import build
+
+    ours, published = build("efficientface", 7, seed=3), PublishedEfficientFace(7)
+    published.load_state_dict(ours.state_dict())
+    images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(trained(published, images), trained(ours, images), rtol=1e-4, atol=1e-5)
+    pairs = zip(published.named_parameters(), ours.parameters(), strict=True)
+    for (name, theirs), parameter in pairs:
+        torch.testing.assert_close(theirs.grad, parameter.grad, rtol=1e-3, atol=1e-3, msg=name)
+    torch.testing.assert_close(published.eval()(images), ours.eval()(images), rtol=1e-4, atol=1e-4)
+
+
+def test_the_reference_reads_files_as_the_original_does(tmp_path: Path) -> None:
+    from inputs import smooth_images
+    from reference import image_loader, write_files
+
+    paths = write_files(tmp_path, smooth_images(5))
+    batches = [images for images, _ in image_loader(paths, 32, 4, torch.device("cpu"), workers=0)]
+    assert [tuple(images.shape) for images in batches] == [(4, 3, 32, 32), (1, 3, 32, 32)]
+    assert batches[0].dtype == torch.float32
+    assert -4 < float(batches[0].min()) < float(batches[0].max()) < 4
+
+
+def test_views_of_images_on_the_device_are_those_of_fer_core() -> None:
+    from inputs import MEAN, STD, Augmentation, smooth_images
+    from resident import ResidentImages, draw_epoch
+
+    from fer_core.augment import Views, random_boxes, resize_together
+
+    stored, device = smooth_images(6), torch.device("cpu")
+    plan = draw_epoch(6, 6, 100, torch.Generator().manual_seed(5), device)
+    seen = ResidentImages(stored, 32, device).views(plan.step(0))
+
+    generator = torch.Generator().manual_seed(5)
+    rows = torch.randperm(6, generator=generator)
+    boxes = random_boxes(6, 100, Augmentation(), generator)
+    mirrored = torch.rand(6, generator=generator) < 0.5
+    assert mirrored.any()
+    assert not mirrored.all()
+    pixels = torch.from_numpy(stored)[rows].permute(0, 3, 1, 2)
+    pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
+    views = Views(stored, MEAN, STD, 32, device)
+    torch.testing.assert_close(seen, views._normalised(resize_together(pixels, boxes, 32)), rtol=1e-5, atol=1e-5)
+
+
+def test_an_epoch_on_the_device_sees_every_image_once() -> None:
+    from resident import draw_epoch
+
+    plan = draw_epoch(11, 4, 100, torch.Generator().manual_seed(1), torch.device("cpu"))
+    assert plan.rows.shape == (2, 4)
+    assert len(set(plan.rows.flatten().tolist())) == 8
+
+
+def test_the_bank_on_the_device_is_that_of_fer_core() -> None:
+    from inputs import distributions, random_links
+    from resident import towards_neighbours_too
+
+    from fer_core.objectives import Batch, cross_entropy_with_bank, empty_bank
+
+    def unused(rows: np.ndarray) -> torch.Tensor:
+        raise AssertionError("the bank forwards nothing")
+
+    target, links = distributions(9), random_links(9, 2)
+    links.neighbours[3] = -1
+    banks = [empty_bank(target.shape), empty_bank(target.shape)]
+    slow = cross_entropy_with_bank(target, links, 0.3, banks[0])
+    fast = towards_neighbours_too(target, links, 0.3, banks[1])
+    generator = torch.Generator().manual_seed(2)
+    for rows in (np.arange(6), np.arange(3, 9), np.arange(6)):
+        logits = torch.randn(6, 7, generator=generator)
+        terms = slow(torch.nn.Identity(), Batch(rows, logits, logits, unused, generator))
+        torch.testing.assert_close(fast(logits, torch.from_numpy(rows)), sum(terms.values()))
+    torch.testing.assert_close(banks[0], banks[1])
+
+
+def test_a_step_on_the_device_is_a_step_of_the_reference() -> None:
+    from inputs import distributions, smooth_images
+    from reference import PublishedEfficientFace, distil_batch
+    from resident import ResidentImages, ResidentTraining, draw_epoch, towards
+
+    from fer_core.models.architectures import build
+
+    device, target = torch.device("cpu"), distributions(8)
+    ours, published = build("efficientface", 7, seed=3), PublishedEfficientFace(7).train()
+    published.load_state_dict(ours.state_dict())
+    images, plan = ResidentImages(smooth_images(8), 64, device), draw_epoch(8, 8, 100, torch.Generator(), device)
+    training = ResidentTraining(ours, towards(target), images, plan.step(0), "float32", channels_last=False)
+    optimiser = torch.optim.SGD(published.parameters(), 0.01, momentum=0.9, weight_decay=4e-4)
+    for _ in range(2):
+        before = float(training.total)
+        training.epoch(plan)
+        loss = distil_batch(published, optimiser, images.views(plan.step(0)), target[plan.rows[0]])
+        assert float(training.total) - before == pytest.approx(float(loss), rel=1e-4)
+
+
+def test_the_learning_rate_may_change_from_step_to_step() -> None:
+    from inputs import distributions, smooth_images
+    from resident import ResidentImages, ResidentTraining, draw_epoch, towards
+
+    from fer_core.models.architectures import build
+
+    device = torch.device("cpu")
+    images, plan = ResidentImages(smooth_images(4), 64, device), draw_epoch(4, 4, 100, torch.Generator(), device)
+    model = build("efficientface", 7, seed=1)
+    training = ResidentTraining(model, towards(distributions(4)), images, plan.step(0), "float32", channels_last=True)
+    plan.rate.zero_()
+    before = model.fc.weight.detach().clone()
+    training.epoch(plan)
+    torch.testing.assert_close(model.fc.weight, before)
+    plan.rate.fill_(0.1)
+    training.epoch(plan)
+    assert not torch.equal(model.fc.weight, before)
+
+
+def test_a_loss_that_is_not_finite_ends_the_epoch() -> None:
+    from inputs import distributions, smooth_images
+    from resident import ResidentImages, ResidentTraining, draw_epoch, towards
+
+    from fer_core.models.architectures import build
+
+    device, target = torch.device("cpu"), distributions(8)
+    target[2] = torch.nan
+    images, plan = ResidentImages(smooth_images(8), 64, device), draw_epoch(8, 4, 100, torch.Generator(), device)
+    model = build("efficientface", 7, seed=1)
+    training = ResidentTraining(model, towards(target), images, plan.step(0), "float32", channels_last=True)
+    with pytest.raises(ArithmeticError, match="not finite"):
+        training.epoch(plan)
+
+
+def test_how_busy_the_gpu_is_counts_overlaps_once() -> None:
+    from gpu import busy_share
+
+    assert busy_share([(0, 4), (2, 3), (3, 5), (8, 10)]) == pytest.approx(0.7)
+    assert busy_share([]) == 0
+
+
+def test_rows_say_whether_the_target_is_met() -> None:
+    from writing import row
+
+    assert row("rate", 8, 4, 2, judged="times faster", unit="images/s")["ratio"] == 4
+    assert row("rate", 7.9, 4, 2, judged="times faster", unit="images/s")["met"] is False
+    assert row("time", 2, 4, 8, judged="times faster", unit="s")["met"] is True
+    assert row("share", 95.1, 95, judged="at least", unit="%")["met"] is True
+    assert row("seconds", 5.1, 5, judged="at most", unit="s")["met"] is False
+
+
+def test_rows_are_shown_and_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import writing
+
+    monkeypatch.setattr(writing, "RESULTS", tmp_path / "results")
+    rows = [writing.row("an epoch", 2.0, 6, 14.0, judged="times faster", unit="s", rounds=3)]
+    writing.show(rows)
+    writing.write_results("epoch", rows, "a device")
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert " ".join(told.split()) == "an epoch 14 s 2 s 7 ≥ 6 × yes"
+    document = json.loads((tmp_path / "results" / "epoch.json").read_text(encoding="utf-8"))
+    assert document["rows"] == rows
+    assert document["machine"].startswith("a device, ")
+    assert document["commit"]
+
+
+def test_the_gpus_column_needs_torch_torchvision_numpy_and_pandas_alone(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(BLOCK, encoding="utf-8")
+    written = BENCHMARKS / "results" / "gpu.json"
+    before = written.read_bytes() if written.exists() else None
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
+    refused = subprocess.run([sys.executable, "-c", "import rich"], env=environment, capture_output=True, text=True)
+    assert "rich is not there" in refused.stderr
+    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--quick"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr
+    for said in ("LDG-AUs step ÷ LDG step", "student epoch", "EfficientFace training step", "the paper's table"):
+        assert said in done.stdout
+    assert (written.read_bytes() if written.exists() else None) == before
