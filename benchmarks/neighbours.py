@@ -13,7 +13,7 @@ from inputs import CLASSES, MEAN, STD, Augmentation, distributions, random_links
 from turns import fastest
 from writing import row, show, write_results
 
-from fer_core.augment import Views
+from fer_core.augment import Views, on_device
 from fer_core.devices import mixed_precision
 from fer_core.models.architectures import build
 from fer_core.objectives import (
@@ -42,14 +42,17 @@ def losses(images: int) -> dict[str, Loss]:
 def stepper(loss: Loss, views: Views, precision: str, batch: int) -> Callable[[], None]:
     """Takes a training step on a random batch, as `fer_core.training` takes it."""
     model = build("resnet50", CLASSES, seed=1).to(views.device, memory_format=torch.channels_last).train()
-    optimiser = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
+    optimiser = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, fused=views.device.type == "cuda")
     generator, drawn, augment = torch.Generator().manual_seed(1), np.random.default_rng(1), Augmentation()
 
     def step() -> None:
         rows = drawn.choice(len(views.images), batch, replace=False)
         with mixed_precision(views.device, precision):
-            logits = model(views.random(rows, augment, generator))
-            terms = loss(model, Batch(rows, logits, lambda other: views.random(other, augment, generator), generator))
+            images = views.random(rows, augment, generator)
+            logits = model(images)
+            terms = loss(
+                model, Batch(rows, images, logits, lambda other: views.random(other, augment, generator), generator)
+            )
         minimised = torch.stack(list(terms.values())).sum(dim=0).mean()
         assert torch.isfinite(minimised)
         optimiser.zero_grad(set_to_none=True)
@@ -66,7 +69,7 @@ def seconds_of_steps(
 ) -> dict[str, float]:
     """Of the fastest step of each kind; they take turns."""
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    views = Views(smooth_images(images), MEAN, STD, size, device, dtype)
+    views = Views(on_device(smooth_images(images), device), MEAN, STD, size, device, dtype)
     steps = {name: stepper(loss, views, precision, batch) for name, loss in losses(images).items()}
     return fastest(steps, rounds)
 
