@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from torch import nn
 
@@ -69,6 +70,8 @@ def describe(card: ModelCard, model: nn.Module, views: Views, dataset: Dataset) 
     Args:
         model: with the weights of the selected epoch.
     """
+    # As `fer evaluate` judges, whatever the precision of the training was.
+    views = replace(views, dtype=torch.float32)
     validation, test = dataset.rows("validation"), dataset.rows("test")
     of_validation, of_test = (predict_logits(model, views, rows) for rows in (validation, test))
     temperature = fit_temperature(of_validation, dataset.labels()[validation])

@@ -65,7 +65,12 @@ def test_a_network_learns_stripes(dataset: Dataset, tmp_path: Path) -> None:
     assert card.history[card.selected_epoch - 1]["validation_accuracy"] == best
     assert card.history[-1]["train_cross_entropy"] < card.history[0]["train_cross_entropy"]
     assert not model.training
-    assert sorted(p.name for p in folder.iterdir()) == ["last.safetensors", "model.json", "selected.safetensors"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "MODEL_CARD.md",
+        "last.safetensors",
+        "model.json",
+        "selected.safetensors",
+    ]
 
 
 def test_weights_follow_from_the_seed(dataset: Dataset, tmp_path: Path) -> None:
