@@ -21,7 +21,7 @@ from fer_core.errors import ArtifactError
 from fer_core.experiment import Experiment, to_document
 from fer_core.graph import load_graph
 from fer_core.model_card import markdown
-from fer_core.models.checkpoint import read_card
+from fer_core.models.checkpoint import ModelCard, read_card
 from fer_core.pictures import MODEL_COLOURS, emotion_colours, house_style
 from fer_core.progress import Reporter
 from fer_core.results import MODELS, Cost, Evidence, Generator, JudgedModel, results
@@ -65,7 +65,20 @@ def read_evidence(request: Request) -> Evidence:
     _refuse_strangers("soft-labels", [(generator.name, generator.seed) for generator in generators])
     units = action_units(dataset, table, request.experiment.action_units)
     costs = _costs(request, models)
-    return Evidence(request.experiment, dataset, units, graph, card, models, generators, costs, _model_cards(request))
+    trained = (*request.inputs_of("train-ldg"), *request.inputs_of("distill"))
+    cards = {artifact: read_card(artifact.path) for artifact in trained}
+    return Evidence(
+        request.experiment,
+        dataset,
+        units,
+        graph,
+        card,
+        models,
+        generators,
+        costs,
+        checkpoints={(c.name, c.seed): f"{made.step}/{made.path.name}" for made, c in cards.items()},
+        model_cards=tuple(markdown(c) for c in sorted(cards.values(), key=_place_in_table)),
+    )
 
 
 def read_judged(artifact: Artifact, dataset: Dataset) -> JudgedModel:
@@ -178,13 +191,9 @@ def _action_unit_parts(evidence: Evidence, table: pd.DataFrame) -> dict[str, Cal
     return parts
 
 
-def _model_cards(request: Request) -> tuple[str, ...]:
-    """In the table's order, then by seed."""
-    pages = {}
-    for artifact in (*request.inputs_of("train-ldg"), *request.inputs_of("distill")):
-        card = read_card(artifact.path)
-        pages[MODELS.index(card.name) if card.name in MODELS else len(MODELS), card.seed] = markdown(card)
-    return tuple(pages[key] for key in sorted(pages))
+def _place_in_table(card: ModelCard) -> tuple[int, int]:
+    """By the table's columns, then by seed."""
+    return MODELS.index(card.name) if card.name in MODELS else len(MODELS), card.seed
 
 
 def _as_html(page: str) -> tuple[str, Markup]:

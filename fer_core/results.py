@@ -1,7 +1,7 @@
 """All figures of a run in one dictionary, results.json: from evaluated models to the paper's table."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -103,6 +103,8 @@ class Evidence:
     models: tuple[JudgedModel, ...]
     generators: tuple[Generator, ...]
     costs: tuple[Cost, ...]
+    checkpoints: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    """By name and seed, where a checkpoint lies below the artifacts' folder."""
     model_cards: tuple[str, ...] = ()
     """The Markdown that lies with each checkpoint."""
 
@@ -126,7 +128,7 @@ def results(evidence: Evidence) -> dict[str, Any]:
         "table": accuracy_table(evidence.models, "selected"),
         "table_last_epoch": accuracy_table(evidence.models, "last"),
         "paper_table": _paper_table() if card.source == "rafdb" else None,
-        "models": [_model(model) for name in evidence.names() for model in evidence.seeds_of(name)],
+        "models": [_model(evidence, model) for name in evidence.names() for model in evidence.seeds_of(name)],
         "models_over_seeds": [_over_seeds(evidence, name) for name in evidence.names()],
         "distribution_measures": _distribution_measures(evidence) if card.truth else None,
         "soft_labels_against_truth": _soft_labels_against_truth(evidence) if card.truth else None,
@@ -218,7 +220,7 @@ def _paper_table() -> dict[str, Any]:
     }
 
 
-def _model(model: JudgedModel) -> dict[str, Any]:
+def _model(evidence: Evidence, model: JudgedModel) -> dict[str, Any]:
     kept = (
         "name",
         "seed",
@@ -232,7 +234,10 @@ def _model(model: JudgedModel) -> dict[str, Any]:
         "last",
         "calibrated",
     )
-    return {key: model.figures[key] for key in kept} | {"training_seconds": model.training_seconds}
+    return {key: model.figures[key] for key in kept} | {
+        "training_seconds": model.training_seconds,
+        "checkpoint": evidence.checkpoints.get((model.name, model.seed)),
+    }
 
 
 def _over_seeds(evidence: Evidence, name: str) -> dict[str, Any]:

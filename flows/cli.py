@@ -15,7 +15,7 @@ from fer_core.artifacts import Artifact
 from fer_core.cli import INTERRUPTED, STOPPED, ExperimentName, Interrupted, Settings, run_app, steps_app
 from fer_core.errors import FerError
 from fer_core.experiment import experiment_from
-from flows.display import print_table, shown
+from flows.display import best_student, print_table, shown
 from flows.runner import MISTAKE, StepFailed
 from flows.server import (
     OwnServer,
@@ -150,6 +150,9 @@ def _stop_in_time(server: OwnServer | None) -> None:
 def _show(report: Artifact | None) -> None:
     if report is not None:
         print_table(report)
+        if model := best_student(report):
+            shortest = model.relative_to(Path.cwd()) if model.is_relative_to(Path.cwd()) else model
+            print(f"the best EfficientFace on validation: fer predict photo.jpg --model {shortest}")
         print(report.file("index.html").as_uri())
 
 

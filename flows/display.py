@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
@@ -151,6 +152,16 @@ def print_table(report: Artifact) -> None:
     for name, values in paper["rows"].items():
         table.add_row(name, *("–" if value is None else f"{value:.2f}" for value in values))
     Console().print(table)
+
+
+def best_student(report: Artifact) -> Path | None:
+    """The checkpoint of the EfficientFace that is best on validation, where there is one."""
+    results = json.loads(report.file("results.json").read_text(encoding="utf-8"))
+    students = [m for m in results["models"] if m["architecture"] == "efficientface" and m["checkpoint"]]
+    if not students:
+        return None
+    best = max(students, key=lambda model: float(model["selected"]["validation"]["accuracy"]))
+    return report.path.parent.parent / str(best["checkpoint"])
 
 
 def finish_line(step: str, seconds: float) -> str:

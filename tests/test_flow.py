@@ -145,7 +145,9 @@ def test_the_whole_flow_makes_a_report_of_five_models(lab: Lab, first_run: "subp
     table = json.loads(page.with_name("results.json").read_text())["table"]
     assert table["columns"] == MODELS
     assert all(0 <= value <= 100 for values in table["rows"].values() for value in values)
-    assert all(name in "".join(lines[-8:]) for name in MODELS)
+    assert all(name in "".join(lines[-9:-2]) for name in MODELS)
+    best = Path(lines[-2].rpartition("--model ")[2])
+    assert json.loads((best / "model.json").read_text())["architecture"] == "efficientface"
     assert [line.partition(" · ")[0] for line in lines if line.startswith("✓")][:3] == [
         "✓ prepare images",
         "✓ annotate action units",
