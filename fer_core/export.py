@@ -27,6 +27,7 @@ from fer_core.errors import ExportError
 from fer_core.model_card import MODEL_CARD, facts_of, markdown
 from fer_core.model_facts import ExportFormat
 from fer_core.models.checkpoint import ModelCard, load_checkpoint, require_labels
+from fer_core.models.padded import padded
 from fer_core.onnx_model import INPUT, OUTPUT, OnnxModel
 from fer_core.parity import PARITY, Comparison, compare, stored_faces
 from fer_core.progress import Reporter
@@ -111,7 +112,7 @@ def _write_onnx(deployed: Deployed, card: ModelCard, path: Path) -> None:
     example = torch.zeros(2, side + 16, side + 16, 3, dtype=torch.uint8)
     with _quiet():
         program = torch.onnx.export(
-            deployed,
+            Deployed(padded(deployed.model), card).eval(),
             (example,),
             dynamo=True,
             dynamic_shapes=({0: dynamic, 1: dynamic, 2: dynamic},),

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from fer_core.models.architectures import build
 from fer_core.models.efficientface import EfficientFace, InvertedResidual
+from fer_core.models.padded import padded
 
 PUBLISHED_KEYS = [
     "conv1.0.weight",
@@ -132,3 +133,23 @@ def test_twenty_steps_under_autocast_go_as_in_float32() -> None:
             losses[precision].append(loss.item())
     assert losses["float32"][-1] < 0.7 * losses["float32"][0]
     assert losses["bfloat16"] == pytest.approx(losses["float32"], abs=0.15)
+
+
+def test_padded_for_runtimes_it_is_the_same_function() -> None:
+    model = EfficientFace(7)
+    with torch.no_grad():
+        for images in torch.randn(4, 8, 3, 64, 64):
+            model(images)  # so that the running statistics are not those of a new network
+    model.eval()
+    wide = padded(model)
+    images = torch.randn(3, 3, 64, 64)
+    torch.testing.assert_close(wide(images), model(images), atol=1e-5, rtol=1e-5)
+    depthwise = [unit.branch2[2] for unit in wide.modules() if isinstance(unit, InvertedResidual)]
+    assert {layer.groups % 16 for layer in depthwise} == {0}
+    assert {unit.branch2[3].groups for unit in model.modules() if isinstance(unit, InvertedResidual)} == {58, 116, 232}
+
+
+def test_a_resnet_has_nothing_to_pad() -> None:
+    model = build("resnet18", 7, seed=1).eval()
+    images = torch.randn(2, 3, 64, 64)
+    assert torch.equal(padded(model)(images), model(images))
