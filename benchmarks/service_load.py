@@ -119,6 +119,8 @@ def measure(url: str, chosen: argparse.Namespace) -> None:
     )
     show([line])
     print(f"{line['requests_per_second']} requests/s, p50 {p50} ms, p99 {p99} ms, {line['mean_batch']} faces a batch")
+    if found.errors:
+        print("errors:", dict(found.errors))
     if not chosen.dry:
         write_results("service", [line])
     if found.errors:

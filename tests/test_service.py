@@ -404,6 +404,17 @@ def test_headers_that_never_end_are_not_waited_for(running: Service) -> None:
     assert 5 < time.monotonic() - started < 15
 
 
+def test_a_connection_is_kept_between_requests_and_two_at_once_are_answered_in_turn(running: Service) -> None:
+    ask = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    with running.connect() as connection:
+        for pause in (0, 11, 0):
+            connection.sendall(2 * ask)
+            said = b""
+            while said.count(b"HTTP/1.1 200 ") < 2 or not said.endswith(b"}"):
+                said += connection.recv(10_000)
+            time.sleep(pause)
+
+
 def test_what_takes_too_long_and_what_has_no_room_are_asked_to_come_again(model: Path) -> None:
     big = encoded(plain((9, 9, 9), 7000))
     with service(model, requests=1, request_seconds=0.8) as running, running.connect() as slow:

@@ -23,6 +23,8 @@ _HEADERS_SECONDS = 10.0
 _SHUTDOWN_SECONDS = 8
 """For requests in flight, when the service is to end; Docker kills after 10."""
 _CONNECTIONS = 1024
+_IDLE_SECONDS = 65
+"""Longer than clients and proxies keep a connection, or a request may meet its end."""
 
 
 def serve(model: Path, host: str = "127.0.0.1", port: int = 8000, limits: Limits | None = None) -> None:
@@ -53,6 +55,7 @@ def serve(model: Path, host: str = "127.0.0.1", port: int = 8000, limits: Limits
             server_header=False,
             proxy_headers=False,
             limit_concurrency=_CONNECTIONS,
+            timeout_keep_alive=_IDLE_SECONDS,
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )
         where = f"[{host}]" if ":" in host else host
@@ -107,30 +110,36 @@ def _signals_end_quietly() -> Iterator[None]:
 
 
 class _PatientWithBounds(H11Protocol):
-    """uvicorn's HTTP/1.1, with an end to connections whose request, or whose refused body, takes forever."""
+    """uvicorn's HTTP/1.1, with an end to connections whose headers, or whose refused body, take forever."""
 
     _bound: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._wait_for_request()
+        self._expect_request()
+
+    def data_received(self, data: bytes) -> None:
+        if self._bound is None and (self.cycle is None or self.cycle.response_complete):
+            self._expect_request()
+        super().data_received(data)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._wait_for_request()
+        self._stop_expecting()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._stop_waiting()
+        self._stop_expecting()
 
-    def _wait_for_request(self) -> None:
-        self._stop_waiting()
-        self._bound = self.loop.call_later(_HEADERS_SECONDS, self._close_without_request, self.cycle)
+    def _expect_request(self) -> None:
+        self._bound = self.loop.call_later(_HEADERS_SECONDS, self._close_unless_begun, self.cycle)
 
-    def _stop_waiting(self) -> None:
+    def _stop_expecting(self) -> None:
         if self._bound is not None:
             self._bound.cancel()
+            self._bound = None
 
-    def _close_without_request(self, before: RequestResponseCycle | None) -> None:
+    def _close_unless_begun(self, before: RequestResponseCycle | None) -> None:
+        self._bound = None
         if self.cycle is before:
             self.transport.close()
