@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import torch
 from conftest import build_image
 from PIL import Image
 from service_lab import (
@@ -39,9 +40,15 @@ from service_lab import (
 )
 
 import docker
+from fer_core.dataset import EMOTIONS
+from fer_core.deployed import Deployed
 from fer_core.errors import ServiceError
+from fer_core.export import export
 from fer_core.faces import Box, cut_out, open_detector
+from fer_core.models.architectures import build
+from fer_core.models.checkpoint import ModelCard, load_checkpoint, save_card, save_weights
 from fer_core.onnx_model import OnnxModel
+from fer_core.progress import JsonLines
 from fer_core.service.batching import Batcher, ModelFailed
 from fer_core.service.limits import Limits, limits_from
 
@@ -87,6 +94,20 @@ def test_a_face_is_found_and_read_as_the_model_reads_it(running: Service, model:
     assert face["uncertainty"] == pytest.approx(entropy / np.log(3), abs=1e-5)
     file = answer.json()["files"][0]
     assert (file["name"], file["width"], file["height"]) == ("portrait.png", *image.size)
+
+
+def test_an_exported_checkpoint_says_what_the_checkpoint_says(tmp_path: Path) -> None:
+    card = ModelCard("efficientface", EMOTIONS[:7], (0.5,), (0.25,), 64, 48, "EF + LDG-AUs", 1, 1, 1)
+    save_weights(tmp_path / "selected.safetensors", build("efficientface", 7, seed=1))
+    save_card(tmp_path, card)
+    export(tmp_path, "onnx", tmp_path / "export", None, JsonLines())
+    with service(tmp_path / "export") as running:
+        (face,) = faces_of(running.predict(("portrait.png", PORTRAIT)))
+    pixels = np.asarray(Image.open(BytesIO(PORTRAIT)).convert("RGB"))
+    cut = cut_out(pixels, Box(**face["box"]), 48, grey=True)
+    with torch.inference_mode():
+        wanted = Deployed(*load_checkpoint(tmp_path)).eval()(torch.from_numpy(cut[None].copy()))[0]
+    assert face["probabilities"] == pytest.approx(dict(zip(card.labels, wanted.tolist(), strict=True)), abs=1e-4)
 
 
 def test_many_files_are_answered_in_order_and_a_broken_one_ends_only_itself(running: Service) -> None:
@@ -636,7 +657,7 @@ def test_without_a_model_the_container_says_so_in_one_line(
     assert done.stderr.count("\n") == 1
     assert "no model at /model; make one with `fer export" in done.stderr
     missing = compose({"FER_MODEL": str(tmp_path / "missing")}, "up", "--no-build", "serve")
-    compose({"FER_MODEL": str(tmp_path)}, "down")
+    compose({"FER_MODEL": str(tmp_path)}, "down", "-v")
     assert missing.returncode
     assert str(tmp_path / "missing") in missing.stderr
     assert not (tmp_path / "missing").exists()
@@ -676,4 +697,4 @@ def composed(environment: dict[str, str]) -> Iterator[str]:
         assert done.returncode == 0, done.stderr + compose(environment, "logs", "serve").stdout
         yield f"http://{compose(environment, 'port', 'serve', '8000').stdout.strip()}"
     finally:
-        compose(environment, "down")
+        compose(environment, "down", "-v")
