@@ -21,16 +21,17 @@ from turns import fastest
 from writing import row, show, write_results
 
 from fer_core.models.architectures import build
+from fer_core.models.padded import padded
 
 SIZE = 224
 
 
 def exported(model: nn.Module, path: Path) -> onnxruntime.InferenceSession:
-    """The network alone, for a batch of one, on one thread."""
+    """The network alone, its channels padded as `fer_core.export` pads them, for a batch of one, on one thread."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            model, (torch.zeros(1, 3, SIZE, SIZE),), path, input_names=["image"], dynamo=True, verbose=False
+            padded(model), (torch.zeros(1, 3, SIZE, SIZE),), path, input_names=["image"], dynamo=True, verbose=False
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1

@@ -158,7 +158,7 @@ def captured(step: Step, device: torch.device) -> tuple[Step, str]:
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(graph, stream=stream):
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             step()
     except RuntimeError as error:
         return step, f"eager, as the capture failed: {str(error).splitlines()[0]}"

@@ -7,6 +7,8 @@ channels-last tensors, in float32 and in bfloat16. Prints a table and writes `be
 import argparse
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from torch import Tensor
 from turns import fastest
 from writing import Row, row, show, write_results
 
-from fer_core.augment import Views
+from fer_core.augment import Views, on_device
 from fer_core.devices import mixed_precision
 from fer_core.models.architectures import build
 from fer_core.objectives import Batch, cross_entropy_to
@@ -29,47 +31,58 @@ PRECISIONS = ("float32", "bfloat16")
 CPU = torch.device("cpu")
 
 
-def views(images: np.ndarray, precision: str) -> Views:
-    """As `fer_core.training` makes them."""
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    return Views(images, MEAN, STD, SIZE, CPU, dtype)
+@dataclass(frozen=True)
+class Student:
+    """The student's training as `fer_core.training` goes about it, taken apart."""
 
+    images: np.ndarray
+    precision: str
+    size: int = SIZE
+    batch: int = BATCH
+    device: torch.device = CPU
 
-def pass_over(images: np.ndarray, precision: str, use: Callable[[np.ndarray, Tensor], object]) -> Callable[[], None]:
-    """Hands every random batch of the stored images to `use`."""
-    seen, generator = views(images, precision), torch.Generator().manual_seed(1)
+    def views(self) -> Views:
+        """Of the stored images."""
+        dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+        return Views(on_device(self.images, self.device), MEAN, STD, self.size, self.device, dtype)
 
-    def run() -> None:
-        order = torch.randperm(len(images), generator=generator).numpy()
-        for start in range(0, len(order), BATCH):
-            rows = order[start : start + BATCH]
-            use(rows, seen.random(rows, Augmentation(), generator))
+    def pass_over(self, use: Callable[[np.ndarray, Tensor], object]) -> Callable[[], None]:
+        """Hands every random batch to `use`."""
+        views, generator = self.views(), torch.Generator().manual_seed(1)
 
-    return run
+        def run() -> None:
+            order = torch.randperm(len(self.images), generator=generator).numpy()
+            for start in range(0, len(order), self.batch):
+                rows = order[start : start + self.batch]
+                use(rows, views.random(rows, Augmentation(), generator))
 
+        return run
 
-def our_step(target: Tensor, precision: str) -> Callable[[np.ndarray, Tensor], object]:
-    """A training step as `fer_core.training` takes it."""
-    model = build("efficientface", CLASSES, seed=1).to(memory_format=torch.channels_last).train()
-    optimiser = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=4e-4)
-    loss, generator = cross_entropy_to(target), torch.Generator()
+    def step(self, target: Tensor) -> Callable[[np.ndarray, Tensor], object]:
+        """Trains on a batch."""
+        model = build("efficientface", CLASSES, seed=1).to(self.device, memory_format=torch.channels_last).train()
+        on_cuda = self.device.type == "cuda"
+        optimiser = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=4e-4, fused=on_cuda)
+        loss, generator = cross_entropy_to(target), torch.Generator()
 
-    def step(rows: np.ndarray, images: Tensor) -> None:
-        with mixed_precision(CPU, precision):
-            logits = model(images)
-            terms = loss(model, Batch(rows, images, logits, lambda other: images, generator))
-        optimiser.zero_grad(set_to_none=True)
-        torch.stack(list(terms.values())).sum(dim=0).mean().backward()
-        optimiser.step()
+        def step(rows: np.ndarray, images: Tensor) -> None:
+            with mixed_precision(self.device, self.precision):
+                logits = model(images)
+                terms = loss(model, Batch(rows, images, logits, lambda other: images, generator))
+            minimised = torch.stack(list(terms.values())).sum(dim=0).mean()
+            assert torch.isfinite(minimised)
+            optimiser.zero_grad(set_to_none=True)
+            minimised.backward()
+            optimiser.step()
 
-    return step
+        return step
 
 
 def batches_row(images: np.ndarray, paths: list[Path], rounds: int) -> Row:
     """Images a second, ready for the network."""
     loader = image_loader(paths, SIZE, BATCH, CPU)
     kinds = {"reference": lambda: [None for _ in loader]}
-    kinds |= {precision: pass_over(images, precision, lambda rows, batch: None) for precision in PRECISIONS}
+    kinds |= {precision: Student(images, precision).pass_over(lambda rows, batch: None) for precision in PRECISIONS}
     rates = {name: len(images) / seconds for name, seconds in fastest(kinds, rounds).items()}
     best = max(PRECISIONS, key=rates.__getitem__)
     name = f"batches from {len(images):,} stored images, {SIZE} px, {best}"
@@ -86,9 +99,9 @@ def step_row(images: np.ndarray, rounds: int) -> Row:
         "reference": lambda: distil_batch(published, optimiser, batch, target[:BATCH])
     }
     for precision in PRECISIONS:
-        ours, seen = our_step(target, precision), views(images, precision)
-        ready = seen.random(rows, Augmentation(), torch.Generator().manual_seed(1))
-        kinds[precision] = lambda ours=ours, ready=ready: ours(rows, ready)
+        student = Student(images, precision)
+        ready = student.views().random(rows, Augmentation(), torch.Generator().manual_seed(1))
+        kinds[precision] = partial(student.step(target), rows, ready)
     rates = {name: BATCH / seconds for name, seconds in fastest(kinds, rounds).items()}
     best = max(PRECISIONS, key=rates.__getitem__)
     name = f"EfficientFace training step, batch {BATCH}, {SIZE} px, {best}"
@@ -100,13 +113,14 @@ def epoch_row(images: np.ndarray, paths: list[Path], rounds: int) -> Row:
     generator, published = teacher(CLASSES, CPU), PublishedEfficientFace(CLASSES).train()
     optimiser = torch.optim.SGD(published.parameters(), 0.01, momentum=0.9, weight_decay=4e-4)
     loader = image_loader(paths, SIZE, BATCH, CPU)
-    asked = views(images, "float32").plain(np.arange(BATCH))
+    asked = Student(images, "float32").views().plain(np.arange(BATCH))
     kinds: dict[str, Callable[[], object]] = {
         "reference": lambda: distil_epoch(loader, published, generator, optimiser, CPU),
         "teacher, a batch": torch.inference_mode()(lambda: generator(asked)),
     }
     for precision in PRECISIONS:
-        kinds[precision] = pass_over(images, precision, our_step(distributions(len(images)), precision))
+        student = Student(images, precision)
+        kinds[precision] = student.pass_over(student.step(distributions(len(images))))
     seconds = fastest(kinds, rounds)
     share = seconds["teacher, a batch"] * len(images) / BATCH / EPOCHS
     best = min(PRECISIONS, key=seconds.__getitem__)
