@@ -1,7 +1,7 @@
 """The dataset contract: a manifest, memory-mapped uint8 images, and what their labels mean."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -86,16 +86,26 @@ def open_dataset(folder: Path) -> Dataset:
     """Open a prepared dataset without reading its images.
 
     Raises:
-        ArtifactError: a file is missing, or their lengths differ.
+        ArtifactError: a file is missing, a key of the card is, or their lengths differ.
     """
     try:
-        fields = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+        card = _card_from(json.loads((folder / "dataset.json").read_text(encoding="utf-8")))
         manifest = pd.read_parquet(folder / "manifest.parquet")
         images = np.load(folder / "images.npy", mmap_mode="r")
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{folder}: not a prepared dataset ({error}); make one with `fer prepare`") from error
     if len(manifest) != len(images):
         raise ArtifactError(f"{folder}: {len(manifest)} rows but {len(images)} images; delete it and prepare again")
+    return Dataset(card, manifest, images)
+
+
+def _card_from(document: object) -> DatasetCard:
+    """The card as it was written; ValueError where a key is missing, unknown or not what it should be."""
+    keys = {field.name for field in fields(DatasetCard)}
+    if not isinstance(document, dict) or document.keys() != keys:
+        amiss = sorted(keys ^ document.keys()) if isinstance(document, dict) else sorted(keys)
+        raise ValueError(f"dataset.json has not just its own keys: {', '.join(amiss)}")
     for name in ("labels", "mean", "std"):
-        fields[name] = tuple(fields[name])
-    return Dataset(DatasetCard(**fields), manifest, images)
+        if not isinstance(document[name], list):
+            raise ValueError(f"dataset.json: {name} is no list")
+    return DatasetCard(**document | {name: tuple(document[name]) for name in ("labels", "mean", "std")})

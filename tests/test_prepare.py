@@ -18,7 +18,7 @@ from PIL import Image
 from fer_core.dataset import Dataset, open_dataset
 from fer_core.datasets import open_source
 from fer_core.datasets.splits import complete_splits, draw_stratified
-from fer_core.errors import DatasetError
+from fer_core.errors import ArtifactError, DatasetError
 from fer_core.experiment import DatasetSettings
 from fer_core.prepare import OPENFACE_TABLE, prepare
 from fer_core.progress import JsonLines
@@ -91,6 +91,29 @@ def test_the_contract_of_a_prepared_dataset(tmp_path: Path) -> None:
         "images.npy",
         "manifest.parquet",
     ]
+
+
+@pytest.mark.parametrize("card", ['{"source": "folder"}', "[]", "null", '{"mean": 1}', "{"])
+def test_a_card_that_is_none_is_refused_in_one_line(tmp_path: Path, card: str) -> None:
+    prepared(tmp_path / "out", fill(tmp_path / "faces", happy=20, sad=10))
+    (tmp_path / "out" / "dataset.json").write_text(card)
+    with pytest.raises(ArtifactError, match=r"out: not a prepared dataset \(.*\); make one with `fer prepare`"):
+        open_dataset(tmp_path / "out")
+
+
+@pytest.mark.parametrize(("key", "value"), [("mean", None), ("labels", 7), ("std", "text"), ("more", 1)])
+def test_a_card_with_a_key_amiss_names_it(tmp_path: Path, key: str, value: object) -> None:
+    prepared(tmp_path / "out", fill(tmp_path / "faces", happy=20, sad=10))
+    path = tmp_path / "out" / "dataset.json"
+    card = json.loads(path.read_text())
+    card[key] = value
+    if value is None:
+        del card[key]
+    path.write_text(json.dumps(card))
+    with pytest.raises(ArtifactError, match=key) as raised:
+        open_dataset(tmp_path / "out")
+    assert str(tmp_path / "out") in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_mean_and_deviation_are_of_the_training_images(tmp_path: Path) -> None:
