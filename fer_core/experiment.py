@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 import tomllib
 from collections.abc import Iterable
 from dataclasses import field, fields, is_dataclass
@@ -16,7 +17,7 @@ from openface.settings import OpenFaceSettings
 
 BUNDLED = Path(__file__).parent / "experiments"
 
-_STRICT = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
+_STRICT = ConfigDict(extra="forbid", strict=True, populate_by_name=True, allow_inf_nan=False)
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=16, le=1024)]
@@ -36,7 +37,7 @@ def _quartered(size: int) -> int:
 
 
 def _positive_or_auto(value: object) -> object:
-    if value != "auto" and not (isinstance(value, int | float) and value > 0):
+    if value != "auto" and not (isinstance(value, int | float) and 0 < value < math.inf):
         raise ValueError("should be a number above 0, or auto")
     return value
 

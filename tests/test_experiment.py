@@ -55,6 +55,13 @@ def test_set_lays_values_over_the_file(tmp_path: Path) -> None:
         ("[graph]\nsigma = -1", "graph.sigma = -1: should be a number above 0, or auto"),
         ("[sll]\ninput_size = 100", "sll.input_size = 100: should have a quarter that divides by 4"),
         ("[augment]\ncrop_area = [1.0, 0.5]", "augment.crop_area = [1.0, 0.5]: should be two numbers above 0"),
+        ("[ldg]\nlambda = inf", "ldg.lambda = Infinity: input should be a finite number"),
+        ("[sll]\nlearning_rate = inf", "sll.learning_rate = Infinity: input should be a finite number"),
+        ("[distill]\nweight_decay = inf", "distill.weight_decay = Infinity: input should be a finite number"),
+        ("[ldg]\nlambda = nan", "ldg.lambda = NaN: input should be"),
+        ("[graph]\nsigma = inf", "graph.sigma = Infinity: should be a number above 0, or auto"),
+        ("[graph]\nsigma = nan", "graph.sigma = NaN: should be a number above 0, or auto"),
+        ("[augment]\ncrop_ratio = [1.0, inf]", "augment.crop_ratio.1 = Infinity: input should be a finite number"),
         ("[augment]\ncrop_ratio = [0.0, 1.0]", "augment.crop_ratio = [0.0, 1.0]: should be two numbers above 0"),
     ],
 )
