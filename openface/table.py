@@ -79,6 +79,15 @@ def one_row_per_image(rows: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
     return figures.reset_index()
 
 
+def ids_without_row(rows: pd.DataFrame, ids: Sequence[str]) -> list[str]:
+    """The ids that no row belongs to, as `one_row_per_image` matches them, in their order.
+
+    OpenFace found no face in these, or was never given them; what it wrote does not tell which.
+    """
+    owners = set(_match(rows["key"].astype(str).drop_duplicates().tolist(), list(ids)).values())
+    return [name for name in ids if name not in owners]
+
+
 def best_face(csv_path: Path) -> dict[str, float] | None:
     """Confidence and AUs of the most confident face in FaceLandmarkImg's CSV; None without a face, or a whole file."""
     # The program that wrote it had strangers' pictures in its hands.
@@ -190,17 +199,25 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         raise TableError(f"{path}: not a parquet file ({error}); write it again") from error
     table = table.rename(columns={name: str(name).strip() for name in table.columns})
+    if not table.columns.is_unique:
+        twice = table.columns[table.columns.duplicated()][0]
+        raise TableError(f"{path}: two columns {twice}; keep one of them")
     key = next((name for name in _KEYS_IN_PARQUET if name in table), None)
     if key is None:
         raise TableError(f"{path}: no column that names the image; looked for {', '.join(_KEYS_IN_PARQUET)}")
     status = table["status"].astype(str) if "status" in table else pd.Series("ok", index=table.index)
     if "status" not in table and "success" in table:
-        status = status.where(table["success"] != 0, "no_face")
+        status = status.where(_numbers(table["success"]) != 0, "no_face")
     unknown = sorted(set(status) - set(STATUSES))
     if unknown:
         raise TableError(f"{path}: status {unknown[0]!r}; it must be one of {', '.join(STATUSES)}")
-    present = table[[name for name in _FIGURES if name in table]]
-    return pd.concat([table[key].astype(str).rename("key"), status.rename("status"), present], axis=1)
+    present = [_numbers(table[name]) for name in _FIGURES if name in table]
+    return pd.concat([table[key].astype(str).rename("key"), status.rename("status"), *present], axis=1)
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    """float64, as `_number` has it for text."""
+    return pd.to_numeric(column, errors="coerce").astype(np.float64)
 
 
 def _match(keys: list[str], ids: list[str]) -> dict[str, str]:

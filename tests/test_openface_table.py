@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from openface.columns import INTENSITIES, PRESENCES
-from openface.table import TableError, one_row_per_image, read_openface
+from openface.table import TableError, ids_without_row, one_row_per_image, read_openface
 
 ACTION_UNITS = (*INTENSITIES, *PRESENCES)
 SHARED = Path(os.environ.get("FER_SHARED", Path(__file__).parents[2] / "shared")) / "data" / "ferplus"
@@ -154,6 +154,19 @@ def test_a_part_of_the_images_and_a_part_of_the_table_are_fine(tmp_path: Path) -
     assert (many["status"] == "ok").sum() == 8
 
 
+def test_images_that_a_table_says_nothing_of_are_known(tmp_path: Path) -> None:
+    frame(face(), face(), ids=["a.png", "b"]).to_parquet(tmp_path / "t.parquet")
+    rows = read_openface(tmp_path / "t.parquet")
+    assert ids_without_row(rows, ["c", "b", "a", "d"]) == ["c", "d"]
+    assert ids_without_row(rows, ["a", "b"]) == []
+    header = ["frame", "success", "filename", *face()]
+    seen = [{"frame": n, "success": n, "filename": name, **face()} for n, name in enumerate(["a", "b"])]
+    rows = read_openface(write_csv(tmp_path / "t.csv", seen, header))
+    # OpenFace looked at `a`, and found no face.
+    assert one_row_per_image(rows, ["a", "b", "c"])["status"].tolist() == ["no_face", "ok", "no_face"]
+    assert ids_without_row(rows, ["a", "b", "c"]) == ["c"]
+
+
 def test_a_table_of_other_images_is_refused_with_both_counts(tmp_path: Path) -> None:
     table = frame(*[face()] * 5, ids=["a", "x1", "x2", "x3", "x4"])
     with pytest.raises(TableError, match=r"only 1 of the AU table's 5 images .* dataset's 4: .*'x1'.*'b'"):
@@ -181,6 +194,25 @@ def test_what_no_au_can_be_is_named_with_its_image(tmp_path: Path, figures: Figu
     rows = read_openface(tmp_path)
     with pytest.raises(TableError, match=message.replace("(", r"\(")):
         one_row_per_image(rows, ["a", "b"])
+
+
+@pytest.mark.parametrize("column", ["AU12_r", "AU12_c", "confidence"])
+def test_text_in_a_parquets_figures_is_named_with_its_image(tmp_path: Path, column: str) -> None:
+    table = frame(face(), face())
+    table[column] = table[column].astype(object)
+    table.loc[1, column] = "-nan(ind)"
+    table[column] = table[column].astype(str)
+    with pytest.raises(TableError, match=f"image b: {column} is nan"):
+        from_parquet(tmp_path / "t.parquet", table, ["a", "b"])
+    written = from_parquet(tmp_path / "t.parquet", table.assign(success=["1", "0"]), ["a", "b"])
+    assert written["status"].tolist() == ["ok", "no_face"]
+    assert written.loc[0, column] == pytest.approx(face()[column])
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    frame(face()).assign(**{" AU12_r": 1.0}).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(TableError, match=r"t\.parquet: two columns AU12_r; keep one of them"):
+        read_openface(tmp_path / "t.parquet")
 
 
 def test_a_csv_cut_short_is_named(tmp_path: Path) -> None:
