@@ -109,6 +109,8 @@ def test_rafdbs_crowd_in_another_order_or_incomplete_is_refused(tmp_path: Path) 
         ("train_00009.jpg", "line 2: 'train_00009.jpg'; it must be such as"),
         ("other_00009.jpg 3", "line 2: 'other_00009.jpg 3'"),
         ("train_00001.jpg 3", "line 2: train_00001.jpg is listed twice"),
+        ("train_../../x.jpg 3", "line 2: 'train_../../x.jpg 3'; it must be such as"),
+        ("train_1/.. 3", "line 2: 'train_1/.. 3'"),
     ],
 )
 def test_a_wrong_line_of_rafdb_is_named(tmp_path: Path, line: str, message: str) -> None:
@@ -173,18 +175,18 @@ def faces() -> np.ndarray:
     return np.random.default_rng(3).integers(0, 256, (len(VOTES), 48, 48), np.uint8)
 
 
-def write_arrays(folder: Path) -> Path:
+def write_arrays(folder: Path, **others: np.ndarray) -> Path:
     images = faces()
     across = np.diff(images, axis=2, prepend=np.uint8(0))
     usage_names = np.array(["Training", "PublicTest", "PrivateTest"])
-    np.savez_compressed(
-        folder / "ferplus.npz",
-        images_delta2d=np.diff(across, axis=1, prepend=np.uint8(0)),
-        votes=np.array(list(VOTES.values()), np.uint8),
-        usage=np.array([usage_names.tolist().index(name) for name in USAGE], np.uint8),
-        usage_names=usage_names,
-        names=np.array([f"{name}.png".encode() for name in VOTES]),
-    )
+    arrays = {
+        "images_delta2d": np.diff(across, axis=1, prepend=np.uint8(0)),
+        "votes": np.array(list(VOTES.values()), np.uint8),
+        "usage": np.array([usage_names.tolist().index(name) for name in USAGE], np.uint8),
+        "usage_names": usage_names,
+        "names": np.array([f"{name}.png".encode() for name in VOTES]),
+    }
+    np.savez_compressed(folder / "ferplus.npz", **{**arrays, **others})  # type: ignore[arg-type]
     return folder
 
 
@@ -269,6 +271,36 @@ def test_a_usage_that_ferplus_has_not_is_named(tmp_path: Path) -> None:
     text = (tmp_path / "fer2013.csv").read_text().replace("PublicTest", "Publictest")
     (tmp_path / "fer2013.csv").write_text(text)
     assert "fer2013.csv, line 6: Usage 'Publictest'" in refused(FERPLUS, tmp_path)
+    write_arrays(tmp_path, usage_names=np.array(["Training", "Publictest", "PrivateTest"]))
+    assert "ferplus.npz, row 4: Usage 'Publictest'; it must be one of Training" in refused(FERPLUS, tmp_path)
+
+
+@pytest.mark.parametrize("vote", ["nan", "-1", "inf", "0.5", "1e300"])
+def test_a_vote_that_is_no_count_is_named_with_its_row(tmp_path: Path, vote: str) -> None:
+    votes = np.array(list(VOTES.values()), np.float64)
+    votes[4, 2] = float(vote)
+    write_arrays(tmp_path, votes=votes)
+    assert "ferplus.npz, row 4: surprise has " in (said := refused(FERPLUS, tmp_path))
+    assert "votes; it must be a whole number" in said
+    (tmp_path / "ferplus.npz").unlink()
+
+    write_csv_pair(tmp_path)
+    text = (tmp_path / "fer2013new.csv").read_text()
+    for written in (vote, "", "many"):
+        (tmp_path / "fer2013new.csv").write_text(text.replace("unknown.png,3,2,0,", f"unknown.png,3,2,{written},"))
+        assert "fer2013new.csv, line 6: surprise has " in refused(FERPLUS, tmp_path)
+
+
+def test_arrays_of_other_shapes_are_refused(tmp_path: Path) -> None:
+    count = len(VOTES)
+    for others in (
+        {"images_delta2d": np.zeros((count, 48, 47), np.uint8)},
+        {"images_delta2d": np.zeros((count, 48, 48), np.float32)},
+        {"votes": np.zeros((count, 9), np.uint8)},
+        {"votes": np.array(["many"] * count)},
+        {"names": np.array(b"one.png")},
+    ):
+        assert "ferplus.npz: " in refused(FERPLUS, write_arrays(tmp_path, **others))
 
 
 def test_truncated_arrays_are_refused(tmp_path: Path) -> None:
@@ -393,6 +425,18 @@ def test_a_list_may_hold_distributions(tmp_path: Path) -> None:
 )
 def test_a_wrong_list_is_refused_by_line(tmp_path: Path, lines: list[str], message: str) -> None:
     assert message in refused(LIST, write_list(tmp_path, *lines))
+
+
+@pytest.mark.parametrize("header", ["path,label", "path,label,remark"])
+def test_a_field_too_long_for_a_list_is_named_by_its_line(tmp_path: Path, header: str) -> None:
+    rest = ",x" * (header.count(",") - 1)
+    long = "y" * 131_073
+    write_list(tmp_path, header, f"a.png,x{rest}", f"b.png{rest},{long}")
+    said = refused(LIST, tmp_path)
+    assert f"labels.csv, line 3: {header.split(',')[-1]} has 131,073 characters" in said
+    assert len(said) < 500
+    write_list(tmp_path, f"{header},{long}", f"a.png,x{rest},y")
+    assert "labels.csv, line 1: a column's name has 131,073 characters" in refused(LIST, tmp_path)
 
 
 def test_a_list_that_is_no_text_is_refused(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ ANSWERS = (*EMOTIONS, "unknown", "NF")
 _SIDE = 48
 _SPLITS = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
 _CSV_ROWS_AT_A_TIME = 2000
+_MOST_VOTES = 1_000_000
+"""Of an answer; ten people vote, and what no integer can hold is refused with the rest."""
 
 
 @dataclass(frozen=True)
@@ -112,17 +114,26 @@ def _find_faces(folder: Path) -> _Faces:
 def _read_arrays(path: Path) -> _Faces:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            deltas, votes = arrays["images_delta2d"], arrays["votes"].astype(np.int64)
+            deltas, votes = arrays["images_delta2d"], arrays["votes"].astype(np.float64)
             usage, names = arrays["usage_names"][arrays["usage"]], arrays["names"]
     except (OSError, KeyError, ValueError, IndexError, EOFError, zipfile.BadZipFile) as error:
         raise DatasetError(f"{path}: not the FER+ arrays ({error}); restore the file") from error
-    if not len(deltas) == len(votes) == len(usage) == len(names) or votes.shape[1:] != (len(ANSWERS),):
-        raise DatasetError(f"{path}: its arrays differ in length, or have other answers; restore the file")
-    ids = [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+    count = votes.shape[:1]
+    wanted = ((*count, _SIDE, _SIDE), (*count, len(ANSWERS)), count, count)
+    if (deltas.shape, votes.shape, usage.shape, names.shape) != wanted or deltas.dtype != np.uint8:
+        raise DatasetError(
+            f"{path}: its arrays differ in length, or have other answers or other images than of {_SIDE} x {_SIDE} "
+            "uint8; restore the file"
+        )
+
+    def place(row: int) -> str:
+        return f"{path}, row {row}"
+
+    ids = [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names]
     return _Faces(
         ids=_ids(ids),
-        splits=np.array([_SPLITS[str(name)] for name in usage]),
-        votes=votes,
+        splits=_splits_of([str(name) for name in usage], place),
+        votes=_counted(votes, place),
         read=lambda row: Image.fromarray(_undo_deltas(deltas[row])),
     )
 
@@ -136,6 +147,7 @@ def _undo_deltas(deltas: np.ndarray) -> np.ndarray:
 def _read_csv_files(pixels_csv: Path, votes_csv: Path) -> _Faces:
     answers = _read_votes(votes_csv)
     usage, pixels, broken = _read_pixels(pixels_csv)
+    splits = _splits_of(usage.tolist(), _line_of(pixels_csv))
     if len(answers) != len(usage) or (answers["Usage"].to_numpy() != usage).any():
         raise DatasetError(
             f"{votes_csv}: its {len(answers)} rows are not those of {pixels_csv.name} ({len(usage)} rows); "
@@ -149,8 +161,8 @@ def _read_csv_files(pixels_csv: Path, votes_csv: Path) -> _Faces:
 
     return _Faces(
         ids=_ids(answers["Image name"].fillna("").astype(str).tolist()),
-        splits=np.array([_SPLITS[name] for name in usage]),
-        votes=answers[list(ANSWERS)].to_numpy(np.int64),
+        splits=splits,
+        votes=_counted(answers[list(ANSWERS)].to_numpy(np.float64), _line_of(votes_csv)),
         read=read_face,
     )
 
@@ -158,10 +170,9 @@ def _read_csv_files(pixels_csv: Path, votes_csv: Path) -> _Faces:
 def _read_votes(path: Path) -> pd.DataFrame:
     try:
         answers = pd.read_csv(path, usecols=["Usage", "Image name", *ANSWERS])
-        answers[list(ANSWERS)] = answers[list(ANSWERS)].astype(np.int64)
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path}: not FER+'s votes ({error}); restore the file as published") from error
-    return answers
+    return answers.assign(**{name: pd.to_numeric(answers[name], errors="coerce") for name in ANSWERS})
 
 
 def _read_pixels(path: Path) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
@@ -180,7 +191,6 @@ def _read_pixels(path: Path) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
             usage += part["Usage"].fillna("").tolist()
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path}: not FER2013 ({error}); restore the file as published") from error
-    _check_usage(path, usage)
     return np.array(usage), np.frombuffer(pixels, np.uint8).reshape(-1, _SIDE, _SIDE), broken
 
 
@@ -193,10 +203,28 @@ def _parse_pixels(text: str) -> bytes | str:
     return face if len(face) == _SIDE**2 else f"{len(face)} pixels, not {_SIDE**2}"
 
 
-def _check_usage(path: Path, usage: list[str]) -> None:
-    for line, name in enumerate(usage, start=2):
+def _line_of(path: Path) -> Callable[[int], str]:
+    """Where a row is in a CSV file with a header."""
+    return lambda row: f"{path}, line {row + 2}"
+
+
+def _splits_of(usage: list[str], place: Callable[[int], str]) -> np.ndarray:
+    """(N,) str."""
+    for row, name in enumerate(usage):
         if name not in _SPLITS:
-            raise DatasetError(f"{path}, line {line}: Usage {name!r}; it must be one of {', '.join(_SPLITS)}")
+            raise DatasetError(f"{place(row)}: Usage {name!r}; it must be one of {', '.join(_SPLITS)}")
+    return np.array([_SPLITS[name] for name in usage])
+
+
+def _counted(votes: np.ndarray, place: Callable[[int], str]) -> np.ndarray:
+    """(N, 10) int64 of what may be anything, NaN included."""
+    right = (votes >= 0) & (votes <= _MOST_VOTES) & (np.floor(votes) == votes)
+    if not right.all():
+        row, answer = np.argwhere(~right)[0]
+        raise DatasetError(
+            f"{place(row)}: {ANSWERS[answer]} has {votes[row, answer]:g} votes; it must be a whole number, 0 or more"
+        )
+    return votes.astype(np.int64)
 
 
 def _ids(names: list[str]) -> np.ndarray:

@@ -77,7 +77,7 @@ def _read_labels(path: Path) -> pd.DataFrame:
     for number, line in _lines(path):
         place = f"{path}, line {number}"
         match line.split():
-            case [name, label] if name.startswith(("train", "test")):
+            case [name, label] if name.startswith(("train", "test")) and "/" not in name:
                 stem = image_stem(Path(name))
             case _:
                 raise DatasetError(f"{place}: {line!r}; it must be such as 'train_00001.jpg 5'")
@@ -86,7 +86,8 @@ def _read_labels(path: Path) -> pd.DataFrame:
         if stem in seen:
             raise DatasetError(f"{place}: {name} is listed twice; keep one of its lines")
         seen.add(stem)
-        rows.append((stem, _CLASSES.index(OFFICIAL_ORDER[int(label) - 1]), "train" if stem[1] == "r" else "test"))
+        split = "train" if name.startswith("train") else "test"
+        rows.append((stem, _CLASSES.index(OFFICIAL_ORDER[int(label) - 1]), split))
     if not rows:
         raise DatasetError(f"{path}: lists no images; restore RAF-DB's own file")
     return pd.DataFrame(rows, columns=["id", "label", "split"])
