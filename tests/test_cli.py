@@ -120,6 +120,21 @@ def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path: Path, arguments: tup
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("a.png," + 131_073 * "x", "list.csv, line 2: label has 131,073 characters"),
+        ('"' + 70_000 * "x\n" + '",happy', "list.csv, line 2: path has 140,000 characters"),
+        (5_000 * "x" + ".png,happy\nb.png,sad", "x.png: File name too long; 2 of 2 images cannot be decoded"),
+    ],
+    ids=["label", "open quote", "path"],
+)
+def test_a_field_too_long_for_a_list_of_images(tmp_path: Path, line: str, said: str) -> None:
+    (tmp_path / "list.csv").write_text(f"path,label\n{line}\n")
+    csv = ("--set", "dataset.source=csv", "--data", tmp_path / "list.csv")
+    assert said in mistake(fer("prepare", TINY, *csv, "--out", tmp_path / "out"))
+
+
 def test_a_command_typed_wrongly_is_told_its_usage() -> None:
     for arguments, said in (
         (("evaluate", TINY), "--out"),

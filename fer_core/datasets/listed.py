@@ -1,5 +1,6 @@
 """A CSV file that lists images with labels, and splits and distributions where it has them."""
 
+import csv
 import difflib
 from pathlib import Path
 
@@ -63,6 +64,7 @@ def _read_table(path: Path) -> pd.DataFrame:
         raise DatasetError(f"{path}: not a CSV file ({reason}); write it with a header path,label") from error
     if not isinstance(table.index, pd.RangeIndex):
         raise DatasetError(f"{path}: its lines have more fields than its header; quote paths that hold commas")
+    _refuse_long_fields(path, table)
     table = pd.DataFrame({name.strip(): table[name].str.strip() for name in _headers(table)})
     for name in ("path", "label"):
         _require_column(path, table, name)
@@ -71,6 +73,16 @@ def _read_table(path: Path) -> pd.DataFrame:
     if table.empty:
         raise DatasetError(f"{path}: lists no images; add lines below its header")
     return table
+
+
+def _refuse_long_fields(path: Path, table: pd.DataFrame) -> None:
+    """Longer than Python's csv takes, which reads the list too, to see whether its images have changed."""
+    remedy = "close the quote that may be open before it, or shorten it"
+    for name in _headers(table):
+        if len(name) > csv.field_size_limit():
+            raise DatasetError(f"{path}, line 1: a column's name has {len(name):,} characters; {remedy}")
+        length = table[name].str.len()
+        _refuse_rows(path, length > csv.field_size_limit(), f"{name} has {length.max():,} characters; {remedy}")
 
 
 def _require_column(path: Path, table: pd.DataFrame, name: str) -> None:
