@@ -79,11 +79,14 @@ def one_row_per_image(rows: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
     return figures.reset_index()
 
 
-def ids_without_row(rows: pd.DataFrame, ids: Sequence[str]) -> list[str]:
-    """The ids that no row belongs to, as `one_row_per_image` matches them, in their order.
+def presumed_no_face(rows: pd.DataFrame, ids: Sequence[str]) -> list[str]:
+    """The ids to which `one_row_per_image` gives `no_face` for want of a row, in their order.
 
-    OpenFace found no face in these, or was never given them; what it wrote does not tell which.
+    OpenFace found no face in these, or was never given them; what it wrote does not tell which. Details files
+    do, which FaceLandmarkImg writes of every image, so with them there is no such id.
     """
+    if rows.attrs.get(_UNSEEN) == "failed":
+        return []
     owners = set(_match(rows["key"].astype(str).drop_duplicates().tolist(), list(ids)).values())
     return [name for name in ids if name not in owners]
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from openface.columns import INTENSITIES, PRESENCES
-from openface.table import TableError, ids_without_row, one_row_per_image, read_openface
+from openface.table import TableError, one_row_per_image, presumed_no_face, read_openface
 
 ACTION_UNITS = (*INTENSITIES, *PRESENCES)
 SHARED = Path(os.environ.get("FER_SHARED", Path(__file__).parents[2] / "shared")) / "data" / "ferplus"
@@ -154,17 +154,28 @@ def test_a_part_of_the_images_and_a_part_of_the_table_are_fine(tmp_path: Path) -
     assert (many["status"] == "ok").sum() == 8
 
 
-def test_images_that_a_table_says_nothing_of_are_known(tmp_path: Path) -> None:
+def test_images_without_a_row_are_presumed_to_have_no_face(tmp_path: Path) -> None:
     frame(face(), face(), ids=["a.png", "b"]).to_parquet(tmp_path / "t.parquet")
     rows = read_openface(tmp_path / "t.parquet")
-    assert ids_without_row(rows, ["c", "b", "a", "d"]) == ["c", "d"]
-    assert ids_without_row(rows, ["a", "b"]) == []
+    assert presumed_no_face(rows, ["c", "b", "a", "d"]) == ["c", "d"]
+    assert presumed_no_face(rows, ["a", "b"]) == []
     header = ["frame", "success", "filename", *face()]
     seen = [{"frame": n, "success": n, "filename": name, **face()} for n, name in enumerate(["a", "b"])]
     rows = read_openface(write_csv(tmp_path / "t.csv", seen, header))
     # OpenFace looked at `a`, and found no face.
     assert one_row_per_image(rows, ["a", "b", "c"])["status"].tolist() == ["no_face", "ok", "no_face"]
-    assert ids_without_row(rows, ["a", "b", "c"]) == ["c"]
+    assert presumed_no_face(rows, ["a", "b", "c"]) == ["c"]
+
+
+def test_of_images_that_details_tell_of_nothing_is_presumed(tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", [face()])
+    rows = read_openface(tmp_path)
+    assert presumed_no_face(rows, ["a", "b", "c"]) == ["b", "c"]
+    for name in "ab":
+        (tmp_path / f"{name}_of_details.txt").write_text(f"Input:{name}.jpg")
+    rows = read_openface(tmp_path)
+    assert one_row_per_image(rows, ["a", "b", "c"])["status"].tolist() == ["ok", "no_face", "failed"]
+    assert presumed_no_face(rows, ["a", "b", "c"]) == []
 
 
 def test_a_table_of_other_images_is_refused_with_both_counts(tmp_path: Path) -> None:
