@@ -4,7 +4,9 @@ This module imports neither torch nor the steps' own code, so that a flow can as
 """
 
 import csv
+import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -218,9 +220,12 @@ def request(
 
 
 def _listed_in(path: Path) -> list[Path]:
-    """The images that a CSV lists; what is wrong with the list is for its reader to tell."""
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        return [path.parent / name for row in csv.DictReader(file) if (name := row.get("path"))]
+    """The images that a CSV lists and that are there; what is wrong with the list is for its reader to tell."""
+    listed: list[Path] = []
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file, suppress(csv.Error):
+        listed.extend(path.parent / name for row in csv.DictReader(file) if (name := row.get("path")))
+    # Path.is_file raises on a name that is too long for any file.
+    return [image for image in listed if os.path.isfile(image)]
 
 
 def aus_beside(data: Path | None) -> Path | None:
