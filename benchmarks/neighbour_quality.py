@@ -44,7 +44,7 @@ class Study:
 
 STUDIES = {
     "drawn": Study("demo", (), (1, 2, 3, 4, 5)),
-    "ferplus": Study("ferplus-cpu", ("dataset.limit=4000",), (1, 2, 3)),
+    "ferplus": Study("ferplus-cpu", ("dataset.limit=2000",), (1, 2, 3)),
 }
 ROWS = {
     "no neighbours": (None, ()),

@@ -34,8 +34,16 @@ class Artifact:
 
     def settings(self) -> dict[str, Any]:
         """The part of the experiment that it was made with."""
-        settings: dict[str, Any] = json.loads(self.file(MANIFEST).read_text(encoding="utf-8"))["settings"]
+        settings: dict[str, Any] = self._manifest()["settings"]
         return settings
+
+    def made_from(self, step: str) -> set[str]:
+        """Fingerprints of the artifacts of `step` among its inputs."""
+        return {made["fingerprint"] for made in self._manifest()["inputs"].values() if made["step"] == step}
+
+    def _manifest(self) -> dict[str, Any]:
+        manifest: dict[str, Any] = json.loads(self.file(MANIFEST).read_text(encoding="utf-8"))
+        return manifest
 
 
 def fingerprint(

@@ -209,7 +209,7 @@ def _serve_web(
 
 
 def _serve_api(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="What `fer export` wrote.")] = EXPORTS / "model.onnx",
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="What `fer export` wrote.")] = EXPORTS,
     host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen at.")] = 8000,
 ) -> None:

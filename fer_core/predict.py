@@ -1,6 +1,5 @@
 """Emotions of the faces in images: `Predictor(path)(images)`."""
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from fer_core.faces import Box, Detector, cut_out, open_detector, whole_image
 from fer_core.frames import Frame
 from fer_core.model_facts import ModelFacts
 from fer_core.models.checkpoint import CARD
+from fer_core.uncertainty import uncertainty
 from openface.images import UnreadableImage, eight_bits, open_image
 
 Picture = np.ndarray | Image.Image | str | Path
@@ -110,12 +110,6 @@ class Predictor:
     def _prediction(self, box: Box, probabilities: np.ndarray) -> FacePrediction:
         by_label = dict(zip(self.facts.labels, map(float, probabilities), strict=True))
         return FacePrediction(box, by_label, max(by_label, key=by_label.__getitem__), uncertainty(probabilities))
-
-
-def uncertainty(probabilities: np.ndarray) -> float:
-    """Entropy of (C,) probabilities over log C: 0 where one is certain, 1 where all are equal."""
-    positive = probabilities[probabilities > 0].astype(np.float64)
-    return abs(float(-(positive * np.log(positive)).sum())) / math.log(len(probabilities))
 
 
 def open_model(path: Path) -> Model:

@@ -18,6 +18,8 @@ from fer_core.experiment import Experiment, to_document
 Settings = dict[str, Any]
 NEIGHBOUR_SETTINGS = ("lambda", "neighbours", "neighbours_drawn", "neighbour_gradient", "epochs_with_neighbours")
 """Keys of [ldg] that count only where there is a graph."""
+_SHARED = ("prepare", "annotate", "graph")
+"""Steps whose artifact all inputs of a step have to be made from, where it is an input too."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,8 @@ def request(
     """A step to be run, its inputs checked and in an order that their order of naming does not change.
 
     Raises:
-        ArtifactError: an input is missing, there are too many, or one is of no use to the step.
+        ArtifactError: an input is missing, there are too many, one is of no use to the step, or one is made from
+            another dataset, AU table or graph than the one given.
     """
     definition = STEPS[step]
     for need in definition.needs:
@@ -215,8 +218,21 @@ def request(
     for artifact in inputs:
         if artifact.step not in known:
             raise ArtifactError(f"{artifact.path}: made by `fer {artifact.step}`, which `fer {step}` has no use for")
+    for shared in _SHARED:
+        _refuse_another(shared, step, inputs)
     ordered = tuple(sorted(inputs, key=lambda artifact: (artifact.step, artifact.fingerprint)))
     return Request(definition, experiment, ordered, seed, None if outside is None else outside.expanduser().resolve())
+
+
+def _refuse_another(shared: str, step: str, inputs: Sequence[Artifact]) -> None:
+    """A graph or soft labels of another split would carry test images into training."""
+    given = {artifact.fingerprint for artifact in inputs if artifact.step == shared}
+    for artifact in inputs:
+        if given and not artifact.made_from(shared) <= given:
+            raise ArtifactError(
+                f"{artifact.path}: made from another artifact of `fer {shared}` than the one given; "
+                f"give `fer {step}` the one it was made from, or make it anew from this one"
+            )
 
 
 def _listed_in(path: Path) -> list[Path]:

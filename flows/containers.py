@@ -3,11 +3,12 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from docker.errors import NotFound
 from docker.models.containers import Container
@@ -15,7 +16,7 @@ from docker.models.containers import Container
 from fer_core.cli import ENGINE_AWAY, INTERRUPTED, OUT_OF_MEMORY
 from fer_core.errors import ExperimentError
 from flows.events import Event, parse_event
-from flows.runner import LINES_KEPT, MISTAKE, Runner, StepCommand, StepFailed, Subprocesses, failure
+from flows.runner import LINES_KEPT, MISTAKE, RETRY_DELAYS, Runner, StepCommand, StepFailed, Subprocesses, failure
 from flows.study import Study
 from openface.engine import (
     NOBODY,
@@ -34,6 +35,7 @@ from openface.engine import (
 )
 from openface.errors import EngineAway, EngineRefused
 
+Answer = TypeVar("Answer")
 TRAINER = "FER_TRAINER_IMAGE"
 """Environment: the image whose containers run the steps; without it they are processes of this machine."""
 STEP = "fer.step"
@@ -57,10 +59,7 @@ def runner_for(study: Study) -> Runner:
             raise ExperimentError("run.device = cuda: no GPU here, or no driver of it; set run.device=cpu")
         return Subprocesses()
     try:
-        with engine() as client:
-            remove_orphans(client)
-            require_image(client, image)
-            gpu, memory = has_gpu(client), int(_SHARE_OF_MEMORY * memory_of(client) / study.jobs)
+        gpu, memory = _patiently(lambda: _examined(image))
     except (EngineAway, EngineRefused) as error:
         raise ExperimentError(f"{error}; `fer doctor` tells more") from error
     if wants_gpu and not gpu:
@@ -68,7 +67,25 @@ def runner_for(study: Study) -> Runner:
             "run.device = cuda: the container engine has no GPU to give; install NVIDIA's container toolkit, or set "
             "run.device=cpu"
         )
-    return Containers(image, memory, gpu and study.experiment.run.device != "cpu")
+    return Containers(image, memory // study.jobs, gpu and study.experiment.run.device != "cpu")
+
+
+def _examined(image: str) -> tuple[bool, int]:
+    """Whether the engine has a GPU, and the bytes of memory for all steps; what dead runs left is removed."""
+    with engine() as client:
+        remove_orphans(client)
+        require_image(client, image)
+        return has_gpu(client), int(_SHARE_OF_MEMORY * memory_of(client))
+
+
+def _patiently(ask: Callable[[], Answer]) -> Answer:
+    """Ask an engine that is away again, as a step is tried again."""
+    for delay in RETRY_DELAYS:
+        try:
+            return ask()
+        except EngineAway:
+            time.sleep(delay)
+    return ask()
 
 
 class Containers:

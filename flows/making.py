@@ -15,11 +15,8 @@ from fer_core.steps import Request
 from flows.display import Display
 from flows.events import Event, Metrics, Note, Progress
 from flows.prefect_artifacts import LiveProgress, shown_if_possible
-from flows.runner import MISTAKE, Runner, StepFailed
+from flows.runner import MISTAKE, RETRY_DELAYS, Runner, StepFailed
 from flows.study import Study
-
-RETRY_DELAYS = [2.0, 5.0, 15.0]
-"""Seconds before each further try of a step."""
 
 
 class Maker:

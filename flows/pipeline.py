@@ -13,8 +13,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from fer_core.artifacts import Artifact
 from flows.containers import runner_for
 from flows.display import display
-from flows.making import RETRY_DELAYS, Maker, worth_another_try
+from flows.making import Maker, worth_another_try
 from flows.prefect_artifacts import show_annotation, show_curves, show_graph, show_report, shown_if_possible
+from flows.runner import RETRY_DELAYS
 from flows.study import open_study, used_by
 
 Future = PrefectFuture[Artifact]

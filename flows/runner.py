@@ -25,6 +25,8 @@ _FER = (sys.executable, "-P", "-m", "fer_core")
 _SECONDS_TO_STOP = 2.0
 """A step may be killed at any moment and goes on from its last epoch, so there is little to wait for."""
 LINES_KEPT = 30
+RETRY_DELAYS = [2.0, 5.0, 15.0]
+"""Seconds before each further try of a step, or to find the engine."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,10 @@ def test_loading_the_command_line_is_light() -> None:
     code = "import fer_core.cli, sys; print(*{'torch', 'sklearn', 'matplotlib', 'pandas'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.split() == []
+
+
+def test_every_package_is_installed() -> None:
+    """An editable installation, which this one is, would hide one that is forgotten."""
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    modules = [path for top in ("fer_core", "flows", "openface") for path in (ROOT / top).rglob("*.py")]
+    assert sorted(named) == sorted({".".join(path.parent.relative_to(ROOT).parts) for path in modules})

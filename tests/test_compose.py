@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import tell_measured
 
 import docker
 from flows.containers import STEP
@@ -35,7 +36,7 @@ def lab(openface_image: str, trainer_image: str, tmp_path_factory: pytest.TempPa
     assert done.returncode == 0, done.stderr
     started = time.monotonic()
     made.up()
-    print(f"docker compose up to ready: {time.monotonic() - started:.0f} s")
+    tell_measured(f"docker compose up to ready: {time.monotonic() - started:.0f} s")
     assert time.monotonic() - started <= 40
     yield made
     made.compose("down", "-v", "--remove-orphans")
@@ -172,7 +173,7 @@ def test_a_cancelled_run_leaves_no_container(lab: ComposeLab) -> None:
     started = time.monotonic()
     assert lab.prefect("flow-run", "cancel", run).returncode == 0
     lab.wait_until(lambda: not lab.steps(), 15)
-    print(f"containers gone {time.monotonic() - started:.1f} s after the cancellation")
+    tell_measured(f"containers gone {time.monotonic() - started:.1f} s after the cancellation")
     assert lab.wait_for_end(run, 60) == "CANCELLED"
     no_artifact_is_half(lab)
 
@@ -296,7 +297,7 @@ def test_images_are_small(engine: docker.DockerClient, lab: ComposeLab) -> None:
     base = engine.images.get("debian:bookworm-slim").attrs["Size"]
     for image, limit in ((f"fer-prefect:{TAG}", 450e6), (f"fer-trainer:{TAG}", 1.6e9)):
         size = engine.images.get(image).attrs["Size"] - base
-        print(f"{image}: {size / 1e6:.0f} MB above its base")
+        tell_measured(f"{image}: {size / 1e6:.0f} MB above its base")
         assert size <= limit
 
 

@@ -9,6 +9,7 @@ import pytest
 
 import docker
 from fer_core.errors import ExperimentError
+from flows import containers
 from flows.containers import Containers, runner_for
 from flows.events import Event, Note
 from flows.runner import MISTAKE, StepCommand, StepFailed
@@ -27,6 +28,7 @@ from openface.engine import (
 from openface.engine import (
     engine as connection,
 )
+from openface.errors import EngineAway
 
 pytestmark = pytest.mark.engine
 BASE = "debian:bookworm-slim"
@@ -127,6 +129,30 @@ def test_cuda_without_a_gpu_is_told_at_once(
             pytest.skip("this engine has a GPU")
     with pytest.raises(ExperimentError, match=r"run\.device = cuda: the container engine has no GPU to give"):
         runner_for(study)
+
+
+def test_an_engine_that_is_away_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trainer_image: str
+) -> None:
+    """It answers at the third try, as after a restart."""
+    monkeypatch.setattr("flows.containers.RETRY_DELAYS", [0.0, 0.0, 0.0])
+    monkeypatch.setenv("FER_TRAINER_IMAGE", trainer_image)
+    tries: list[str] = []
+    examined = containers._examined
+
+    def away_at_first(image: str) -> tuple[bool, int]:
+        tries.append(image)
+        if len(tries) < 3:
+            raise EngineAway("no container engine")
+        return examined(image)
+
+    monkeypatch.setattr(containers, "_examined", away_at_first)
+    assert isinstance(runner_for(open_study("demo", None, None, None, (), str(tmp_path))), Containers)
+    assert len(tries) == 3
+    monkeypatch.setenv("FER_DOCKER_HOST", f"unix://{tmp_path}/no.sock")
+    monkeypatch.setattr(containers, "_examined", examined)
+    with pytest.raises(ExperimentError, match="fer doctor"):
+        runner_for(open_study("demo", None, None, None, (), str(tmp_path)))
 
 
 def run(image: str, command: StepCommand, memory: int = 2 << 30) -> list[Event]:

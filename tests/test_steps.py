@@ -13,8 +13,9 @@ from fer_core.steps import STEPS, Request, aus_beside, request
 Wanted = Callable[..., Request]
 
 
-def made(folder: Path, step: str, mark: str) -> Artifact:
-    return make_artifact(folder / f"{step}-{mark}", step, mark, {}, {}, lambda out: None)
+def made(folder: Path, step: str, mark: str, *inputs: Artifact) -> Artifact:
+    roles = {f"{artifact.step}-0": artifact for artifact in inputs}
+    return make_artifact(folder / f"{step}-{mark}", step, mark, {}, roles, lambda out: None)
 
 
 @pytest.fixture
@@ -103,3 +104,28 @@ def test_an_au_table_beside_the_images_is_found(tmp_path: Path) -> None:
     assert aus_beside(tmp_path) is None
     (tmp_path / "openface_aus.parquet").write_bytes(b"")
     assert aus_beside(tmp_path) == tmp_path / "openface_aus.parquet"
+
+
+@pytest.mark.parametrize(
+    ("step", "made_by"),
+    [("train-ldg", "graph"), ("distill", "soft-labels"), ("evaluate", "distill"), ("graph", "annotate")],
+)
+def test_inputs_of_another_split_are_refused(tmp_path: Path, step: str, made_by: str) -> None:
+    """Their neighbours or labels would be of test images."""
+    dataset, other = made(tmp_path, "prepare", "1"), made(tmp_path, "prepare", "2")
+    fitting, foreign = made(tmp_path, made_by, "1", dataset), made(tmp_path, made_by, "2", other)
+    experiment = load_experiment("demo")
+    assert request(step, experiment, [dataset, fitting], 1).has(made_by)
+    with pytest.raises(ArtifactError, match=rf"{made_by}-2: made from another artifact of `fer prepare`"):
+        request(step, experiment, [dataset, foreign], 1)
+
+
+def test_a_report_is_of_one_graph(tmp_path: Path) -> None:
+    dataset = made(tmp_path, "prepare", "1")
+    units = made(tmp_path, "annotate", "1", dataset)
+    graphs = [made(tmp_path, "graph", mark, dataset, units) for mark in ("1", "2")]
+    models = [made(tmp_path, "train-ldg", mark, dataset, graph) for mark, graph in zip("12", graphs, strict=True)]
+    ldg = made(tmp_path, "train-ldg", "3", dataset)
+    request("report", load_experiment("demo"), [dataset, units, graphs[0], models[0], ldg])
+    with pytest.raises(ArtifactError, match=r"train-ldg-2: made from another artifact of `fer graph`"):
+        request("report", load_experiment("demo"), [dataset, units, graphs[0], models[1]])

@@ -10,6 +10,8 @@ from fer_core.errors import CheckpointError
 
 PUBLISHED_ORDER = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger")
 """The class order of EfficientFace and of its LDG, which is not RAF-DB's."""
+_MAGIC = (b"PK", b"\x80")
+"""Of the two formats of torch.save. Our own checkpoints are in another, and in another class order."""
 PUBLISHED_MEAN = (0.57535914, 0.44928582, 0.40079932)
 PUBLISHED_STD = (0.20735591, 0.18981615, 0.18132027)
 
@@ -50,9 +52,12 @@ def load_published(path: Path, model: nn.Module, labels: tuple[str, ...]) -> boo
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
     try:
+        with path.open("rb") as file:
+            if not file.read(2).startswith(_MAGIC):
+                raise CheckpointError(f"{path}: not a file that torch.save wrote, so not the original authors'")
         content = torch.load(path, weights_only=True, map_location="cpu")
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such file of weights") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}; name a file of weights") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise CheckpointError(f"{path}: not a file of tensors alone, so it is not opened") from error
     weights = content.get("state_dict", content) if isinstance(content, dict) else None

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from fer_core.faces import Box
 from fer_core.onnx_model import ModelFacts
 from fer_core.service.upload import ALIGNED, FILES
+from fer_core.uncertainty import uncertainty
 
 _FACE: dict[str, Any] = {
     "box": {"left": 153, "top": 96, "side": 210},
@@ -104,13 +105,11 @@ class HealthAnswer(_Answer):
 
 def face_answer(labels: tuple[str, ...], box: Box, probabilities: np.ndarray) -> FaceAnswer:
     """A face's answer; probabilities are (classes,) and sum to 1."""
-    positive = probabilities[probabilities > 0].astype(np.float64)
-    entropy = -float((positive * np.log(positive)).sum())
     return FaceAnswer(
         box=BoxAnswer(left=box.left, top=box.top, side=box.side),
         emotion=labels[int(probabilities.argmax())],
         probabilities={name: round(float(p), 6) for name, p in zip(labels, probabilities, strict=True)},
-        uncertainty=round(min(1.0, max(0.0, entropy / float(np.log(len(labels))))), 6),
+        uncertainty=round(uncertainty(probabilities), 6),
     )
 
 

@@ -1,0 +1,46 @@
+"""The folder of reports over HTTP, for the links in Prefect's UI; behind the UI's password where it has one."""
+
+import base64
+import hmac
+import os
+import sys
+from functools import partial
+from http import HTTPStatus
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+PASSWORD = "FER_PASSWORD"
+"""Environment: `user:password`, or empty for none."""
+_PORT = 4201
+
+
+class _Reports(SimpleHTTPRequestHandler):
+    """Files below a folder, to whoever knows the password."""
+
+    def __init__(self, password: str, *arguments: object, **options: object) -> None:
+        self._wanted = f"Basic {base64.b64encode(password.encode()).decode()}" if password else ""
+        super().__init__(*arguments, **options)  # type: ignore[arg-type]
+
+    def parse_request(self) -> bool:
+        if not super().parse_request():
+            return False
+        if self._wanted and not hmac.compare_digest(self.headers.get("Authorization", ""), self._wanted):
+            self.send_response(HTTPStatus.UNAUTHORIZED)
+            self.send_header("WWW-Authenticate", 'Basic realm="fer"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return False
+        return True
+
+
+def reports_server(folder: str, host: str, port: int, password: str) -> ThreadingHTTPServer:
+    """A server that is bound and not yet serving."""
+    return ThreadingHTTPServer((host, port), partial(_Reports, password, directory=folder))
+
+
+def main() -> None:
+    """Serve the folder named on the command line, to the container's network."""
+    reports_server(sys.argv[1], "0.0.0.0", _PORT, os.environ.get(PASSWORD, "")).serve_forever()
+
+
+if __name__ == "__main__":
+    main()

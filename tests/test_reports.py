@@ -1,0 +1,58 @@
+"""Reports over HTTP: with the password where there is one, and never without it."""
+
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows.reports import reports_server
+
+
+def serving(folder: Path, password: str) -> Iterator[str]:
+    (folder / "abc").mkdir()
+    (folder / "abc" / "index.html").write_text("a face")
+    server = reports_server(str(folder), "127.0.0.1", 0, password)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def open_to_all(tmp_path: Path) -> Iterator[str]:
+    yield from serving(tmp_path, "")
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[str]:
+    yield from serving(tmp_path, "ada:geheim")
+
+
+def ask(address: str, method: str = "GET", authorization: str | None = None) -> tuple[int, bytes]:
+    headers = {} if authorization is None else {"Authorization": authorization}
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(address, method=method, headers=headers), timeout=10
+        ) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code, refused.read()
+
+
+def test_without_a_password_reports_are_for_this_machine(open_to_all: str) -> None:
+    assert ask(f"{open_to_all}/abc/index.html") == (200, b"a face")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+@pytest.mark.parametrize("path", ["/", "/abc/", "/abc/index.html", "/nothing"])
+@pytest.mark.parametrize("authorization", [None, "", "Basic ", "Basic YWRhOmZhbHNjaA==", "Bearer ada:geheim"])
+def test_with_one_nothing_is_told_without_it(guarded: str, method: str, path: str, authorization: str | None) -> None:
+    assert ask(f"{guarded}{path}", method, authorization) == (401, b"")
+
+
+def test_with_it_all_is(guarded: str) -> None:
+    assert ask(f"{guarded}/abc/index.html", authorization="Basic YWRhOmdlaGVpbQ==") == (200, b"a face")
