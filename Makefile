@@ -22,8 +22,10 @@ $(VENV)/ready: pyproject.toml
 demo: setup
 	@$(BIN)/fer run demo
 
+# Files of tests side by side; those that have the container engine to themselves one after the other.
 test: setup
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -m "not engine" -n auto --dist loadfile
+	@$(BIN)/python -m pytest -m engine
 
 lint: setup
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import tell_measured
 from PIL import Image
 
 import openface.annotation as annotation_module
@@ -290,7 +291,7 @@ def test_the_driver_costs_little_and_two_containers_are_twice_one(
     with LocalProgram(local(arguments=slow)) as program:
         assert program(pictures, tmp_path / "out", 300) == ""
     alone = time.monotonic() - started
-    print(
+    tell_measured(
         f"2,000 images at 30 ms: the program alone {alone:.1f} s, one container at a time {seconds[1]:.1f} s "
         f"({seconds[1] / alone - 1:+.1%}), two {seconds[2]:.1f} s (x {seconds[1] / seconds[2]:.2f})"
     )
