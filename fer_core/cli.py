@@ -128,6 +128,8 @@ def _openface(
 
     if out.suffix != ".parquet":
         raise ActionUnitError(f"--out {out}: name a .parquet file")
+    if not photographs.expanduser().is_dir():
+        raise ActionUnitError(f"{photographs}: no such folder; give one that holds images")
     images = images_below(photographs.expanduser())
     if not images.ids:
         raise ActionUnitError(f"{photographs}: no images in it; give a folder that holds some")

@@ -50,16 +50,16 @@ def _annotate(request: Request, folder: Path, report: Reporter) -> None:
 
     dataset = open_dataset(request.input("prepare").path)
     rows = action_unit_rows(request)
-    table = _run_openface(request, dataset, folder, report) if rows is None else _import_rows(rows, dataset)
+    table = _run_openface(request, dataset, folder, report) if rows is None else _import_rows(rows, dataset, report)
     table.to_parquet(folder / AU_TABLE, index=False)
     counts = {str(status): int(count) for status, count in table["status"].value_counts().items()}
     (folder / "aus.json").write_text(json.dumps(counts), encoding="utf-8")
     report.metrics(**counts)
 
 
-def _import_rows(source: Path, dataset: "Dataset") -> "pd.DataFrame":
+def _import_rows(source: Path, dataset: "Dataset", report: Reporter) -> "pd.DataFrame":
     """One row an image of what OpenFace wrote before."""
-    from openface.table import TableError, one_row_per_image, read_openface
+    from openface.table import TableError, one_row_per_image, presumed_no_face, read_openface
 
     if not source.exists():
         raise ActionUnitError(
@@ -70,9 +70,15 @@ def _import_rows(source: Path, dataset: "Dataset") -> "pd.DataFrame":
     except TableError as error:
         raise ActionUnitError(str(error)) from error
     try:
-        return one_row_per_image(rows, list(dataset.manifest["id"]))
+        table = one_row_per_image(rows, list(dataset.manifest["id"]))
     except TableError as error:
         raise ActionUnitError(f"{source}: {error}") from error
+    if presumed := len(presumed_no_face(rows, list(table["id"]))):
+        report.note(
+            f"{presumed:,} of {len(table):,} images have no row in {source} and count as no_face; were they all "
+            "given to OpenFace?"
+        )
+    return table
 
 
 def _run_openface(request: Request, dataset: "Dataset", folder: Path, report: Reporter) -> "pd.DataFrame":

@@ -9,7 +9,7 @@ INSIDE = "FER_INSIDE"
 """Environment: set where this process runs in a container of the engine that it drives, beside its socket."""
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
 class OpenFaceSettings:
     """The program comes in an image, or is installed on this machine."""
 

@@ -166,6 +166,21 @@ def test_au_rows_of_other_images_give_both_counts(prepared: dict[str, Path], tmp
     assert "36" in line
 
 
+def test_images_without_an_au_row_are_told(prepared: dict[str, Path], tmp_path: Path) -> None:
+    pd.read_parquet(prepared["table"]).head(30).to_parquet(tmp_path / "some.parquet")
+    given = ("--in", prepared["dataset"], "--aus", tmp_path / "some.parquet")
+    done = fer("annotate", TINY, *given, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert f"6 of 36 images have no row in {tmp_path / 'some.parquet'} and count as no_face" in done.stdout
+
+
+def test_photographs_that_are_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for name in ("nowhere", "file"):
+        done = fer("openface", tmp_path / name, "--out", tmp_path / "aus.parquet")
+        assert f"{tmp_path / name}: no such folder; give one that holds images" in mistake(done)
+
+
 def test_nan_among_the_aus_names_image_and_column(prepared: dict[str, Path], tmp_path: Path) -> None:
     table = pd.read_parquet(prepared["table"])
     table.loc[4, "AU06_r"] = np.nan

@@ -60,6 +60,7 @@ def test_set_lays_values_over_the_file(tmp_path: Path) -> None:
         ("[distill]\nweight_decay = inf", "distill.weight_decay = Infinity: input should be a finite number"),
         ("[ldg]\nlambda = nan", "ldg.lambda = NaN: input should be"),
         ("[graph]\nsigma = inf", "graph.sigma = Infinity: should be a number above 0, or auto"),
+        ("[openface]\nseconds_per_image = inf", "openface.seconds_per_image = Infinity: input should be a finite"),
         ("[graph]\nsigma = nan", "graph.sigma = NaN: should be a number above 0, or auto"),
         ("[augment]\ncrop_ratio = [1.0, inf]", "augment.crop_ratio.1 = Infinity: input should be a finite number"),
         ("[augment]\ncrop_ratio = [0.0, 1.0]", "augment.crop_ratio = [0.0, 1.0]: should be two numbers above 0"),
