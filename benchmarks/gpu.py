@@ -119,8 +119,7 @@ def neighbour_rows(bench: Bench) -> list[Row]:
             sizes.size, batch, sizes.rounds + 5, "bfloat16", bench.device, min(sizes.images, 2048)
         )
         name = f"LDG-AUs step ÷ LDG step, ResNet-50, batch {batch}, {sizes.size} px, k = {neighbours.K}"
-        forward, bank = (seconds[kind] / seconds["LDG"] for kind in ("forward", "bank"))
-        rows.append(row(name, bank, 1.05, forward, judged="at most", seconds=seconds))
+        rows.append(neighbours.ratio_row(name, seconds))
     batch = sizes.ldg_batches[0]
     plain, pulled = (bench.generator_training(batch, pulled=pulled) for pulled in (False, True))
     seconds = bench.seconds({"LDG": plain.step, "bank": pulled.step}, batch)

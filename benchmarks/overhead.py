@@ -50,14 +50,15 @@ def main() -> None:
         manifests = [json.loads(path.read_text()) for path in Path(folder).glob("*/*/manifest.json")]
         again = seconds_of(command)
     own = sum(manifest["seconds"] for manifest in manifests)
-    name = f"fer run {options.experiment}, {len(manifests)} steps one at a time, {whole:.0f} s"
-    parts = {what: round(fastest_import(statement), 2) for what, statement in IMPORTS.items()}
-    more = {"whole": round(whole, 1), "own_work": round(own, 1), "all_reused": round(again, 1), "starts": parts}
+    name = f"fer run {Path(options.experiment).stem}, {len(manifests)} steps one at a time, {whole:.0f} s"
+    more = {"whole": round(whole, 1), "own_work": round(own, 1), "all_reused": round(again, 1)}
     rows = [
         row(f"{name}: not the steps' work", 100 * (whole - own) / whole, 20, judged="at most", unit="%", **more),
         row("the same, a step", (whole - own) / len(manifests), 2, judged="at most", unit="s"),
     ]
     show(rows)
+    parts = {what: round(fastest_import(statement), 2) for what, statement in IMPORTS.items()}
+    rows[0]["starts"] = parts
     print("starts: " + ", ".join(f"{what} {seconds:g} s" for what, seconds in parts.items()))
     write_results("overhead", rows)
 
