@@ -72,7 +72,11 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
     """`serve_web` in a process of its own; gives the page's address, and ends it with Ctrl-C."""
-    code = "import sys, pathlib, fer_core.export_web as w; w.serve_web(pathlib.Path(sys.argv[1]), 0, print)"
+    # A process started in the background of a shell would ignore Ctrl-C.
+    code = (
+        "import sys, signal, pathlib, fer_core.export_web as w;"
+        "signal.signal(signal.SIGINT, signal.default_int_handler); w.serve_web(pathlib.Path(sys.argv[1]), 0, print)"
+    )
     command = [sys.executable, "-u", "-c", code, str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -81,7 +85,10 @@ def served(folder: Path) -> Iterator[str]:
             yield next(word for word in server.stdout.readline().split() if word.startswith("http"))
         finally:
             server.send_signal(signal.SIGINT)
-            assert server.wait(timeout=10) == 0
+            try:
+                assert server.wait(timeout=10) == 0
+            finally:
+                server.kill()
             assert server.stderr.read() == ""
 
 
