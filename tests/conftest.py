@@ -15,10 +15,10 @@ from fer_core.dataset import EMOTIONS, Dataset, DatasetCard, open_dataset, save_
 from fer_core.graph import Graph
 from openface.engine import engine as connection
 from openface.errors import EngineAway
+from tests.measured import MEASURED
 
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
-MEASURED: list[str] = []
 
 
 def striped_dataset(folder: Path, count: int = 60, size: int = 48, labels: tuple[str, ...] = EMOTIONS[:3]) -> Dataset:
@@ -54,11 +54,6 @@ def chain_graph(dataset: Dataset, k: int = 2) -> Graph:
     return Graph(
         neighbours, np.where(linked, 1.0, np.nan).astype(np.float32), np.where(linked, 0.5, 0).astype(np.float32)
     )
-
-
-def tell_measured(figure: str) -> None:
-    """A figure that the run's summary is to show, also when all is well."""
-    MEASURED.append(figure)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import tell_measured
 
 import docker
 from flows.containers import STEP
@@ -20,6 +19,7 @@ from openface.engine import OWNER
 from openface.engine import engine as connection
 from openface.program import FOLDER
 from tests.compose_lab import TAG, USER, ComposeLab, restart_engine
+from tests.measured import tell_measured
 
 pytestmark = pytest.mark.engine
 TINY = "/data/tiny.toml"

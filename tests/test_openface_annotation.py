@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import tell_measured
 from PIL import Image
 
 import openface.annotation as annotation_module
@@ -23,6 +22,7 @@ from openface.errors import EngineAway, OpenFaceError
 from openface.images import Images, ladder
 from openface.program import LocalProgram, Program, open_program
 from openface.settings import OpenFaceSettings
+from tests.measured import tell_measured
 from tests.openface_images import Pictures, local_program
 
 PATIENCE = {"seconds_to_start": 4.0, "seconds_per_image": 0.05}
