@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help setup demo test lint bench
+.PHONY: help setup demo test lint bench bench-gpu
 help:
 	@echo "make demo    the whole method on drawn faces, in a few minutes"
 	@echo "make test    the tests"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the README's figures, measured on this machine"
+	@echo "make bench-gpu  the same of a GPU; needs torch, torchvision, numpy and pandas alone"
 
 setup: $(VENV)/ready
 $(VENV)/ready: pyproject.toml
@@ -32,5 +33,8 @@ lint: setup
 	$(BIN)/mypy
 
 bench: setup
-	@$(BIN)/python benchmarks/figures.py
-	@$(BIN)/python benchmarks/neighbours.py
+	@for name in figures neighbours student memory inference overhead graph; do \
+		OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/$$name.py || exit 1; done
+
+bench-gpu:
+	@PYTHONPATH=. $(PYTHON) benchmarks/gpu.py
