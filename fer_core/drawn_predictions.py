@@ -138,7 +138,7 @@ def _bars(draw: ImageDraw.ImageDraw, panel: Area, face: FacePrediction) -> None:
     font = ImageFont.load_default(size=0.68 * line)
     colours = emotion_colours(tuple(face.probabilities))
     draw.rounded_rectangle(panel, radius=line / 3, fill=_PANEL)
-    bars_left, bars_right = left + 0.42 * (right - left), right - 0.17 * (right - left)
+    bars_left, bars_right = left + 0.42 * (right - left), right - 0.24 * (right - left)
     for number, (label, share) in enumerate(face.probabilities.items()):
         y = top + (number + 0.4) * line
         draw.text((left + line / 2.5, y + line / 2), label, _INK, font, anchor="lm")
