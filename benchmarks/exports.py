@@ -74,7 +74,8 @@ def candidates(checkpoint: Path, folder: Path) -> dict[str, dict[str, Any]]:
 def milliseconds(runs: dict[str, Run], faces: np.ndarray, rounds: int) -> dict[str, float]:
     """The median of each, taking turns."""
     kinds = {name: partial(run, faces) for name, run in runs.items()}
-    return {name: 1000 * statistics.median(taken) for name, taken in take_turns(kinds, rounds).items()}
+    turns = take_turns(kinds, rounds)
+    return {name: 1000 * statistics.median(clock for clock, _ in taken) for name, taken in turns.items()}
 
 
 def main() -> None:
