@@ -118,8 +118,8 @@ def neighbour_rows(bench: Bench) -> list[Row]:
         seconds = neighbours.seconds_of_steps(
             sizes.size, batch, sizes.rounds + 5, "bfloat16", bench.device, min(sizes.images, 2048)
         )
-        name = f"LDG-AUs step ÷ LDG step, ResNet-50, batch {batch}, {sizes.size} px, k = {neighbours.K}"
-        rows.append(neighbours.ratio_row(name, seconds))
+        what = f"ResNet-50, batch {batch}, {sizes.size} px, k = {neighbours.K}"
+        rows += [neighbours.ratio_row(what, seconds, kind) for kind in ("bank", "batch")]
     batch = sizes.ldg_batches[0]
     plain, pulled = (bench.generator_training(batch, pulled=pulled) for pulled in (False, True))
     seconds = bench.seconds({"LDG": plain.step, "bank": pulled.step}, batch)

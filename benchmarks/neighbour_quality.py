@@ -1,4 +1,4 @@
-"""What LDG-AUs learns from neighbours forwarded, from the bank, and from random neighbours; paired over seeds.
+"""What LDG-AUs learns from neighbours forwarded, banked, met in the batch, and random; paired over seeds.
 
     python benchmarks/neighbour_quality.py drawn
     python benchmarks/neighbour_quality.py ferplus --data ../shared/data/ferplus
@@ -51,6 +51,7 @@ ROWS = {
     REFERENCE: ("graph", ("ldg.neighbours=forward", ALL_NEIGHBOURS)),
     "bank": ("graph", ("ldg.neighbours=bank",)),
     "bank, random neighbours": ("random-graph", ("ldg.neighbours=bank",)),
+    "batch": ("graph", ("ldg.neighbours=batch",)),
 }
 
 

@@ -1,11 +1,12 @@
 """What the pull towards neighbours costs: a step of LDG-AUs over a step of LDG, ResNet-50, k = 4, side by side.
 
 Prints a table and writes it to `benchmarks/results/neighbours.json`. The reference forwards every neighbour, as the
-paper does; ours reads its last prediction from the bank.
+paper does; ours reads its last prediction from the bank, or finds it in a batch composed of neighbours.
 """
 
 import argparse
 from collections.abc import Callable
+from itertools import chain, count
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from turns import CLOCK, PROCESSOR, fastest_of_both
 from writing import Row, row, show, write_results
 
 from fer_core.augment import Views, on_device
+from fer_core.batches import Order, beside_neighbours, cut, reweighted, shuffled
 from fer_core.devices import mixed_precision
 from fer_core.models.architectures import build
 from fer_core.objectives import (
@@ -21,6 +23,7 @@ from fer_core.objectives import (
     Loss,
     cross_entropy_to,
     cross_entropy_with_bank,
+    cross_entropy_with_batch,
     cross_entropy_with_neighbours,
     empty_bank,
 )
@@ -28,25 +31,29 @@ from fer_core.objectives import (
 IMAGES, K, LAMBDA = 512, 4, 0.1
 
 
-def losses(images: int) -> dict[str, Loss]:
-    """The LDG's, the paper's with its neighbours forwarded, and ours with a bank that knows every image."""
-    target, graph = distributions(images), random_links(images, K)
+def ways(images: int, batch: int) -> dict[str, tuple[Loss, Order]]:
+    """The LDG's, the paper's with its neighbours forwarded, and ours; a bank knows every image already."""
+    rows, target, graph = np.arange(images), distributions(images), random_links(images, K)
     bank = empty_bank(target.shape).fill_(-np.log(CLASSES))
+    anyhow, composed = shuffled(rows, seed=1), beside_neighbours(rows, graph.neighbours, seed=1)
+    weighted = reweighted(graph, composed, batch, epochs=10)
     return {
-        "LDG": cross_entropy_to(target),
-        "forward": cross_entropy_with_neighbours(target, graph, LAMBDA),
-        "bank": cross_entropy_with_bank(target, graph, LAMBDA, bank),
+        "LDG": (cross_entropy_to(target), anyhow),
+        "forward": (cross_entropy_with_neighbours(target, graph, LAMBDA), anyhow),
+        "bank": (cross_entropy_with_bank(target, graph, LAMBDA, bank), anyhow),
+        "batch": (cross_entropy_with_batch(target, weighted, LAMBDA), composed),
     }
 
 
-def stepper(loss: Loss, views: Views, precision: str, batch: int) -> Callable[[], None]:
-    """Takes a training step on a random batch, as `fer_core.training` takes it."""
+def stepper(loss: Loss, order: Order, views: Views, precision: str, batch: int) -> Callable[[], None]:
+    """Takes a training step on the next batch, as `fer_core.training` takes it."""
     model = build("resnet50", CLASSES, seed=1).to(views.device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, fused=views.device.type == "cuda")
-    generator, drawn, augment = torch.Generator().manual_seed(1), np.random.default_rng(1), Augmentation()
+    generator, augment = torch.Generator().manual_seed(1), Augmentation()
+    batches = chain.from_iterable(cut(order(epoch), batch) for epoch in count(1))
 
     def step() -> None:
-        rows = drawn.choice(len(views.images), batch, replace=False)
+        rows = next(batches)
         with mixed_precision(views.device, precision):
             images = views.random(rows, augment, generator)
             logits = model(images)
@@ -70,17 +77,16 @@ def seconds_of_steps(
     """Of the fastest step of each kind, on the clock and of the processor; they take turns."""
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     views = Views(on_device(smooth_images(images), device), MEAN, STD, size, device, dtype)
-    steps = {name: stepper(loss, views, precision, batch) for name, loss in losses(images).items()}
+    steps = {name: stepper(*way, views, precision, batch) for name, way in ways(images, batch).items()}
     return fastest_of_both(steps, rounds)
 
 
-def ratio_row(name: str, seconds: dict[str, tuple[float, float]], measure: int = CLOCK) -> Row:
-    """A step with the bank over one without, and the paper's over the same."""
-    taken = {kind: both[measure] for kind, both in seconds.items()}
-    ratios = {kind: taken[kind] / taken["LDG"] for kind in ("forward", "bank")}
-    name += ", of processor time" * (measure == PROCESSOR)
-    threads = torch.get_num_threads()
-    return row(name, ratios["bank"], 1.05, ratios["forward"], judged="at most", seconds=taken, threads=threads)
+def ratio_row(what: str, seconds: dict[str, tuple[float, float]], kind: str, measure: int = CLOCK) -> Row:
+    """A step of LDG-AUs of a kind over one of LDG, beside the paper's over the same."""
+    taken = {way: both[measure] for way, both in seconds.items()}
+    name = f"LDG-AUs step ÷ LDG step, neighbours = {kind}, {what}" + ", of processor time" * (measure == PROCESSOR)
+    ours, reference = (taken[way] / taken["LDG"] for way in (kind, "forward"))
+    return row(name, ours, 1.05, reference, judged="at most", seconds=taken, threads=torch.get_num_threads())
 
 
 def main() -> None:
@@ -91,8 +97,8 @@ def main() -> None:
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16")
     options = parser.parse_args()
     seconds = seconds_of_steps(options.size, 16, options.rounds, options.precision, torch.device("cpu"))
-    name = f"LDG-AUs step ÷ LDG step, ResNet-50, batch 16, {options.size} px, {options.precision}, k = {K}"
-    rows = [ratio_row(name, seconds, measure) for measure in (CLOCK, PROCESSOR)]
+    what = f"ResNet-50, batch 16, {options.size} px, {options.precision}, k = {K}"
+    rows = [ratio_row(what, seconds, kind, measure) for kind in ("bank", "batch") for measure in (CLOCK, PROCESSOR)]
     show(rows)
     write_results("neighbours", rows)
 

@@ -86,6 +86,32 @@ def cross_entropy_with_bank(target: Tensor, graph: Graph, lambda_: float, bank: 
     return loss
 
 
+def cross_entropy_with_batch(target: Tensor, graph: Graph, lambda_: float, *, neighbour_gradient: bool = False) -> Loss:
+    """L = CE + λΩ with those neighbours that the batch itself holds, for batches composed so that neighbours meet.
+
+    Args:
+        target: (N, classes), one row for every row of the dataset.
+        graph: similarities weighted by how seldom its pairs meet, as `fer_core.batches.reweighted` gives them.
+        neighbour_gradient: whether f(x_j) is differentiated too.
+    """
+
+    def loss(model: nn.Module, batch: Batch) -> LossTerms:
+        neighbours, similarity = graph.neighbours[batch.rows], graph.similarity[batch.rows]
+        by_row = np.argsort(batch.rows)
+        place = by_row[np.searchsorted(batch.rows, neighbours, sorter=by_row) % len(by_row)]  # (B, k)
+        weights = torch.from_numpy(np.where(batch.rows[place] == neighbours, similarity, np.float32(0)))
+        omega = neighbour_divergence(
+            batch.logits,
+            batch.logits[torch.from_numpy(place)],
+            weights.to(batch.logits.device),
+            neighbour_gradient=neighbour_gradient,
+        )
+        cross_entropy = soft_cross_entropy(batch.logits, target[batch.rows].to(batch.logits.device))
+        return {"cross_entropy": cross_entropy, "lambda_omega": lambda_ * omega}
+
+    return loss
+
+
 def cross_entropy_with_neighbours(
     target: Tensor, graph: Graph, lambda_: float, neighbours_drawn: int = 0, *, neighbour_gradient: bool = False
 ) -> Loss:

@@ -3,7 +3,6 @@
 import io
 import pickle
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 
 from fer_core.artifacts import replace_file
 from fer_core.augment import Views, on_device
+from fer_core.batches import Order, cut, shuffled, stream
 from fer_core.dataset import Dataset
 from fer_core.devices import mixed_precision
 from fer_core.errors import TrainingError
@@ -47,6 +47,8 @@ class Training:
     loss: Loss
     memory: dict[str, Tensor] = field(default_factory=dict)
     """What the loss carries from batch to batch, in tensors that it changes in place; kept with each epoch."""
+    order: Order | None = None
+    """Of the training rows; shuffled where there is none."""
     au_coverage: dict[str, dict[str, int]] | None = None
     """Images by split and by what became of their action units, where any were used."""
 
@@ -80,7 +82,7 @@ def train(training: Training, dataset: Dataset, folder: Path, device: torch.devi
         weight_decay=recipe.weight_decay,
         fused=device.type == "cuda",
     )
-    steps = len(list(_batches(rows, recipe.batch, training.seed, epoch=1)))
+    steps = len(cut(rows, recipe.batch))
     schedule = _schedule(optimiser, recipe, steps, training.epochs)
     history = _resume(folder, model, optimiser, schedule, training.memory, report)
     if history:
@@ -118,12 +120,13 @@ def train_one_epoch(
     """
     model.train()
     labels = torch.from_numpy(dataset.labels())
-    augmentation, extra = (_generator(training.seed, epoch, purpose) for purpose in (1, 2))
+    augmentation, extra = (stream(training.seed, epoch, purpose) for purpose in (1, 2))
+    order = training.order or shuffled(dataset.rows("train"), training.seed)
     sums: dict[str, float] = {}
     seen = 0
     rate = float(schedule.get_last_lr()[0])
     what = f"{training.name} · seed {training.seed} · epoch {epoch} of {training.epochs}"
-    for step, rows in enumerate(_batches(dataset.rows("train"), training.recipe.batch, training.seed, epoch), start=1):
+    for step, rows in enumerate(cut(order(epoch), training.recipe.batch), start=1):
         with mixed_precision(views.device, training.recipe.precision):
             images = views.random(rows, training.augment, augmentation)
             logits = model(images)
@@ -156,21 +159,6 @@ def _validate(model: nn.Module, views: Views, dataset: Dataset, recipe: Recipe) 
     loss = nn.functional.cross_entropy(logits, torch.from_numpy(labels))
     accuracy = (logits.argmax(dim=1).numpy() == labels).mean()
     return {"validation_loss": float(loss), "validation_accuracy": float(accuracy)}
-
-
-def _batches(rows: np.ndarray, batch: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
-    """The rows in an order of their own for each seed and epoch; a last batch of one joins the one before."""
-    order = rows[torch.randperm(len(rows), generator=_generator(seed, epoch, purpose=0)).numpy()]
-    ends = list(range(batch, len(rows), batch))
-    if ends and len(rows) - ends[-1] == 1:
-        ends.pop()
-    return iter(np.split(order, ends))
-
-
-def _generator(seed: int, epoch: int, purpose: int) -> torch.Generator:
-    """A stream of random numbers for each purpose of each epoch, so that a resumed run draws what it would have."""
-    drawn = np.random.SeedSequence([seed, epoch, purpose]).generate_state(2)
-    return torch.Generator().manual_seed(int(drawn[0]) << 31 ^ int(drawn[1]))
 
 
 def _schedule(optimiser: torch.optim.Optimizer, recipe: Recipe, steps: int, epochs: int) -> LRScheduler:

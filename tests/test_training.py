@@ -16,6 +16,7 @@ from conftest import chain_graph
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from fer_core.batches import beside_neighbours, cut, meetings, reweighted, shuffled
 from fer_core.dataset import Dataset, open_dataset
 from fer_core.devices import choose_device
 from fer_core.errors import TrainingError
@@ -29,6 +30,7 @@ from fer_core.objectives import (
     Batch,
     cross_entropy_to,
     cross_entropy_with_bank,
+    cross_entropy_with_batch,
     cross_entropy_with_neighbours,
     empty_bank,
     frozen_running_statistics,
@@ -163,6 +165,60 @@ def test_drawn_neighbours_estimate_the_whole_sum_without_bias(dataset: Dataset, 
     assert estimates.std(dim=0).max() > 0
 
 
+def test_neighbours_stand_beside_each_other_and_each_image_once(dataset: Dataset, graph: Graph) -> None:
+    rows = dataset.rows("train")
+    order = beside_neighbours(rows, graph.neighbours, seed=1)
+    assert sorted(order(1)) == sorted(rows)
+    assert order(1).tolist() == beside_neighbours(rows, graph.neighbours, seed=1)(1).tolist()
+    assert order(1).tolist() != order(2).tolist()
+    together, by_chance = (
+        sum(meetings(cut(each(epoch), 8), graph.neighbours).sum() for epoch in range(1, 6))
+        for each in (order, shuffled(rows, 1))
+    )
+    assert together > 2 * by_chance
+
+
+def test_over_a_training_every_pair_that_meets_counts_as_if_it_met_in_each_epoch(
+    dataset: Dataset, graph: Graph
+) -> None:
+    order = beside_neighbours(dataset.rows("train"), graph.neighbours, seed=1)
+    weights = reweighted(graph, order, batch=8, epochs=9).similarity
+    met = sum(weights * meetings(cut(order(epoch), 8), graph.neighbours) for epoch in range(1, 10))
+    np.testing.assert_allclose(met[weights > 0], 9 * graph.similarity[weights > 0], rtol=1e-5)
+    assert (weights > 0).sum() > 0.9 * (graph.similarity > 0).sum()
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_a_batch_of_all_images_pulls_as_neighbours_passed_through(
+    dataset: Dataset, graph: Graph, gradient: bool
+) -> None:
+    """In evaluation mode, where a prediction does not depend on its company."""
+    model = build("resnet18", 3, seed=1).eval()
+    target = targets(dataset, "majority")
+    batch = batch_of(dataset, model, np.random.default_rng(1).permutation(dataset.rows("train")))
+    losses = (
+        cross_entropy_with_batch(target, graph, 0.3, neighbour_gradient=gradient),
+        cross_entropy_with_neighbours(target, graph, 0.3, neighbour_gradient=gradient),
+    )
+    ours, forwarded = (loss(model, batch) for loss in losses)
+    torch.testing.assert_close(ours, forwarded)
+    gradients = [
+        torch.autograd.grad(torch.stack(list(terms.values())).sum(), list(model.parameters()), retain_graph=True)
+        for terms in (ours, forwarded)
+    ]
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_a_batch_pulls_towards_nobody_outside_it(dataset: Dataset, graph: Graph) -> None:
+    model = build("resnet18", 3, seed=1).eval()
+    row = int(np.flatnonzero((graph.neighbours >= 0).all(axis=1))[0])
+    loss = cross_entropy_with_batch(targets(dataset, "majority"), graph, 0.3)
+    alone = loss(model, batch_of(dataset, model, np.array([row])))["lambda_omega"]
+    assert alone.tolist() == [0]
+    pair = loss(model, batch_of(dataset, model, np.array([row, graph.neighbours[row, 1]])))["lambda_omega"]
+    assert pair[0] > 0
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_with_the_batchs_ids(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"the loss is (nan|inf); the batch's images are face\d{4}, face\d{4}"):
         trained(dataset, tmp_path / "model", replace(RECIPE, epochs=30, learning_rate=1e18))
@@ -202,12 +258,12 @@ def trained_in(dataset_folder: Path, folder: Path, model: str) -> None:
         train(Training(model, "efficientface", recipe, 6, augment, 1, loss), dataset, folder, CPU, JsonLines())
     else:
         ldg = replace(LDG, epochs=6, decay_every=2, precision="bfloat16", neighbours_drawn=1, lambda_=0.5)
-        ldg = replace(ldg, neighbours="bank" if model == "LDG-AUs, bank" else "forward")
+        ldg = replace(ldg, neighbours=model.removeprefix("LDG-AUs, "))
         experiment = Experiment(augment=augment, ldg=ldg)
         train_ldg(experiment, dataset, "majority", chain_graph(dataset), 1, folder, CPU, JsonLines())
 
 
-@pytest.mark.parametrize("model", ["EF SLL", "LDG-AUs", "LDG-AUs, bank"])
+@pytest.mark.parametrize("model", ["EF SLL", "LDG-AUs, forward", "LDG-AUs, bank", "LDG-AUs, batch"])
 def test_after_sigkill_training_resumes_and_ends_with_the_same_bits(
     dataset: Dataset, tmp_path: Path, model: str
 ) -> None:
