@@ -2,8 +2,6 @@
 
 import json
 import os
-import shutil
-import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ from flows.server import free_port
 from openface.engine import OWNER
 from openface.engine import engine as connection
 from openface.program import FOLDER
+from tests.browsing import CHROMIUM, DRIVER, NO_BROWSER, browser, until
 from tests.compose_lab import TAG, USER, ComposeLab, restart_engine
 from tests.measured import tell_measured
 
@@ -134,18 +133,16 @@ def test_coverage_histograms_graph_and_curves_are_there_to_look_at(lab: ComposeL
 
 
 def test_the_pages_show_the_run_and_its_artifacts(lab: ComposeLab, first_run: str, tmp_path: Path) -> None:
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no Chromium here")
-    for page, wanted in (
-        (f"runs/flow-run/{first_run}", ("Completed", "/data/tiny.toml")),
-        ("artifacts", ("paper-table",)),
-    ):
-        url = f"http://127.0.0.1:{lab.port}/{page}"
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
-        command = [browser, *options, f"--user-data-dir={tmp_path}", "--virtual-time-budget=30000", "--dump-dom", url]
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-        assert all(text in shown for text in wanted)
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip(NO_BROWSER)
+    with browser(tmp_path) as driver:
+        for page, wanted in (
+            (f"runs/flow-run/{first_run}", ("Completed", TINY)),
+            ("artifacts", ("paper-table",)),
+        ):
+            driver.get(f"http://127.0.0.1:{lab.port}/{page}")
+            for words in wanted:
+                until(lambda words=words: words in driver.page_source, f"{page} shows {words!r}", patience=60)
 
 
 def test_a_run_over_images_annotates_them_in_containers(lab: ComposeLab) -> None:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -18,41 +18,23 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from PIL import Image, ImageEnhance
+from selenium.webdriver import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webdriver import WebDriver
+from web_model import METADATA, write_model
 
 from fer_core.errors import ExportError
 from fer_core.export_web import serve_web, write_web
 from fer_core.pictures import emotion_colours
-
-pytest.importorskip("onnx", reason="the page is made from an ONNX model")
-ort = pytest.importorskip("onnxruntime", reason="the browser's probabilities are compared with ONNX Runtime's")
-webdriver = pytest.importorskip("selenium.webdriver", reason="the page is driven by selenium")
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.remote.webdriver import WebDriver  # noqa: E402
-from web_model import METADATA, write_model  # noqa: E402
+from tests.browsing import CHROMIUM, DRIVER, NO_BROWSER, browser, until
 
 PORTRAIT = Path(__file__).parent.parent / "openface" / "portrait.png"
 LABELS = tuple(json.loads(METADATA["labels"]))
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-needs_browser = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None, reason="no chromium and chromedriver: apt install chromium chromium-driver"
-)
-SWITCHES = [
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--no-first-run",
-    "--window-size=1100,1000",
-    "--host-resolver-rules=MAP elsewhere.test 127.0.0.1",
-]
-PATIENCE = 20
+needs_browser = pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason=NO_BROWSER)
 
 
 @pytest.fixture(scope="module")
@@ -98,22 +80,6 @@ def address(page: Path) -> Iterator[str]:
         yield url
 
 
-@contextmanager
-def browser(profile: Path, *switches: str) -> Iterator[WebDriver]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for switch in (*SWITCHES, f"--user-data-dir={profile}", *switches):
-        options.add_argument(switch)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
-    try:
-        driver.get("about:blank")
-        driver.get_log("performance")  # What the browser's own first tab asked for.
-        yield driver
-    finally:
-        driver.quit()
-
-
 @pytest.fixture(scope="module")
 def shared_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
     with browser(tmp_path_factory.mktemp("profile")) as driver:
@@ -130,13 +96,6 @@ def visitor(shared_browser: WebDriver, address: str) -> WebDriver:
 def visit(driver: WebDriver, url: str) -> None:
     driver.get(url)
     until(lambda: driver.execute_script("return 'ready' in document.body.dataset"), "the model is loaded")
-
-
-def until(holds: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < end, f"not within {PATIENCE} s: {what}"
-        time.sleep(0.05)
 
 
 def text(driver: WebDriver, name: str) -> str:
@@ -379,7 +338,7 @@ def focused(driver: WebDriver) -> str:
 
 
 def press(driver: WebDriver, *keys: str) -> None:
-    webdriver.ActionChains(driver).send_keys(*keys).perform()
+    ActionChains(driver).send_keys(*keys).perform()
 
 
 @needs_browser
@@ -425,7 +384,7 @@ def test_a_square_of_ones_own_by_mouse(visitor: WebDriver, page: Path, tmp_path:
     says(visitor, "No face found.")
     boxes = visitor.find_element(By.ID, "boxes")
     scale = boxes.size["width"] / 400
-    drag = webdriver.ActionChains(visitor).move_to_element_with_offset(boxes, round(-100 * scale), round(-50 * scale))
+    drag = ActionChains(visitor).move_to_element_with_offset(boxes, round(-100 * scale), round(-50 * scale))
     drag.click_and_hold().move_by_offset(round(100 * scale), round(90 * scale)).release().perform()
     says(visitor, "Your square:")
     ((left, top, side),) = squares(visitor)
