@@ -1,12 +1,13 @@
 """Views of stored images: a random crop, mirrored or not, resized, for a whole batch; and the plain view.
 
-A view is made of a batch in a few tensor operations, from the bytes as they are stored. The distribution is that of
+Views are made from the bytes as they are stored. The distribution is that of
 torchvision's RandomResizedCrop and RandomHorizontalFlip. Needs torch and numpy alone.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,24 +47,23 @@ def random_boxes(count: int, side: int, settings: AugmentSettings, generator: Ge
     return torch.cat((corner, corner + size), dim=1)
 
 
-def resize_each(pixels: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Each image's box at size × size, one image after the other: the quickest there is on a CPU.
+def resize(image: Tensor, box: Sequence[int], size: int) -> Tensor:
+    """An image's box at size × size. Bytes stay bytes, and a box that shrinks is smoothed, as Pillow's bilinear filter.
 
-    Bytes stay bytes, and a box that shrinks is smoothed, as Pillow's bilinear filter does both.
+    Args:
+        image: (1, C, S, S) uint8, quickest with channels last; as one of a batch of one, torch sees that they are.
+        box: left, top, right, bottom.
+    """
+    left, top, right, bottom = box
+    return F.interpolate(image[:, :, top:bottom, left:right], size=(size, size), mode="bilinear", antialias=True)
+
+
+def resize_together(pixels: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Each image's box at size × size, all in one sampling, for a GPU; a box that shrinks is not smoothed.
 
     Args:
         pixels: (B, C, S, S) uint8.
         boxes: (B, 4) left, top, right, bottom.
-    """
-    views = [
-        F.interpolate(image[None, :, top:bottom, left:right], size=(size, size), mode="bilinear", antialias=True)
-        for image, (left, top, right, bottom) in zip(pixels, boxes.tolist(), strict=True)
-    ]
-    return torch.cat(views)
-
-
-def resize_together(pixels: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """The same for all images in one sampling, for a GPU; a box that shrinks is not smoothed.
 
     Returns:
         (B, C, size, size) float32 in 0..255.
@@ -113,10 +113,11 @@ class Views:
         """A random crop of each image, resized, every second mirrored: (len(rows), 3, size, size)."""
         boxes = random_boxes(len(rows), self.images.shape[1], settings, generator)
         mirrored = torch.rand(len(rows), generator=generator) < settings.flip
+        if self.device.type == "cpu":
+            return self._one_by_one(self._stored(rows), boxes, mirrored)
         pixels = self._stored(rows)
         pixels = torch.where(mirrored.to(self.device)[:, None, None, None], pixels.flip(3), pixels)
-        resize = resize_each if self.device.type == "cpu" else resize_together
-        return self._normalised(resize(pixels, boxes, self.size))
+        return self._normalised(resize_together(pixels, boxes, self.size))
 
     def _stored(self, rows: np.ndarray) -> Tensor:
         """(len(rows), C, S, S) uint8, channels last in memory."""
@@ -124,16 +125,37 @@ class Views:
             return self.images[torch.from_numpy(rows).to(self.device)].permute(0, 3, 1, 2)
         return torch.from_numpy(self.images[rows]).to(self.device).permute(0, 3, 1, 2)
 
+    def _one_by_one(self, pixels: Tensor, boxes: Tensor, mirrored: Tensor) -> Tensor:
+        """The quickest there is on a CPU: an image stays in its cache from its bytes to its place in the batch."""
+        channels = pixels.shape[1]
+        mean, std = self._of_a_line(channels)
+        views = torch.empty(len(pixels), self.size, self.size, 3, dtype=self.dtype)
+        lines = torch.empty(self.size, self.size * channels)
+        pixel_by_pixel = lines.view(self.size, self.size, channels)
+        for image, box, mirror, view in zip(
+            pixels.chunk(len(pixels)), boxes.tolist(), mirrored.tolist(), views, strict=True
+        ):
+            resized = resize(image.flip(3) if mirror else image, box, self.size)
+            pixel_by_pixel.copy_(resized[0].permute(1, 2, 0))
+            lines.sub_(mean).div_(std)
+            view.copy_(pixel_by_pixel)
+        return views.permute(0, 3, 1, 2)
+
     def _normalised(self, pixels: Tensor) -> Tensor:
         """(B, 3, size, size), channels last in memory; lines are normalised whole, which is what makes it quick."""
         images = pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous()
-        mean, std = (
-            torch.tensor(values, device=self.device).expand(3).repeat(self.size) * 255
-            for values in (self.mean, self.std)
-        )
+        mean, std = self._of_a_line(3)
         normalised = torch.empty(len(images), self.size, self.size * 3, dtype=self.dtype, device=self.device)
         at_once = len(images) if self.device.type == "cuda" else _IN_CACHE
         for start in range(0, len(images), at_once):
             lines = images[start : start + at_once].flatten(2).float()
             normalised[start : start + at_once] = lines.sub_(mean).div_(std)
         return normalised.view(images.shape).permute(0, 3, 1, 2)
+
+    def _of_a_line(self, channels: int) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each value of a line of `channels`, in 0..255."""
+        mean, std = (
+            torch.tensor(values, device=self.device).expand(channels).repeat(self.size) * 255
+            for values in (self.mean, self.std)
+        )
+        return mean, std

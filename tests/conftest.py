@@ -4,6 +4,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,10 +13,15 @@ import torch
 
 import docker
 from fer_core.dataset import EMOTIONS, Dataset, DatasetCard, open_dataset, save_dataset
+from fer_core.export import export
 from fer_core.graph import Graph
+from fer_core.progress import JsonLines
 from openface.engine import engine as connection
 from openface.errors import EngineAway
 from tests.measured import MEASURED
+
+if TYPE_CHECKING:
+    from deployed_model import DeployedModel
 
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
@@ -107,3 +113,17 @@ def dataset(tmp_path: Path) -> Dataset:
 @pytest.fixture
 def graph(dataset: Dataset) -> Graph:
     return chain_graph(dataset)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> "DeployedModel":
+    """A trained checkpoint and its dataset."""
+    from deployed_model import deployed_model
+
+    return deployed_model(tmp_path_factory.mktemp("deployed"))
+
+
+@pytest.fixture(scope="session")
+def exported(model: "DeployedModel", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That checkpoint as ONNX."""
+    return export(model.checkpoint, "onnx", tmp_path_factory.mktemp("export"), None, JsonLines())

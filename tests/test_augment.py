@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from scipy.stats import ks_2samp
 
-from fer_core.augment import Views, on_device, random_boxes, resize_each, resize_together
+from fer_core.augment import Views, on_device, random_boxes, resize, resize_together
 from fer_core.experiment import AugmentSettings
 from fer_core.models.torchvision_import import torchvision_models
 
@@ -61,7 +61,7 @@ def test_a_crop_that_never_fits_is_the_whole_image() -> None:
 @pytest.mark.parametrize(("box", "size"), [((3, 10, 60, 80), 96), ((0, 0, 90, 90), 48), ((5, 5, 45, 70), 64)])
 def test_a_box_resized_is_what_pillow_makes_of_it(box: tuple[int, int, int, int], size: int) -> None:
     image = faces()[0]
-    ours = resize_each(torch.from_numpy(image)[None].permute(0, 3, 1, 2), torch.tensor([box]), size)
+    ours = resize(torch.from_numpy(image)[None].permute(0, 3, 1, 2), box, size)
     theirs = Image.fromarray(image).crop(box).resize((size, size), Image.Resampling.BILINEAR)
     assert np.abs(ours[0].permute(1, 2, 0).numpy().astype(int) - np.asarray(theirs).astype(int)).max() <= 1
 
@@ -70,9 +70,27 @@ def test_a_box_resized_is_what_pillow_makes_of_it(box: tuple[int, int, int, int]
 def test_the_resizing_of_a_gpu_is_that_of_a_cpu(channels: int) -> None:
     pixels = torch.from_numpy(faces()).permute(0, 3, 1, 2)[:, :channels]
     boxes = random_boxes(len(pixels), 90, AugmentSettings((0.2, 0.8)), generator())
-    together, each = resize_together(pixels, boxes, 96), resize_each(pixels, boxes, 96)
+    together = resize_together(pixels, boxes, 96)
+    each = torch.cat([resize(image, box, 96) for image, box in zip(pixels.split(1), boxes.tolist(), strict=True)])
     assert (together - each.float()).abs().max() <= 1.01
     assert (together - each.float()).abs().mean() <= 0.35
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_random_view_is_its_box_mirrored_resized_and_normalised(channels: int) -> None:
+    images, mean, std = faces()[..., :channels], (0.5, 0.4, 0.3)[:channels], (0.2, 0.3, 0.25)[:channels]
+    settings, rows = AugmentSettings((0.2, 0.9)), np.array([3, 1, 6, 0, 2])
+    views = Views(images, mean, std, 64, CPU).random(rows, settings, generator())
+    draws = generator()
+    boxes = random_boxes(len(rows), 90, settings, draws).tolist()
+    mirrored = (torch.rand(len(rows), generator=draws) < settings.flip).tolist()
+    assert len(set(mirrored)) == 2
+    assert views.is_contiguous(memory_format=torch.channels_last)
+    for view, row, box, mirror in zip(views, rows, boxes, mirrored, strict=True):
+        stored = Image.fromarray(np.ascontiguousarray(images[row, :, ::-1] if mirror else images[row]).squeeze())
+        pixels = np.asarray(stored.crop(box).resize((64, 64), Image.Resampling.BILINEAR)).reshape(64, 64, channels)
+        expected = (pixels / 255 - np.array(mean)) / np.array(std)
+        assert np.abs(view.permute(1, 2, 0).numpy() - expected).max() <= 1.01 / 255 / 0.2
 
 
 def test_bfloat16_input_is_the_rounded_float32_input() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from deployed_model import DeployedModel, deployed_model
+from deployed_model import DeployedModel
 from PIL import Image
 
 from fer_core.artifacts import open_artifact
@@ -29,16 +29,6 @@ from fer_core.parity import PARITY, comparison_of, stored_faces
 from fer_core.progress import JsonLines
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> DeployedModel:
-    return deployed_model(tmp_path_factory.mktemp("deployed"))
-
-
-@pytest.fixture(scope="module")
-def exported(model: DeployedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export(model.checkpoint, "onnx", tmp_path_factory.mktemp("export"), None, JsonLines())
 
 
 def faces_of(model: DeployedModel) -> np.ndarray:

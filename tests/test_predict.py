@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from deployed_model import DeployedModel, deployed_model
+from deployed_model import DeployedModel
 from PIL import Image
 
 from fer_core.augment import Views
@@ -22,29 +22,17 @@ from fer_core.calibration import probabilities
 from fer_core.dataset import open_dataset
 from fer_core.drawn_predictions import draw_faces
 from fer_core.errors import CheckpointError, DetectorError, InputError
-from fer_core.export import export
 from fer_core.faces import Box, cut_out, open_detector, whole_image
 from fer_core.frames import find_sources, frames_of
 from fer_core.logits import predict_logits
 from fer_core.models.checkpoint import load_checkpoint
 from fer_core.predict import FacePrediction, Predictor, uncertainty
 from fer_core.prediction_table import columns, open_table
-from fer_core.progress import JsonLines
 
 PORTRAIT = Path(__file__).parent.parent / "openface" / "portrait.png"
 """A public-domain portrait."""
 FACE = Box(64, 56, 96)
 """Where its face is."""
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> DeployedModel:
-    return deployed_model(tmp_path_factory.mktemp("deployed"))
-
-
-@pytest.fixture(scope="module")
-def exported(model: DeployedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export(model.checkpoint, "onnx", tmp_path_factory.mktemp("export"), None, JsonLines())
 
 
 def near(box: Box, other: Box) -> bool:
