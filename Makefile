@@ -33,7 +33,7 @@ lint: setup
 	$(BIN)/mypy
 
 bench: setup
-	@for name in figures neighbours student memory inference overhead graph; do \
+	@for name in figures neighbours student paper_table memory inference overhead graph; do \
 		OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 bench-gpu:
