@@ -41,8 +41,9 @@ def smooth_images(count: int, seed: int = 1) -> np.ndarray:
 
 
 def random_links(count: int, k: int, seed: int = 1) -> Links:
-    """k neighbours of every image; which they are does not change what they cost."""
-    neighbours = np.random.default_rng(seed).integers(0, count, (count, k)).astype(np.int32)
+    """k other images of every image; which they are does not change what they cost."""
+    first = np.random.default_rng(seed).integers(0, count - 1, (count, 1))
+    neighbours = ((np.arange(count)[:, None] + 1 + (first + np.arange(k)) % (count - 1)) % count).astype(np.int32)
     return Links(neighbours, np.full((count, k), 0.5, np.float32))
 
 

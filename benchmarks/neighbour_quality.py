@@ -52,6 +52,7 @@ ROWS = {
     "bank": ("graph", ("ldg.neighbours=bank",)),
     "bank, random neighbours": ("random-graph", ("ldg.neighbours=bank",)),
     "batch": ("graph", ("ldg.neighbours=batch",)),
+    "batch, random neighbours": ("random-graph", ("ldg.neighbours=batch",)),
 }
 
 

@@ -36,7 +36,7 @@ def ways(images: int, batch: int) -> dict[str, tuple[Loss, Order]]:
     rows, target, graph = np.arange(images), distributions(images), random_links(images, K)
     bank = empty_bank(target.shape).fill_(-np.log(CLASSES))
     anyhow, composed = shuffled(rows, seed=1), beside_neighbours(rows, graph.neighbours, seed=1)
-    weighted = reweighted(graph, composed, batch, epochs=10)
+    weighted, _ = reweighted(graph, composed, batch, epochs=10)
     return {
         "LDG": (cross_entropy_to(target), anyhow),
         "forward": (cross_entropy_with_neighbours(target, graph, LAMBDA), anyhow),

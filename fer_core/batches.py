@@ -36,6 +36,8 @@ def cut(order: np.ndarray, batch: int) -> list[np.ndarray]:
 def beside_neighbours(rows: np.ndarray, neighbours: np.ndarray, seed: int) -> Order:
     """Orders in which an image stands beside those of its neighbours that no image before it took.
 
+    These groups are shuffled once they are made: the last to be made are small, of images whose neighbours are taken.
+
     Args:
         rows: of the training images.
         neighbours: (N, k) row numbers of training images, −1 where there is none.
@@ -45,13 +47,14 @@ def beside_neighbours(rows: np.ndarray, neighbours: np.ndarray, seed: int) -> Or
     def order(epoch: int) -> np.ndarray:
         waiting = np.zeros(len(links), bool)
         waiting[rows] = True
-        found: list[int] = []
+        groups: list[list[int]] = []
         for row in shuffled(rows, seed)(epoch).tolist():
             if waiting[row]:
-                group = [row, *(other for other in links[row] if other >= 0 and waiting[other])]
+                group = [image for image in dict.fromkeys((row, *links[row])) if image >= 0 and waiting[image]]
                 waiting[group] = False
-                found += group
-        return np.array(found)
+                groups.append(group)
+        again = torch.randperm(len(groups), generator=stream(seed, epoch, purpose=3)).tolist()
+        return np.array([image for group in again for image in groups[group]])
 
     return order
 
@@ -65,13 +68,19 @@ def meetings(batches: Iterable[np.ndarray], neighbours: np.ndarray) -> np.ndarra
     return np.asarray(together & (neighbours >= 0) & (number[:, None] >= 0))
 
 
-def reweighted(graph: "Graph", order: Order, batch: int, epochs: int) -> "Graph":
+def reweighted(graph: "Graph", order: Order, batch: int, epochs: int) -> tuple["Graph", float]:
     """a_ij · epochs / (epochs in which i and j meet): over a training a pair counts as if it met in each.
 
-    A pair that never meets has 0 and is lost; the orders of all the epochs decide, and they follow from the seed.
+    What an image had for pairs that never meet goes to those of its pairs that do, so that its Σ_j a_ij stays.
+
+    Returns:
+        The graph, for these orders alone; and the share of Σ_ij a_ij whose pairs never meet.
     """
     met = np.zeros(graph.neighbours.shape, np.int32)
     for epoch in range(1, epochs + 1):
         met += meetings(cut(order(epoch), batch), graph.neighbours)
-    similarity = np.where(met > 0, graph.similarity * epochs / np.maximum(met, 1), 0).astype(np.float32)
-    return replace(graph, similarity=similarity)
+    alike = graph.similarity
+    reached = np.where(met > 0, alike, 0).astype(np.float32)
+    made_up = alike.sum(axis=1, keepdims=True) / np.maximum(reached.sum(axis=1, keepdims=True), 1e-12)
+    similarity = (reached * made_up * epochs / np.maximum(met, 1)).astype(np.float32)
+    return replace(graph, similarity=similarity), 1 - float(reached.sum() / max(alike.sum(), 1e-12))

@@ -52,7 +52,8 @@ def train_ldg(
     order = None
     if graph is not None and pulled and settings.neighbours == "batch":
         order = beside_neighbours(dataset.rows("train"), graph.neighbours, seed)
-        graph = reweighted(graph, order, settings.batch, epochs)
+        graph, apart = reweighted(graph, order, settings.batch, epochs)
+        report.note(f"LDG-AUs · seed {seed}: {apart:.1%} of the pull is of pairs that never meet in a batch")
     training = Training(
         name="LDG" if graph is None else "LDG-AUs",
         architecture=settings.architecture,

@@ -182,10 +182,36 @@ def test_over_a_training_every_pair_that_meets_counts_as_if_it_met_in_each_epoch
     dataset: Dataset, graph: Graph
 ) -> None:
     order = beside_neighbours(dataset.rows("train"), graph.neighbours, seed=1)
-    weights = reweighted(graph, order, batch=8, epochs=9).similarity
-    met = sum(weights * meetings(cut(order(epoch), 8), graph.neighbours) for epoch in range(1, 10))
-    np.testing.assert_allclose(met[weights > 0], 9 * graph.similarity[weights > 0], rtol=1e-5)
-    assert (weights > 0).sum() > 0.9 * (graph.similarity > 0).sum()
+    weighted, apart = reweighted(graph, order, batch=8, epochs=9)
+    met = sum(weighted.similarity * meetings(cut(order(epoch), 8), graph.neighbours) for epoch in range(1, 10))
+    whole = graph.similarity.sum(axis=1)
+    reached = (weighted.similarity > 0).any(axis=1)
+    np.testing.assert_allclose(met.sum(axis=1)[reached], 9 * whole[reached], rtol=1e-5)
+    both = (weighted.similarity > 0).sum(axis=1) == (graph.similarity > 0).sum(axis=1)
+    np.testing.assert_allclose(met[both], 9 * graph.similarity[both], rtol=1e-5)
+    assert apart == pytest.approx(1 - graph.similarity[weighted.similarity > 0].sum() / graph.similarity.sum())
+    assert apart < 0.1
+
+
+def test_an_epoch_of_neighbours_is_alike_from_its_beginning_to_its_end() -> None:
+    """Images without neighbours, and the pull of those that have them, are not left for the last batches."""
+    generator = np.random.default_rng(1)
+    neighbours = generator.integers(0, 3000, (3000, 4)).astype(np.int32)
+    neighbours[generator.random(3000) < 0.2] = -1
+    graph = Graph(
+        neighbours, np.zeros((3000, 4), np.float32), np.where(neighbours >= 0, np.float32(0.5), np.float32(0))
+    )
+    order = beside_neighbours(np.arange(3000), neighbours, seed=1)
+    weights = reweighted(graph, order, batch=50, epochs=20)[0].similarity
+    alone, pull = np.zeros(3), np.zeros(3)
+    for epoch in range(1, 21):
+        assert len(set(order(epoch).tolist())) == 3000
+        met = (weights * meetings(cut(order(epoch), 50), neighbours)).sum(axis=1)
+        for part, rows in enumerate(np.split(order(epoch), 3)):
+            alone[part] += (neighbours[rows] < 0).all(axis=1).mean() / 20
+            pull[part] += met[rows].mean() / 20
+    np.testing.assert_allclose(alone, 0.2, atol=0.03)
+    np.testing.assert_allclose(pull, pull.mean(), rtol=0.1)
 
 
 @pytest.mark.parametrize("gradient", [False, True])
