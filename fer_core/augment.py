@@ -1,4 +1,4 @@
-"""Views of stored images: a random crop, mirrored or not, resized, for a whole batch; and the plain view.
+"""Views of stored images: a random crop, mirrored or not, resized; and the plain view.
 
 Views are made from the bytes as they are stored. The distribution is that of
 torchvision's RandomResizedCrop and RandomHorizontalFlip. Needs torch and numpy alone.
@@ -7,6 +7,7 @@ torchvision's RandomResizedCrop and RandomHorizontalFlip. Needs torch and numpy 
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -48,10 +49,10 @@ def random_boxes(count: int, side: int, settings: AugmentSettings, generator: Ge
 
 
 def resize(image: Tensor, box: Sequence[int], size: int) -> Tensor:
-    """An image's box at size × size. Bytes stay bytes, and a box that shrinks is smoothed, as Pillow's bilinear filter.
+    """An image's box at size × size. Bytes stay bytes, and a box that shrinks is smoothed, as Pillow's bilinear is.
 
     Args:
-        image: (1, C, S, S) uint8, quickest with channels last; as one of a batch of one, torch sees that they are.
+        image: (1, C, S, S) uint8; quickest with channels last, which torch sees only of a batch, if of one.
         box: left, top, right, bottom.
     """
     left, top, right, bottom = box
@@ -59,7 +60,7 @@ def resize(image: Tensor, box: Sequence[int], size: int) -> Tensor:
 
 
 def resize_together(pixels: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Each image's box at size × size, all in one sampling, for a GPU; a box that shrinks is not smoothed.
+    """The same of all images at once, for a GPU, without rounding to bytes in between.
 
     Args:
         pixels: (B, C, S, S) uint8.
@@ -68,14 +69,21 @@ def resize_together(pixels: Tensor, boxes: Tensor, size: int) -> Tensor:
     Returns:
         (B, C, size, size) float32 in 0..255.
     """
-    side = pixels.shape[-1]
-    low, high = (part.to(pixels.device, torch.float32)[:, :, None] for part in (boxes[:, :2], boxes[:, 2:]))
-    place = (torch.arange(size, device=pixels.device) + 0.5) / size
-    # Between the centres of the box's outermost pixels, as if there were nothing beyond.
-    at = torch.minimum(torch.maximum(low + place * (high - low), low + 0.5), high - 0.5) / side * 2 - 1
-    columns, rows = at.unbind(dim=1)  # (B, size) each
-    grid = torch.stack((columns[:, None, :].expand(-1, size, -1), rows[:, :, None].expand(-1, -1, size)), dim=-1)
-    return F.grid_sample(pixels.float(), grid, align_corners=False)
+    low, high = (part.to(pixels.device, torch.float32) for part in (boxes[:, :2], boxes[:, 2:]))
+    columns, rows = _bilinear(low, high, pixels.shape[-1], size).unsqueeze(2).unbind(dim=1)  # (B, 1, size, S) each
+    with torch.autocast(pixels.device.type, enabled=False):
+        return rows @ pixels.float() @ columns.transpose(2, 3)
+
+
+def _bilinear(low: Tensor, high: Tensor, side: int, size: int) -> Tensor:
+    """(B, 2, size, side): what each of `side` pixels weighs in each of `size` between low and high, (B, 2)."""
+    scale = ((high - low) / size)[..., None, None]
+    low, high = low[..., None, None], high[..., None, None]
+    centre = torch.arange(side, device=low.device) + 0.5
+    at = low + (torch.arange(size, device=low.device)[:, None] + 0.5) * scale
+    weight = (1 - (centre - at).abs() / scale.clamp(min=1)).clamp(min=0)
+    weight = torch.where((centre > low) & (centre < high), weight, 0)
+    return weight / weight.sum(dim=-1, keepdim=True)
 
 
 def on_device(images: np.ndarray, device: torch.device) -> np.ndarray | Tensor:
@@ -123,7 +131,9 @@ class Views:
         """(len(rows), C, S, S) uint8, channels last in memory."""
         if isinstance(self.images, Tensor):
             return self.images[torch.from_numpy(rows).to(self.device)].permute(0, 3, 1, 2)
-        return torch.from_numpy(self.images[rows]).to(self.device).permute(0, 3, 1, 2)
+        stored = torch.from_numpy(self.images[rows])
+        _let_go(self.images)
+        return stored.to(self.device).permute(0, 3, 1, 2)
 
     def _one_by_one(self, pixels: Tensor, boxes: Tensor, mirrored: Tensor) -> Tensor:
         """The quickest there is on a CPU: an image stays in its cache from its bytes to its place in the batch."""
@@ -159,3 +169,9 @@ class Views:
             for values in (self.mean, self.std)
         )
         return mean, std
+
+
+def _let_go(images: np.ndarray) -> None:
+    """Of the pages of a memory map that were read: in time they would be the whole file, and count as ours."""
+    if isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap):
+        images.base.madvise(mmap.MADV_DONTNEED)

@@ -151,7 +151,7 @@ class LdgSettings(Recipe):
     """Of `forward`: neighbours of an image drawn anew each time it is seen, an unbiased estimate of its Σ_j; 0 takes
     all k."""
     neighbour_gradient: bool = False
-    """Whether f(x_j) in KL(f(x_j) ‖ f(x_i)) carries a gradient too."""
+    """Whether f(x_j) in KL(f(x_j) ‖ f(x_i)) carries a gradient too; what is remembered in a bank has none."""
     epochs_with_neighbours: Annotated[int, Field(ge=0)] = 0
     """Epochs of LDG-AUs where they differ from the LDG's; 0 takes the same."""
 

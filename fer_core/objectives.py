@@ -63,8 +63,8 @@ def cross_entropy_with_bank(target: Tensor, graph: Graph, lambda_: float, bank: 
     """L = CE + λΩ with the neighbours' last predictions remembered, so that no neighbour passes through the network.
 
     What an image was predicted to be when a batch last held it stands for f(x_j): a random view of it, by weights that
-    are on average half an epoch old, and one epoch at most but for the last batches. In the first epoch an image is
-    pulled only towards those neighbours that came before it.
+    are 7/12 of an epoch old on average; one in six is older than an epoch, and none is as old as two. In the first
+    epoch an image is pulled only towards those neighbours that came before it.
 
     Args:
         target: (N, classes), one row for every row of the dataset.

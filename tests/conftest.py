@@ -13,7 +13,6 @@ import torch
 
 import docker
 from fer_core.dataset import EMOTIONS, Dataset, DatasetCard, open_dataset, save_dataset
-from fer_core.export import export
 from fer_core.graph import Graph
 from fer_core.progress import JsonLines
 from openface.engine import engine as connection
@@ -126,4 +125,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> "DeployedModel":
 @pytest.fixture(scope="session")
 def exported(model: "DeployedModel", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """That checkpoint as ONNX."""
+    from fer_core.export import export
+
     return export(model.checkpoint, "onnx", tmp_path_factory.mktemp("export"), None, JsonLines())

@@ -2,6 +2,7 @@
 
 import importlib
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,12 +67,13 @@ def test_a_box_resized_is_what_pillow_makes_of_it(box: tuple[int, int, int, int]
     assert np.abs(ours[0].permute(1, 2, 0).numpy().astype(int) - np.asarray(theirs).astype(int)).max() <= 1
 
 
+@pytest.mark.parametrize("size", [96, 64, 24])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_resizing_of_a_gpu_is_that_of_a_cpu(channels: int) -> None:
+def test_the_resizing_of_a_gpu_is_that_of_a_cpu(channels: int, size: int) -> None:
     pixels = torch.from_numpy(faces()).permute(0, 3, 1, 2)[:, :channels]
     boxes = random_boxes(len(pixels), 90, AugmentSettings((0.2, 0.8)), generator())
-    together = resize_together(pixels, boxes, 96)
-    each = torch.cat([resize(image, box, 96) for image, box in zip(pixels.split(1), boxes.tolist(), strict=True)])
+    together = resize_together(pixels, boxes, size)
+    each = torch.cat([resize(image, box, size) for image, box in zip(pixels.split(1), boxes.tolist(), strict=True)])
     assert (together - each.float()).abs().max() <= 1.01
     assert (together - each.float()).abs().mean() <= 0.35
 
@@ -91,6 +93,35 @@ def test_a_random_view_is_its_box_mirrored_resized_and_normalised(channels: int)
         pixels = np.asarray(stored.crop(box).resize((64, 64), Image.Resampling.BILINEAR)).reshape(64, 64, channels)
         expected = (pixels / 255 - np.array(mean)) / np.array(std)
         assert np.abs(view.permute(1, 2, 0).numpy() - expected).max() <= 1.01 / 255 / 0.2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_one_view_after_the_other_is_all_of_them_together_to_the_bit(channels: int, dtype: torch.dtype) -> None:
+    mean, std = (0.5, 0.4, 0.3)[:channels], (0.2, 0.3, 0.25)[:channels]
+    views, settings, rows = Views(faces()[..., :channels], mean, std, 64, CPU, dtype), AugmentSettings(), np.arange(8)
+    draws = generator()
+    boxes = random_boxes(len(rows), 90, settings, draws).tolist()
+    mirrored = torch.rand(len(rows), generator=draws) < settings.flip
+    pixels = torch.from_numpy(faces()[..., :channels]).permute(0, 3, 1, 2)
+    pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
+    resized = torch.cat([resize(image, box, 64) for image, box in zip(pixels.split(1), boxes, strict=True)])
+    assert torch.equal(views.random(rows, settings, generator()), views._normalised(resized))
+
+
+def test_a_memory_map_is_let_go(tmp_path: Path) -> None:
+    """Pages that were read count as the process's own; a pass over the images must not keep them all."""
+    np.save(tmp_path / "images.npy", np.zeros((2000, 100, 100, 3), np.uint8))
+    views = Views(np.load(tmp_path / "images.npy", mmap_mode="r"), (0.5,) * 3, (0.2,) * 3, 16, CPU)
+    before = mapped_megabytes()
+    for rows in np.split(np.random.default_rng(1).permutation(2000), 50):
+        views.random(rows, AugmentSettings(), generator())
+    assert mapped_megabytes() - before < 10, "of 60"
+
+
+def mapped_megabytes() -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("RssFile:")[2].split()[0]) / 1024
 
 
 def test_bfloat16_input_is_the_rounded_float32_input() -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fer_core.models import efficientface
 from fer_core.models.architectures import build
 from fer_core.models.efficientface import EfficientFace, InvertedResidual, _interleave
 from fer_core.models.padded import padded
@@ -122,6 +123,34 @@ def test_what_was_shuffled_hands_its_gradient_on_without_gaps() -> None:
     for number, received in enumerate(torch.autograd.grad(_interleave(*halves), halves, gradient)):
         assert received.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(received, gradient[:, number::2])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_twenty_steps_are_those_of_a_stacking_to_the_bit(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shuffled by torch's own stacking and its gradient: slower, and the same."""
+
+    def stacked(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        pairs = torch.stack((first.permute(0, 2, 3, 1), second.permute(0, 2, 3, 1)), dim=-1)
+        return pairs.flatten(-2).permute(0, 3, 1, 2)
+
+    def losses() -> list[float]:
+        model = build("efficientface", 7, seed=1).to(memory_format=torch.channels_last).train()
+        optimiser = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
+        images = torch.randn(8, 3, 48, 48, generator=torch.Generator().manual_seed(1))
+        found = []
+        for _ in range(20):
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+                logits = model(images.to(memory_format=torch.channels_last))
+                loss = nn.functional.cross_entropy(logits.float(), torch.arange(8) % 7)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            found.append(loss.item())
+        return found
+
+    ours = losses()
+    monkeypatch.setattr(efficientface, "_interleave", stacked)
+    assert losses() == ours
 
 
 def test_twenty_steps_under_autocast_go_as_in_float32() -> None:

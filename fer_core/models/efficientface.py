@@ -234,6 +234,7 @@ class _Interleaved(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, first: Tensor, second: Tensor) -> Tensor:
+        assert first.dtype == second.dtype
         count, channels, height, width = first.shape
         pairs = first.new_empty(count, height, width, channels, 2)
         pairs[..., 0], pairs[..., 1] = first.permute(0, 2, 3, 1), second.permute(0, 2, 3, 1)
