@@ -33,8 +33,9 @@ lint: setup
 	$(BIN)/mypy
 
 bench: setup
-	@for name in figures neighbours student paper_table memory inference overhead graph; do \
-		OMP_WAIT_POLICY=passive $(BIN)/python benchmarks/$$name.py || exit 1; done
+	@for name in neighbours student inference graph memory overhead paper_table figures; do \
+		$(BIN)/python benchmarks/$$name.py || exit 1; done
+	@$(BIN)/python benchmarks/table.py
 
 bench-gpu:
 	@PYTHONPATH=. $(PYTHON) benchmarks/gpu.py

@@ -19,21 +19,23 @@ _SIGNS = {"at most": "≤ {}", "at least": "≥ {}", "times faster": "≥ {} ×"
 def row(
     name: str,
     ours: float,
-    target: float,
+    target: float | None,
     reference: float | None = None,
     *,
     judged: Literal["at most", "at least", "times faster"],
     unit: str = "",
     **more: Any,
 ) -> Row:
-    """A measured line: `ours` is held to the target, or for `times faster` the ratio of the two.
+    """A measured line: `ours` is held to the target if there is one, or for `times faster` the ratio of the two.
 
     Both are times, or with a unit that ends in `/s` rates; the ratio is how many times faster ours is.
     """
     ratio = None if reference is None else ours / reference if unit.endswith("/s") else reference / ours
     value = ratio if judged == "times faster" else ours
-    assert value is not None
-    met = value <= target if judged == "at most" else value >= target
+    met = None
+    if target is not None:
+        assert value is not None
+        met = value <= target if judged == "at most" else value >= target
     return {
         "name": name,
         "reference": None if reference is None else _short(reference),
@@ -49,7 +51,7 @@ def row(
 
 def show(rows: Sequence[Row]) -> None:
     """Print the table."""
-    lines = [_HEAD, *map(_cells, rows)]
+    lines = [_HEAD, *map(cells, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(_HEAD))]
     for number, line in enumerate(lines):
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
@@ -57,10 +59,12 @@ def show(rows: Sequence[Row]) -> None:
             print("  ".join("─" * width for width in widths))
 
 
-def _cells(line: Row) -> tuple[str, ...]:
+def cells(line: Row) -> tuple[str, ...]:
+    """As text: name, reference, ours, ratio, target, and whether it is met."""
     values = [_text(line[key], line["unit"]) for key in ("reference", "ours")]
-    target = _SIGNS[line["judged"]].format(f"{line['target']:g}")
-    return (line["name"], *values, _text(line["ratio"], ""), target, "yes" if line["met"] else "no")
+    target = "" if line["target"] is None else _SIGNS[line["judged"]].format(f"{line['target']:g}")
+    met = {True: "yes", False: "no", None: ""}[line["met"]]
+    return (line["name"], *values, _text(line["ratio"], ""), target, met)
 
 
 def _short(value: float) -> float:
@@ -73,9 +77,18 @@ def _text(value: float | None, unit: str) -> str:
 
 def write_results(name: str, rows: Sequence[Mapping[str, Any]], device: str = "") -> None:
     """`benchmarks/results/NAME.json`; `device` is what was measured where that is not the CPU."""
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT)
-    cores = f"{platform.machine()}, {os.cpu_count()} cores"
+    describe = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    done = subprocess.run(describe, capture_output=True, text=True, cwd=ROOT)
+    cores = f"{_processor()}, {os.cpu_count()} cores"
     RESULTS.mkdir(exist_ok=True)
     machine = f"{device}, {cores}" if device else cores
     document = {"rows": list(rows), "machine": machine, "commit": done.stdout.strip()}
     (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _processor() -> str:
+    """The model, where Linux tells it."""
+    found = Path("/proc/cpuinfo")
+    lines = found.read_text().splitlines() if found.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.ensemble import IsolationForest
-from sklearn.preprocessing import StandardScaler
 
 from fer_core.dataset import Dataset
 from fer_core.errors import ActionUnitError, ArtifactError
@@ -72,12 +70,16 @@ def action_units(dataset: Dataset, table: pd.DataFrame, settings: ActionUnitSett
     lost = np.where((lost == "") & (confidence < settings.min_confidence), "low confidence", lost)
     train = dataset.manifest["split"].to_numpy() == "train"
     if settings.outliers and (train & (lost == "")).any():
+        from sklearn.ensemble import IsolationForest  # Takes longer to import than most steps that get here need.
+
         forest = IsolationForest(contamination=settings.outliers, random_state=_FOREST_SEED)
         forest.fit(vectors[train & (lost == "")])
         inside = np.flatnonzero(lost == "")
         lost[inside[forest.predict(vectors[inside]) == -1]] = "outlier"
     usable = lost == ""
     if settings.standardise and (train & usable).any():
+        from sklearn.preprocessing import StandardScaler
+
         scaler = StandardScaler().fit(vectors[train & usable])
         vectors[usable] = scaler.transform(vectors[usable])
     return ActionUnits(columns, vectors, usable, _coverage(dataset, lost))
