@@ -29,7 +29,8 @@ from fer_core.dataset import open_dataset
 from fer_core.metrics import distribution_measures
 
 RESAMPLES = 1000
-REFERENCE = "forwarded"
+FORWARDED, RANDOM = "forwarded", "bank, random neighbours"
+COMPARED = (FORWARDED, "no neighbours", RANDOM)
 ALL_NEIGHBOURS = "ldg.neighbours_drawn=0"
 
 
@@ -48,9 +49,9 @@ STUDIES = {
 }
 ROWS = {
     "no neighbours": (None, ()),
-    REFERENCE: ("graph", ("ldg.neighbours=forward", ALL_NEIGHBOURS)),
+    FORWARDED: ("graph", ("ldg.neighbours=forward", ALL_NEIGHBOURS)),
     "bank": ("graph", ("ldg.neighbours=bank",)),
-    "bank, random neighbours": ("random-graph", ("ldg.neighbours=bank",)),
+    RANDOM: ("random-graph", ("ldg.neighbours=bank",)),
     "batch": ("graph", ("ldg.neighbours=batch",)),
     "batch, random neighbours": ("random-graph", ("ldg.neighbours=batch",)),
 }
@@ -86,24 +87,25 @@ def predictions(work: Path, name: str, seed: int) -> np.ndarray:
 
 
 def rows(study: Study, work: Path) -> list[dict[str, Any]]:
-    """Each way's mean over seeds, and what parts it from the reference."""
+    """Each way's mean over seeds, and what parts it from every other."""
     dataset = open_dataset(work / "prepare")
     test, crowd = dataset.rows("test"), dataset.crowd()
     assert crowd is not None
     labels, truth = dataset.labels()[test], crowd[test].astype(np.float64)
-    reference = {seed: predictions(work, REFERENCE, seed) for seed in study.seeds}
-    found = []
-    for name in ROWS:
-        ours = {seed: predictions(work, name, seed) for seed in study.seeds}
-        found.append(
-            {
-                "name": name,
-                "accuracy": float(np.mean([(p.argmax(axis=1) == labels).mean() for p in ours.values()])),
-                "kl": float(np.mean([distribution_measures(truth, p)["kl"].mean() for p in ours.values()])),
-                "to_forwarded": compare(ours, reference, labels, truth, RESAMPLES),
-            }
-        )
-    return found
+    found = {name: {seed: predictions(work, name, seed) for seed in study.seeds} for name in ROWS}
+    return [
+        {
+            "name": name,
+            "accuracy": float(np.mean([(p.argmax(axis=1) == labels).mean() for p in ours.values()])),
+            "kl": float(np.mean([distribution_measures(truth, p)["kl"].mean() for p in ours.values()])),
+            "differences": {
+                other: compare(ours, theirs, labels, truth, RESAMPLES)
+                for other, theirs in found.items()
+                if other != name
+            },
+        }
+        for name, ours in found.items()
+    ]
 
 
 def interval(difference: dict[str, Any], digits: int) -> str:
@@ -114,17 +116,14 @@ def interval(difference: dict[str, Any], digits: int) -> str:
 
 def shown(found: Iterable[dict[str, Any]]) -> Table:
     """The table as a person reads it."""
-    table = Table("neighbours", "accuracy, %", "Δ, points", "KL to the truth", "Δ KL")
+    table = Table("neighbours", "accuracy, %", "KL to the truth", *(f"Δ KL to {other}" for other in COMPARED))
     for row in found:
-        points = row["to_forwarded"]["accuracy_difference_points"]
-        kl = row["to_forwarded"]["kl_difference"]
-        same = row["name"] == REFERENCE
+        apart = [row["differences"].get(other) for other in COMPARED]
         table.add_row(
             row["name"],
             f"{100 * row['accuracy']:.2f}",
-            "" if same else interval(points, 2),
             f"{row['kl']:.4f}",
-            "" if same else interval(kl, 4),
+            *("" if one is None else interval(one["kl_difference"], 4) for one in apart),
         )
     return table
 
@@ -147,7 +146,7 @@ def main() -> None:
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(lambda job: train_and_judge(study, work, *job), [(n, s) for s in study.seeds for n in ROWS]))
     found = rows(study, work)
-    Console(width=120).print(shown(found))
+    Console(width=140).print(shown(found))
     write_results(f"neighbour_quality_{options.study}", found)
 
 
