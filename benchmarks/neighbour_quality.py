@@ -1,11 +1,11 @@
 """What LDG-AUs learns from neighbours forwarded, banked, met in the batch, and random; paired over seeds.
 
     python benchmarks/neighbour_quality.py drawn
-    python benchmarks/neighbour_quality.py ferplus --data ../shared/data/ferplus
+    python benchmarks/neighbour_quality.py ferplus --data ~/ferplus
 
-λ, k and the similarities are the same in every row, so the pull is as strong; "random" keeps the similarities of the AU
-graph and draws the neighbours. What is finished in the working folder is not trained again. Prints a table and writes
-`benchmarks/results/neighbour_quality_NAME.json`.
+λ, k and the similarities are the same in every row, so the pull is as strong over a training; "random" keeps the
+similarities of the AU graph and draws the neighbours. What is finished in the working folder is not trained again.
+Prints a table and writes `benchmarks/results/neighbour_quality_NAME.json`.
 """
 
 import argparse
