@@ -146,7 +146,8 @@ class LdgSettings(Recipe):
     lambda_: Annotated[float, Field(alias="lambda", ge=0)] = 0.01
     neighbours: Literal["forward", "bank", "batch"] = "forward"
     """`forward` is the paper's: a batch's neighbours pass through the network with it. At next to no cost, `bank` pulls
-    towards what each neighbour was last predicted to be, and `batch` composes batches in which neighbours meet."""
+    towards what each neighbour was last predicted to be, and `batch` composes batches in which neighbours meet, which
+    skews batch normalisation: ten points of accuracy on drawn faces."""
     neighbours_drawn: Annotated[int, Field(ge=0)] = 0
     """Of `forward`: neighbours of an image drawn anew each time it is seen, an unbiased estimate of its Σ_j; 0 takes
     all k."""
