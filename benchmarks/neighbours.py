@@ -96,6 +96,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12, help="steps of each kind")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16")
     options = parser.parse_args()
+    torch.set_num_threads(1)  # Two wait for each other less evenly than what is to be told apart.
     seconds = seconds_of_steps(options.size, 16, options.rounds, options.precision, torch.device("cpu"))
     what = f"ResNet-50, batch 16, {options.size} px, {options.precision}, k = {K}"
     rows = [ratio_row(what, seconds, kind, measure) for kind in ("bank", "batch") for measure in (CLOCK, PROCESSOR)]

@@ -35,8 +35,9 @@ from fer_core.training import Training, train
 SEEDS = (1, 2, 3)
 CPU = torch.device("cpu")
 ONLINE = "online teacher, every view"
-CACHED = {"cached, the image as it is": 1, "cached, mean of it and its mirror image": 2}
-"""By name, the views behind a soft label."""
+MIRRORED = "cached, mean of it and its mirror image"
+CACHED = {"cached, the image as it is": (1, 1), MIRRORED: (2, 1), f"{MIRRORED}, twice the epochs": (2, 2)}
+"""By name, the views behind a soft label, and how many times the epochs; twice takes as long as the online teacher."""
 RESAMPLES = 1000
 
 
@@ -74,11 +75,12 @@ def students(study: Study, work: Path, dataset: Dataset, seed: int) -> dict[str,
     prepared = work / "prepare"
     teacher = fer(study, "train-ldg", work / "teacher" / f"seed-{seed}", [prepared], "--seed", str(seed))
     found = {ONLINE: judged(dataset, train_online(dataset, teacher, seed, work / "online" / f"seed-{seed}"))}
-    for name, views in CACHED.items():
+    for name, (views, times) in CACHED.items():
         soft = work / f"soft-{views}" / f"seed-{seed}"
         fer(study, "soft-labels", soft, [prepared, teacher], "--set", f"soft_labels.views={views}")
-        student = work / f"cached-{views}" / f"seed-{seed}"
-        fer(study, "distill", student, [prepared, soft], "--seed", str(seed))
+        student = work / f"cached-{views}{'-longer' * (times > 1)}" / f"seed-{seed}"
+        epochs = ("--set", f"distill.epochs={times * load_experiment(study.experiment).distill.epochs}")
+        fer(study, "distill", student, [prepared, soft], "--seed", str(seed), *epochs)
         found[name] = judged(dataset, student)
     return found
 
