@@ -206,6 +206,29 @@ def test_rows_are_shown_and_written(
     assert document["commit"]
 
 
+def test_one_table_has_both_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import table
+    import writing
+
+    monkeypatch.setattr(writing, "RESULTS", tmp_path)
+    monkeypatch.setattr(table, "RESULTS", tmp_path)
+    table.main()
+    assert "no GPU has run" in capsys.readouterr().out
+    ours = writing.row("student epoch, 224 px", 2.0, 6, 14.0, judged="times faster", unit="s")
+    theirs = writing.row("student epoch, 224 px, data on the device", 0.5, 20, 4.0, judged="times faster", unit="s")
+    projected = writing.row("the paper's table", 10.0, None, 40.0, judged="times faster", unit="days")
+    writing.write_results("student", [ours])
+    writing.write_results("paper_table", [projected])
+    writing.write_results("gpu", [theirs], "a GPU")
+    table.main()
+    shown = capsys.readouterr().out
+    assert "| 14 s | 2 s | 7 | ≥ 6 × | yes | 4 s | 0.5 s | 8 | ≥ 20 × | no |" in shown
+    assert "| the paper's table | 40 days | 10 days | 4 |  |  |" in shown
+    assert "Right: a GPU, " in shown
+
+
 def test_the_gpus_column_needs_torch_torchvision_numpy_and_pandas_alone(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(BLOCK, encoding="utf-8")
     written = BENCHMARKS / "results" / "gpu.json"
