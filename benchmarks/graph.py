@@ -103,7 +103,7 @@ def reference(count: int) -> dict[str, float]:
     asked = queries[:RECALL_QUERIES]
     exact, _ = cKDTree(vectors).query(vectors[asked], k=K + 1, workers=-1)
     hits = []
-    for query, (items, distance), limit in zip(asked, found, exact[:, -1], strict=False):
+    for query, (items, distance), limit in zip(asked, found[: len(asked)], exact[:, -1], strict=True):
         others = [apart for item, apart in zip(items, distance, strict=True) if item != query][:K]
         hits.append(sum(apart <= limit + 1e-4 for apart in others) / K)
     return {"seconds": built + answered, "recall": float(np.mean(hits))}

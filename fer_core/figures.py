@@ -25,7 +25,7 @@ def save_au_figure(folder: Path, usable: pd.DataFrame) -> None:
     figure = Figure(figsize=(11, 7), layout="constrained")
     axes = figure.subplots(3, 6).flatten()
     present = usable[list(PRESENCES)].mean()
-    for axis, name in zip(axes, INTENSITIES, strict=False):
+    for axis, name in zip(axes[: len(INTENSITIES)], INTENSITIES, strict=True):
         values = usable[name].to_numpy()
         axis.hist(values[values > 0], bins=np.linspace(0, 5, 21).tolist(), color=_BLUE)
         rate = present.get(f"{name[:4]}_c", float("nan"))

@@ -142,7 +142,7 @@ def intensity_histograms(table: pd.DataFrame) -> Picture:
     lines = -(-len(INTENSITIES) // columns)
     figure = new_figure(_WIDTH, 1.35 * lines)
     axes = figure.subplots(lines, columns, sharex=True)
-    for axis, name in zip(axes.flat, INTENSITIES, strict=False):
+    for axis, name in zip(axes.flat[: len(INTENSITIES)], INTENSITIES, strict=True):
         _intensities(axis, table[name].to_numpy())
         axis.set_title(f"{name[:4]} {FACS_NAMES[name[:4]]}", fontsize=7.5)
     for axis in axes.flat[len(INTENSITIES) :]:

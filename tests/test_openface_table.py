@@ -33,7 +33,7 @@ def write_csv(path: Path, rows: Sequence[Figures], header: Sequence[str] = tuple
 
 
 def frame(*rows: Figures, ids: Sequence[str] = "abcdefgh") -> pd.DataFrame:
-    return pd.DataFrame([{"id": name, **row} for name, row in zip(ids, rows, strict=False)])
+    return pd.DataFrame([{"id": name, **row} for name, row in zip(ids[: len(rows)], rows, strict=True)])
 
 
 def from_parquet(path: Path, table: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
