@@ -1,14 +1,17 @@
 """Views of stored images: a random crop, mirrored or not, resized; and the plain view.
 
 Views are made from the bytes as they are stored. The distribution is that of
-torchvision's RandomResizedCrop and RandomHorizontalFlip. Needs torch and numpy alone.
+torchvision's RandomResizedCrop and RandomHorizontalFlip. What is random is drawn on the CPU, so that a seed
+means the same on every device. Needs torch and numpy alone.
 """
 
 from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,9 +23,13 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from fer_core.experiment import AugmentSettings
 
+Rows = np.ndarray | Tensor
+"""(B,) int64 row numbers of images."""
 _CROP_TRIES = 10
 _SHARE_OF_GPU = 0.25
 """Of its free memory, which the stored images may take."""
+_BATCHES_AHEAD = 2
+"""Batches that are read before the GPU asks for them, where it has no room for all images."""
 _IN_CACHE = 4
 """Images that are normalised at a time on a CPU."""
 
@@ -46,6 +53,24 @@ def random_boxes(count: int, side: int, settings: AugmentSettings, generator: Ge
     size = torch.where(fits.any(dim=1, keepdim=True), size, side)
     corner = (torch.rand(count, 2, generator=generator) * (side - size + 1)).long()
     return torch.cat((corner, corner + size), dim=1)
+
+
+@dataclass(frozen=True)
+class Crops:
+    """How each image of a batch is varied.
+
+    boxes: (B, 4) int64, left, top, right, bottom in whole pixels
+    mirrored: (B,) bool; an image is mirrored first, then its box is cut out
+    """
+
+    boxes: Tensor
+    mirrored: Tensor
+
+
+def draw_crops(count: int, side: int, settings: AugmentSettings, generator: Generator) -> Crops:
+    """A random crop for each of `count` square images, `side` pixels wide, and which of them are mirrored."""
+    boxes = random_boxes(count, side, settings, generator)
+    return Crops(boxes, torch.rand(count, generator=generator) < settings.flip)
 
 
 def resize(image: Tensor, box: Sequence[int], size: int) -> Tensor:
@@ -110,30 +135,53 @@ class Views:
     device: torch.device
     dtype: torch.dtype = torch.float32
 
-    def plain(self, rows: np.ndarray) -> Tensor:
+    @property
+    def resident(self) -> bool:
+        """The images lie on the device, or the device is the CPU, which reads them where they are."""
+        return isinstance(self.images, Tensor) or self.device.type == "cpu"
+
+    def plain(self, rows: Rows) -> Tensor:
         """The images as they are, resized: (len(rows), 3, size, size)."""
-        pixels = self._stored(rows)
+        pixels = self.stored(rows)
         if pixels.shape[-1] != self.size:
             pixels = F.interpolate(pixels.float(), size=(self.size, self.size), mode="bilinear", antialias=True)
         return self._normalised(pixels)
 
-    def random(self, rows: np.ndarray, settings: AugmentSettings, generator: Generator) -> Tensor:
+    def random(self, rows: Rows, settings: AugmentSettings, generator: Generator) -> Tensor:
         """A random crop of each image, resized, every second mirrored: (len(rows), 3, size, size)."""
-        boxes = random_boxes(len(rows), self.images.shape[1], settings, generator)
-        mirrored = torch.rand(len(rows), generator=generator) < settings.flip
-        if self.device.type == "cpu":
-            return self._one_by_one(self._stored(rows), boxes, mirrored)
-        pixels = self._stored(rows)
-        pixels = torch.where(mirrored.to(self.device)[:, None, None, None], pixels.flip(3), pixels)
-        return self._normalised(resize_together(pixels, boxes, self.size))
+        return self.varied(self.stored(rows), draw_crops(len(rows), self.images.shape[1], settings, generator))
 
-    def _stored(self, rows: np.ndarray) -> Tensor:
-        """(len(rows), C, S, S) uint8, channels last in memory."""
+    def stored(self, rows: Rows) -> Tensor:
+        """The images' bytes on the device: (len(rows), C, S, S) uint8, channels last in memory."""
         if isinstance(self.images, Tensor):
-            return self.images[torch.from_numpy(rows).to(self.device)].permute(0, 3, 1, 2)
-        stored = torch.from_numpy(self.images[rows])
-        _let_go(self.images)
-        return stored.to(self.device).permute(0, 3, 1, 2)
+            return self.images[torch.as_tensor(rows, device=self.device)].permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(self.images[np.asarray(rows)])
+        _release_pages(self.images)
+        return pixels.to(self.device).permute(0, 3, 1, 2)
+
+    def sent_ahead(self, batches: Sequence[np.ndarray]) -> Iterator[Tensor]:
+        """`stored` of one batch after the other; the next is read and sent while this one is used."""
+        with ThreadPoolExecutor(1, "pixels") as thread:
+            upcoming: deque[Future[Tensor]] = deque()
+            for rows in batches:
+                upcoming.append(thread.submit(self._send, rows))
+                if len(upcoming) > _BATCHES_AHEAD:
+                    yield upcoming.popleft().result()
+            while upcoming:
+                yield upcoming.popleft().result()
+
+    def _send(self, rows: np.ndarray) -> Tensor:
+        assert isinstance(self.images, np.ndarray)
+        pixels = torch.from_numpy(self.images[rows])
+        _release_pages(self.images)
+        return pixels.pin_memory().to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+
+    def varied(self, pixels: Tensor, crops: Crops) -> Tensor:
+        """Stored bytes (B, C, S, S) cropped, mirrored, resized and normalised: (B, 3, size, size)."""
+        if self.device.type == "cpu":
+            return self._one_by_one(pixels, crops.boxes, crops.mirrored)
+        pixels = torch.where(crops.mirrored[:, None, None, None].to(self.device), pixels.flip(3), pixels)
+        return self._normalised(resize_together(pixels, crops.boxes, self.size))
 
     def _one_by_one(self, pixels: Tensor, boxes: Tensor, mirrored: Tensor) -> Tensor:
         """The quickest there is on a CPU: an image stays in its cache from its bytes to its place in the batch."""
@@ -171,7 +219,8 @@ class Views:
         return mean, std
 
 
-def _let_go(images: np.ndarray) -> None:
-    """Of the pages of a memory map that were read: in time they would be the whole file, and count as ours."""
+def _release_pages(images: np.ndarray) -> None:
+    """Give back the pages of a memory map that were read: kept, they would in time be the whole file, and count as
+    ours."""
     if isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap):
         images.base.madvise(mmap.MADV_DONTNEED)

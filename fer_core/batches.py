@@ -1,17 +1,30 @@
-"""The order in which a training sees its images, shuffled or so that neighbours meet, and the batches cut from it."""
+"""What an epoch draws: the order of its images, the batches cut from it, how each image is varied, and its neighbours.
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+All of it is drawn on the CPU from the training's seed, the epoch and a purpose; a GPU is given it many steps at a
+time, so that no step waits for a copy. Needs torch and numpy alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Generator, Tensor
+
+from fer_core.augment import Crops, draw_crops
 
 if TYPE_CHECKING:
-    from fer_core.graph import Graph
+    from fer_core.experiment import AugmentSettings
 
-Order = Callable[[int], np.ndarray]
-"""Of an epoch, counted from 1: every training row once."""
+ORDER, CROPS, NEIGHBOURS = 0, 1, 2
+"""Purposes of the random numbers of an epoch."""
+_STEPS_AT_ONCE = 1024
+"""Steps whose draws go to a GPU together: an epoch of most datasets, and some 20 MB at batches of 256."""
 
 
 def stream(seed: int, epoch: int, purpose: int) -> torch.Generator:
@@ -20,9 +33,10 @@ def stream(seed: int, epoch: int, purpose: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(drawn[0]) << 31 ^ int(drawn[1]))
 
 
-def shuffled(rows: np.ndarray, seed: int) -> Order:
-    """An order of its own for each epoch."""
-    return lambda epoch: rows[torch.randperm(len(rows), generator=stream(seed, epoch, purpose=0)).numpy()]
+def shuffled(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """The rows in an epoch's order."""
+    order: np.ndarray = rows[torch.randperm(len(rows), generator=stream(seed, epoch, ORDER)).numpy()]
+    return order
 
 
 def cut(order: np.ndarray, batch: int) -> list[np.ndarray]:
@@ -33,54 +47,127 @@ def cut(order: np.ndarray, batch: int) -> list[np.ndarray]:
     return np.split(order, ends)
 
 
-def beside_neighbours(rows: np.ndarray, neighbours: np.ndarray, seed: int) -> Order:
-    """Orders in which an image stands beside those of its neighbours that no image before it took.
+@dataclass(frozen=True)
+class NeighbourDraws:
+    """Neighbours that pass through the network with a batch.
 
-    These groups are shuffled once they are made: the last to be made are small, of images whose neighbours are taken.
+    rows: (M,) int64, each neighbour once
+    crops: how each of them is varied
+    place: (B, k) int64, where in `rows` an image's neighbours are; 0 where it has none
+    similarity: (B, k) float32, a_ij; 0 where there is no neighbour
+    """
+
+    rows: Tensor
+    crops: Crops
+    place: Tensor
+    similarity: Tensor
+
+
+@dataclass(frozen=True)
+class Draws:
+    """All that is drawn for one step; `rows` is (B,) int64."""
+
+    rows: Tensor
+    crops: Crops
+    neighbours: NeighbourDraws | None = None
+
+
+Companions = Callable[[np.ndarray, Generator], tuple[np.ndarray, np.ndarray, np.ndarray]]
+"""From a batch's rows to `rows`, `place` and `similarity` of its NeighbourDraws; may draw."""
+
+
+def draw_epoch(
+    batches: Sequence[np.ndarray],
+    side: int,
+    settings: AugmentSettings,
+    companions: Companions | None,
+    seed: int,
+    epoch: int,
+) -> Iterator[Draws]:
+    """The draws of an epoch's steps, one after the other, on the CPU.
 
     Args:
-        rows: of the training images.
-        neighbours: (N, k) row numbers of training images, −1 where there is none.
+        batches: row numbers, as `cut` gives them.
+        side: of the square stored images, in pixels.
+        companions: what finds a batch's neighbours, where they pass through the network with it.
     """
-    links = neighbours.tolist()
-
-    def order(epoch: int) -> np.ndarray:
-        waiting = np.zeros(len(links), bool)
-        waiting[rows] = True
-        groups: list[list[int]] = []
-        for row in shuffled(rows, seed)(epoch).tolist():
-            if waiting[row]:
-                group = [image for image in dict.fromkeys((row, *links[row])) if image >= 0 and waiting[image]]
-                waiting[group] = False
-                groups.append(group)
-        again = torch.randperm(len(groups), generator=stream(seed, epoch, purpose=3)).tolist()
-        return np.array([image for group in again for image in groups[group]])
-
-    return order
+    crops, beside = (stream(seed, epoch, purpose) for purpose in (CROPS, NEIGHBOURS))
+    for rows in batches:
+        varied = draw_crops(len(rows), side, settings, crops)
+        yield Draws(torch.from_numpy(rows), varied, _draw_neighbours(rows, side, settings, companions, beside))
 
 
-def meetings(batches: Iterable[np.ndarray], neighbours: np.ndarray) -> np.ndarray:
-    """(N, k) whether an image and its neighbour are in one of these batches together."""
-    number = np.full(len(neighbours), -1)
-    for which, rows in enumerate(batches):
-        number[rows] = which
-    together = number[neighbours] == number[:, None]
-    return np.asarray(together & (neighbours >= 0) & (number[:, None] >= 0))
+def _draw_neighbours(
+    rows: np.ndarray, side: int, settings: AugmentSettings, companions: Companions | None, generator: Generator
+) -> NeighbourDraws | None:
+    if companions is None:
+        return None
+    distinct, place, similarity = companions(rows, generator)
+    crops = draw_crops(len(distinct), side, settings, generator)
+    return NeighbourDraws(torch.from_numpy(distinct), crops, torch.from_numpy(place), torch.from_numpy(similarity))
 
 
-def reweighted(graph: "Graph", order: Order, batch: int, epochs: int) -> tuple["Graph", float]:
-    """a_ij · epochs / (epochs in which i and j meet): over a training a pair counts as if it met in each.
+def on_training_device(draws: Iterator[Draws], device: torch.device) -> Iterator[Draws]:
+    """The same draws where the network trains; on a GPU the next steps' are drawn and sent while it works.
 
-    What an image had for pairs that never meet goes to those of its pairs that do, so that its Σ_j a_ij stays.
-
-    Returns:
-        The graph, for these orders alone; and the share of Σ_ij a_ij whose pairs never meet.
+    Drawing begins at once, not when the first step is asked for.
     """
-    met = np.zeros(graph.neighbours.shape, np.int32)
-    for epoch in range(1, epochs + 1):
-        met += meetings(cut(order(epoch), batch), graph.neighbours)
-    alike = graph.similarity
-    reached = np.where(met > 0, alike, 0).astype(np.float32)
-    made_up = alike.sum(axis=1, keepdims=True) / np.maximum(reached.sum(axis=1, keepdims=True), 1e-12)
-    similarity = (reached * made_up * epochs / np.maximum(met, 1)).astype(np.float32)
-    return replace(graph, similarity=similarity), 1 - float(reached.sum() / max(alike.sum(), 1e-12))
+    if device.type == "cpu":
+        return draws
+    return _sent_ahead(draws, device, ThreadPoolExecutor(1, "draws"))
+
+
+def _sent_ahead(draws: Iterator[Draws], device: torch.device, thread: ThreadPoolExecutor) -> Iterator[Draws]:
+    def send() -> list[Draws]:
+        return send_together(list(islice(draws, _STEPS_AT_ONCE)), device)
+
+    def steps(upcoming: Future[list[Draws]]) -> Iterator[Draws]:
+        with thread:
+            while sent := upcoming.result():
+                upcoming = thread.submit(send)
+                yield from sent
+
+    return steps(thread.submit(send))
+
+
+def send_together(draws: Sequence[Draws], device: torch.device) -> list[Draws]:
+    """Move many steps' draws in one copy a field, from memory that the GPU reads without the CPU's help."""
+    columns = zip(*map(_tensors, draws), strict=True)
+    return [_draws(tensors) for tensors in zip(*(_send(column, device) for column in columns), strict=True)]
+
+
+def _send(parts: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]:
+    together = torch.cat(list(parts))
+    if device.type == "cuda":
+        together = together.pin_memory()
+    return torch.split(together.to(device, non_blocking=True), [len(part) for part in parts])
+
+
+def _tensors(draws: Draws) -> tuple[Tensor, ...]:
+    own = (draws.rows, draws.crops.boxes, draws.crops.mirrored)
+    if (beside := draws.neighbours) is None:
+        return own
+    return (*own, beside.rows, beside.crops.boxes, beside.crops.mirrored, beside.place, beside.similarity)
+
+
+def _draws(tensors: Sequence[Tensor]) -> Draws:
+    rows, boxes, mirrored, *beside = tensors
+    if not beside:
+        return Draws(rows, Crops(boxes, mirrored))
+    others, their_boxes, their_mirrored, place, similarity = beside
+    return Draws(
+        rows,
+        Crops(boxes, mirrored),
+        NeighbourDraws(others, Crops(their_boxes, their_mirrored), place, similarity),
+    )
+
+
+def copy_into(held: Draws, draws: Draws) -> None:
+    """Overwrite the tensors of one step's draws with those of another of the same shapes."""
+    for mine, its in zip(_tensors(held), _tensors(draws), strict=True):
+        mine.copy_(its)
+
+
+def copied(draws: Draws) -> Draws:
+    """The same draws elsewhere in memory."""
+    return _draws([part.clone() for part in _tensors(draws)])

@@ -1,6 +1,5 @@
 """EfficientFace: from hard labels alone (SLL), or from a generator's soft labels (distillation)."""
 
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -9,8 +8,7 @@ import torch
 from fer_core.dataset import Dataset
 from fer_core.experiment import Experiment
 from fer_core.objectives import cross_entropy_to
-from fer_core.progress import Reporter
-from fer_core.training import Training, targets, train
+from fer_core.training import Run, Training, targets, train
 
 
 def train_efficientface(
@@ -19,10 +17,7 @@ def train_efficientface(
     labels: Literal["majority", "distribution"],
     soft_labels: np.ndarray | None,
     name: str,
-    seed: int,
-    folder: Path,
-    device: torch.device,
-    report: Reporter,
+    run: Run,
     au_coverage: dict[str, dict[str, int]] | None = None,
 ) -> None:
     """Train EfficientFace with cross-entropy against soft labels, or against the dataset's own where there are none.
@@ -41,8 +36,7 @@ def train_efficientface(
         recipe=recipe,
         epochs=recipe.epochs,
         augment=experiment.augment,
-        seed=seed,
-        loss=cross_entropy_to(target),
+        objective=cross_entropy_to(target.to(run.device)),
         au_coverage=au_coverage,
     )
-    train(training, dataset, folder, device, report)
+    train(training, dataset, run)

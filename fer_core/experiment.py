@@ -144,10 +144,9 @@ class LdgSettings(Recipe):
 
     architecture: Literal["resnet18", "resnet50"] = "resnet50"
     lambda_: Annotated[float, Field(alias="lambda", ge=0)] = 0.01
-    neighbours: Literal["forward", "bank", "batch"] = "forward"
-    """`forward` is the paper's: a batch's neighbours pass through the network with it. At next to no cost, `bank` pulls
-    towards what each neighbour was last predicted to be, and `batch` composes batches in which neighbours meet, which
-    skews batch normalisation: ten points of accuracy on drawn faces."""
+    neighbours: Literal["forward", "bank"] = "forward"
+    """`forward` is the paper's: a batch's neighbours pass through the network with it. `bank` pulls towards what each
+    neighbour was last predicted to be, at next to no cost."""
     neighbours_drawn: Annotated[int, Field(ge=0)] = 0
     """Of `forward`: neighbours of an image drawn anew each time it is seen, an unbiased estimate of its Σ_j; 0 takes
     all k."""
@@ -180,6 +179,8 @@ class RunSettings:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     jobs: Annotated[int, Field(ge=0)] = 0
     """Steps at a time; 0 is one a GPU, and on a CPU one for every two cores."""
+    capture: bool = True
+    """Hold a training step as one CUDA graph on a GPU; off, its kernels are launched one by one."""
 
 
 @dataclass(frozen=True, config=_STRICT)

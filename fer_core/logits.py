@@ -19,5 +19,6 @@ def predict_logits(
     with torch.inference_mode(), mixed_precision(views.device, precision):
         for start in range(0, len(rows), _BATCH):
             images = views.plain(rows[start : start + _BATCH])
-            parts.append(model(images.flip(3) if mirrored else images).float().cpu().numpy())
-    return np.concatenate(parts)
+            parts.append(model(images.flip(3) if mirrored else images).float())
+    logits: np.ndarray = torch.cat(parts).cpu().numpy()
+    return logits

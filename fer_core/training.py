@@ -3,7 +3,9 @@
 import io
 import pickle
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Literal
 
@@ -15,9 +17,8 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 
 from fer_core.artifacts import replace_file
 from fer_core.augment import Views, on_device
-from fer_core.batches import Order, cut, shuffled, stream
+from fer_core.batches import Draws, cut, draw_epoch, on_training_device, shuffled
 from fer_core.dataset import Dataset
-from fer_core.devices import mixed_precision
 from fer_core.errors import TrainingError
 from fer_core.experiment import AugmentSettings, Recipe
 from fer_core.logits import predict_logits
@@ -26,9 +27,10 @@ from fer_core.models import Architecture
 from fer_core.models.architectures import build
 from fer_core.models.checkpoint import ModelCard, save_weights
 from fer_core.models.published import load_published
-from fer_core.objectives import Batch, Loss
+from fer_core.objectives import Objective
 from fer_core.progress import Reporter
 from fer_core.steps import NEIGHBOUR_SETTINGS
+from fer_core.training_step import TrainingStep
 
 _RESUME = "resume.pt"
 _SELECTED = "selected.safetensors"
@@ -36,25 +38,32 @@ _SELECTED = "selected.safetensors"
 
 @dataclass(frozen=True)
 class Training:
-    """All that decides the weights a training ends with."""
+    """What is trained, and on what: with the run's seed, all that decides the weights a training ends with."""
 
     name: str
     architecture: Architecture
     recipe: Recipe
     epochs: int
     augment: AugmentSettings
-    seed: int
-    loss: Loss
-    memory: dict[str, Tensor] = field(default_factory=dict)
-    """What the loss carries from batch to batch, in tensors that it changes in place; kept with each epoch."""
-    order: Order | None = None
-    """Of the training rows; shuffled where there is none."""
+    objective: Objective
     au_coverage: dict[str, dict[str, int]] | None = None
     """Images by split and by what became of their action units, where any were used."""
 
 
-def train(training: Training, dataset: Dataset, folder: Path, device: torch.device, report: Reporter) -> None:
-    """Train, resuming from the last finished epoch found in `folder`, and leave a checkpoint there.
+@dataclass(frozen=True)
+class Run:
+    """Where one training goes: its seed, the folder of its files, the device, and who is told."""
+
+    seed: int
+    folder: Path
+    device: torch.device
+    report: Reporter
+    capture: bool = True
+    """Whether a GPU's steps are captured as CUDA graphs."""
+
+
+def train(training: Training, dataset: Dataset, run: Run) -> None:
+    """Train, resuming from the last finished epoch found in the run's folder, and leave a checkpoint there.
 
     Writes `selected.safetensors` (best accuracy on the validation split, the first of equals), `last.safetensors`,
     `model.json`, and `MODEL_CARD.md` for people. On a CPU a resumed run ends with the same bits as an undisturbed one.
@@ -62,89 +71,127 @@ def train(training: Training, dataset: Dataset, folder: Path, device: torch.devi
     Raises:
         TrainingError: a loss is not finite.
     """
-    recipe = training.recipe
-    model = build(training.architecture, len(dataset.card.labels), training.seed)
-    if recipe.weights:
-        head_kept = load_published(Path(recipe.weights).expanduser(), model, dataset.card.labels)
-        report.note(
-            f"{recipe.weights}: {'head reordered into our classes' if head_kept else 'a new head, the rest taken over'}"
-        )
-    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
-    views = Views(
-        on_device(dataset.images, device), dataset.card.mean, dataset.card.std, recipe.input_size, device, dtype
-    )
-    rows = dataset.rows("train")
+    recipe, report = training.recipe, run.report
+    model = _initial_model(training, dataset, run)
+    views = _views(dataset, recipe, run.device)
+    batches = cut(dataset.rows("train"), recipe.batch)
     optimiser = torch.optim.SGD(
         model.parameters(),
         recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
-        fused=device.type == "cuda",
+        fused=run.device.type == "cuda",
     )
-    steps = len(cut(rows, recipe.batch))
-    schedule = _schedule(optimiser, recipe, steps, training.epochs)
-    history = _resume(folder, model, optimiser, schedule, training.memory, report)
+    schedule = _schedule(optimiser, recipe, len(batches), training.epochs)
+    history = _resume(run.folder, model, optimiser, schedule, training.objective.memory, report)
     if history:
-        report.note(f"{training.name} · seed {training.seed} goes on after epoch {len(history)}")
+        report.note(f"{training.name} · seed {run.seed} goes on after epoch {len(history)}")
+    labels = torch.from_numpy(dataset.labels()).to(run.device)
+    step = TrainingStep(
+        model,
+        optimiser,
+        schedule,
+        training.objective,
+        views,
+        labels,
+        recipe.precision,
+        capture=run.capture and run.device.type == "cuda",
+        tell=report.note,
+    )
+    epochs = Epochs(training, dataset, views, run)
     for epoch in range(len(history) + 1, training.epochs + 1):
         started = time.perf_counter()
-        figures = train_one_epoch(training, model, optimiser, schedule, views, dataset, epoch, steps, report)
-        figures |= _validate(model, views, dataset, recipe)
-        history.append({"epoch": epoch, **figures, "seconds": time.perf_counter() - started})
+        metrics = {"learning_rate": float(schedule.get_last_lr()[0])}
+        metrics |= train_one_epoch(step, model, epochs, epoch)
+        metrics |= _validate(model, views, dataset, recipe)
+        history.append({"epoch": epoch, **metrics, "seconds": time.perf_counter() - started})
         if selected_epoch(history) == epoch:
-            save_weights(folder / _SELECTED, model)
-        _save_resume(folder, model, optimiser, schedule, training.memory, history)
-        report.metrics(model=training.name, seed=training.seed, **history[-1])
-    save_weights(folder / "last.safetensors", model)
-    model.load_state_dict(load_file(folder / _SELECTED))
-    write_cards(folder, describe(_card(training, dataset, history), model, views, dataset))
-    (folder / _RESUME).unlink()
+            save_weights(run.folder / _SELECTED, model)
+        _save_resume(run.folder, model, optimiser, schedule, training.objective.memory, history)
+        report.metrics(model=training.name, seed=run.seed, **history[-1])
+    save_weights(run.folder / "last.safetensors", model)
+    model.load_state_dict(load_file(run.folder / _SELECTED))
+    write_cards(run.folder, describe(_card(training, dataset, run, history), model, views, dataset))
+    (run.folder / _RESUME).unlink()
 
 
-def train_one_epoch(
-    training: Training,
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    schedule: LRScheduler,
-    views: Views,
-    dataset: Dataset,
-    epoch: int,
-    steps: int,
-    report: Reporter,
-) -> dict[str, float]:
+def _initial_model(training: Training, dataset: Dataset, run: Run) -> nn.Module:
+    """The network on its device, with the weights that the recipe starts from."""
+    recipe = training.recipe
+    model = build(training.architecture, len(dataset.card.labels), run.seed)
+    if recipe.weights:
+        head_kept = load_published(Path(recipe.weights).expanduser(), model, dataset.card.labels)
+        run.report.note(
+            f"{recipe.weights}: {'head reordered into our classes' if head_kept else 'a new head, the rest taken over'}"
+        )
+    return model.to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _views(dataset: Dataset, recipe: Recipe, device: torch.device) -> Views:
+    dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
+    card = dataset.card
+    return Views(on_device(dataset.images, device), card.mean, card.std, recipe.input_size, device, dtype)
+
+
+class Epochs:
+    """The batches of a training's epochs, as they are drawn; a GPU's next epoch is drawn while it works on this one."""
+
+    def __init__(self, training: Training, dataset: Dataset, views: Views, run: Run) -> None:
+        self.training, self.run = training, run
+        self._dataset, self._views = dataset, views
+        self._upcoming: dict[int, Iterator[Draws]] = {}
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """Row numbers of each of an epoch's batches."""
+        return cut(shuffled(self._dataset.rows("train"), self.run.seed, epoch), self.training.recipe.batch)
+
+    def draws(self, epoch: int) -> Iterator[Draws]:
+        """What each of its steps is given, on the device; the epoch after it is begun."""
+        draws = self._upcoming.pop(epoch, None) or self._begin(epoch)
+        if self.run.device.type == "cuda" and epoch < self.training.epochs:
+            self._upcoming[epoch + 1] = self._begin(epoch + 1)
+        return draws
+
+    def pixels(self, epoch: int) -> Iterator[Tensor | None]:
+        """The stored bytes of each batch, read and sent ahead, where the images do not lie on the device."""
+        return repeat(None) if self._views.resident else self._views.sent_ahead(self.batches(epoch))
+
+    def ids(self, epoch: int, step: int) -> np.ndarray:
+        """Which images a batch holds; steps count from 0."""
+        names: np.ndarray = self._dataset.manifest["id"].to_numpy()[self.batches(epoch)[step]]
+        return names
+
+    def _begin(self, epoch: int) -> Iterator[Draws]:
+        training = self.training
+        side = self._views.images.shape[1]
+        drawn = draw_epoch(
+            self.batches(epoch), side, training.augment, training.objective.companions, self.run.seed, epoch
+        )
+        return on_training_device(drawn, self.run.device)
+
+
+def train_one_epoch(step: TrainingStep, model: nn.Module, epochs: Epochs, epoch: int) -> dict[str, float]:
     """One pass over the training images; mean of each loss term, and accuracy against the hard label.
+
+    Nothing is read from the device before all steps are on their way.
 
     Raises:
         TrainingError: a loss is not finite; names the images of the batch.
     """
     model.train()
-    labels = torch.from_numpy(dataset.labels())
-    augmentation, extra = (stream(training.seed, epoch, purpose) for purpose in (1, 2))
-    order = training.order or shuffled(dataset.rows("train"), training.seed)
-    sums: dict[str, float] = {}
-    seen = 0
-    rate = float(schedule.get_last_lr()[0])
-    what = f"{training.name} · seed {training.seed} · epoch {epoch} of {training.epochs}"
-    for step, rows in enumerate(cut(order(epoch), training.recipe.batch), start=1):
-        with mixed_precision(views.device, training.recipe.precision):
-            images = views.random(rows, training.augment, augmentation)
-            logits = model(images)
-            batch = Batch(rows, images, logits, lambda other: views.random(other, training.augment, extra), extra)
-            terms = training.loss(model, batch)
-        loss = torch.stack(list(terms.values())).sum(dim=0).mean()
-        if not torch.isfinite(loss):
-            raise TrainingError(_not_finite(loss, what, dataset.manifest["id"].to_numpy()[rows]))
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        schedule.step()
-        seen += len(rows)
-        correct = logits.detach().argmax(dim=1).cpu() == labels[rows]
-        for name, values in {**terms, "accuracy": correct}.items():
-            sums[name] = sums.get(name, 0.0) + float(values.detach().sum())
-        report.progress(what, step, steps)
-    return {"learning_rate": rate, **{f"train_{name}": total / seen for name, total in sums.items()}}
+    training, run = epochs.training, epochs.run
+    batches = epochs.batches(epoch)
+    what = f"{training.name} · seed {run.seed} · epoch {epoch} of {training.epochs}"
+    measured = []
+    for draws, pixels in zip(epochs.draws(epoch), epochs.pixels(epoch), strict=False):
+        measured.append(step(draws, pixels))
+        run.report.progress(what, len(measured), len(batches))
+    figures = torch.stack(measured).double().cpu().numpy()  # (steps, terms + 2)
+    if len(lost := np.flatnonzero(~np.isfinite(figures[:, -1]))):
+        raise TrainingError(_not_finite(figures[lost[0], -1], what, epochs.ids(epoch, lost[0])))
+    # One after the other, as a running sum adds them.
+    totals = np.cumsum(figures, axis=0)[-1] / sum(map(len, batches))
+    return {f"train_{name}": float(total) for name, total in zip([*step.terms, "accuracy"], totals, strict=False)}
 
 
 def selected_epoch(history: list[dict[str, float]]) -> int:
@@ -213,7 +260,7 @@ def _save_resume(
     replace_file(folder / _RESUME, content.getvalue())
 
 
-def _card(training: Training, dataset: Dataset, history: list[dict[str, float]]) -> ModelCard:
+def _card(training: Training, dataset: Dataset, run: Run, history: list[dict[str, float]]) -> ModelCard:
     unused = NEIGHBOUR_SETTINGS if training.name == "LDG" else ()
     return ModelCard(
         architecture=training.architecture,
@@ -223,7 +270,7 @@ def _card(training: Training, dataset: Dataset, history: list[dict[str, float]])
         input_size=training.recipe.input_size,
         stored_size=dataset.images.shape[1],
         name=training.name,
-        seed=training.seed,
+        seed=run.seed,
         epochs=training.epochs,
         selected_epoch=selected_epoch(history),
         history=history,
@@ -232,9 +279,9 @@ def _card(training: Training, dataset: Dataset, history: list[dict[str, float]])
     )
 
 
-def _not_finite(loss: Tensor, what: str, ids: np.ndarray) -> str:
+def _not_finite(loss: float, what: str, ids: np.ndarray) -> str:
     return (
-        f"{what}: the loss is {loss.item()}; the batch's images are {', '.join(map(str, ids))}. "
+        f"{what}: the loss is {loss}; the batch's images are {', '.join(map(str, ids))}. "
         "Look at these, or lower the recipe's learning_rate"
     )
 

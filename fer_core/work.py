@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fer_core.dataset import Dataset
+    from fer_core.training import Run
     from openface.images import Images
 
 _FAILURES_TOLD = 20
@@ -135,26 +136,23 @@ def _graph(request: Request, folder: Path, report: Reporter) -> None:
 
 def _train_ldg(request: Request, folder: Path, report: Reporter) -> None:
     from fer_core.dataset import open_dataset
-    from fer_core.devices import choose_device
     from fer_core.graph import load_graph
     from fer_core.ldg import train_ldg
 
     dataset = open_dataset(request.input("prepare").path)
     graphs = [load_graph(artifact.path) for artifact in request.inputs_of("graph")]
     graph, coverage = (graphs[0][0], graphs[0][1].coverage) if graphs else (None, None)
-    device = choose_device(request.experiment.run.device)
-    train_ldg(
-        request.experiment,
-        dataset,
-        _labels(request),
-        graph,
-        request.seed or 0,
-        folder,
-        device,
-        report,
-        coverage,
-    )
+    train_ldg(request.experiment, dataset, _labels(request), graph, _run(request, folder, report), coverage)
     _save_curves(folder)
+
+
+def _run(request: Request, folder: Path, report: Reporter) -> "Run":
+    from fer_core.devices import choose_device
+    from fer_core.training import Run
+
+    assert request.seed is not None, "a step that trains is seeded"
+    settings = request.experiment.run
+    return Run(request.seed, folder, choose_device(settings.device), report, settings.capture)
 
 
 def _save_curves(folder: Path) -> None:
@@ -189,7 +187,6 @@ def _soft_labels(request: Request, folder: Path, report: Reporter) -> None:
 
 def _distill(request: Request, folder: Path, report: Reporter) -> None:
     from fer_core.dataset import open_dataset
-    from fer_core.devices import choose_device
     from fer_core.distill import train_efficientface
     from fer_core.soft_labels import read_soft_labels
 
@@ -199,19 +196,8 @@ def _distill(request: Request, folder: Path, report: Reporter) -> None:
         soft_labels = read_soft_labels(artifact.path, dataset)
         made_by = json.loads(artifact.file("soft_labels.json").read_text())
         name, coverage = f"EF + {made_by['generator']}", made_by["au_coverage"]
-    device = choose_device(request.experiment.run.device)
-    train_efficientface(
-        request.experiment,
-        dataset,
-        _labels(request),
-        soft_labels,
-        name,
-        request.seed or 0,
-        folder,
-        device,
-        report,
-        coverage,
-    )
+    run = _run(request, folder, report)
+    train_efficientface(request.experiment, dataset, _labels(request), soft_labels, name, run, coverage)
     _save_curves(folder)
 
 

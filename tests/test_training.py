@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
+from itertools import chain, count, islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,7 +18,8 @@ from conftest import chain_graph
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fer_core.batches import beside_neighbours, cut, meetings, reweighted, shuffled
+from fer_core.augment import Views
+from fer_core.batches import cut, draw_epoch, send_together, shuffled, stream
 from fer_core.dataset import Dataset, open_dataset
 from fer_core.devices import choose_device
 from fer_core.errors import TrainingError
@@ -28,15 +31,18 @@ from fer_core.models.architectures import build
 from fer_core.models.checkpoint import load_checkpoint
 from fer_core.objectives import (
     Batch,
+    LossTerms,
+    Neighbours,
+    Objective,
     cross_entropy_to,
     cross_entropy_with_bank,
-    cross_entropy_with_batch,
     cross_entropy_with_neighbours,
-    empty_bank,
     frozen_running_statistics,
+    objective_of,
 )
 from fer_core.progress import JsonLines
-from fer_core.training import Training, targets, train
+from fer_core.training import Epochs, Run, Training, targets, train
+from fer_core.training_step import TrainingStep
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=2, batch=16, learning_rate=0.02, input_size=48)
@@ -53,9 +59,9 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 def trained(dataset: Dataset, folder: Path, recipe: Recipe = RECIPE, seed: int = 1) -> Path:
     folder.mkdir(parents=True)
-    loss = cross_entropy_to(targets(dataset, "majority"))
-    training = Training("EF SLL", "efficientface", recipe, recipe.epochs, AugmentSettings((0.8, 1.0)), seed, loss)
-    train(training, dataset, folder, CPU, JsonLines())
+    objective = cross_entropy_to(targets(dataset, "majority"))
+    training = Training("EF SLL", "efficientface", recipe, recipe.epochs, AugmentSettings((0.8, 1.0)), objective)
+    train(training, dataset, Run(seed, folder, CPU, JsonLines()))
     return folder
 
 
@@ -89,50 +95,62 @@ def test_with_lambda_0_it_is_the_ldg_to_the_bit(dataset: Dataset, graph: Graph, 
         folder = tmp_path / name
         folder.mkdir()
         settings = Experiment(ldg=replace(LDG, lambda_=lambda_, epochs_with_neighbours=1))
-        train_ldg(settings, dataset, "majority", linked, 1, folder, CPU, JsonLines())
+        train_ldg(settings, dataset, "majority", linked, Run(1, folder, CPU, JsonLines()))
         results[name] = weights(folder)
     assert same(results["ldg"], results["zero"])
     assert not same(results["ldg"], results["aus"])
 
 
+def view(dataset: Dataset, rows: Tensor) -> Tensor:
+    """The images as they are: (len(rows), 3, S, S)."""
+    return torch.from_numpy(dataset.images[rows.numpy()]).permute(0, 3, 1, 2).float().expand(-1, 3, -1, -1) / 255
+
+
+def loss_of(objective: Objective, dataset: Dataset, model: nn.Module, rows: np.ndarray, seed: int = 1) -> LossTerms:
+    """The terms of a batch whose random views, and its neighbours', are the images as they are."""
+    batch = batch_of(dataset, model, rows)
+    if objective.companions is not None:
+        distinct, *places = objective.companions(rows, torch.Generator().manual_seed(seed))
+        place, similarity = map(torch.from_numpy, places)
+        batch = replace(batch, neighbours=Neighbours(view(dataset, torch.from_numpy(distinct)), place, similarity))
+    return objective.loss(model, batch)
+
+
 def batch_of(dataset: Dataset, model: nn.Module, rows: np.ndarray) -> Batch:
-    """A batch whose random views are the images as they are."""
-
-    def view(chosen: np.ndarray) -> Tensor:
-        return torch.from_numpy(dataset.images[chosen]).permute(0, 3, 1, 2).float().expand(-1, 3, -1, -1) / 255
-
-    return Batch(rows, view(rows), model(view(rows)), view, torch.Generator().manual_seed(1))
+    images = view(dataset, torch.from_numpy(rows))
+    return Batch(torch.from_numpy(rows), images, model(images))
 
 
 def test_neighbours_pull_by_equation_1_and_leave_running_statistics_alone(dataset: Dataset, graph: Graph) -> None:
     model = build("resnet18", 3, seed=1).train()
     rows = dataset.rows("train")[:8]
-    batch = batch_of(dataset, model, rows)
-    before = {name: value.clone() for name, value in model.named_buffers()}
+    logits = batch_of(dataset, model, rows).logits
+    before = {name: value.clone() for name, value in model.named_buffers() if "running" in name}
     target = targets(dataset, "majority")
-    terms = cross_entropy_with_neighbours(target, graph, 0.3)(model, batch)
-    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+    terms = loss_of(cross_entropy_with_neighbours(target, graph, 0.3), dataset, model, rows)
+    once = loss_of(cross_entropy_to(target), dataset, model, rows)
+    assert before.keys() == {name for name, _ in model.named_buffers() if "running" in name}
     neighbours, alike = graph.neighbours[rows], torch.from_numpy(graph.similarity[rows])
     distinct = np.unique(neighbours[neighbours >= 0])
     with frozen_running_statistics(model):
-        logits = model(batch.random_views(distinct))
-    each = logits[np.maximum(np.searchsorted(distinct, neighbours), 0) % len(distinct)]
-    torch.testing.assert_close(terms["lambda_omega"], 0.3 * neighbour_divergence(batch.logits, each, alike))
-    torch.testing.assert_close(terms["cross_entropy"], cross_entropy_to(target)(model, batch)["cross_entropy"])
+        kept = {name: value.clone() for name, value in model.named_buffers()}
+        of_neighbours = model(view(dataset, torch.from_numpy(distinct)))
+        assert all(torch.equal(value, kept[name]) for name, value in model.named_buffers())
+    each = of_neighbours[np.maximum(np.searchsorted(distinct, neighbours), 0) % len(distinct)]
+    torch.testing.assert_close(terms["lambda_omega"], 0.3 * neighbour_divergence(logits, each, alike))
+    torch.testing.assert_close(terms["cross_entropy"], once["cross_entropy"])
 
 
 def test_the_bank_pulls_as_the_neighbours_themselves_would(dataset: Dataset, graph: Graph) -> None:
     """In evaluation mode, with weights that stay, a remembered prediction is the prediction."""
     model = build("resnet18", 3, seed=1).eval()
     target, rows = targets(dataset, "majority"), dataset.rows("train")
-    bank = empty_bank(target.shape)
-    remembering = cross_entropy_with_bank(target, graph, 0.3, bank)
+    remembering = cross_entropy_with_bank(target, graph, 0.3)
     with torch.no_grad():
-        first = remembering(model, batch_of(dataset, model, rows))["lambda_omega"]
-    assert (first == 0).all()  # Of nobody anything is remembered yet.
-    batch = batch_of(dataset, model, rows[:8])
-    expected = cross_entropy_with_neighbours(target, graph, 0.3)(model, batch)
-    remembered = remembering(model, batch)
+        first = loss_of(remembering, dataset, model, rows)["lambda_omega"]
+    assert (first == 0).all()  # No prediction is remembered yet.
+    expected = loss_of(cross_entropy_with_neighbours(target, graph, 0.3), dataset, model, rows[:8])
+    remembered = loss_of(remembering, dataset, model, rows[:8])
     torch.testing.assert_close(remembered, expected)
     parameters = list(model.parameters())
     gradients = [
@@ -145,8 +163,9 @@ def test_the_bank_pulls_as_the_neighbours_themselves_would(dataset: Dataset, gra
 def test_the_bank_knows_only_who_was_seen(dataset: Dataset, graph: Graph) -> None:
     model = build("resnet18", 3, seed=1).eval()
     target, rows = targets(dataset, "majority"), dataset.rows("train")
-    bank = empty_bank(target.shape)
-    cross_entropy_with_bank(target, graph, 0.3, bank)(model, batch_of(dataset, model, rows[:5]))
+    objective = cross_entropy_with_bank(target, graph, 0.3)
+    loss_of(objective, dataset, model, rows[:5])
+    bank = objective.memory["bank"]
     seen = torch.isfinite(bank).all(dim=1).numpy()
     assert set(np.flatnonzero(seen)) == set(rows[:5])
     torch.testing.assert_close(bank[rows[:5]].exp().sum(dim=1), torch.ones(5))
@@ -155,94 +174,103 @@ def test_the_bank_knows_only_who_was_seen(dataset: Dataset, graph: Graph) -> Non
 def test_drawn_neighbours_estimate_the_whole_sum_without_bias(dataset: Dataset, graph: Graph) -> None:
     """In evaluation mode a neighbour's prediction does not depend on its company, so the mean must converge."""
     model = build("resnet18", 3, seed=1).eval()
-    batch = batch_of(dataset, model, dataset.rows("train")[:6])
-    target = targets(dataset, "majority")
-    whole = cross_entropy_with_neighbours(target, graph, 1.0)(model, batch)["lambda_omega"]
+    rows, target = dataset.rows("train")[:6], targets(dataset, "majority")
+    whole = loss_of(cross_entropy_with_neighbours(target, graph, 1.0), dataset, model, rows)["lambda_omega"]
     drawn = cross_entropy_with_neighbours(target, graph, 1.0, 1)
-    estimates = torch.stack([drawn(model, batch)["lambda_omega"] for _ in range(60)])
+    estimates = torch.stack([loss_of(drawn, dataset, model, rows, seed)["lambda_omega"] for seed in range(60)])
     error = estimates.std(dim=0) / 60**0.5
     assert ((estimates.mean(dim=0) - whole).abs() <= 4 * error + 1e-6).all()
     assert estimates.std(dim=0).max() > 0
 
 
-def test_neighbours_stand_beside_each_other_and_each_image_once(dataset: Dataset, graph: Graph) -> None:
-    rows = dataset.rows("train")
-    order = beside_neighbours(rows, graph.neighbours, seed=1)
-    assert sorted(order(1)) == sorted(rows)
-    assert order(1).tolist() == beside_neighbours(rows, graph.neighbours, seed=1)(1).tolist()
-    assert order(1).tolist() != order(2).tolist()
-    together, by_chance = (
-        sum(meetings(cut(each(epoch), 8), graph.neighbours).sum() for epoch in range(1, 6))
-        for each in (order, shuffled(rows, 1))
-    )
-    assert together > 2 * by_chance
-
-
-def test_over_a_training_every_pair_that_meets_counts_as_if_it_met_in_each_epoch(
-    dataset: Dataset, graph: Graph
-) -> None:
-    order = beside_neighbours(dataset.rows("train"), graph.neighbours, seed=1)
-    weighted, apart = reweighted(graph, order, batch=8, epochs=9)
-    met = sum(weighted.similarity * meetings(cut(order(epoch), 8), graph.neighbours) for epoch in range(1, 10))
-    whole = graph.similarity.sum(axis=1)
-    reached = (weighted.similarity > 0).any(axis=1)
-    np.testing.assert_allclose(met.sum(axis=1)[reached], 9 * whole[reached], rtol=1e-5)
-    both = (weighted.similarity > 0).sum(axis=1) == (graph.similarity > 0).sum(axis=1)
-    np.testing.assert_allclose(met[both], 9 * graph.similarity[both], rtol=1e-5)
-    assert apart == pytest.approx(1 - graph.similarity[weighted.similarity > 0].sum() / graph.similarity.sum())
-    assert apart < 0.1
-
-
-def test_an_epoch_of_neighbours_is_alike_from_its_beginning_to_its_end() -> None:
-    """Images without neighbours, and the pull of those that have them, are not left for the last batches."""
-    generator = np.random.default_rng(1)
-    neighbours = generator.integers(0, 3000, (3000, 4)).astype(np.int32)
-    neighbours[generator.random(3000) < 0.2] = -1
-    graph = Graph(
-        neighbours, np.zeros((3000, 4), np.float32), np.where(neighbours >= 0, np.float32(0.5), np.float32(0))
-    )
-    order = beside_neighbours(np.arange(3000), neighbours, seed=1)
-    weights = reweighted(graph, order, batch=50, epochs=20)[0].similarity
-    alone, pull = np.zeros(3), np.zeros(3)
-    for epoch in range(1, 21):
-        assert len(set(order(epoch).tolist())) == 3000
-        met = (weights * meetings(cut(order(epoch), 50), neighbours)).sum(axis=1)
-        for part, rows in enumerate(np.split(order(epoch), 3)):
-            alone[part] += (neighbours[rows] < 0).all(axis=1).mean() / 20
-            pull[part] += met[rows].mean() / 20
-    np.testing.assert_allclose(alone, 0.2, atol=0.03)
-    np.testing.assert_allclose(pull, pull.mean(), rtol=0.1)
-
-
-@pytest.mark.parametrize("gradient", [False, True])
-def test_a_batch_of_all_images_pulls_as_neighbours_passed_through(
-    dataset: Dataset, graph: Graph, gradient: bool
-) -> None:
-    """In evaluation mode, where a prediction does not depend on its company."""
+def test_an_image_without_neighbours_is_not_pulled(dataset: Dataset, graph: Graph) -> None:
     model = build("resnet18", 3, seed=1).eval()
+    target, rows = targets(dataset, "majority"), dataset.rows("train")[:4]
+    alone = replace(graph, neighbours=np.full_like(graph.neighbours, -1), similarity=np.zeros_like(graph.similarity))
+    for objective in (cross_entropy_with_neighbours(target, alone, 0.3), cross_entropy_with_bank(target, alone, 0.3)):
+        assert (loss_of(objective, dataset, model, rows)["lambda_omega"] == 0).all()
+
+
+STEPS = 20
+
+
+def step_by_step(dataset: Dataset, settings: LdgSettings, graph: Graph) -> list[float]:
+    """Losses of the first steps, each drawn and taken by itself, as the method is written down: the slow way."""
+    model = build(settings.architecture, len(dataset.card.labels), seed=1).to(memory_format=torch.channels_last).train()
+    card, augment = dataset.card, AugmentSettings((0.5, 1.0))
+    views = Views(dataset.images, card.mean, card.std, settings.input_size, CPU)
+    optimiser = torch.optim.SGD(model.parameters(), settings.learning_rate, momentum=0.9, weight_decay=4e-4)
     target = targets(dataset, "majority")
-    batch = batch_of(dataset, model, np.random.default_rng(1).permutation(dataset.rows("train")))
-    losses = (
-        cross_entropy_with_batch(target, graph, 0.3, neighbour_gradient=gradient),
-        cross_entropy_with_neighbours(target, graph, 0.3, neighbour_gradient=gradient),
+    remembered = torch.full_like(target, torch.nan)
+    losses: list[float] = []
+    for epoch in count(1):
+        order = dataset.rows("train")
+        order = order[torch.randperm(len(order), generator=stream(1, epoch, 0)).numpy()]
+        crops, others = stream(1, epoch, 1), stream(1, epoch, 2)
+        for rows in cut(order, settings.batch):
+            if len(losses) == STEPS:
+                return losses
+            logits = model(views.random(rows, augment, crops))
+            neighbours, alike = graph.neighbours[rows], torch.from_numpy(graph.similarity[rows])
+            if settings.neighbours == "bank":
+                of_neighbours = remembered[torch.from_numpy(neighbours.astype(np.int64)).clamp(min=0)]
+                known = torch.isfinite(of_neighbours).all(dim=-1) & torch.from_numpy(neighbours >= 0)
+                alike = torch.where(known, alike, 0.0)
+                of_neighbours = torch.where(known.unsqueeze(-1), of_neighbours, 0.0)
+                remembered[rows] = torch.log_softmax(logits.detach(), dim=-1)
+            else:
+                distinct, place = np.unique(neighbours[neighbours >= 0], return_inverse=True)
+                where = np.zeros(neighbours.shape, np.int64)
+                where[neighbours >= 0] = place
+                with frozen_running_statistics(model), torch.no_grad():
+                    of_neighbours = model(views.random(distinct.astype(np.int64), augment, others))[where]
+            ce = -(target[rows] * torch.log_softmax(logits, dim=-1)).sum(dim=-1)
+            loss = (ce + settings.lambda_ * neighbour_divergence(logits, of_neighbours, alike)).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+    raise AssertionError
+
+
+@pytest.mark.parametrize("neighbours", ["forward", "bank"])
+def test_the_trainer_takes_the_steps_of_the_slow_way_to_the_bit(
+    dataset: Dataset, graph: Graph, neighbours: Literal["forward", "bank"]
+) -> None:
+    settings = replace(LDG, neighbours=neighbours, lambda_=0.5, batch=8)
+    training = Training(
+        "LDG-AUs",
+        "resnet18",
+        settings,
+        STEPS,
+        AugmentSettings((0.5, 1.0)),
+        objective_of(settings, targets(dataset, "majority"), graph),
     )
-    ours, forwarded = (loss(model, batch) for loss in losses)
-    torch.testing.assert_close(ours, forwarded)
-    gradients = [
-        torch.autograd.grad(torch.stack(list(terms.values())).sum(), list(model.parameters()), retain_graph=True)
-        for terms in (ours, forwarded)
-    ]
-    torch.testing.assert_close(gradients[0], gradients[1])
+    model = build("resnet18", len(dataset.card.labels), seed=1).to(memory_format=torch.channels_last).train()
+    card = dataset.card
+    views = Views(dataset.images, card.mean, card.std, settings.input_size, CPU)
+    optimiser = torch.optim.SGD(model.parameters(), settings.learning_rate, momentum=0.9, weight_decay=4e-4)
+    schedule = torch.optim.lr_scheduler.StepLR(optimiser, step_size=10**6)
+    labels = torch.from_numpy(dataset.labels())
+    step = TrainingStep(model, optimiser, schedule, training.objective, views, labels, "float32")
+    epochs = Epochs(training, dataset, views, Run(1, Path(), CPU, JsonLines()))
+    draws = chain.from_iterable(epochs.draws(epoch) for epoch in count(1))
+    losses = [float(step(drawn)[-1]) for drawn in islice(draws, STEPS)]
+    assert losses == step_by_step(dataset, settings, graph)
+    assert len(set(losses)) == STEPS
 
 
-def test_a_batch_pulls_towards_nobody_outside_it(dataset: Dataset, graph: Graph) -> None:
-    model = build("resnet18", 3, seed=1).eval()
-    row = int(np.flatnonzero((graph.neighbours >= 0).all(axis=1))[0])
-    loss = cross_entropy_with_batch(targets(dataset, "majority"), graph, 0.3)
-    alone = loss(model, batch_of(dataset, model, np.array([row])))["lambda_omega"]
-    assert alone.tolist() == [0]
-    pair = loss(model, batch_of(dataset, model, np.array([row, graph.neighbours[row, 1]])))["lambda_omega"]
-    assert pair[0] > 0
+def test_draws_sent_together_are_those_that_were_drawn(dataset: Dataset, graph: Graph) -> None:
+    """As a GPU gets them: many steps in one copy, the last batch smaller, the number of neighbours never the same."""
+    objective = cross_entropy_with_neighbours(targets(dataset, "majority"), graph, 0.3)
+    batches = cut(shuffled(dataset.rows("train"), 1, 1), 16)
+    one_by_one, together = (
+        list(draw_epoch(batches, 48, AugmentSettings(), objective.companions, 1, 1)) for _ in range(2)
+    )
+    sent = send_together(together, CPU)
+    assert len({len(draws.rows) for draws in sent}) == 2
+    for mine, its in zip(sent, one_by_one, strict=True):
+        torch.testing.assert_close(asdict(mine), asdict(its), rtol=0, atol=0)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_the_batchs_ids(dataset: Dataset, tmp_path: Path) -> None:
@@ -276,20 +304,20 @@ trained_in(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
 def trained_in(dataset_folder: Path, folder: Path, model: str) -> None:
     """What the killed process runs: six epochs, long enough to be hit between them."""
     folder.mkdir(parents=True, exist_ok=True)
-    dataset = open_dataset(dataset_folder)
+    dataset, run = open_dataset(dataset_folder), Run(1, folder, CPU, JsonLines())
     augment = AugmentSettings((0.5, 1.0))
     if model == "EF SLL":
         recipe = replace(RECIPE, epochs=6, schedule="one-cycle")
-        loss = cross_entropy_to(targets(dataset, "majority"))
-        train(Training(model, "efficientface", recipe, 6, augment, 1, loss), dataset, folder, CPU, JsonLines())
+        objective = cross_entropy_to(targets(dataset, "majority"))
+        train(Training(model, "efficientface", recipe, 6, augment, objective), dataset, run)
     else:
         ldg = replace(LDG, epochs=6, decay_every=2, precision="bfloat16", neighbours_drawn=1, lambda_=0.5)
         ldg = replace(ldg, neighbours=model.removeprefix("LDG-AUs, "))
         experiment = Experiment(augment=augment, ldg=ldg)
-        train_ldg(experiment, dataset, "majority", chain_graph(dataset), 1, folder, CPU, JsonLines())
+        train_ldg(experiment, dataset, "majority", chain_graph(dataset), run)
 
 
-@pytest.mark.parametrize("model", ["EF SLL", "LDG-AUs, forward", "LDG-AUs, bank", "LDG-AUs, batch"])
+@pytest.mark.parametrize("model", ["EF SLL", "LDG-AUs, forward", "LDG-AUs, bank"])
 def test_after_sigkill_training_resumes_and_ends_with_the_same_bits(
     dataset: Dataset, tmp_path: Path, model: str
 ) -> None:
@@ -317,8 +345,8 @@ def test_a_damaged_resume_file_is_told_of_and_training_starts_again(
 ) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "resume.pt").write_bytes(b"PK half a file")
-    loss = cross_entropy_to(targets(dataset, "majority"))
-    training = Training("EF SLL", "efficientface", RECIPE, 2, AugmentSettings((0.8, 1.0)), 1, loss)
-    train(training, dataset, tmp_path / "model", CPU, JsonLines())
+    objective = cross_entropy_to(targets(dataset, "majority"))
+    training = Training("EF SLL", "efficientface", RECIPE, 2, AugmentSettings((0.8, 1.0)), objective)
+    train(training, dataset, Run(1, tmp_path / "model", CPU, JsonLines()))
     assert "resume.pt: damaged" in capsys.readouterr().out
     assert same(weights(tmp_path / "model"), weights(trained(dataset, tmp_path / "undisturbed")))
