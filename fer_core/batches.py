@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, repeat
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from fer_core.augment import Crops, draw_crops
+from fer_core.augment import Crops, Views, draw_crops
 
 if TYPE_CHECKING:
     from fer_core.experiment import AugmentSettings
@@ -171,3 +171,44 @@ def copy_into(held: Draws, draws: Draws) -> None:
 def copied(draws: Draws) -> Draws:
     """The same draws elsewhere in memory."""
     return _draws([part.clone() for part in _tensors(draws)])
+
+
+@dataclass
+class Epochs:
+    """The batches of a training's epochs as they are drawn; a GPU's next epoch is drawn while it works on this one.
+
+    rows: row numbers of the training images
+    views: of the stored images
+    companions: what finds a batch's neighbours, where they pass through the network with it
+    last: the number of the last epoch
+    """
+
+    rows: np.ndarray
+    batch: int
+    views: Views
+    augment: AugmentSettings
+    companions: Companions | None
+    seed: int
+    last: int
+    _upcoming: tuple[int, Iterator[Draws]] | None = None
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """Row numbers of each of an epoch's batches; epochs count from 1."""
+        return cut(shuffled(self.rows, self.seed, epoch), self.batch)
+
+    def draws(self, epoch: int) -> Iterator[Draws]:
+        """What each of its steps is given, on the device."""
+        begun = self._upcoming
+        draws = begun[1] if begun is not None and begun[0] == epoch else self._begin(epoch)
+        on_gpu = self.views.device.type == "cuda"
+        self._upcoming = (epoch + 1, self._begin(epoch + 1)) if on_gpu and epoch < self.last else None
+        return draws
+
+    def pixels(self, epoch: int) -> Iterator[Tensor | None]:
+        """The stored bytes of each batch, read and sent ahead, where the images do not lie on the device."""
+        return repeat(None) if self.views.resident else self.views.sent_ahead(self.batches(epoch))
+
+    def _begin(self, epoch: int) -> Iterator[Draws]:
+        side = self.views.images.shape[1]
+        draws = draw_epoch(self.batches(epoch), side, self.augment, self.companions, self.seed, epoch)
+        return on_training_device(draws, self.views.device)

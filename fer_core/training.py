@@ -3,9 +3,7 @@
 import io
 import pickle
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import repeat
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 
 from fer_core.artifacts import replace_file
 from fer_core.augment import Views, on_device
-from fer_core.batches import Draws, cut, draw_epoch, on_training_device, shuffled
+from fer_core.batches import Epochs, cut
 from fer_core.dataset import Dataset
 from fer_core.errors import TrainingError
 from fer_core.experiment import AugmentSettings, Recipe
@@ -30,7 +28,7 @@ from fer_core.models.published import load_published
 from fer_core.objectives import Objective
 from fer_core.progress import Reporter
 from fer_core.steps import NEIGHBOUR_SETTINGS
-from fer_core.training_step import TrainingStep
+from fer_core.training_step import TrainingStep, take_epoch
 
 _RESUME = "resume.pt"
 _SELECTED = "selected.safetensors"
@@ -98,11 +96,20 @@ def train(training: Training, dataset: Dataset, run: Run) -> None:
         capture=run.capture and run.device.type == "cuda",
         tell=report.note,
     )
-    epochs = Epochs(training, dataset, views, run)
+    epochs = Epochs(
+        dataset.rows("train"),
+        recipe.batch,
+        views,
+        training.augment,
+        training.objective.companions,
+        run.seed,
+        training.epochs,
+    )
     for epoch in range(len(history) + 1, training.epochs + 1):
         started = time.perf_counter()
         metrics = {"learning_rate": float(schedule.get_last_lr()[0])}
-        metrics |= train_one_epoch(step, model, epochs, epoch)
+        model.train()
+        metrics |= train_one_epoch(training, step, epochs, epoch, dataset, run)
         metrics |= _validate(model, views, dataset, recipe)
         history.append({"epoch": epoch, **metrics, "seconds": time.perf_counter() - started})
         if selected_epoch(history) == epoch:
@@ -133,64 +140,22 @@ def _views(dataset: Dataset, recipe: Recipe, device: torch.device) -> Views:
     return Views(on_device(dataset.images, device), card.mean, card.std, recipe.input_size, device, dtype)
 
 
-class Epochs:
-    """The batches of a training's epochs, as they are drawn; a GPU's next epoch is drawn while it works on this one."""
-
-    def __init__(self, training: Training, dataset: Dataset, views: Views, run: Run) -> None:
-        self.training, self.run = training, run
-        self._dataset, self._views = dataset, views
-        self._upcoming: dict[int, Iterator[Draws]] = {}
-
-    def batches(self, epoch: int) -> list[np.ndarray]:
-        """Row numbers of each of an epoch's batches."""
-        return cut(shuffled(self._dataset.rows("train"), self.run.seed, epoch), self.training.recipe.batch)
-
-    def draws(self, epoch: int) -> Iterator[Draws]:
-        """What each of its steps is given, on the device; the epoch after it is begun."""
-        draws = self._upcoming.pop(epoch, None) or self._begin(epoch)
-        if self.run.device.type == "cuda" and epoch < self.training.epochs:
-            self._upcoming[epoch + 1] = self._begin(epoch + 1)
-        return draws
-
-    def pixels(self, epoch: int) -> Iterator[Tensor | None]:
-        """The stored bytes of each batch, read and sent ahead, where the images do not lie on the device."""
-        return repeat(None) if self._views.resident else self._views.sent_ahead(self.batches(epoch))
-
-    def ids(self, epoch: int, step: int) -> np.ndarray:
-        """Which images a batch holds; steps count from 0."""
-        names: np.ndarray = self._dataset.manifest["id"].to_numpy()[self.batches(epoch)[step]]
-        return names
-
-    def _begin(self, epoch: int) -> Iterator[Draws]:
-        training = self.training
-        side = self._views.images.shape[1]
-        drawn = draw_epoch(
-            self.batches(epoch), side, training.augment, training.objective.companions, self.run.seed, epoch
-        )
-        return on_training_device(drawn, self.run.device)
-
-
-def train_one_epoch(step: TrainingStep, model: nn.Module, epochs: Epochs, epoch: int) -> dict[str, float]:
+def train_one_epoch(
+    training: Training, step: TrainingStep, epochs: Epochs, epoch: int, dataset: Dataset, run: Run
+) -> dict[str, float]:
     """One pass over the training images; mean of each loss term, and accuracy against the hard label.
-
-    Nothing is read from the device before all steps are on their way.
 
     Raises:
         TrainingError: a loss is not finite; names the images of the batch.
     """
-    model.train()
-    training, run = epochs.training, epochs.run
     batches = epochs.batches(epoch)
     what = f"{training.name} · seed {run.seed} · epoch {epoch} of {training.epochs}"
-    measured = []
-    for draws, pixels in zip(epochs.draws(epoch), epochs.pixels(epoch), strict=False):
-        measured.append(step(draws, pixels))
-        run.report.progress(what, len(measured), len(batches))
-    figures = torch.stack(measured).double().cpu().numpy()  # (steps, terms + 2)
-    if len(lost := np.flatnonzero(~np.isfinite(figures[:, -1]))):
-        raise TrainingError(_not_finite(figures[lost[0], -1], what, epochs.ids(epoch, lost[0])))
+    measured = take_epoch(step, epochs, epoch, lambda done: run.report.progress(what, done, len(batches)))
+    for number in np.flatnonzero(~np.isfinite(measured[:, -1]))[:1]:
+        ids = dataset.manifest["id"].to_numpy()[batches[number]]
+        raise TrainingError(_not_finite(measured[number, -1], what, ids))
     # One after the other, as a running sum adds them.
-    totals = np.cumsum(figures, axis=0)[-1] / sum(map(len, batches))
+    totals = np.cumsum(measured, axis=0)[-1] / sum(map(len, batches))
     return {f"train_{name}": float(total) for name, total in zip([*step.terms, "accuracy"], totals, strict=False)}
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from fer_core.augment import Views
-from fer_core.batches import Draws, NeighbourDraws, copied, copy_into
+from fer_core.batches import Draws, Epochs, NeighbourDraws, copied, copy_into
 from fer_core.devices import mixed_precision
 from fer_core.objectives import Batch, Neighbours, Objective
 
@@ -109,6 +110,25 @@ class TrainingStep:
             return None
         images = self._views.varied(self._views.stored(drawn.rows), drawn.crops)
         return Neighbours(images, drawn.place, drawn.similarity)
+
+
+def take_epoch(
+    step: TrainingStep, epochs: Epochs, epoch: int, tell: Callable[[int], None] = lambda done: None
+) -> np.ndarray:
+    """Train on each of an epoch's batches. Nothing is read from the device before all steps are on their way.
+
+    Args:
+        tell: is told how many steps were given to the device.
+
+    Returns:
+        (steps, terms + 2) float64, what each step returned.
+    """
+    measured = []
+    for draws, pixels in zip(epochs.draws(epoch), epochs.pixels(epoch), strict=False):
+        measured.append(step(draws, pixels))
+        tell(len(measured))
+    together: np.ndarray = torch.stack(measured).double().cpu().numpy()
+    return together
 
 
 class _CapturedGradient:

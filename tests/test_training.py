@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fer_core.augment import Views
-from fer_core.batches import cut, draw_epoch, send_together, shuffled, stream
+from fer_core.batches import Epochs, cut, draw_epoch, send_together, shuffled, stream
 from fer_core.dataset import Dataset, open_dataset
 from fer_core.devices import choose_device
 from fer_core.errors import TrainingError
@@ -41,7 +41,7 @@ from fer_core.objectives import (
     objective_of,
 )
 from fer_core.progress import JsonLines
-from fer_core.training import Epochs, Run, Training, targets, train
+from fer_core.training import Run, Training, targets, train
 from fer_core.training_step import TrainingStep
 
 CPU = torch.device("cpu")
@@ -238,22 +238,17 @@ def test_the_trainer_takes_the_steps_of_the_slow_way_to_the_bit(
     dataset: Dataset, graph: Graph, neighbours: Literal["forward", "bank"]
 ) -> None:
     settings = replace(LDG, neighbours=neighbours, lambda_=0.5, batch=8)
-    training = Training(
-        "LDG-AUs",
-        "resnet18",
-        settings,
-        STEPS,
-        AugmentSettings((0.5, 1.0)),
-        objective_of(settings, targets(dataset, "majority"), graph),
-    )
+    objective = objective_of(settings, targets(dataset, "majority"), graph)
     model = build("resnet18", len(dataset.card.labels), seed=1).to(memory_format=torch.channels_last).train()
     card = dataset.card
     views = Views(dataset.images, card.mean, card.std, settings.input_size, CPU)
     optimiser = torch.optim.SGD(model.parameters(), settings.learning_rate, momentum=0.9, weight_decay=4e-4)
     schedule = torch.optim.lr_scheduler.StepLR(optimiser, step_size=10**6)
     labels = torch.from_numpy(dataset.labels())
-    step = TrainingStep(model, optimiser, schedule, training.objective, views, labels, "float32")
-    epochs = Epochs(training, dataset, views, Run(1, Path(), CPU, JsonLines()))
+    step = TrainingStep(model, optimiser, schedule, objective, views, labels, "float32")
+    epochs = Epochs(
+        dataset.rows("train"), settings.batch, views, AugmentSettings((0.5, 1.0)), objective.companions, 1, STEPS
+    )
     draws = chain.from_iterable(epochs.draws(epoch) for epoch in count(1))
     losses = [float(step(drawn)[-1]) for drawn in islice(draws, STEPS)]
     assert losses == step_by_step(dataset, settings, graph)

@@ -1,0 +1,140 @@
+"""What only a GPU can show: no step waits for it, a captured step is the step, and its checkpoints predict the same on
+a CPU. Skipped where there is none; `make test-gpu` needs torch and what `fer_core` trains with, and no Prefect."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fer_core.augment import Views, on_device
+from fer_core.batches import Epochs
+from fer_core.calibration import probabilities
+from fer_core.dataset import Dataset
+from fer_core.experiment import AugmentSettings, Experiment, LdgSettings, StudentRecipe
+from fer_core.graph import Graph
+from fer_core.ldg import train_ldg
+from fer_core.logits import predict_logits
+from fer_core.models.architectures import build
+from fer_core.models.checkpoint import load_checkpoint
+from fer_core.objectives import Objective, cross_entropy_to, cross_entropy_with_bank, cross_entropy_with_neighbours
+from fer_core.progress import JsonLines
+from fer_core.training import Run, Training, targets, train
+from fer_core.training_step import TrainingStep, take_epoch
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+GPU, CPU = torch.device("cuda"), torch.device("cpu")
+AUGMENT = AugmentSettings((0.5, 1.0))
+EPOCHS = 3
+
+
+class Lesson:
+    """A small training, ready for steps."""
+
+    def __init__(
+        self, dataset: Dataset, objective: Objective, device: torch.device, *, capture: bool, resident: bool = True
+    ) -> None:
+        self.told: list[str] = []
+        self.model = build("resnet18", 3, seed=1).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        images = on_device(dataset.images, device) if resident else dataset.images
+        views = Views(images, dataset.card.mean, dataset.card.std, 48, device)
+        optimiser = torch.optim.SGD(self.model.parameters(), 0.01, momentum=0.9, fused=device.type == "cuda")
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.01, total_steps=100)
+        labels = torch.from_numpy(dataset.labels()).to(device)
+        self.step = TrainingStep(
+            self.model, optimiser, schedule, objective, views, labels, "float32", capture=capture, tell=self.told.append
+        )
+        self.epochs = Epochs(dataset.rows("train"), 16, views, AUGMENT, objective.companions, 1, EPOCHS)
+
+    def losses(self) -> np.ndarray:
+        """(steps,) of all epochs."""
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            return np.concatenate([take_epoch(self.step, self.epochs, e)[:, -1] for e in range(1, EPOCHS + 1)])
+
+
+def objectives(dataset: Dataset, graph: Graph, device: torch.device) -> dict[str, Objective]:
+    target = targets(dataset, "majority").to(device)
+    return {
+        "LDG": cross_entropy_to(target),
+        "bank": cross_entropy_with_bank(target, graph, 0.3),
+        "forward": cross_entropy_with_neighbours(target, graph, 0.3),
+    }
+
+
+@pytest.mark.parametrize("kind", ["LDG", "bank", "forward"])
+def test_a_gpu_takes_the_steps_of_a_cpu(dataset: Dataset, graph: Graph, kind: str) -> None:
+    of_cpu, of_gpu = (
+        Lesson(dataset, objectives(dataset, graph, device)[kind], device, capture=False) for device in (CPU, GPU)
+    )
+    np.testing.assert_allclose(of_gpu.losses()[:4], of_cpu.losses()[:4], rtol=0.02)
+
+
+@pytest.mark.parametrize("kind", ["LDG", "bank"])
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_captured_step_is_the_step(dataset: Dataset, graph: Graph, kind: str, resident: bool) -> None:
+    """The last batch of an epoch is smaller and taken without the graph; both write the same momentum."""
+    eager = Lesson(dataset, objectives(dataset, graph, GPU)[kind], GPU, capture=False)
+    captured = Lesson(dataset, objectives(dataset, graph, GPU)[kind], GPU, capture=True, resident=resident)
+    losses = captured.losses()
+    assert captured.step.captured, captured.told
+    assert not captured.told
+    np.testing.assert_allclose(losses, eager.losses(), rtol=0.02)
+    for (name, ours), theirs in zip(captured.model.named_buffers(), eager.model.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.02, msg=name)
+
+
+def test_neighbours_forwarded_are_not_captured_and_that_is_said(dataset: Dataset, graph: Graph) -> None:
+    lesson = Lesson(dataset, objectives(dataset, graph, GPU)["forward"], GPU, capture=True)
+    assert np.isfinite(lesson.losses()).all()
+    assert not lesson.step.captured
+    assert "each is of another shape" in lesson.told[0]
+
+
+@contextmanager
+def no_waiting() -> Iterator[None]:
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("kind", ["LDG", "bank", "forward"])
+def test_no_step_waits_for_the_gpu(dataset: Dataset, graph: Graph, kind: str) -> None:
+    lesson = Lesson(dataset, objectives(dataset, graph, GPU)[kind], GPU, capture=kind != "forward")
+    lesson.losses()
+    draws = list(islice(lesson.epochs.draws(1), 8))
+    torch.cuda.synchronize()
+    with no_waiting():
+        for drawn in draws:
+            lesson.step(drawn)
+
+
+def test_a_checkpoint_trained_on_a_gpu_predicts_the_same_on_a_cpu(
+    dataset: Dataset, graph: Graph, tmp_path: Path
+) -> None:
+    settings = LdgSettings(architecture="resnet18", epochs=4, batch=16, learning_rate=0.02, input_size=48)
+    ldg = replace(settings, neighbours="bank", lambda_=0.3, precision="bfloat16")
+    student = StudentRecipe(epochs=6, batch=16, learning_rate=0.05, schedule="one-cycle", input_size=48)
+    for name in ("ldg", "student"):
+        (tmp_path / name).mkdir()
+    train_ldg(Experiment(ldg=ldg), dataset, "majority", graph, Run(1, tmp_path / "ldg", GPU, JsonLines()))
+    objective = cross_entropy_to(targets(dataset, "majority").to(GPU))
+    training = Training("EF SLL", "efficientface", student, student.epochs, AUGMENT, objective)
+    train(training, dataset, Run(1, tmp_path / "student", GPU, JsonLines()))
+    rows = np.arange(len(dataset.manifest))
+    for name in ("ldg", "student"):
+        model, card = load_checkpoint(tmp_path / name)
+        there, here = (probabilities(predicted(model, dataset, card.input_size, d, rows)) for d in (GPU, CPU))
+        assert np.abs(there - here).max() < 1e-3
+        assert (there.argmax(axis=1) == here.argmax(axis=1)).mean() >= 0.999
+
+
+def predicted(model: nn.Module, dataset: Dataset, size: int, device: torch.device, rows: np.ndarray) -> np.ndarray:
+    views = Views(on_device(dataset.images, device), dataset.card.mean, dataset.card.std, size, device)
+    return predict_logits(model.to(device), views, rows)
