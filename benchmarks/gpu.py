@@ -1,39 +1,49 @@
 """The table's GPU column, in one command: `make bench-gpu`, or `PYTHONPATH=. python benchmarks/gpu.py`.
 
-Needs torch, torchvision, numpy and pandas alone. Measures the neighbours' cost, EfficientFace's training step, the
-student's epoch against the original's way on the same machine, how busy the GPU is, and projects the paper's whole
-table from measured steps. Prints a table and writes `benchmarks/results/gpu.json`. Without a GPU it takes tiny sizes
-on the CPU, which shows that it runs and no more, and writes nothing; `--quick` takes these sizes anywhere.
+Needs torch, torchvision, numpy and pandas alone. Measures steps and epochs as `fer_core.training` takes them: the
+neighbours' cost, EfficientFace's step, the student's epoch against the original's way on the same machine, how busy the
+GPU is, and projects the paper's whole table, from whole trainings where all that `fer_core` trains with is there, else
+from epochs. Prints a table and writes `benchmarks/results/gpu.json`. Without a GPU it takes tiny sizes on the CPU,
+which shows that it runs and no more, and writes nothing; `--quick` takes these sizes anywhere.
 """
 
 import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
+from importlib.util import find_spec
+from itertools import cycle, islice, product
 from pathlib import Path
+from typing import Any
 
 import neighbours
 import numpy as np
 import torch
-from inputs import CLASSES, STORED, distributions, random_links, smooth_images
+from inputs import CLASSES, MEAN, STD, Augmentation, distributions, random_links, smooth_images
 from reference import WORKERS, PublishedEfficientFace, distil_batch, distil_epoch, image_loader, teacher, write_files
-from resident import Plan, ResidentImages, ResidentTraining, draw_epoch, side_by_side, towards, towards_neighbours_too
-from student import Student
+from torch.optim.lr_scheduler import OneCycleLR
 from turns import fastest
 from writing import Row, row, show, write_results
 
+from fer_core.augment import Views, on_device
+from fer_core.batches import Epochs
 from fer_core.devices import choose_device
+from fer_core.models import Architecture
 from fer_core.models.architectures import build
-from fer_core.objectives import empty_bank
+from fer_core.objectives import Objective, cross_entropy_to, cross_entropy_with_bank
+from fer_core.training_step import TrainingStep, take_epoch
 
 MULTIPLY_ADDS = 149.7e6
 """Of EfficientFace on an image of 224 px; forward and backward take three times as many."""
 SEEDS = 5
+LAMBDA = 0.01
 COMBINATIONS = tuple(product(("bfloat16", "float32"), (True, False)))
-"""Precision, and whether tensors are channels-last."""
+"""Precision, and whether the step is captured."""
+NEEDED = ("pydantic", "safetensors", "sklearn", "scipy", "jinja2")
+"""What a whole training needs beside torch: its settings, files and model card."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ class Sizes:
 
     images: int = 12_271
     """RAF-DB's training images, on the device."""
-    reference_images: int = 3072
+    reference_images: int = 1024
     size: int = 224
     ldg_batches: tuple[int, ...] = (16, 128)
     sll_batch: int = 128
@@ -50,14 +60,12 @@ class Sizes:
     step_batch: int = 64
     steps: int = 20
     """Taken at a time between two looks at the clock."""
-    rounds: int = 5
-    seeds: int = SEEDS
-    """Trained side by side."""
-    seconds_of_a_model: float = 100.0
-    """As many epochs of a whole EfficientFace as fit, of its hundred."""
+    rounds: int = 4
+    epochs: int = 3
+    """Of a whole training; the fastest counts."""
 
 
-QUICK = Sizes(32, 16, 32, (4,), 8, 8, 4, 2, 1, 2, 0.0)
+QUICK = Sizes(32, 16, 32, (4,), 8, 8, 4, 2, 1, 2)
 
 
 class Bench:
@@ -66,92 +74,115 @@ class Bench:
     def __init__(self, sizes: Sizes, device: torch.device) -> None:
         self.sizes, self.device = sizes, device
         self.stored = smooth_images(sizes.images)
-        self.images = ResidentImages(self.stored, sizes.size, device)
+        self.images = on_device(self.stored, device)
         self.target = distributions(sizes.images).to(device)
-        self.generator = torch.Generator().manual_seed(1)
+        self.labels = self.target.argmax(dim=1)
+        self.student = cross_entropy_to(self.target)
 
-    def plan(self, batch: int) -> Plan:
-        """An epoch's draws."""
-        return draw_epoch(self.sizes.images, batch, STORED, self.generator, self.device)
+    def bank(self) -> Objective:
+        """LDG-AUs with neighbours' last predictions."""
+        return cross_entropy_with_bank(self.target, random_links(self.sizes.images, neighbours.K), LAMBDA)
 
-    def efficientface(self, batch: int, precision: str, channels_last: bool, seed: int = 1) -> ResidentTraining:
-        """Ours, ready for steps."""
-        model = build("efficientface", CLASSES, seed)
-        first = self.plan(batch).step(0)
-        return ResidentTraining(model, towards(self.target), self.images, first, precision, channels_last)
+    def views(self, precision: str) -> Views:
+        """Views of the stored images."""
+        dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        return Views(self.images, MEAN, STD, self.sizes.size, self.device, dtype)
 
-    def generator_training(self, batch: int, *, pulled: bool, seed: int = 1) -> ResidentTraining:
-        """A ResNet-50, LDG or LDG-AUs with the bank, in bfloat16."""
-        loss = towards(self.target)
-        if pulled:
-            bank = empty_bank(self.target.shape).fill_(-np.log(CLASSES)).to(self.device)
-            loss = towards_neighbours_too(self.target, random_links(self.sizes.images, neighbours.K), 0.01, bank)
-        first = self.plan(batch).step(0)
-        return ResidentTraining(build("resnet50", CLASSES, seed), loss, self.images, first, "bfloat16", True)
+    def epochs(self, batch: int, objective: Objective, precision: str = "bfloat16") -> Epochs:
+        """An epoch's draws after the other's."""
+        rows = np.arange(self.sizes.images)
+        return Epochs(rows, batch, self.views(precision), Augmentation(), objective.companions, 1, 10**6)
+
+    def step(
+        self, architecture: Architecture, objective: Objective, precision: str = "bfloat16", *, capture: bool = True
+    ) -> TrainingStep:
+        """A training, ready for steps."""
+        model = build(architecture, CLASSES, seed=1).to(self.device, memory_format=torch.channels_last).train()
+        on_gpu = self.device.type == "cuda"
+        optimiser = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=4e-4, fused=on_gpu)
+        return TrainingStep(
+            model,
+            optimiser,
+            OneCycleLR(optimiser, 0.01, total_steps=10**6),
+            objective,
+            self.views(precision),
+            self.labels,
+            precision,
+            capture=capture and on_gpu,
+        )
 
     def wait(self) -> None:
         """Until the device has done what it was given."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
-    def several(self, step: Callable[[Plan], object], batch: int) -> Callable[[], None]:
-        """Some steps, to their end."""
-        plan = self.plan(batch)
+    def several(self, step: TrainingStep, batch: int, objective: Objective) -> Callable[[], None]:
+        """Some steps, to their end, of draws that are on the device."""
+        full = islice(self.epochs(batch, objective).draws(1), self.sizes.images // batch)
+        draws = list(islice(cycle(list(full)), self.sizes.steps))
 
         def run() -> None:
-            for number in range(self.sizes.steps):
-                step(plan.step(number % len(plan.rows)))
+            for drawn in draws:
+                step(drawn)
             self.wait()
 
         return run
 
-    def seconds(self, kinds: dict[str, Callable[[Plan], object]], batch: int) -> dict[str, float]:
+    def seconds(self, runs: dict[str, Callable[[], object]]) -> dict[str, float]:
         """Of a step of each kind."""
-        runs = {name: self.several(step, batch) for name, step in kinds.items()}
         return {name: taken / self.sizes.steps for name, taken in fastest(runs, self.sizes.rounds).items()}
 
 
+def how(step: TrainingStep) -> str:
+    """Whether steps are captured, for a row's name."""
+    return "captured" if step.captured else "kernel by kernel"
+
+
 def neighbour_rows(bench: Bench) -> list[Row]:
-    """As `fer_core.training` takes its steps, and captured with the bank on the device."""
+    """LDG-AUs over LDG, at each batch size."""
     rows, sizes = [], bench.sizes
     for batch in sizes.ldg_batches:
         seconds = neighbours.seconds_of_steps(
             sizes.size, batch, sizes.rounds + 5, "bfloat16", bench.device, min(sizes.images, 2048)
         )
         what = f"ResNet-50, batch {batch}, {sizes.size} px, k = {neighbours.K}"
-        rows += [neighbours.ratio_row(what, seconds, kind) for kind in ("bank", "batch")]
-    batch = sizes.ldg_batches[0]
-    plain, pulled = (bench.generator_training(batch, pulled=pulled) for pulled in (False, True))
-    seconds = bench.seconds({"LDG": plain.step, "bank": pulled.step}, batch)
-    name = f"the same, data on the device, {plain.how}, batch {batch}"
-    return [*rows, row(name, seconds["bank"] / seconds["LDG"], 1.05, judged="at most", seconds=seconds)]
+        rows.append(neighbours.ratio_row(what, seconds, "bank"))
+    return rows
 
 
-def step_row(bench: Bench) -> tuple[Row, tuple[str, bool]]:
+def step_row(bench: Bench) -> tuple[Row, str]:
     """EfficientFace's step, its batch drawn from the device's images, against eager float32 on a batch that is there.
 
     Returns:
-        The row, and the precision and layout that were fastest.
+        The row, and the precision that was fastest.
     """
     batch, published = bench.sizes.step_batch, PublishedEfficientFace(CLASSES).to(bench.device).train()
     optimiser = torch.optim.SGD(published.parameters(), 0.01, momentum=0.9, weight_decay=4e-4)
-    ready, soft = bench.images.views(bench.plan(batch).step(0)).contiguous(), bench.target[:batch]
-    kinds: dict[str, Callable[[Plan], object]] = {
-        "reference": lambda plan: distil_batch(published, optimiser, ready, soft)
-    }
-    trainings = {(precision, last): bench.efficientface(batch, precision, last) for precision, last in COMBINATIONS}
-    names = {choice: f"{choice[0]}, {'channels last' if choice[1] else 'contiguous'}" for choice in trainings}
-    kinds |= {names[choice]: training.step for choice, training in trainings.items()}
-    rates = {name: batch / seconds for name, seconds in bench.seconds(kinds, batch).items()}
-    best = max(trainings, key=lambda choice: rates[names[choice]])
-    rate, peak = rates[names[best]], rate_of_products(bench)
+    draws = next(bench.epochs(batch, bench.student).draws(1))
+    ready = bench.views("float32").varied(bench.views("float32").stored(draws.rows), draws.crops).contiguous()
+    soft = bench.target[draws.rows]
+
+    def reference() -> None:
+        for _ in range(bench.sizes.steps):
+            distil_batch(published, optimiser, ready, soft)
+        bench.wait()
+
+    runs: dict[str, Callable[[], object]] = {"reference": reference}
+    for precision, capture in COMBINATIONS:
+        step = bench.step("efficientface", bench.student, precision, capture=capture)
+        run = bench.several(step, batch, bench.student)
+        run()
+        runs[f"{precision}, {how(step)}"] = run
+    rates = {name: batch / seconds for name, seconds in bench.seconds(runs).items()}
+    best = max(list(runs)[1:], key=rates.__getitem__)
+    rate, peak = rates[best], rate_of_products(bench)
     achieved = 6 * MULTIPLY_ADDS * (bench.sizes.size / 224) ** 2 * rate
-    name = f"EfficientFace training step, batch {batch}, {bench.sizes.size} px, {names[best]}, {trainings[best].how}"
+    name = f"EfficientFace training step, batch {batch}, {bench.sizes.size} px, {best}"
     more = {"rates": rates, "teraflops": achieved / 1e12, "of_a_big_product_s": achieved / peak}
     line = row(name, rate, 3, rates["reference"], judged="times faster", unit="images/s", **more)
     if bench.device.type == "cuda":
-        line |= {"kernels": kernels(bench.several(trainings[best].step, batch))}
-    return line, best
+        line |= {"kernels": kernels(runs[best])}
+    return line, best.partition(",")[0]
 
 
 def rate_of_products(bench: Bench) -> float:
@@ -171,12 +202,20 @@ def batches_row(bench: Bench, paths: Sequence[Path]) -> Row:
     sizes, batch = bench.sizes, bench.sizes.student_batch
     loader = image_loader(paths, sizes.size, batch, bench.device)
     with_all = image_loader(paths, sizes.size, batch, bench.device, bench_workers())
-    seconds = bench.seconds({"ours": bench.images.views}, batch)["ours"]
+    views, epochs = bench.views("bfloat16"), bench.epochs(batch, bench.student)
+
+    def ours() -> None:
+        for draws in islice(epochs.draws(1), sizes.steps):
+            views.varied(views.stored(draws.rows), draws.crops)
+        bench.wait()
+
+    seconds = bench.seconds({"ours": ours})["ours"] * sizes.steps
+    seen = min(sizes.steps * batch, sizes.images)
     loaders = fastest({"two": lambda: [None for _ in loader], "all": lambda: [None for _ in with_all]}, 1)
     rates = {name: len(paths) / taken for name, taken in loaders.items()}
     name = f"batches from stored images, {sizes.size} px, against {WORKERS} workers"
     more = {"reference_with_a_worker_for_each_core": rates["all"]}
-    return row(name, batch / seconds, 4, rates["two"], judged="times faster", unit="images/s", **more)
+    return row(name, seen / seconds, 4, rates["two"], judged="times faster", unit="images/s", **more)
 
 
 def bench_workers() -> int:
@@ -184,7 +223,7 @@ def bench_workers() -> int:
     return min(16, torch.multiprocessing.cpu_count())
 
 
-def epoch_rows(bench: Bench, paths: Sequence[Path], choice: tuple[str, bool]) -> tuple[list[Row], float]:
+def epoch_rows(bench: Bench, paths: Sequence[Path], precision: str) -> tuple[list[Row], float]:
     """The student's epoch with its share of the pass that made the soft labels, and how busy the GPU is in it.
 
     Returns:
@@ -193,32 +232,28 @@ def epoch_rows(bench: Bench, paths: Sequence[Path], choice: tuple[str, bool]) ->
     sizes, batch = bench.sizes, bench.sizes.student_batch
     asked, published = teacher(CLASSES, bench.device), PublishedEfficientFace(CLASSES).to(bench.device).train()
     optimiser = torch.optim.SGD(published.parameters(), 0.01, momentum=0.9, weight_decay=4e-4)
-    loader = image_loader(paths, sizes.size, sizes.step_batch, bench.device)
-    training = bench.efficientface(batch, *choice)
-    student = Student(bench.stored, choice[0], sizes.size, batch, bench.device)
-    as_it_is = student.pass_over(student.step(bench.target))
+    loader = image_loader(paths, sizes.size, batch, bench.device)
+    step, epochs = bench.step("efficientface", bench.student, precision), bench.epochs(batch, bench.student, precision)
+    numbers = iter(range(1, 10**6))
     seconds = fastest(
         {
             "reference": lambda: (distil_epoch(loader, published, asked, optimiser, bench.device), bench.wait()),
-            "ours": lambda: (training.epoch(bench.plan(batch)), bench.wait()),
-            "fer_core.training": lambda: (as_it_is(), bench.wait()),
+            "ours": lambda: take_epoch(step, epochs, next(numbers)),
         },
         2 if bench.device.type == "cuda" else 1,
     )
-    predict = torch.inference_mode()(lambda plan: asked(bench.images.views(plan)))
-    labels = bench.seconds({"teacher": predict}, batch)["teacher"] * sizes.images / batch
-    used = sizes.images // batch * batch
-    rate, reference = used / (seconds["ours"] + labels / 100), len(paths) / seconds["reference"]
-    name = f"student epoch, {sizes.size} px, {used:,} images, batch {batch}, {training.how}"
+    asked = asked.to(memory_format=torch.channels_last)
+    views, rows = bench.views("float32"), np.arange(batch)
+    predict = torch.inference_mode()(lambda: (asked(views.plain(rows)), bench.wait()))
+    labels = fastest({"teacher": predict}, sizes.rounds)["teacher"] * sizes.images / batch
+    rate, reference = sizes.images / (seconds["ours"] + labels / 100), len(paths) / seconds["reference"]
+    name = f"student epoch, {sizes.size} px, {sizes.images:,} images, batch {batch}, {how(step)}"
     more = {"reference_images": len(paths), "seconds": seconds["ours"], "soft_labels_once": labels}
-    rows = [row(name, rate, 20, reference, judged="times faster", unit="images/s", **more)]
-    now = sizes.images / (seconds["fer_core.training"] + labels / 100)
-    name = "the same, step by step as fer_core.training takes it"
-    rows.append(row(name, now, 20, reference, judged="times faster", unit="images/s"))
+    found = [row(name, rate, 20, reference, judged="times faster", unit="images/s", **more)]
     if bench.device.type == "cuda":
-        busy = busy_share(intervals(lambda: (training.epoch(bench.plan(batch)), bench.wait())))
-        rows.append(row("GPU busy in that epoch", 100 * busy, 95, judged="at least", unit="%"))
-    return rows, labels
+        busy = busy_share(intervals(lambda: take_epoch(step, epochs, next(numbers))))
+        found.append(row("GPU busy in that epoch", 100 * busy, 90, judged="at least", unit="%"))
+    return found, labels
 
 
 def profiled(call: Callable[[], object]) -> torch.profiler.profile:
@@ -254,43 +289,88 @@ def kernels(call: Callable[[], object], count: int = 8) -> dict[str, float]:
     return {key[:80]: round(times[key] / whole, 3) for key in largest}
 
 
-def table_row(bench: Bench, choice: tuple[str, bool], labels: float) -> Row:
-    """Minutes of the paper's table, from steps measured alone and with the seeds side by side, the faster of the two.
-
-    What an epoch takes beside its steps, which a whole model shows, is added to all.
-    """
+def table_row(bench: Bench, precision: str, labels: float) -> Row:
+    """Minutes of the paper's table, one training after the other: epochs of whole trainings where these can be run."""
     sizes = bench.sizes
-    generators = partial(bench.generator_training, sizes.ldg_batches[0])
-    students = {batch: partial(bench.efficientface, batch, *choice) for batch in (sizes.sll_batch, sizes.student_batch)}
-    models: dict[str, tuple[int, int, Callable[..., ResidentTraining]]] = {
-        "LDG": (100, sizes.ldg_batches[0], partial(generators, pulled=False)),
-        "LDG-AUs": (35, sizes.ldg_batches[0], partial(generators, pulled=True)),
-        "EF SLL": (100, sizes.sll_batch, students[sizes.sll_batch]),
-        "EF + LDG and EF + LDG-AUs": (200, sizes.student_batch, students[sizes.student_batch]),
+    models: dict[str, tuple[int, int, Architecture, str, Callable[[], Objective]]] = {
+        "LDG": (100, sizes.ldg_batches[0], "resnet50", "bfloat16", lambda: bench.student),
+        "LDG-AUs": (35, sizes.ldg_batches[0], "resnet50", "bfloat16", bench.bank),
+        "EF SLL": (100, sizes.sll_batch, "efficientface", precision, lambda: bench.student),
+        "EF + LDG and EF + LDG-AUs": (200, sizes.student_batch, "efficientface", precision, lambda: bench.student),
     }
-    minutes, steps = {"soft labels": 2 * SEEDS * labels / 60}, {}
-    for name, (epochs, batch, make) in models.items():
-        trainings = [make(seed=seed) for seed in range(1, sizes.seeds + 1)]
-        seconds = bench.seconds({"alone": trainings[0].step, "side by side": side_by_side(trainings)}, batch)
-        steps[name] = {"alone": seconds["alone"], "side by side, a seed": seconds["side by side"] / sizes.seeds}
-        minutes[name] = SEEDS * epochs * -(-sizes.images // batch) * min(steps[name].values()) / 60
-    epochs, epoch = whole_model(bench, choice)
-    beside = max(1.0, epoch / (sizes.images // sizes.student_batch * steps["EF + LDG and EF + LDG-AUs"]["alone"]))
-    name = f"the paper's table, 5 models × {SEEDS} seeds, {sizes.images:,} images, {sizes.size} px, projected"
-    more = {"minutes": minutes, "seconds_of_steps": steps, "epochs_of_a_whole_model": epochs, "beside_steps": beside}
-    return row(name, beside * sum(minutes.values()), 60, judged="at most", unit="min", **more)
+    whole = all(find_spec(name) is not None for name in NEEDED)
+    epoch = seconds_of_whole_trainings if whole else seconds_of_epochs
+    seconds = {
+        name: epoch(bench, architecture, objective(), batch, its_precision)
+        for name, (_, batch, architecture, its_precision, objective) in models.items()
+    }
+    minutes = {name: SEEDS * epochs * seconds[name] / 60 for name, (epochs, *_) in models.items()}
+    minutes["soft labels"] = 2 * SEEDS * labels / 60
+    kind = "validation and resume files included" if whole else "epochs alone"
+    name = f"the paper's table, 5 models × {SEEDS} seeds, {sizes.images:,} images, {sizes.size} px, projected, {kind}"
+    more = {"minutes": minutes, "seconds_of_an_epoch": seconds}
+    return row(name, sum(minutes.values()), 60, judged="at most", unit="min", **more)
 
 
-def whole_model(bench: Bench, choice: tuple[str, bool]) -> tuple[int, float]:
-    """One EfficientFace from its first epoch on, as many of the hundred as there is time for; how many, and seconds of
-    one."""
-    batch, taken = bench.sizes.student_batch, 0
-    training = bench.efficientface(batch, *choice)
-    started = time.perf_counter()
-    while taken == 0 or (time.perf_counter() - started < bench.sizes.seconds_of_a_model and taken < 100):
-        training.epoch(bench.plan(batch))
-        taken += 1
-    return taken, (time.perf_counter() - started) / taken
+def seconds_of_epochs(
+    bench: Bench, architecture: Architecture, objective: Objective, batch: int, precision: str
+) -> float:
+    """Of an epoch's steps; the first, which captures, is left out."""
+    step, epochs = bench.step(architecture, objective, precision), bench.epochs(batch, objective, precision)
+    numbers = iter(range(1, 10**6))
+    return fastest({"epoch": lambda: take_epoch(step, epochs, next(numbers))}, 1)["epoch"]
+
+
+def seconds_of_whole_trainings(
+    bench: Bench, architecture: Architecture, objective: Objective, batch: int, precision: str
+) -> float:
+    """Of the fastest epoch of `fer_core.training.train`, with its validation and its files.
+
+    A tenth of the images validates, as in the paper's experiment, beside as many that train.
+    """
+    from fer_core.experiment import Recipe
+    from fer_core.training import Run, Training, train
+
+    recipe = Recipe(
+        bench.sizes.epochs, batch, 0.01, schedule="one-cycle", input_size=bench.sizes.size, precision=precision
+    )
+    told = Told()
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = prepared(bench, Path(folder))
+        (Path(folder) / "training").mkdir()
+        run = Run(1, Path(folder) / "training", bench.device, told)
+        train(Training("LDG", architecture, recipe, recipe.epochs, Augmentation(), objective), dataset, run)
+    return float(np.diff(told.ends).min())
+
+
+class Told:
+    """Keeps when each epoch of a training ended, its files written."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def metrics(self, **values: float | int | str) -> None:
+        self.ends.append(time.perf_counter())
+
+    def note(self, text: str) -> None:
+        print(text)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Steps are not counted."""
+
+
+def prepared(bench: Bench, folder: Path) -> Any:
+    """The bench's images as a dataset; a tenth validates, and a few test."""
+    import pandas as pd
+
+    from fer_core.dataset import EMOTIONS, Dataset, DatasetCard
+
+    count = bench.sizes.images
+    card = DatasetCard("sample", EMOTIONS[:CLASSES], "none", "", MEAN, STD, {})
+    manifest = pd.DataFrame({"id": [f"face{number:05d}" for number in range(count)], "sha256": ""})
+    split = np.where(np.arange(count) % 10, "train", "validation")
+    split[: CLASSES + 1] = "test"
+    return Dataset(card, manifest.assign(split=split, label=np.arange(count) % CLASSES), bench.stored)
 
 
 def measured_device(device: torch.device) -> str:
@@ -300,14 +380,21 @@ def measured_device(device: torch.device) -> str:
 
 def measure(sizes: Sizes, device: torch.device) -> list[Row]:
     """All rows."""
-    torch.backends.cudnn.benchmark = True
-    bench = Bench(sizes, device)
-    step, choice = step_row(bench)
-    with tempfile.TemporaryDirectory() as folder:
-        paths = write_files(Path(folder), bench.stored[: sizes.reference_images])
-        epochs, labels = epoch_rows(bench, paths, choice)
-        batches = batches_row(bench, paths)
-    return [*neighbour_rows(bench), *epochs, batches, step, table_row(bench, choice, labels)]
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True) if device.type == "cuda" else nullcontext():
+        bench = Bench(sizes, device)
+        tell = partial(print, "measuring", flush=True)
+        tell("steps")
+        step, precision = step_row(bench)
+        with tempfile.TemporaryDirectory() as folder:
+            paths = write_files(Path(folder), bench.stored[: sizes.reference_images])
+            tell("the student's epoch")
+            epochs, labels = epoch_rows(bench, paths, precision)
+            tell("batches")
+            batches = batches_row(bench, paths)
+        tell("neighbours")
+        pulled = neighbour_rows(bench)
+        tell("the paper's table")
+        return [*pulled, *epochs, batches, step, table_row(bench, precision, labels)]
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """What the pull towards neighbours costs: a step of LDG-AUs over a step of LDG, ResNet-50, k = 4, side by side.
 
 Prints a table and writes it to `benchmarks/results/neighbours.json`. The reference forwards every neighbour, as the
-paper does; ours reads its last prediction from the bank, or finds it in a batch composed of neighbours.
+paper does; ours reads its last prediction from the bank.
 """
 
 import argparse
@@ -15,60 +15,43 @@ from turns import CLOCK, PROCESSOR, fastest_of_both
 from writing import Row, row, show, write_results
 
 from fer_core.augment import Views, on_device
-from fer_core.batches import Order, beside_neighbours, cut, reweighted, shuffled
-from fer_core.devices import mixed_precision
+from fer_core.batches import Epochs
 from fer_core.models.architectures import build
 from fer_core.objectives import (
-    Batch,
-    Loss,
+    Objective,
     cross_entropy_to,
     cross_entropy_with_bank,
-    cross_entropy_with_batch,
     cross_entropy_with_neighbours,
-    empty_bank,
 )
+from fer_core.training_step import TrainingStep
 
 IMAGES, K, LAMBDA = 512, 4, 0.1
 
 
-def ways(images: int, batch: int) -> dict[str, tuple[Loss, Order]]:
+def ways(images: int, device: torch.device) -> dict[str, Objective]:
     """The LDG's, the paper's with its neighbours forwarded, and ours; a bank knows every image already."""
-    rows, target, graph = np.arange(images), distributions(images), random_links(images, K)
-    bank = empty_bank(target.shape).fill_(-np.log(CLASSES))
-    anyhow, composed = shuffled(rows, seed=1), beside_neighbours(rows, graph.neighbours, seed=1)
-    weighted, _ = reweighted(graph, composed, batch, epochs=10)
+    target, graph = distributions(images).to(device), random_links(images, K)
+    bank = cross_entropy_with_bank(target, graph, LAMBDA)
+    bank.memory["bank"].fill_(-np.log(CLASSES))
     return {
-        "LDG": (cross_entropy_to(target), anyhow),
-        "forward": (cross_entropy_with_neighbours(target, graph, LAMBDA), anyhow),
-        "bank": (cross_entropy_with_bank(target, graph, LAMBDA, bank), anyhow),
-        "batch": (cross_entropy_with_batch(target, weighted, LAMBDA), composed),
+        "LDG": cross_entropy_to(target),
+        "forward": cross_entropy_with_neighbours(target, graph, LAMBDA),
+        "bank": bank,
     }
 
 
-def stepper(loss: Loss, order: Order, views: Views, precision: str, batch: int) -> Callable[[], None]:
-    """Takes a training step on the next batch, as `fer_core.training` takes it."""
+def stepper(objective: Objective, views: Views, precision: str, batch: int) -> Callable[[], None]:
+    """Takes a training step on the next full batch, to its end."""
     model = build("resnet50", CLASSES, seed=1).to(views.device, memory_format=torch.channels_last).train()
-    optimiser = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, fused=views.device.type == "cuda")
-    generator, augment = torch.Generator().manual_seed(1), Augmentation()
-    batches = chain.from_iterable(cut(order(epoch), batch) for epoch in count(1))
-
-    def step() -> None:
-        rows = next(batches)
-        with mixed_precision(views.device, precision):
-            images = views.random(rows, augment, generator)
-            logits = model(images)
-            terms = loss(
-                model, Batch(rows, images, logits, lambda other: views.random(other, augment, generator), generator)
-            )
-        minimised = torch.stack(list(terms.values())).sum(dim=0).mean()
-        assert torch.isfinite(minimised)
-        optimiser.zero_grad(set_to_none=True)
-        minimised.backward()
-        optimiser.step()
-        if views.device.type == "cuda":
-            torch.cuda.synchronize()
-
-    return step
+    on_gpu = views.device.type == "cuda"
+    optimiser = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, fused=on_gpu)
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0)
+    rows = np.arange(len(views.images) // batch * batch)
+    labels = torch.zeros(len(views.images), dtype=torch.long, device=views.device)
+    step = TrainingStep(model, optimiser, schedule, objective, views, labels, precision, capture=on_gpu)
+    epochs = Epochs(rows, batch, views, Augmentation(), objective.companions, 1, 10**6)
+    draws = chain.from_iterable(epochs.draws(epoch) for epoch in count(1))
+    return lambda: float(step(next(draws))[-1]) and None
 
 
 def seconds_of_steps(
@@ -77,7 +60,7 @@ def seconds_of_steps(
     """Of the fastest step of each kind, on the clock and of the processor; they take turns."""
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     views = Views(on_device(smooth_images(images), device), MEAN, STD, size, device, dtype)
-    steps = {name: stepper(*way, views, precision, batch) for name, way in ways(images, batch).items()}
+    steps = {name: stepper(way, views, precision, batch) for name, way in ways(images, device).items()}
     return fastest_of_both(steps, rounds)
 
 
@@ -99,7 +82,7 @@ def main() -> None:
     torch.set_num_threads(1)  # Two wait for each other less evenly than what is to be told apart.
     seconds = seconds_of_steps(options.size, 16, options.rounds, options.precision, torch.device("cpu"))
     what = f"ResNet-50, batch 16, {options.size} px, {options.precision}, k = {K}"
-    rows = [ratio_row(what, seconds, kind, measure) for kind in ("bank", "batch") for measure in (CLOCK, PROCESSOR)]
+    rows = [ratio_row(what, seconds, "bank", measure) for measure in (CLOCK, PROCESSOR)]
     show(rows)
     write_results("neighbours", rows)
 

@@ -28,9 +28,9 @@ from fer_core.logits import predict_logits
 from fer_core.losses import soft_cross_entropy
 from fer_core.metrics import distribution_measures
 from fer_core.models.checkpoint import load_checkpoint
-from fer_core.objectives import Batch, LossTerms
+from fer_core.objectives import Batch, LossTerms, Objective
 from fer_core.progress import reporter
-from fer_core.training import Training, train
+from fer_core.training import Run, Training, train
 
 SEEDS = (1, 2, 3)
 CPU = torch.device("cpu")
@@ -57,9 +57,9 @@ def train_online(dataset: Dataset, teacher_folder: Path, seed: int, out: Path) -
         return {"cross_entropy": soft_cross_entropy(batch.logits, target)}
 
     recipe = experiment.distill
-    training = Training("EF + LDG", "efficientface", recipe, recipe.epochs, experiment.augment, seed, loss)
+    training = Training("EF + LDG", "efficientface", recipe, recipe.epochs, experiment.augment, Objective(loss))
     with reporter() as report:
-        train(training, dataset, out, CPU, report)
+        train(training, dataset, Run(seed, out, CPU, report))
     return out
 
 

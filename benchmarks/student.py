@@ -63,12 +63,12 @@ class Student:
         model = build("efficientface", CLASSES, seed=1).to(self.device, memory_format=torch.channels_last).train()
         on_cuda = self.device.type == "cuda"
         optimiser = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=4e-4, fused=on_cuda)
-        loss, generator = cross_entropy_to(target), torch.Generator()
+        objective = cross_entropy_to(target)
 
         def step(rows: np.ndarray, images: Tensor) -> None:
             with mixed_precision(self.device, self.precision):
                 logits = model(images)
-                terms = loss(model, Batch(rows, images, logits, lambda other: images, generator))
+                terms = objective.loss(model, Batch(torch.from_numpy(rows), images, logits))
             minimised = torch.stack(list(terms.values())).sum(dim=0).mean()
             assert torch.isfinite(minimised)
             optimiser.zero_grad(set_to_none=True)

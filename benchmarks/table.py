@@ -8,7 +8,6 @@ from writing import RESULTS, Row, cells
 NAMES = ("neighbours", "student", "inference", "graph", "memory", "overhead", "paper_table", "figures")
 SUBJECTS = (
     "LDG-AUs step ÷ LDG step, neighbours = bank",
-    "LDG-AUs step ÷ LDG step, neighbours = batch",
     "student epoch",
     "batches from",
     "EfficientFace training step",

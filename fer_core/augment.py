@@ -12,7 +12,7 @@ import mmap
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -134,6 +134,8 @@ class Views:
     size: int
     device: torch.device
     dtype: torch.dtype = torch.float32
+    _lines: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Kept: a tensor made of numbers is a copy to the device, which a captured step may not hold."""
 
     @property
     def resident(self) -> bool:
@@ -212,11 +214,13 @@ class Views:
 
     def _of_a_line(self, channels: int) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each value of a line of `channels`, in 0..255."""
-        mean, std = (
-            torch.tensor(values, device=self.device).expand(channels).repeat(self.size) * 255
-            for values in (self.mean, self.std)
-        )
-        return mean, std
+        if channels not in self._lines:
+            mean, std = (
+                torch.tensor(values, device=self.device).expand(channels).repeat(self.size) * 255
+                for values in (self.mean, self.std)
+            )
+            self._lines[channels] = mean, std
+        return self._lines[channels]
 
 
 def _release_pages(images: np.ndarray) -> None:

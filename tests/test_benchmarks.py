@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -64,112 +63,6 @@ def test_the_reference_reads_files_as_the_original_does(tmp_path: Path) -> None:
     assert [tuple(images.shape) for images in batches] == [(4, 3, 32, 32), (1, 3, 32, 32)]
     assert batches[0].dtype == torch.float32
     assert -4 < float(batches[0].min()) < float(batches[0].max()) < 4
-
-
-def test_views_of_images_on_the_device_are_those_of_fer_core() -> None:
-    from inputs import MEAN, STD, Augmentation, smooth_images
-    from resident import ResidentImages, draw_epoch
-
-    from fer_core.augment import Views, random_boxes, resize_together
-
-    stored, device = smooth_images(6), torch.device("cpu")
-    plan = draw_epoch(6, 6, 100, torch.Generator().manual_seed(5), device)
-    seen = ResidentImages(stored, 32, device).views(plan.step(0))
-
-    generator = torch.Generator().manual_seed(5)
-    rows = torch.randperm(6, generator=generator)
-    boxes = random_boxes(6, 100, Augmentation(), generator)
-    mirrored = torch.rand(6, generator=generator) < 0.5
-    assert mirrored.any()
-    assert not mirrored.all()
-    pixels = torch.from_numpy(stored)[rows].permute(0, 3, 1, 2)
-    pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
-    views = Views(stored, MEAN, STD, 32, device)
-    torch.testing.assert_close(seen, views._normalised(resize_together(pixels, boxes, 32)), rtol=1e-5, atol=1e-5)
-
-
-def test_an_epoch_on_the_device_sees_every_image_once() -> None:
-    from resident import draw_epoch
-
-    plan = draw_epoch(11, 4, 100, torch.Generator().manual_seed(1), torch.device("cpu"))
-    assert plan.rows.shape == (2, 4)
-    assert len(set(plan.rows.flatten().tolist())) == 8
-
-
-def test_the_bank_on_the_device_is_that_of_fer_core() -> None:
-    from inputs import distributions, random_links
-    from resident import towards_neighbours_too
-
-    from fer_core.objectives import Batch, cross_entropy_with_bank, empty_bank
-
-    def unused(rows: np.ndarray) -> torch.Tensor:
-        raise AssertionError("the bank forwards nothing")
-
-    target, links = distributions(9), random_links(9, 2)
-    links.neighbours[3] = -1
-    banks = [empty_bank(target.shape), empty_bank(target.shape)]
-    slow = cross_entropy_with_bank(target, links, 0.3, banks[0])
-    fast = towards_neighbours_too(target, links, 0.3, banks[1])
-    generator = torch.Generator().manual_seed(2)
-    for rows in (np.arange(6), np.arange(3, 9), np.arange(6)):
-        logits = torch.randn(6, 7, generator=generator)
-        terms = slow(torch.nn.Identity(), Batch(rows, logits, logits, unused, generator))
-        torch.testing.assert_close(fast(logits, torch.from_numpy(rows)), sum(terms.values()))
-    torch.testing.assert_close(banks[0], banks[1])
-
-
-def test_a_step_on_the_device_is_a_step_of_the_reference() -> None:
-    from inputs import distributions, smooth_images
-    from reference import PublishedEfficientFace, distil_batch
-    from resident import ResidentImages, ResidentTraining, draw_epoch, towards
-
-    from fer_core.models.architectures import build
-
-    device, target = torch.device("cpu"), distributions(8)
-    ours, published = build("efficientface", 7, seed=3), PublishedEfficientFace(7).train()
-    published.load_state_dict(ours.state_dict())
-    images, plan = ResidentImages(smooth_images(8), 64, device), draw_epoch(8, 8, 100, torch.Generator(), device)
-    training = ResidentTraining(ours, towards(target), images, plan.step(0), "float32", channels_last=False)
-    optimiser = torch.optim.SGD(published.parameters(), 0.01, momentum=0.9, weight_decay=4e-4)
-    for _ in range(2):
-        before = float(training.total)
-        training.epoch(plan)
-        loss = distil_batch(published, optimiser, images.views(plan.step(0)), target[plan.rows[0]])
-        assert float(training.total) - before == pytest.approx(float(loss), rel=1e-4)
-
-
-def test_the_learning_rate_may_change_from_step_to_step() -> None:
-    from inputs import distributions, smooth_images
-    from resident import ResidentImages, ResidentTraining, draw_epoch, towards
-
-    from fer_core.models.architectures import build
-
-    device = torch.device("cpu")
-    images, plan = ResidentImages(smooth_images(4), 64, device), draw_epoch(4, 4, 100, torch.Generator(), device)
-    model = build("efficientface", 7, seed=1)
-    training = ResidentTraining(model, towards(distributions(4)), images, plan.step(0), "float32", channels_last=True)
-    plan.rate.zero_()
-    before = model.fc.weight.detach().clone()
-    training.epoch(plan)
-    torch.testing.assert_close(model.fc.weight, before)
-    plan.rate.fill_(0.1)
-    training.epoch(plan)
-    assert not torch.equal(model.fc.weight, before)
-
-
-def test_a_loss_that_is_not_finite_ends_the_epoch() -> None:
-    from inputs import distributions, smooth_images
-    from resident import ResidentImages, ResidentTraining, draw_epoch, towards
-
-    from fer_core.models.architectures import build
-
-    device, target = torch.device("cpu"), distributions(8)
-    target[2] = torch.nan
-    images, plan = ResidentImages(smooth_images(8), 64, device), draw_epoch(8, 4, 100, torch.Generator(), device)
-    model = build("efficientface", 7, seed=1)
-    training = ResidentTraining(model, towards(target), images, plan.step(0), "float32", channels_last=True)
-    with pytest.raises(ArithmeticError, match="not finite"):
-        training.epoch(plan)
 
 
 def test_how_busy_the_gpu_is_counts_overlaps_once() -> None:

@@ -23,6 +23,7 @@ from fer_core.model_card import MODEL_CARD, licence_of, markdown
 from fer_core.models.architectures import build
 from fer_core.models.checkpoint import load_checkpoint, read_card
 from fer_core.progress import JsonLines
+from fer_core.training import Run
 
 
 def overconfident(temperature: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
@@ -85,7 +86,7 @@ def test_neighbours_settings_are_told_only_of_ldg_aus(dataset: Dataset, graph: G
         (tmp_path / name).mkdir()
         settings = Experiment(ldg=replace(LDG, epochs=1))
         used = coverage if linked else None
-        train_ldg(settings, dataset, "majority", linked, 1, tmp_path / name, CPU, JsonLines(), used)
+        train_ldg(settings, dataset, "majority", linked, Run(1, tmp_path / name, CPU, JsonLines()), used)
         cards[name] = read_card(tmp_path / name)
     assert "lambda_" not in cards["LDG"].recipe
     assert cards["LDG-AUs"].recipe["lambda_"] == LDG.lambda_

@@ -223,7 +223,7 @@ def _interleave(first: Tensor, second: Tensor) -> Tensor:
     """
     if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         channels = first.shape[1]
-        in_turn = torch.arange(2 * channels).view(2, channels).t().flatten()
+        in_turn = torch.arange(2 * channels, device=first.device).view(2, channels).t().flatten()
         return torch.cat((first, second), dim=1).index_select(1, in_turn)
     interleaved: Tensor = _Interleaved.apply(first, second)  # type: ignore[no-untyped-call]
     return interleaved
