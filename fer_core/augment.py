@@ -115,7 +115,7 @@ def on_device(images: np.ndarray, device: torch.device) -> np.ndarray | Tensor:
     """Images copied to a GPU that has room for them, so that no batch waits for memory; elsewhere as they are."""
     if device.type != "cuda" or images.nbytes > _SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0]:
         return images
-    return torch.from_numpy(np.ascontiguousarray(images)).to(device)
+    return torch.from_numpy(np.array(images)).to(device)
 
 
 @dataclass(frozen=True)

@@ -109,9 +109,7 @@ def train(training: Training, dataset: Dataset, run: Run) -> None:
         started = time.perf_counter()
         metrics = {"learning_rate": float(schedule.get_last_lr()[0])}
         model.train()
-        # Batches are of one shape: a GPU's convolutions take the kernels that are measured to be the fastest.
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True):
-            metrics |= train_one_epoch(training, step, epochs, epoch, dataset, run)
+        metrics |= train_one_epoch(training, step, epochs, epoch, dataset, run)
         metrics |= _validate(model, views, dataset, recipe)
         history.append({"epoch": epoch, **metrics, "seconds": time.perf_counter() - started})
         if selected_epoch(history) == epoch:
