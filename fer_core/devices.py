@@ -1,15 +1,51 @@
-"""What to train on: the device, and the precision of its arithmetic. Needs torch alone."""
+"""What to compute on, and in which precision: the one place that knows the hardware. Needs torch alone."""
 
+import os
 import platform
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from fer_core.errors import TrainingError
 from fer_core.losses import soft_cross_entropy
+from fer_core.models import Architecture
 from fer_core.models.architectures import build
+from openface.machine import usable_cores
+
+Precision = Literal["float32", "bfloat16"]
+
+_CUDA_WITH_BFLOAT16 = (8, 0)
+"""The compute capability, Ampere's, from which products of bfloat16 are the hardware's own."""
+_MULTIPLY_BFLOAT16 = ("AVX-512 + bfloat16", "AVX-512 + AMX")
+_ISA_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+
+# Measured by benchmarks/precision.py: one forward and backward pass of a batch on one thread, over the same in float32.
+_FASTER_FROM: Mapping[Architecture, int] = {"resnet18": 0, "resnet50": 0, "efficientface": 112}
+"""Input size in pixels from which bfloat16 is faster on a processor that multiplies it: ResNets .59 to .69 of float32's
+time from 48 px on; EfficientFace 1.07 at 48, 1.00 at 64, .88 at 112 and .73 at 224 px (AMD Zen 5)."""
+_TIMES_SLOWER: Mapping[str, Mapping[Architecture, float]] = {
+    "AVX2": {"resnet18": 10, "resnet50": 14, "efficientface": 7},
+    "AVX-512": {"resnet18": 1.6, "resnet50": 1.6, "efficientface": 1.4},
+}
+"""What emulated bfloat16 takes over float32: AVX2 on AMD Zen 3; ResNet-50, and AVX-512, on a Zen 5 held to it."""
+
+
+@dataclass(frozen=True)
+class Processor:
+    """What a device computes with.
+
+    kind: for tables and messages, such as "AVX2", "AVX-512 + bfloat16" or "NVIDIA H100"
+    bfloat16: whether products of bfloat16 are the hardware's own rather than emulated
+    cores: of the CPU, which this process may use
+    """
+
+    kind: str
+    bfloat16: bool
+    cores: int
 
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -23,6 +59,75 @@ def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def processor_of(device: torch.device) -> Processor:
+    """The device's processor as it may be used.
+
+    oneDNN's and ATen's own variables, ONEDNN_MAX_CPU_ISA and ATEN_CPU_CAPABILITY, make a processor play a lesser one.
+    """
+    if device.type == "cuda":
+        native = torch.cuda.get_device_capability(device) >= _CUDA_WITH_BFLOAT16
+        return Processor(torch.cuda.get_device_name(device), native, usable_cores())
+    kind = cpu_kind(torch.cpu.get_capabilities(), torch.backends.cpu.get_cpu_capability(), os.environ)
+    return Processor(kind, kind in _MULTIPLY_BFLOAT16, usable_cores())
+
+
+def cpu_kind(capabilities: Mapping[str, Any], vectors: str, environment: Mapping[str, str]) -> str:
+    """A CPU's kind in a word, the least of what the chip has, what ATen takes of it and what oneDNN may.
+
+    Args:
+        capabilities: what torch finds in the chip.
+        vectors: ATen's choice: "AVX512", "AVX2", or another of an older or a different processor.
+        environment: variables, of which those that limit oneDNN count.
+    """
+    limit = next((environment[name].strip().upper() for name in _ISA_LIMITS if environment.get(name)), "ALL")
+    if not capabilities.get("avx2") or vectors not in ("AVX2", "AVX512") or limit in ("SSE41", "AVX"):
+        return {"AMD64": "x86-64", "x86_64": "x86-64", "aarch64": "ARM", "arm64": "ARM"}.get(
+            platform.machine(), platform.machine()
+        )
+    if not capabilities.get("avx512_f") or vectors == "AVX2" or limit.startswith("AVX2"):
+        return "AVX2"
+    if limit in ("AVX512_CORE", "AVX512_CORE_VNNI"):
+        return "AVX-512"
+    if capabilities.get("amx_bf16") and (limit in ("ALL", "DEFAULT") or "AMX" in limit):
+        return "AVX-512 + AMX"
+    return "AVX-512 + bfloat16" if capabilities.get("avx512_bf16") else "AVX-512"
+
+
+def choose_precision(
+    wanted: Literal["auto", "float32", "bfloat16"], architecture: Architecture, input_size: int, processor: Processor
+) -> Precision:
+    """The precision to train in; `auto` is bfloat16 where the processor multiplies it and it was measured to be faster.
+
+    Args:
+        input_size: side of the network's input in pixels.
+    """
+    if wanted != "auto":
+        return wanted
+    return "bfloat16" if processor.bfloat16 and input_size >= _FASTER_FROM[architecture] else "float32"
+
+
+def warn_of_precision(wanted: str, architecture: Architecture, processor: Processor) -> str | None:
+    """A line about bfloat16 that was asked for where it is emulated, and how many times slower that is; else None."""
+    if wanted != "bfloat16" or processor.bfloat16:
+        return None
+    factor = _TIMES_SLOWER.get(processor.kind, {}).get(architecture)
+    times = "" if factor is None else f"about {factor:g} times "
+    return (
+        f"precision = bfloat16: {processor.kind} only emulates it, {times}slower than float32 for {architecture}; "
+        "precision = auto takes float32 here"
+    )
+
+
+def dtype_of(precision: Precision) -> torch.dtype:
+    """The type of a network's input in this precision."""
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def mixed_precision(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """Autocast to bfloat16 where that is the precision."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
 def try_device(wanted: Literal["auto", "cpu", "cuda"]) -> str:
     """Take one training step of EfficientFace, and say on what, in a line.
 
@@ -33,11 +138,7 @@ def try_device(wanted: Literal["auto", "cpu", "cuda"]) -> str:
     model = build("efficientface", 7, seed=1).to(device)
     logits = model(torch.zeros(2, 3, 64, 64, device=device))
     soft_cross_entropy(logits, torch.full_like(logits, 1 / 7)).mean().backward()  # type: ignore[no-untyped-call]
-    name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    found = processor_of(device)
+    name = found.kind if device.type == "cuda" else f"CPU, {found.kind}, {torch.get_num_threads()} threads"
     versions = f"torch {torch.__version__} · torchvision {version('torchvision')} · Python {platform.python_version()}"
     return f"{name} · {versions}"
-
-
-def mixed_precision(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Autocast to bfloat16 where the recipe says so."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()

@@ -126,7 +126,8 @@ class Recipe:
     """Of the step schedule; One-Cycle moves it between 0.95 and 0.85 against the rate, as torch's does."""
     weight_decay: Annotated[float, Field(ge=0)] = 4e-4
     input_size: Pixels = 224
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto` is bfloat16 where the processor multiplies it by itself and the network is faster in it, else float32."""
     weights: str = ""
     """A file of pre-trained weights to start from, in the original authors' format."""
 
