@@ -52,8 +52,6 @@ ROWS = {
     FORWARDED: ("graph", ("ldg.neighbours=forward", ALL_NEIGHBOURS)),
     "bank": ("graph", ("ldg.neighbours=bank",)),
     RANDOM: ("random-graph", ("ldg.neighbours=bank",)),
-    "batch": ("graph", ("ldg.neighbours=batch",)),
-    "batch, random neighbours": ("random-graph", ("ldg.neighbours=batch",)),
 }
 
 

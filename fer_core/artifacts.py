@@ -115,13 +115,14 @@ def make_artifact(
     fingerprint: str,
     settings: Mapping[str, Any],
     inputs: Mapping[str, Artifact],
-    work: Callable[[Path], None],
+    work: Callable[[Path], Mapping[str, Any] | None],
 ) -> Artifact:
     """Do a step's work in a folder beside `out`, then rename it; a finished `out` of this fingerprint is reused.
 
     The unfinished folder of a killed attempt at the same fingerprint is handed to `work` again, so that
     training finds its last epoch there. Whatever else stands at `out` is replaced at the moment of success.
-    Where another process is making the same artifact, this one waits and takes what it made.
+    Where another process is making the same artifact, this one waits and takes what it made. What `work` returns stands
+    in the manifest beside the rest.
 
     Raises:
         ArtifactError: the disk is full or not writable.
@@ -138,8 +139,8 @@ def make_artifact(
                 shutil.rmtree(beside, ignore_errors=True)
                 return found
             _start_or_resume(beside, mark, fingerprint)
-            work(beside)
-            _write_manifest(beside, step, fingerprint, settings, inputs, time.time() - started)
+            told = work(beside) or {}
+            _write_manifest(beside, step, fingerprint, settings, inputs, time.time() - started, told)
             if out.exists():
                 shutil.rmtree(out)
             beside.rename(out)
@@ -202,6 +203,7 @@ def _write_manifest(
     settings: Mapping[str, Any],
     inputs: Mapping[str, Artifact],
     seconds: float,
+    told: Mapping[str, Any],
 ) -> None:
     files = {
         str(file.relative_to(folder)): file.stat().st_size
@@ -217,6 +219,7 @@ def _write_manifest(
         "seconds": round(seconds, 2),
         "peak_memory_bytes": _peak_memory(),
         "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        **told,
     }
     replace_file(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
 

@@ -5,13 +5,13 @@ import torch
 from torch import nn
 
 from fer_core.augment import Views
-from fer_core.devices import mixed_precision
+from fer_core.devices import Precision, mixed_precision
 
 _BATCH = 256
 
 
 def predict_logits(
-    model: nn.Module, views: Views, rows: np.ndarray, precision: str = "float32", *, mirrored: bool = False
+    model: nn.Module, views: Views, rows: np.ndarray, precision: Precision = "float32", *, mirrored: bool = False
 ) -> np.ndarray:
     """Logits of the plain view of each image, or of its mirror image: (len(rows), classes) float32.
 

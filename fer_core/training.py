@@ -3,9 +3,10 @@
 import io
 import pickle
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,13 +18,14 @@ from fer_core.artifacts import replace_file
 from fer_core.augment import Views, on_device
 from fer_core.batches import Epochs, cut
 from fer_core.dataset import Dataset
+from fer_core.devices import Precision, choose_precision, dtype_of, processor_of, warn_of_precision
 from fer_core.errors import TrainingError
 from fer_core.experiment import AugmentSettings, Recipe
 from fer_core.logits import predict_logits
 from fer_core.model_card import describe, trained_on, write_cards
 from fer_core.models import Architecture
 from fer_core.models.architectures import build
-from fer_core.models.checkpoint import ModelCard, save_weights
+from fer_core.models.checkpoint import ModelCard, save_tensors, save_weights
 from fer_core.models.published import load_published
 from fer_core.objectives import Objective
 from fer_core.progress import Reporter
@@ -69,22 +71,16 @@ def train(training: Training, dataset: Dataset, run: Run) -> None:
     Raises:
         TrainingError: a loss is not finite.
     """
-    recipe, report = training.recipe, run.report
+    recipe, memory = training.recipe, training.objective.memory
+    precision = _chosen_precision(training, run)
     model = _initial_model(training, dataset, run)
-    views = _views(dataset, recipe, run.device)
-    batches = cut(dataset.rows("train"), recipe.batch)
-    optimiser = torch.optim.SGD(
-        model.parameters(),
-        recipe.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        fused=run.device.type == "cuda",
-    )
-    schedule = _schedule(optimiser, recipe, len(batches), training.epochs)
-    history = _resume(run.folder, model, optimiser, schedule, training.objective.memory, report)
+    views = _views(dataset, recipe.input_size, run.device, precision)
+    optimiser, schedule = _optimiser(model, training, dataset, run)
+    history = _resume(run.folder, model, optimiser, schedule, memory, run.report)
     if history:
-        report.note(f"{training.name} · seed {run.seed} goes on after epoch {len(history)}")
+        run.report.note(f"{training.name} · seed {run.seed} goes on after epoch {len(history)}")
     labels = torch.from_numpy(dataset.labels()).to(run.device)
+    capture = run.capture and run.device.type == "cuda"
     step = TrainingStep(
         model,
         optimiser,
@@ -92,34 +88,39 @@ def train(training: Training, dataset: Dataset, run: Run) -> None:
         training.objective,
         views,
         labels,
-        recipe.precision,
-        capture=run.capture and run.device.type == "cuda",
-        tell=report.note,
+        precision,
+        capture=capture,
+        tell=run.report.note,
     )
-    epochs = Epochs(
-        dataset.rows("train"),
-        recipe.batch,
-        views,
-        training.augment,
-        training.objective.companions,
-        run.seed,
-        training.epochs,
-    )
-    for epoch in range(len(history) + 1, training.epochs + 1):
-        started = time.perf_counter()
-        metrics = {"learning_rate": float(schedule.get_last_lr()[0])}
-        model.train()
-        metrics |= train_one_epoch(training, step, epochs, epoch, dataset, run)
-        metrics |= _validate(model, views, dataset, recipe)
-        history.append({"epoch": epoch, **metrics, "seconds": time.perf_counter() - started})
-        if selected_epoch(history) == epoch:
-            save_weights(run.folder / _SELECTED, model)
-        _save_resume(run.folder, model, optimiser, schedule, training.objective.memory, history)
-        report.metrics(model=training.name, seed=run.seed, **history[-1])
+    rows, companions = dataset.rows("train"), training.objective.companions
+    epochs = Epochs(rows, recipe.batch, views, training.augment, companions, run.seed, training.epochs)
+    with ThreadPoolExecutor(1, "files") as thread:
+        written = thread.submit(lambda: None)
+        for epoch in range(len(history) + 1, training.epochs + 1):
+            started = time.perf_counter()
+            metrics = {"learning_rate": float(schedule.get_last_lr()[0])}
+            model.train()
+            metrics |= train_one_epoch(training, step, epochs, epoch, dataset, run)
+            metrics |= _validate(model, views, dataset, precision)
+            history.append({"epoch": epoch, **metrics, "seconds": time.perf_counter() - started})
+            written.result()  # The last epoch's files are whole before they are written over.
+            state = _state(model, optimiser, schedule, memory, history)
+            written = thread.submit(_write_epoch, run.folder, state, selected_epoch(history) == epoch)
+            run.report.metrics(model=training.name, seed=run.seed, **history[-1])
+        written.result()
     save_weights(run.folder / "last.safetensors", model)
     model.load_state_dict(load_file(run.folder / _SELECTED))
-    write_cards(run.folder, describe(_card(training, dataset, run, history), model, views, dataset))
+    card = _card(training, dataset, run, history, precision)
+    write_cards(run.folder, describe(card, model, views, dataset))
     (run.folder / _RESUME).unlink()
+
+
+def _chosen_precision(training: Training, run: Run) -> Precision:
+    """The recipe's precision on this machine; bfloat16 that is only emulated here is told of before the first step."""
+    recipe, processor = training.recipe, processor_of(run.device)
+    if warning := warn_of_precision(recipe.precision, training.architecture, processor):
+        run.report.note(warning)
+    return choose_precision(recipe.precision, training.architecture, recipe.input_size, processor)
 
 
 def _initial_model(training: Training, dataset: Dataset, run: Run) -> nn.Module:
@@ -134,10 +135,24 @@ def _initial_model(training: Training, dataset: Dataset, run: Run) -> nn.Module:
     return model.to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def _views(dataset: Dataset, recipe: Recipe, device: torch.device) -> Views:
-    dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
+def _views(dataset: Dataset, size: int, device: torch.device, precision: Precision) -> Views:
     card = dataset.card
-    return Views(on_device(dataset.images, device), card.mean, card.std, recipe.input_size, device, dtype)
+    return Views(on_device(dataset.images, device), card.mean, card.std, size, device, dtype_of(precision))
+
+
+def _optimiser(
+    model: nn.Module, training: Training, dataset: Dataset, run: Run
+) -> tuple[torch.optim.Optimizer, LRScheduler]:
+    recipe = training.recipe
+    optimiser = torch.optim.SGD(
+        model.parameters(),
+        recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        fused=run.device.type == "cuda",
+    )
+    steps = len(cut(dataset.rows("train"), recipe.batch))
+    return optimiser, _schedule(optimiser, recipe, steps, training.epochs)
 
 
 def train_one_epoch(
@@ -164,10 +179,10 @@ def selected_epoch(history: list[dict[str, float]]) -> int:
     return 1 + int(np.argmax([figures["validation_accuracy"] for figures in history]))
 
 
-def _validate(model: nn.Module, views: Views, dataset: Dataset, recipe: Recipe) -> dict[str, float]:
+def _validate(model: nn.Module, views: Views, dataset: Dataset, precision: Precision) -> dict[str, float]:
     rows = dataset.rows("validation")
     labels = dataset.labels()[rows]
-    logits = torch.from_numpy(predict_logits(model, views, rows, recipe.precision))
+    logits = torch.from_numpy(predict_logits(model, views, rows, precision))
     loss = nn.functional.cross_entropy(logits, torch.from_numpy(labels))
     accuracy = (logits.argmax(dim=1).numpy() == labels).mean()
     return {"validation_loss": float(loss), "validation_accuracy": float(accuracy)}
@@ -205,14 +220,14 @@ def _resume(
     return history
 
 
-def _save_resume(
-    folder: Path,
+def _state(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
     schedule: LRScheduler,
     memory: dict[str, Tensor],
     history: list[dict[str, float]],
-) -> None:
+) -> dict[str, Any]:
+    """All that the next epoch starts from, copied: the training goes on while it is written."""
     state = {
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
@@ -220,12 +235,30 @@ def _save_resume(
         "memory": memory,
         "history": history,
     }
+    copied: dict[str, Any] = _copied(state)
+    return copied
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copied(part) for key, part in value.items()}
+    return [_copied(part) for part in value] if isinstance(value, list) else value
+
+
+def _write_epoch(folder: Path, state: dict[str, Any], selected: bool) -> None:
+    """The weights of an epoch that is the best so far, then the state that says so."""
+    if selected:
+        save_tensors(folder / _SELECTED, state["model"])
     content = io.BytesIO()
     torch.save(state, content)
     replace_file(folder / _RESUME, content.getvalue())
 
 
-def _card(training: Training, dataset: Dataset, run: Run, history: list[dict[str, float]]) -> ModelCard:
+def _card(
+    training: Training, dataset: Dataset, run: Run, history: list[dict[str, float]], precision: Precision
+) -> ModelCard:
     unused = NEIGHBOUR_SETTINGS if training.name == "LDG" else ()
     return ModelCard(
         architecture=training.architecture,
@@ -241,6 +274,7 @@ def _card(training: Training, dataset: Dataset, run: Run, history: list[dict[str
         history=history,
         trained_on=trained_on(dataset, training.au_coverage),
         recipe={k: v for k, v in asdict(training.recipe).items() if k.rstrip("_") not in unused},
+        hardware={"processor": processor_of(run.device).kind, "precision": precision},
     )
 
 

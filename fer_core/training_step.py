@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from fer_core.augment import Views
 from fer_core.batches import Draws, Epochs, NeighbourDraws, copied, copy_into
-from fer_core.devices import mixed_precision
+from fer_core.devices import Precision, mixed_precision
 from fer_core.objectives import Batch, Neighbours, Objective
 
 _WARM_UP = 3
@@ -43,7 +43,7 @@ class TrainingStep:
         objective: Objective,
         views: Views,
         labels: Tensor,
-        precision: str,
+        precision: Precision,
         *,
         capture: bool = False,
         tell: Callable[[str], None] = print,

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fer_core.artifacts import Artifact, make_artifact
 from fer_core.errors import ActionUnitError
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from openface.images import Images
 
 _FAILURES_TOLD = 20
+Told = Mapping[str, Any]
+"""What a step's manifest holds beside its settings, inputs and files."""
 
 
 def run_step(request: Request, out: Path, report: Reporter) -> Artifact:
@@ -134,7 +136,7 @@ def _graph(request: Request, folder: Path, report: Reporter) -> None:
     save_graph_figure(folder, graph, dataset.labels())
 
 
-def _train_ldg(request: Request, folder: Path, report: Reporter) -> None:
+def _train_ldg(request: Request, folder: Path, report: Reporter) -> Told:
     from fer_core.dataset import open_dataset
     from fer_core.graph import load_graph
     from fer_core.ldg import train_ldg
@@ -143,7 +145,7 @@ def _train_ldg(request: Request, folder: Path, report: Reporter) -> None:
     graphs = [load_graph(artifact.path) for artifact in request.inputs_of("graph")]
     graph, coverage = (graphs[0][0], graphs[0][1].coverage) if graphs else (None, None)
     train_ldg(request.experiment, dataset, _labels(request), graph, _run(request, folder, report), coverage)
-    _save_curves(folder)
+    return _save_curves(folder)
 
 
 def _run(request: Request, folder: Path, report: Reporter) -> "Run":
@@ -155,12 +157,14 @@ def _run(request: Request, folder: Path, report: Reporter) -> "Run":
     return Run(request.seed, folder, choose_device(settings.device), report, settings.capture)
 
 
-def _save_curves(folder: Path) -> None:
+def _save_curves(folder: Path) -> Told:
+    """Draw a training's curves; what it was trained on and in goes into the manifest."""
     from fer_core.figures import save_curves
     from fer_core.models.checkpoint import read_card
 
     card = read_card(folder)
     save_curves(folder, f"{card.name} · seed {card.seed}", card.history, card.selected_epoch)
+    return {"hardware": card.hardware}
 
 
 def _labels(request: Request) -> Literal["majority", "distribution"]:
@@ -185,7 +189,7 @@ def _soft_labels(request: Request, folder: Path, report: Reporter) -> None:
     (folder / "soft_labels.json").write_text(json.dumps(made_by), encoding="utf-8")
 
 
-def _distill(request: Request, folder: Path, report: Reporter) -> None:
+def _distill(request: Request, folder: Path, report: Reporter) -> Told:
     from fer_core.dataset import open_dataset
     from fer_core.distill import train_efficientface
     from fer_core.soft_labels import read_soft_labels
@@ -198,7 +202,7 @@ def _distill(request: Request, folder: Path, report: Reporter) -> None:
         name, coverage = f"EF + {made_by['generator']}", made_by["au_coverage"]
     run = _run(request, folder, report)
     train_efficientface(request.experiment, dataset, _labels(request), soft_labels, name, run, coverage)
-    _save_curves(folder)
+    return _save_curves(folder)
 
 
 def _evaluate(request: Request, folder: Path, report: Reporter) -> None:
@@ -218,7 +222,7 @@ def _report(request: Request, folder: Path, report: Reporter) -> None:
     write_report(request, folder, report)
 
 
-_WORK: Mapping[str, Callable[[Request, Path, Reporter], None]] = {
+_WORK: Mapping[str, Callable[[Request, Path, Reporter], Told | None]] = {
     "prepare": _prepare,
     "annotate": _annotate,
     "graph": _graph,

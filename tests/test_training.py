@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from fer_core.augment import Views
 from fer_core.batches import Epochs, cut, draw_epoch, send_together, shuffled, stream
 from fer_core.dataset import Dataset, open_dataset
-from fer_core.devices import choose_device
+from fer_core.devices import choose_device, processor_of
 from fer_core.errors import TrainingError
 from fer_core.experiment import AugmentSettings, Experiment, LdgSettings, Recipe
 from fer_core.graph import Graph
 from fer_core.ldg import train_ldg
 from fer_core.losses import neighbour_divergence
 from fer_core.models.architectures import build
-from fer_core.models.checkpoint import load_checkpoint
+from fer_core.models.checkpoint import load_checkpoint, read_card
 from fer_core.objectives import (
     Batch,
     LossTerms,
@@ -345,3 +345,19 @@ def test_a_damaged_resume_file_is_told_of_and_training_starts_again(
     train(training, dataset, Run(1, tmp_path / "model", CPU, JsonLines()))
     assert "resume.pt: damaged" in capsys.readouterr().out
     assert same(weights(tmp_path / "model"), weights(trained(dataset, tmp_path / "undisturbed")))
+
+
+def test_what_auto_took_stands_in_the_card_and_emulated_bfloat16_is_told_of_first(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert RECIPE.precision == "auto"
+    card = read_card(trained(dataset, tmp_path / "auto", replace(RECIPE, epochs=1)))
+    assert card.hardware == {"processor": processor_of(CPU).kind, "precision": "float32"}
+    assert card.recipe["precision"] == "auto"
+    capsys.readouterr()
+    emulated = read_card(trained(dataset, tmp_path / "asked", replace(RECIPE, epochs=1, precision="bfloat16")))
+    assert emulated.hardware["precision"] == "bfloat16"
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert events[0]["event"] == "note"
+    assert "AVX2 only emulates it, about 7 times slower" in events[0]["text"]

@@ -1,13 +1,14 @@
 """Checkpoints: weights as safetensors beside a card without which they are refused."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import nn
+from torch import Tensor, nn
 
 from fer_core.artifacts import replace_file
 from fer_core.errors import CheckpointError
@@ -46,14 +47,21 @@ class ModelCard:
     """Dataset, protocol, images by split, AU coverage, licence, and the version of the code."""
     recipe: dict[str, Any] = field(default_factory=dict)
     """The experiment's settings of the training."""
+    hardware: dict[str, str] = field(default_factory=dict)
+    """`processor` and `precision` of the training, which a setting of `auto` leaves to the machine."""
     figures: dict[str, Any] = field(default_factory=dict)
     """Of the selected epoch on `validation` and `test`, and `calibrated` on `test` at the temperature."""
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
     """Write a network's parameters and buffers, whole or not at all."""
+    save_tensors(path, model.state_dict())
+
+
+def save_tensors(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write what a network's `state_dict` gave, whole or not at all."""
     # By way of bytes, since the library's own file writing tells of a full disk in words of its own.
-    replace_file(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}))
+    replace_file(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}))
 
 
 def save_card(folder: Path, card: ModelCard) -> None:
