@@ -1,4 +1,4 @@
-"""What LDG-AUs learns from neighbours forwarded, banked, met in the batch, and random; paired over seeds.
+"""What LDG-AUs learns from neighbours forwarded, banked, and random; paired over seeds.
 
     python benchmarks/neighbour_quality.py drawn
     python benchmarks/neighbour_quality.py ferplus --data ~/ferplus

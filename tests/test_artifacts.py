@@ -27,6 +27,14 @@ def test_a_finished_artifact_is_reused_without_work(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
+def test_the_manifest_holds_what_the_step_tells_of_its_work(tmp_path: Path) -> None:
+    told = {"hardware": {"processor": "AVX2", "precision": "float32"}}
+    make_artifact(tmp_path / "a", "train-ldg", "f1", {}, {}, lambda folder: told)
+    manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    assert manifest["hardware"] == told["hardware"]
+    assert manifest["files"] == {}
+
+
 def test_another_fingerprint_replaces_it(tmp_path: Path) -> None:
     make(tmp_path / "a", "f1", "old")
     assert make(tmp_path / "a", "f2", "new").file("graph.txt").read_text() == "new"
