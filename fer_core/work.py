@@ -59,7 +59,9 @@ def _annotate(request: Request, folder: Path, report: Reporter) -> None:
 
 def _import_rows(source: Path, dataset: "Dataset", report: Reporter) -> "pd.DataFrame":
     """One row an image of what OpenFace wrote before."""
-    from openface.table import TableError, one_row_per_image, presumed_no_face, read_openface
+    from openface.errors import TableError
+    from openface.reading import read_openface
+    from openface.table import one_row_per_image, remarks
 
     if not source.exists():
         raise ActionUnitError(
@@ -69,15 +71,13 @@ def _import_rows(source: Path, dataset: "Dataset", report: Reporter) -> "pd.Data
         rows = read_openface(source)
     except TableError as error:
         raise ActionUnitError(str(error)) from error
+    ids = list(dataset.manifest["id"])
     try:
-        table = one_row_per_image(rows, list(dataset.manifest["id"]))
+        table = one_row_per_image(rows, ids)
     except TableError as error:
         raise ActionUnitError(f"{source}: {error}") from error
-    if presumed := len(presumed_no_face(rows, list(table["id"]))):
-        report.note(
-            f"{presumed:,} of {len(table):,} images have no row in {source} and count as no_face; were they all "
-            "given to OpenFace?"
-        )
+    for remark in remarks(rows, ids):
+        report.note(f"{source}: {remark}")
     return table
 
 

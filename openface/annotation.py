@@ -18,8 +18,8 @@ from openface.columns import INTENSITIES, PRESENCES
 from openface.errors import EngineAway, OpenFaceError
 from openface.images import Images, UnreadableImage, eight_bits, ladder
 from openface.program import Program
+from openface.reading import best_face
 from openface.settings import OpenFaceSettings
-from openface.table import best_face
 
 _DETAILS = "_of_details.txt"
 _JOURNAL = "findings.jsonl"
