@@ -19,7 +19,7 @@ from fer_core.experiment import experiment_from, load_experiment
 from fer_core.model_facts import ExportFormat
 from fer_core.models import Architecture
 from fer_core.progress import reporter
-from fer_core.steps import STEPS, Step, request
+from fer_core.steps import STEPS, Step, request, with_openface_build
 from fer_core.work import run_step
 from openface.errors import EngineAway
 
@@ -271,5 +271,6 @@ def _run(
     artifacts = [open_artifact(path) for path in inputs or ()]
     loaded = load_experiment(experiment, settings or ())
     with reporter() as report:
-        made = run_step(request(step.name, loaded, artifacts, seed, outside), out, report)
+        wanted = with_openface_build(request(step.name, loaded, artifacts, seed, outside), [out])
+        made = run_step(wanted, out, report)
         report.note(f"{made.path}")

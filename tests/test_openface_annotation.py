@@ -16,11 +16,13 @@ import pytest
 from PIL import Image
 
 import openface.annotation as annotation_module
+from fer_core.errors import ExperimentError
+from fer_core.experiment import load_experiment, to_document
 from openface.annotation import Annotation
 from openface.columns import INTENSITIES, PRESENCES
 from openface.errors import EngineAway, OpenFaceError
 from openface.images import Images, ladder
-from openface.program import LocalProgram, Program, open_program
+from openface.program import Ending, LocalProgram, Program, check_box, open_program
 from openface.settings import OpenFaceSettings
 from tests.measured import tell_measured
 from tests.openface_images import Pictures, local_program
@@ -78,7 +80,7 @@ class Counted:
         self.runs: list[int] = []
         self.away = away
 
-    def __call__(self, pictures: Path, out: Path, seconds: float) -> str:
+    def __call__(self, pictures: Path, out: Path, seconds: float) -> Ending:
         shown = sorted(pictures.glob("0*.png"))
         self.runs.append(len(shown))
         if not shown or not self.away:
@@ -241,8 +243,62 @@ def test_what_is_stopped_ends_at_once_and_leaves_no_process(local: Settings, tmp
 def test_an_argument_that_openface_does_not_survive_is_told_before_any_image(local: Settings, tmp_path: Path) -> None:
     settings = local()
     (Path(settings.binary).parent / "model" / "main_ceclm_general.txt").write_text("")
-    with pytest.raises(OpenFaceError, match=r"not annotate even a portrait .exit code 1: ERROR: Could not load"):
+    with pytest.raises(OpenFaceError, match=r"even a portrait .exit code 1; it said: ERROR: Could not load the land"):
         annotate(Pictures([""] * 5), settings, tmp_path / "work")
+
+
+def test_what_openface_says_is_told_where_it_writes_nothing_and_ends_well(tmp_path: Path) -> None:
+    program = tmp_path / "FaceLandmarkImg"
+    program.write_text("#!/bin/sh\necho Reading the models\necho 'Warning: no validator for this size' >&2\n")
+    program.chmod(0o755)
+    with pytest.raises(OpenFaceError) as raised:
+        annotate(Pictures([""]), OpenFaceSettings(binary=str(program), **PATIENCE), tmp_path / "work")
+    assert "wrote no whole CSV; it said: Reading the models | Warning: no validator" in str(raised.value)
+    assert "disk" not in str(raised.value)
+
+
+def test_a_disk_is_called_full_only_where_a_csv_is_empty(local: Settings, tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    settings = local()
+    with LocalProgram(settings) as program:
+        annotation = Annotation(Pictures(["empty CSV", "write nothing"]), program, settings, tmp_path / "work", ignore)
+        annotation()
+    empty, nothing = annotation.failures()
+    assert "is the disk full?" in empty
+    assert "wrote no whole CSV" in nothing
+    assert "disk" not in nothing
+
+
+@pytest.mark.parametrize("given", ["-out_dir", "-fdir", "-f", "-root", "-of", "-oc", "-bboxdir"])
+def test_an_argument_that_is_ours_is_refused_by_name_when_the_experiment_is_read(given: str, tmp_path: Path) -> None:
+    setting = f'openface.arguments=["-wild", "{given}", "/tmp"]'
+    done = fer("openface", str(tmp_path), "--out", str(tmp_path / "aus.parquet"), "--set", setting)
+    assert done.returncode == 2
+    done = fer("prepare", "demo", "--out", str(tmp_path / "dataset"), "--set", setting)
+    assert done.returncode == 2
+    assert "openface.arguments" in done.stderr
+    assert f"{given} is ours to give" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_environments_arguments_count_where_an_experiment_names_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FER_OPENFACE_ARGUMENTS", "-mloc 'model/my clnf.txt' -wild")
+    given = ("-mloc", "model/my clnf.txt", "-wild")
+    assert OpenFaceSettings().arguments == given
+    assert load_experiment("demo").openface.arguments == given
+    assert to_document(load_experiment("demo"))["openface"]["arguments"] == list(given)
+    assert load_experiment("demo", ["openface.arguments=[]"]).openface.arguments == ()
+    by_hand = load_experiment("demo", ["openface.arguments=-mloc model/x.txt"]).openface
+    assert by_hand.arguments == ("-mloc", "model/x.txt")
+    assert check_box(OpenFaceSettings()).command == ["check", *given]
+    for wrong, told in (
+        ("-fdir /x", "FER_OPENFACE_ARGUMENTS = '-fdir /x': -fdir is ours"),
+        ("-mloc 'x", "No closing quotation"),
+        ("'-mloc x'", 'should have an argument and its value apart: "-mloc", "x"'),
+    ):
+        monkeypatch.setenv("FER_OPENFACE_ARGUMENTS", wrong)
+        with pytest.raises(ExperimentError, match=told):
+            load_experiment("demo")
 
 
 def test_without_a_binary_or_an_engine_both_ways_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +345,7 @@ def test_the_driver_costs_little_and_two_containers_are_twice_one(
         Pictures([""] * count).read(number).save(pictures / f"{number:08d}.png", compress_level=1)
     started = time.monotonic()
     with LocalProgram(local(arguments=slow)) as program:
-        assert program(pictures, tmp_path / "out", 300) == ""
+        assert program(pictures, tmp_path / "out", 300).failed == ""
     alone = time.monotonic() - started
     tell_measured(
         f"2,000 images at 30 ms: the program alone {alone:.1f} s, one container at a time {seconds[1]:.1f} s "
