@@ -124,6 +124,7 @@ def _graph(request: Request, folder: Path, report: Reporter) -> None:
     dataset = open_dataset(request.input("prepare").path)
     table = read_au_table(request.input("annotate").file(AU_TABLE), dataset)
     units = action_units(dataset, table, request.experiment.action_units)
+    report.note(f"AU vectors of {len(units.columns)} columns, {units.columns[0]} to {units.columns[-1]}")
     for split, counts in units.coverage.items():
         report.note(f"AU coverage of {split}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
     graph, card = link_neighbours(units, dataset.rows("train"), request.experiment.graph, folder, report)
