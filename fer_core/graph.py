@@ -203,7 +203,8 @@ class _Found:
 def _check_crowds(crowds: Crowds, units: ActionUnits, report: Reporter) -> None:
     """A graph says something only where vectors differ."""
     images, distinct = len(crowds.vector_of), len(crowds.vectors)
-    remedy = f"look at the AU table's columns {units.columns[0]} to {units.columns[-1]}, or choose other action_units.features"
+    columns = f"{units.columns[0]} to {units.columns[-1]}"
+    remedy = f"look at {columns} in the AU table, or choose other action_units.features"
     if distinct == 1:
         raise ActionUnitError(
             f"all {images:,} training images with usable AUs have one and the same AU vector (1 distinct vector), so "

@@ -89,6 +89,21 @@ def _run_openface(request: Request, dataset: "Dataset", folder: Path, report: Re
     return annotate_images(images, request.experiment.openface, folder / "openface", report)
 
 
+def openface_build(settings: OpenFaceSettings) -> str:
+    """Which build of OpenFace these settings run.
+
+    Raises:
+        ActionUnitError: OpenFace cannot be run.
+    """
+    from openface.errors import OpenFaceError
+    from openface.program import build_of
+
+    try:
+        return build_of(settings)
+    except OpenFaceError as error:
+        raise ActionUnitError(str(error)) from error
+
+
 def annotate_images(images: "Images", settings: OpenFaceSettings, work: Path, report: Reporter) -> "pd.DataFrame":
     """One row an image by running OpenFace, in a working folder that is cleared away at the end.
 

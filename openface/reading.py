@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -17,7 +16,8 @@ import pandas as pd
 
 from openface.columns import INTENSITIES, PRESENCES, UNSPECIFIED, figure_in
 from openface.errors import TableError
-from openface.names import as_text
+from openface.files import files_below
+from openface.names import spell
 
 STATUSES = ("ok", "no_face", "unreadable", "failed")
 """ok: a face and its AUs; no_face: none found; unreadable: not decoded; failed: OpenFace stopped, or its row is no
@@ -109,7 +109,7 @@ def _is_whole(csv_path: Path) -> bool:
 
 def _read_folder(folder: Path) -> pd.DataFrame:
     """A CSV an image, in class folders or not; what details files say of the images' folders is used."""
-    found = sorted(path for path in _files_below(folder) if path.suffix.lower() == ".csv" or _is_details(path))
+    found = sorted(path for path in _visible(folder) if path.suffix.lower() == ".csv" or _is_details(path))
     files = [path for path in found if not _is_details(path)]
     inputs = {_key(path, folder): _input_of(path, folder) for path in found if _is_details(path)}
     if not found:
@@ -126,11 +126,15 @@ def _read_folder(folder: Path) -> pd.DataFrame:
     return table
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
+def _visible(folder: Path) -> Iterator[Path]:
     """Files in a folder and its subfolders, hidden ones and what macOS leaves in archives apart."""
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
-        yield from (Path(place, name) for name in names if not name.startswith("."))
+    try:
+        for file in files_below(folder):
+            inside = file.path.relative_to(folder).parts
+            if file.kind == "regular" and not any(part.startswith((".", "__MACOSX")) for part in inside):
+                yield file.path
+    except OSError as error:
+        raise TableError(f"{error.filename}: {error.strerror}; allow this user to read it") from error
 
 
 def _is_details(path: Path) -> bool:
@@ -140,7 +144,7 @@ def _is_details(path: Path) -> bool:
 def _key(path: Path, folder: Path) -> str:
     """The path in the folder, without the ending that OpenFace gave it."""
     name = path.name.removesuffix(_DETAILS) if _is_details(path) else path.stem
-    return as_text(path.relative_to(folder).with_name(name).as_posix())
+    return spell(path.relative_to(folder).with_name(name).as_posix())
 
 
 def _input_of(details: Path, folder: Path) -> str:
@@ -171,7 +175,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     if not _figure_places(sheet.headers):
         raise TableError(f"{path}: not a table of OpenFace's; looked for columns such as confidence, AU01_r and AU01_c")
     one_image = len(sheet.lines) == 1 or (_frames(sheet) < 2 and _are_different_faces(sheet))
-    return _to_frame(_rows_of(sheet, path, as_text(path.stem) if one_image else None))
+    return _to_frame(_rows_of(sheet, path, spell(path.stem) if one_image else None))
 
 
 def _rows_of(sheet: _Sheet, path: Path, key: str | None) -> Iterator[_Row]:
@@ -214,13 +218,15 @@ def _names_in(columns: Mapping[str, Sequence[str]], counting: Set[str]) -> list[
     """
     ours = {_plain(header): header for header in columns}
     named = [ours[name] for name in _NAME_COLUMNS if name in ours]
-    if {"id", "status"} <= ours.keys():
+    is_own = {"id", "status"} <= ours.keys()
+    if is_own:
         named = [ours["id"]]
     elif not named:
         named = [ours[name] for name in _NUMBERING_COLUMNS if name in ours and ours[name] not in counting][:1]
     if not named:
         return None
-    return [as_text(value) for value in max((columns[header] for header in named), key=lambda v: len(set(v)))]
+    names = max((columns[header] for header in named), key=lambda values: len(set(values)))
+    return list(names) if is_own else [name.replace("\\", "/") for name in names]
 
 
 def _plain(header: str) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from openface.columns import INTENSITIES, PRESENCES
 from openface.errors import TableError
-from openface.names import Match, match
+from openface.matching import Match, match
 from openface.reading import FIGURES, SHARES, UNSEEN
 
 _NAMED = 3
@@ -18,7 +18,7 @@ def one_row_per_image(rows: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
 
     Figures are NaN where status is not `ok`, and in columns that the rows do not have; an id without a row has status
     `no_face`. Of several faces the most confident counts, the first of those that tie. A row with a figure that no
-    AU can have has status `failed`. Which id a key means, `openface.names.match` says.
+    AU can have has status `failed`. Which id a key means, `openface.matching.match` says.
 
     Raises:
         TableError: fewer than half of the keys, and of the ids, belong together; a key fits several ids; there

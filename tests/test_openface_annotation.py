@@ -23,7 +23,9 @@ from openface.columns import INTENSITIES, PRESENCES
 from openface.errors import EngineAway, OpenFaceError
 from openface.images import Images, ladder
 from openface.program import Ending, LocalProgram, Program, check_box, open_program
+from openface.reading import read_openface
 from openface.settings import OpenFaceSettings
+from openface.table import one_row_per_image
 from tests.measured import tell_measured
 from tests.openface_images import Pictures, local_program
 
@@ -388,5 +390,38 @@ def test_photographs_are_annotated_at_their_own_size_and_bad_files_named(local: 
         "one.jpg": "ok",
     }
     assert "9000 x 9000 is more than" in done.stdout
+    assert "files that are no images, and get no row: 1 .txt" in done.stdout
     assert not list(tmp_path.glob("*.unfinished"))
     assert os.access(out, os.R_OK)
+
+
+def test_every_image_file_has_a_row_whatever_its_name_and_a_pipe_is_counted(local: Settings, tmp_path: Path) -> None:
+    photographs = tmp_path / "photographs"
+    (photographs / "inner").mkdir(parents=True)
+    for place in ("ok.png", "inner/ok.png"):
+        Pictures([""]).read(0).save(photographs / place)
+    for name in (b"ni\xf1o.png", "niño.png".encode(), b"two\nlines.png", b'quote"s, comma;.png'):
+        with open(os.fsencode(photographs) + b"/" + name, "wb") as file:
+            file.write((photographs / "ok.png").read_bytes())
+    (photographs / "broken\udcf1.png").write_bytes(b"no image")
+    (photographs / "closed.png").write_bytes(b"")
+    os.mkfifo(photographs / "pipe.png")
+    (photographs / "nowhere.png").symlink_to("gone")
+    (photographs / "round").symlink_to(photographs)
+    out = tmp_path / "aus.parquet"
+    done = fer("openface", str(photographs), "--out", str(out), "--set", f"openface.binary={local().binary}")
+    assert done.returncode == 0, done.stderr
+    assert pd.read_parquet(out).set_index("id")["status"].to_dict() == {
+        "inner/ok.png": "ok",
+        "ok.png": "ok",
+        "ni\\xf1o.png": "ok",
+        "niño.png": "ok",
+        "two\\x0alines.png": "ok",
+        'quote"s, comma;.png': "ok",
+        "broken\\xf1.png": "unreadable",
+        "closed.png": "unreadable",
+    }
+    assert "1 pipes, sockets or devices" in done.stdout
+    assert "1 links to nothing" in done.stdout
+    rows = read_openface(out)
+    assert one_row_per_image(rows, ["ni\\xf1o", "niño", "inner/ok"])["status"].tolist() == ["ok"] * 3
