@@ -76,8 +76,8 @@ def _import_rows(source: Path, dataset: "Dataset", report: Reporter) -> "pd.Data
         table = one_row_per_image(rows, ids)
     except TableError as error:
         raise ActionUnitError(f"{source}: {error}") from error
-    for remark in remarks(rows, ids):
-        report.note(f"{source}: {remark}")
+    for remark in remarks(rows, ids, str(source)):
+        report.note(remark)
     return table
 
 

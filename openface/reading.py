@@ -40,6 +40,8 @@ _DETAILS = "_of_details.txt"
 _INPUT = re.compile(r"^Input full path:(.*)$", re.MULTILINE)
 _LARGEST_CSV = 1 << 20
 _PRESENT_FROM = 0.5
+_FRAMES_IN_ORDER = 9
+"""Files called by their numbers are taken in the order of these up to here: 10 comes before 2."""
 
 _Row = dict[str, object]
 
@@ -182,7 +184,8 @@ def _rows_of(sheet: _Sheet, path: Path, key: str | None) -> Iterator[_Row]:
     """Rows under the names that they hold, or else under the file's, which is the key where all are of one image."""
     _refuse_two_of_a_name(path, sheet.headers)
     columns = {header: sheet.column(header) for header in sheet.headers if _may_name(header)}
-    names = _names_in(columns, {header for header, values in columns.items() if _only_counts(values)})
+    numbers = {header for header, values in columns.items() if _only_counts(values)}
+    names = _names_in(columns, numbers, _column(sheet, "frame"))
     if names is None and key is None:
         _refuse_nameless(path, sheet.headers)
     places = _figure_places(sheet.headers)
@@ -210,19 +213,26 @@ def _may_name(header: str) -> bool:
     return _plain(header) in (*_NAME_COLUMNS, *_NUMBERING_COLUMNS, "status")
 
 
-def _names_in(columns: Mapping[str, Sequence[str]], counting: Set[str]) -> list[str] | None:
+def _names_in(
+    columns: Mapping[str, Sequence[str]], numbers: Set[str], frames: Sequence[str] | None
+) -> list[str] | None:
     """The column of file names with the most different ones; None where there is none.
 
     Where no header speaks of files, an `id`, or a column that pandas wrote without a header, will do, unless it is
-    among those that only count the rows. A table of our own, which has a `status`, has its names in `id`.
+    among those that hold numbers. A table of our own, which has a `status`, has its names in `id`.
+
+    Args:
+        columns: values by header.
+        numbers: headers of columns that hold nothing else.
+        frames: the frames' numbers, which under no header are names.
     """
     ours = {_plain(header): header for header in columns}
-    named = [ours[name] for name in _NAME_COLUMNS if name in ours]
+    named = [ours[name] for name in _NAME_COLUMNS if name in ours and not _repeats(columns[ours[name]], frames)]
     is_own = {"id", "status"} <= ours.keys()
     if is_own:
         named = [ours["id"]]
     elif not named:
-        named = [ours[name] for name in _NUMBERING_COLUMNS if name in ours and ours[name] not in counting][:1]
+        named = [ours[name] for name in _NUMBERING_COLUMNS if name in ours and ours[name] not in numbers][:1]
     if not named:
         return None
     names = max((columns[header] for header in named), key=lambda values: len(set(values)))
@@ -231,6 +241,11 @@ def _names_in(columns: Mapping[str, Sequence[str]], counting: Set[str]) -> list[
 
 def _plain(header: str) -> str:
     return re.sub(r"[^a-z0-9]", "", header.lower())
+
+
+def _repeats(values: Sequence[str], frames: Sequence[str] | None) -> bool:
+    """Whether a column is the frames' numbers once more; of up to nine images, names may well be the same numbers."""
+    return frames is not None and list(values) == list(frames) and len(set(values)) > _FRAMES_IN_ORDER
 
 
 def _only_counts(values: Sequence[str]) -> bool:
@@ -352,6 +367,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     names = _names_in(
         {header: _texts(column) for header, column in naming.items()},
         {header for header, column in naming.items() if pd.api.types.is_numeric_dtype(column)},
+        _texts(columns["frame"]) if "frame" in columns else None,
     )
     if names is None:
         _refuse_nameless(path, headers)

@@ -37,25 +37,29 @@ def one_row_per_image(rows: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
     return figures.reset_index()
 
 
-def remarks(rows: pd.DataFrame, ids: Sequence[str]) -> list[str]:
-    """What of the rows is not used or taken for something else, a sentence each, once `one_row_per_image` took them."""
+def remarks(rows: pd.DataFrame, ids: Sequence[str], table: str) -> list[str]:
+    """What of the rows is not used or taken for something else, a sentence each, once `one_row_per_image` took them.
+
+    Args:
+        table: what the rows are called where they come from.
+    """
     said = []
     found = _match(rows, ids)
     matched = _of_images(rows, found)
     wrong = _what_is_wrong(matched)
     if (wrong != "").any():
         named = [f"{key}: {why}" for key, why in zip(matched["key"], wrong, strict=True) if why]
-        said.append(f"{_counted(len(named), 'row')} cannot be used and count as failed: {_listed(named)}")
+        said.append(f"{_counted(len(named), 'row')} of {table} cannot be used and count as failed: {_listed(named)}")
     if stray := sorted(set(rows["key"]) - set(matched["key"])):
-        said.append(f"{_counted(len(stray), 'image')} of the AU table are not in the dataset: {_listed(stray)}")
+        said.append(f"{_counted(len(stray), 'image')} of {table} are not in the dataset: {_listed(stray)}")
     if presumed := _presumed(rows, ids, found):
         said.append(
-            f"{len(presumed):,} of {len(ids):,} images have no row in the AU table and count as no_face; were they "
-            f"all given to OpenFace? {_listed(presumed)}"
+            f"{len(presumed):,} of {len(ids):,} images have no row in {table} and count as no_face; were they all "
+            f"given to OpenFace? {_listed(presumed)}"
         )
     if rows.attrs.get(SHARES):
-        said.append("AU columns without _r or _c hold shares: an AU counts as present from .5 on")
-    return said + _missing(rows)
+        said.append(f"AU columns of {table} without _r or _c hold shares: an AU counts as present from .5 on")
+    return said + _missing(rows, table)
 
 
 def _presumed(rows: pd.DataFrame, ids: Sequence[str], found: Match) -> list[str]:
@@ -70,7 +74,7 @@ def _presumed(rows: pd.DataFrame, ids: Sequence[str], found: Match) -> list[str]
     return [name for name in ids if name not in owners]
 
 
-def _missing(rows: pd.DataFrame) -> list[str]:
+def _missing(rows: pd.DataFrame, table: str) -> list[str]:
     """Which of OpenFace's AUs the rows do not have."""
     said = []
     for features, columns in (("intensity", INTENSITIES), ("presence", PRESENCES)):
@@ -78,7 +82,7 @@ def _missing(rows: pd.DataFrame) -> list[str]:
         if missing and (rows["status"] == "ok").any():
             has = len(columns) - len(missing)
             use = f"takes the other {has} of {len(columns)}" if has else "cannot be used"
-            said.append(f"the AU table has no {', '.join(missing)}; action_units.features = {features} {use}")
+            said.append(f"{table} has no {', '.join(missing)}; action_units.features = {features} {use}")
     return said
 
 

@@ -86,7 +86,10 @@ def test_one_bad_row_is_counted_and_named_and_the_others_go_on(names: list[str],
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "aus" / "aus.json").read_text()) == {"ok": COUNT - 2, "failed": 2}
     key = names[7].removesuffix(".png")
-    assert f"1 row cannot be used and count as failed: {key}: AU12_r is nan, not in 0..5" in done.stdout
+    assert (
+        f"1 row of {tmp_path / 'out'} cannot be used and count as failed: {key}: AU12_r is nan, not in 0..5"
+        in done.stdout
+    )
 
 
 def test_a_graph_of_nothing_is_refused_with_the_number_of_vectors(
@@ -112,7 +115,10 @@ def test_py_feats_table_makes_a_graph_of_presences_and_none_of_intensities(
     table.to_csv(tmp_path / "fex.csv", index=False)
     done = fer("annotate", "demo", "--in", dataset, "--aus", tmp_path / "fex.csv", "--out", tmp_path / "aus")
     assert done.returncode == 0, done.stderr
-    assert "the AU table has no AU45_c; action_units.features = presence takes the other 17 of 18" in done.stdout
+    assert (
+        f"{tmp_path / 'fex.csv'} has no AU45_c; action_units.features = presence takes the other 17 of 18"
+        in done.stdout
+    )
     graph = ("graph", "demo", "--in", dataset, "--in", tmp_path / "aus", "--out", tmp_path / "graph")
     line = refusal(*graph, "--set", "action_units.features=intensity")
     assert "the AU table has no intensity; set action_units.features = presence, of which it has 17 of 18" in line

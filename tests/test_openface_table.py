@@ -128,6 +128,7 @@ def numbered(count: int = 300) -> list[str]:
         {"id": range(300)},
         {"id": range(1, 301)},
         {"image_id": range(300)},
+        {"image": range(1, 301)},
     ],
     ids=lambda columns: ", ".join(columns) or "frame alone",
 )
@@ -290,34 +291,34 @@ def test_a_part_of_the_images_and_a_part_of_the_table_are_fine(tmp_path: Path) -
 def test_images_without_a_row_are_presumed_to_have_no_face(tmp_path: Path) -> None:
     frame(face(), face(), ids=["a.png", "b"]).to_parquet(tmp_path / "t.parquet")
     rows = read_openface(tmp_path / "t.parquet")
-    (said,) = remarks(rows, ["c", "b", "a", "d"])
-    assert said.startswith("2 of 4 images have no row in the AU table and count as no_face")
+    (said,) = remarks(rows, ["c", "b", "a", "d"], "t")
+    assert said.startswith("2 of 4 images have no row in t and count as no_face")
     assert said.endswith("c, d")
-    assert remarks(rows, ["a", "b"]) == []
+    assert remarks(rows, ["a", "b"], "t") == []
     header = ["frame", "success", "filename", *face()]
     seen = [{"frame": n, "success": n, "filename": name, **face()} for n, name in enumerate(["a", "b"])]
     rows = read_openface(write_csv(tmp_path / "t.csv", seen, header))
     # OpenFace looked at `a`, and found no face.
     assert one_row_per_image(rows, ["a", "b", "c"])["status"].tolist() == ["no_face", "ok", "no_face"]
-    (said,) = remarks(rows, ["a", "b", "c"])
+    (said,) = remarks(rows, ["a", "b", "c"], "t")
     assert said.endswith("c")
 
 
 def test_rows_of_no_image_are_counted_and_named(tmp_path: Path) -> None:
     frame(*[face()] * 5).to_parquet(tmp_path / "t.parquet")
-    (said,) = remarks(read_openface(tmp_path / "t.parquet"), ["a"])
-    assert said == "4 images of the AU table are not in the dataset: b, c, d and 1 more"
+    (said,) = remarks(read_openface(tmp_path / "t.parquet"), ["a"], "t")
+    assert said == "4 images of t are not in the dataset: b, c, d and 1 more"
 
 
 def test_of_images_that_details_tell_of_nothing_is_presumed(tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", [face()])
-    (said,) = remarks(read_openface(tmp_path), ["a", "b", "c"])
+    (said,) = remarks(read_openface(tmp_path), ["a", "b", "c"], "t")
     assert said.startswith("2 of 3 images have no row")
     for name in "ab":
         (tmp_path / f"{name}_of_details.txt").write_text(f"Input:{name}.jpg")
     rows = read_openface(tmp_path)
     assert one_row_per_image(rows, ["a", "b", "c"])["status"].tolist() == ["ok", "no_face", "failed"]
-    assert remarks(rows, ["a", "b", "c"]) == []
+    assert remarks(rows, ["a", "b", "c"], "t") == []
 
 
 def test_a_table_of_other_images_is_refused_with_both_counts(tmp_path: Path) -> None:
@@ -349,8 +350,8 @@ def test_what_no_au_can_be_costs_its_image_alone_and_is_named(tmp_path: Path, fi
     table = one_row_per_image(rows, ids)
     assert table.index[table["status"] == "failed"].tolist() == [7]
     assert (table["status"] == "ok").sum() == 299
-    (said,) = remarks(rows, ids)
-    assert said.startswith(f"1 row cannot be used and count as failed: 7: {message}")
+    (said,) = remarks(rows, ids, "t")
+    assert said.startswith(f"1 row of t cannot be used and count as failed: 7: {message}")
 
 
 def test_a_bad_face_beside_a_good_one_costs_nothing(tmp_path: Path) -> None:
@@ -400,9 +401,9 @@ def test_missing_au_columns_are_named_and_the_others_used(tmp_path: Path) -> Non
     table = one_row_per_image(rows, ["a"])
     assert table["status"].tolist() == ["ok"]
     assert table.columns[table.isna().any()].tolist() == ["AU01_r", "AU28_c"]
-    assert remarks(rows, ["a"]) == [
-        "the AU table has no AU01_r; action_units.features = intensity takes the other 16 of 17",
-        "the AU table has no AU28_c; action_units.features = presence takes the other 17 of 18",
+    assert remarks(rows, ["a"], "t") == [
+        "t has no AU01_r; action_units.features = intensity takes the other 16 of 17",
+        "t has no AU28_c; action_units.features = presence takes the other 17 of 18",
     ]
     write_csv(tmp_path / "a.csv", [face()], ["face", "confidence"])
     with pytest.raises(TableError, match="no AU columns; run OpenFace with -aus"):
@@ -430,10 +431,10 @@ def test_py_feats_table_is_read_as_presences(tmp_path: Path, as_parquet: bool) -
     assert units["AU01_c"].tolist()[:3] == [0, 0, 0]
     assert units["confidence"].tolist()[:3] == pytest.approx([0.99] * 3)
     assert units[[*INTENSITIES, "AU45_c"]].isna().all(axis=None)
-    shares, no_intensity, no_blink = remarks(found, ids)
+    shares, no_intensity, no_blink = remarks(found, ids, "t")
     assert "from .5 on" in shares
     assert no_intensity.endswith("action_units.features = intensity cannot be used")
-    assert no_blink == "the AU table has no AU45_c; action_units.features = presence takes the other 17 of 18"
+    assert no_blink == "t has no AU45_c; action_units.features = presence takes the other 17 of 18"
     again = from_parquet(tmp_path / "aus.parquet", units, ids)
     pd.testing.assert_frame_equal(again, units)
 
@@ -451,7 +452,7 @@ def test_libreface_tables_are_read_as_both(tmp_path: Path) -> None:
     assert table["AU12_c"].tolist() == [0, 1, 0]
     assert table["AU12_r"].tolist() == [1.25] * 3
     assert table["confidence"].isna().all()
-    no_intensity, no_presence = remarks(found, ["a", "b", "c"])
+    no_intensity, no_presence = remarks(found, ["a", "b", "c"], "t")
     assert no_intensity.endswith("features = intensity takes the other 12 of 17")
     assert no_presence.endswith("features = presence takes the other 11 of 18")
     many = pd.concat([pd.read_csv(tmp_path / f"{name}.csv") for name in "abc"])
