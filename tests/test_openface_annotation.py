@@ -1,5 +1,6 @@
 """The driver of OpenFace against a stand-in that fails in every way the real one does: one row an image, always."""
 
+import io
 import math
 import os
 import signal
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import docker
 import openface.annotation as annotation_module
 from fer_core.errors import ExperimentError
 from fer_core.experiment import load_experiment, to_document
@@ -22,7 +24,7 @@ from openface.annotation import Annotation
 from openface.columns import INTENSITIES, PRESENCES
 from openface.errors import EngineAway, OpenFaceError
 from openface.images import Images, ladder
-from openface.program import Ending, LocalProgram, Program, check_box, open_program
+from openface.program import Ending, LocalProgram, Program, build_of, check_box, open_program
 from openface.reading import read_openface
 from openface.settings import OpenFaceSettings
 from openface.table import one_row_per_image
@@ -355,6 +357,19 @@ def test_the_driver_costs_little_and_two_containers_are_twice_one(
     )
     assert seconds[1] <= 1.1 * alone
     assert seconds[1] >= 1.8 * seconds[2]
+
+
+@pytest.mark.engine
+def test_an_image_that_is_built_anew_under_its_name_is_another_build(
+    openface_image: str, engine: docker.DockerClient
+) -> None:
+    settings = OpenFaceSettings(image="fer-test/openface:rebuilt")
+    engine.images.get(openface_image).tag("fer-test/openface", "rebuilt")
+    first = build_of(settings)
+    assert first == build_of(OpenFaceSettings(image=openface_image))
+    anew = f"FROM {openface_image}\nLABEL base=another\n"
+    engine.images.build(fileobj=io.BytesIO(anew.encode()), tag=settings.image)
+    assert build_of(settings) != first
 
 
 @pytest.mark.engine
