@@ -72,7 +72,8 @@ def signature_of_files(base: Path, files: Iterable[Path]) -> str:
     for file in sorted(files):
         name = file.relative_to(base) if file.is_relative_to(base) else file
         status = file.stat() if file.is_file() else None
-        digest.update(f"{name}\0{status and status.st_size}\0{status and status.st_mtime_ns}\n".encode())
+        line = f"{name}\0{status and status.st_size}\0{status and status.st_mtime_ns}\n"
+        digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

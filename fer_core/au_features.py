@@ -19,7 +19,7 @@ _FOREST_SEED = 0
 class ActionUnits:
     """AU vectors beside a dataset's images.
 
-    columns: the D names of the vectors' components
+    columns: the D names of the vectors' components, of the chosen features those that the table has
     vectors: (N, D) float32; what stands in a row that is not usable means nothing
     usable: (N,) bool
     coverage: by split, how many images there are and how many were lost to what
@@ -59,14 +59,15 @@ def action_units(dataset: Dataset, table: pd.DataFrame, settings: ActionUnitSett
         table: columns id, status, confidence and the AUs, in the dataset's order.
 
     Raises:
-        ActionUnitError: an AU of an annotated image is not a number.
+        ActionUnitError: an AU of an annotated image is not a number; the table has none of the features asked for,
+            or no confidence where one is asked for.
     """
-    columns = _COLUMNS[settings.features]
+    columns = _columns(table, settings)
     vectors = table[list(columns)].to_numpy(np.float32, copy=True)
     status = table["status"].to_numpy(str)
     lost = np.where(status == "ok", "", status)
     _refuse_nan(table, vectors, lost == "")
-    confidence = table["confidence"].to_numpy(np.float32)
+    confidence = _confidence(table, settings)
     lost = np.where((lost == "") & (confidence < settings.min_confidence), "low confidence", lost)
     train = dataset.manifest["split"].to_numpy() == "train"
     if settings.outliers and (train & (lost == "")).any():
@@ -83,6 +84,35 @@ def action_units(dataset: Dataset, table: pd.DataFrame, settings: ActionUnitSett
         scaler = StandardScaler().fit(vectors[train & usable])
         vectors[usable] = scaler.transform(vectors[usable])
     return ActionUnits(columns, vectors, usable, _coverage(dataset, lost))
+
+
+def _columns(table: pd.DataFrame, settings: ActionUnitSettings) -> tuple[str, ...]:
+    """Those of the features that the table has: not everyone knows all of OpenFace's AUs."""
+    faces = table[table["status"] == "ok"]
+    if faces.empty:
+        return _COLUMNS[settings.features]
+    has = {name: tuple(c for c in columns if faces[c].notna().any()) for name, columns in _COLUMNS.items()}
+    asked = ("intensity", "presence") if settings.features == "both" else (settings.features,)
+    missing = next((name for name in asked if not has[name]), None)
+    if missing is None:
+        return has[settings.features]
+    other = "presence" if missing == "intensity" else "intensity"
+    remedy = (
+        f"set action_units.features = {other}, of which it has {len(has[other])} of {len(_COLUMNS[other])}"
+        if has[other]
+        else "annotate with OpenFace's -aus"
+    )
+    raise ActionUnitError(f"action_units.features = {settings.features}: the AU table has no {missing}; {remedy}")
+
+
+def _confidence(table: pd.DataFrame, settings: ActionUnitSettings) -> np.ndarray:
+    """(N,) float32; NaN throughout where the table has none, which is below no threshold."""
+    confidence = table["confidence"].to_numpy(np.float32)
+    if settings.min_confidence and (table["status"] == "ok").any() and np.isnan(confidence).all():
+        raise ActionUnitError(
+            f"action_units.min_confidence = {settings.min_confidence:g}: the AU table has no confidences; set it to 0"
+        )
+    return confidence
 
 
 def _refuse_nan(table: pd.DataFrame, vectors: np.ndarray, annotated: np.ndarray) -> None:

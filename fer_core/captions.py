@@ -287,11 +287,16 @@ def _graph(graph: dict[str, Any]) -> list[str]:
     return [
         f"{count(graph['images'])} training images with {count(graph['distinct_vectors'])} distinct AU vectors are "
         f"linked to {graph['k']} neighbours each; σ² = {fine(graph['sigma_squared'])}; the search finds "
-        f"{percent(graph['recall'])}{_PERCENT} of the true neighbours, by distance, on a sample.",
+        f"{percent(graph['recall'])}{_PERCENT} of the true neighbours, by distance, {_measured_on(graph)}.",
         f"{percent(agreement['neighbours'])}{_PERCENT} of the {what} have the image's own hard label; "
         f"by chance it would be {percent(agreement['chance'])}{_PERCENT}.",
         *([f"{percent(copies)}{_PERCENT} of the links join two files with the same pixels."] if copies else []),
     ]
+
+
+def _measured_on(graph: dict[str, Any]) -> str:
+    whole = graph["recall_images"] == graph["images"]
+    return "over all images" if whole else f"over a sample of {count(graph['recall_images'])} images"
 
 
 def _mistakes(evidence: Evidence) -> str:

@@ -19,7 +19,7 @@ from fer_core.experiment import experiment_from, load_experiment
 from fer_core.model_facts import ExportFormat
 from fer_core.models import Architecture
 from fer_core.progress import reporter
-from fer_core.steps import STEPS, Step, request
+from fer_core.steps import STEPS, Step, request, with_openface_build
 from fer_core.work import run_step
 from openface.errors import EngineAway
 
@@ -123,23 +123,30 @@ def _openface(
     settings: Settings = None,
 ) -> None:
     """Run OpenFace on photographs at their own size. What is finished is kept, and the same command goes on."""
-    from fer_core.work import annotate_images
+    from fer_core.work import annotate_images, openface_build
     from openface.images import images_below
 
     if out.suffix != ".parquet":
         raise ActionUnitError(f"--out {out}: name a .parquet file")
     if not photographs.expanduser().is_dir():
         raise ActionUnitError(f"{photographs}: no such folder; give one that holds images")
-    images = images_below(photographs.expanduser())
+    try:
+        images = images_below(photographs.expanduser())
+    except OSError as error:
+        raise ActionUnitError(f"{error.filename}: {error.strerror}; allow this user to read it") from error
     if not images.ids:
         raise ActionUnitError(f"{photographs}: no images in it; give a folder that holds some")
     chosen = experiment_from({}, "--set", settings or ()).openface
     # Findings go by number, so those of other images, or of another program, are of no use.
-    of = signature_of_files(images.folder, [images.folder / name for name in images.ids])
-    work = out.resolve().with_name(f"{out.name}.{fingerprint('openface', 1, asdict(chosen), {}, {'images': of})}")
+    of = signature_of_files(images.folder, images.paths)
+    program = asdict(chosen) | {"build": openface_build(chosen)}
+    work = out.resolve().with_name(f"{out.name}.{fingerprint('openface', 2, program, {}, {'images': of})}")
     for other in set(out.resolve().parent.glob(f"{out.name}.{'[0-9a-f]' * 16}")) - {work}:
         shutil.rmtree(other)
     with reporter() as report:
+        if images.left:
+            counts = ", ".join(f"{count:,} {what}" for what, count in images.left.items())
+            report.note(f"files that are no images, and get no row: {counts}")
         table = annotate_images(images, chosen, work, report)
         replace_file(out, table.to_parquet(index=False))
         report.note(f"{out}")
@@ -271,5 +278,6 @@ def _run(
     artifacts = [open_artifact(path) for path in inputs or ()]
     loaded = load_experiment(experiment, settings or ())
     with reporter() as report:
-        made = run_step(request(step.name, loaded, artifacts, seed, outside), out, report)
+        wanted = with_openface_build(request(step.name, loaded, artifacts, seed, outside), [out])
+        made = run_step(wanted, out, report)
         report.note(f"{made.path}")

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAda
 from pydantic.dataclasses import dataclass
 
 from fer_core.errors import ExperimentError
+from openface.errors import OpenFaceError
 from openface.settings import OpenFaceSettings
 
 BUNDLED = Path(__file__).parent / "experiments"
@@ -90,12 +91,14 @@ class GraphSettings:
 
     k: Positive = 4
     sigma: Annotated[Literal["auto"] | float, BeforeValidator(_positive_or_auto)] = "auto"
-    """σ of a_ij = exp(−d/σ²); `auto` takes σ² = the median distance of an image to its k neighbours."""
+    """σ of a_ij = exp(−d/σ²); `auto` takes σ² = the median distance of an image to its k neighbours. Where that is 0,
+    because most links join equal vectors, as of presences with k = 1, it takes the mean, and where all are 0, 1."""
     backend: Literal["annoy", "exact"] = "annoy"
     """`exact` takes up to 100,000 distinct vectors, and knows no trees and no recall."""
     trees: Positive = 50
     recall: Annotated[float, Field(gt=0, le=1)] = 0.99
-    """The search goes as deep as this recall@k, by distance, on a sample asks for."""
+    """The search goes as deep as this recall@k, by distance, asks for: over all images, or over a sample of them where
+    there are more than 30,000 distinct vectors."""
     control: Literal["none", "random"] = "none"
     """`random` keeps every similarity and draws the neighbours at random: what any smoothing gives."""
     seed: Seed = 1
@@ -243,7 +246,7 @@ def experiment_from(document: dict[str, Any], origin: str, settings: Iterable[st
     """Check a parsed document with settings laid over it; `origin` is what messages call it.
 
     Raises:
-        ExperimentError: a key is unknown, or a value is of the wrong type or range.
+        ExperimentError: a key is unknown, or a value is of the wrong type or range, also one of the environment.
     """
     for setting in settings:
         _lay_over(document, setting)
@@ -251,6 +254,8 @@ def experiment_from(document: dict[str, Any], origin: str, settings: Iterable[st
         return _EXPERIMENT.validate_json(json.dumps(document, default=str))
     except ValidationError as error:
         raise ExperimentError(f"{origin}: {_explain(error)}") from error
+    except OpenFaceError as error:
+        raise ExperimentError(str(error)) from error
 
 
 def to_document(experiment: Experiment) -> dict[str, Any]:

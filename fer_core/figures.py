@@ -26,7 +26,11 @@ def save_au_figure(folder: Path, usable: pd.DataFrame) -> None:
     axes = figure.subplots(3, 6).flatten()
     present = usable[list(PRESENCES)].mean()
     for axis, name in zip(axes[: len(INTENSITIES)], INTENSITIES, strict=True):
-        values = usable[name].to_numpy()
+        values = usable[name].dropna().to_numpy()
+        if not len(values):
+            axis.set_title(f"{name[:4]} · no intensities", fontsize=8)
+            axis.set_yticks([])
+            continue
         axis.hist(values[values > 0], bins=np.linspace(0, 5, 21).tolist(), color=_BLUE)
         rate = present.get(f"{name[:4]}_c", float("nan"))
         axis.set_title(f"{name[:4]} · {np.mean(values == 0):.0%} zero · present in {rate:.0%}", fontsize=8)

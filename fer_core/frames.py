@@ -89,7 +89,7 @@ def _files(name: str) -> list[Path]:
     path = Path(name).expanduser()
     if path.is_dir():
         videos = [file for file in path.rglob("*") if file.suffix.lower() in VIDEO_ENDINGS and file.is_file()]
-        return sorted([path / image for image in images_below(path).ids] + videos)
+        return sorted([*images_below(path).paths, *videos])
     if path.is_file() or not glob.has_magic(name):
         return [path]
     files = (Path(found) for found in sorted(glob.glob(str(path), recursive=True)))

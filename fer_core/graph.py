@@ -21,7 +21,12 @@ from fer_core.progress import Reporter
 
 EXACT_AT_MOST = 100_000
 """Distinct vectors that `graph.backend = exact` takes; its time goes with their square."""
+RECALL_OF_ALL_AT_MOST = 30_000
+"""Distinct vectors up to which recall is measured on every image; the exact search takes six seconds on two cores."""
 _RECALL_SAMPLE = 1000
+_ALIKE = 0.05
+"""Chance that two images have the same vector, above which it is told; .0001 for FER+'s presences, .001 for drawn
+faces'."""
 _SPARE = 4
 """Vectors asked for, as a multiple of k, so that ties at the k-th distance are drawn from more than the first."""
 _SAME = 1e-5
@@ -57,7 +62,8 @@ class GraphCard:
     """Of Annoy's index; 0 for the exact search."""
     nodes_searched: int
     recall: float
-    """Share of the k neighbours no farther than the exact k-th, over a sample of the images."""
+    """Share of the k neighbours no farther than the exact k-th, over `recall_images` of the images."""
+    recall_images: int
     seconds: float
     control: str
     coverage: dict[str, dict[str, int]]
@@ -73,7 +79,8 @@ def link_neighbours(
         scratch: a folder for the index, which is gone in the end.
 
     Raises:
-        ActionUnitError: too few training images have usable AUs, or too many distinct ones for the exact search.
+        ActionUnitError: too few training images have usable AUs, all have the same, or there are too many distinct ones
+            for the exact search.
     """
     started = time.perf_counter()
     rows = train[units.usable[train]]
@@ -83,8 +90,9 @@ def link_neighbours(
             "lower graph.k, or look at the coverage of the AU table"
         )
     crowds = Crowds.of(units.vectors[rows], settings.seed)
-    search, nodes, recall = _search(crowds, settings, scratch, report)
-    near, distance = _nearest(search, crowds, np.arange(len(rows)), settings)
+    _check_crowds(crowds, units, report)
+    found = _search(crowds, settings, scratch, report)
+    near, distance = found.near, found.distance
     (scratch / _INDEX).unlink(missing_ok=True)
     sigma_squared = _sigma_squared(distance, settings)
     if settings.control == "random":
@@ -96,9 +104,10 @@ def link_neighbours(
         k=settings.k,
         sigma_squared=sigma_squared,
         backend=settings.backend,
-        trees=settings.trees if nodes else 0,
-        nodes_searched=nodes,
-        recall=recall,
+        trees=settings.trees if found.nodes else 0,
+        nodes_searched=found.nodes,
+        recall=found.recall,
+        recall_images=found.recall_images,
         seconds=time.perf_counter() - started,
         control=settings.control,
         coverage=units.coverage,
@@ -175,41 +184,86 @@ class Crowds:
         return min(_SPARE * k + 1, len(self.vectors))
 
 
-def _search(crowds: Crowds, settings: GraphSettings, scratch: Path, report: Reporter) -> tuple[Search, int, float]:
-    """The way to search, the nodes that it visits (0 for all there are), and its recall."""
-    vectors, count = crowds.vectors, crowds.enough_for(settings.k)
+@dataclass(frozen=True)
+class _Found:
+    """The neighbours of all images, and how they were found.
+
+    near, distance: (N, k) images and float32 distances
+    nodes: that the search visits; 0 for all there are
+    recall_images: how many images recall was measured on
+    """
+
+    near: np.ndarray
+    distance: np.ndarray
+    nodes: int
+    recall: float
+    recall_images: int
+
+
+def _check_crowds(crowds: Crowds, units: ActionUnits, report: Reporter) -> None:
+    """A graph says something only where vectors differ."""
+    images, distinct = len(crowds.vector_of), len(crowds.vectors)
+    columns = f"{units.columns[0]} to {units.columns[-1]}"
+    remedy = f"look at {columns} in the AU table, or choose other action_units.features"
+    if distinct == 1:
+        raise ActionUnitError(
+            f"all {images:,} training images with usable AUs have one and the same AU vector (1 distinct vector), so "
+            f"no image is nearer than another; was the AU table written with -aus? {remedy}"
+        )
+    sizes = np.diff(crowds.first)
+    if np.square(sizes / images).sum() > _ALIKE:
+        report.note(
+            f"graph: only {distinct:,} distinct vectors among {images:,} images, {sizes.max():,} of which share one, "
+            f"so their neighbours are arbitrary; {remedy}"
+        )
+
+
+def _search(crowds: Crowds, settings: GraphSettings, scratch: Path, report: Reporter) -> _Found:
+    """The neighbours of all images, as near as the settings ask for."""
+    vectors, count, everyone = crowds.vectors, crowds.enough_for(settings.k), np.arange(len(crowds.vector_of))
     if settings.backend == "exact":
         if len(vectors) > EXACT_AT_MOST:
             raise ActionUnitError(
                 f"graph.backend = exact: {len(vectors):,} distinct AU vectors, more than the {EXACT_AT_MOST:,} that "
                 "it takes; use annoy"
             )
-        return search_all(vectors, count), 0, 1.0
+        near, distance = _nearest(search_all(vectors, count), crowds, everyone, settings)
+        return _Found(near, distance, 0, 1.0, len(everyone))
     build_index(vectors, settings.trees, settings.seed, scratch / _INDEX)
 
     def tell(done: int) -> None:
         report.progress("find neighbours", done, len(vectors))
 
-    def search(nodes: int, told: Callable[[int], None]) -> Search:
-        return search_trees(scratch / _INDEX, vectors.shape[1], count, nodes, told)
+    def search(nodes: int) -> Search:
+        return search_trees(scratch / _INDEX, vectors.shape[1], count, nodes, tell)
 
-    nodes, recall = _depth(lambda nodes: search(nodes, lambda done: None), crowds, settings)
-    report.note(f"graph: recall@{settings.k} {recall:.4f}, searching {nodes} nodes of {settings.trees} trees")
-    return search(nodes, tell), nodes, recall
+    found = _deep_enough(search, crowds, settings)
+    measured = "all images" if found.recall_images == len(everyone) else f"a sample of {found.recall_images:,} images"
+    report.note(
+        f"graph: recall@{settings.k} {found.recall:.4f} over {measured}, searching {found.nodes} nodes of "
+        f"{settings.trees} trees"
+    )
+    return found
 
 
-def _depth(search: Callable[[int], Search], crowds: Crowds, settings: GraphSettings) -> tuple[int, float]:
-    """Double the nodes searched until a sample of images reaches the recall, or all nodes are searched."""
-    sample = np.random.default_rng(settings.seed).permutation(len(crowds.vector_of))[:_RECALL_SAMPLE]
+def _deep_enough(search: Callable[[int], Search], crowds: Crowds, settings: GraphSettings) -> _Found:
+    """Double the nodes searched until the images that are looked at reach the recall, or all nodes are searched."""
+    everyone = np.arange(len(crowds.vector_of))
+    images = everyone
+    if len(crowds.vectors) > RECALL_OF_ALL_AT_MOST:
+        images = np.random.default_rng(settings.seed).permutation(everyone)[:_RECALL_SAMPLE]
     exact = search_all(crowds.vectors, crowds.enough_for(settings.k))
-    _, farthest = _nearest(exact, crowds, sample, settings)
+    _, farthest = _nearest(exact, crowds, images, settings)
     nodes = settings.trees * crowds.enough_for(settings.k)
     while True:
-        _, distance = _nearest(search(nodes), crowds, sample, settings)
+        near, distance = _nearest(search(nodes), crowds, images, settings)
         recall = float((distance <= farthest[:, -1:] + _SAME).mean())
         if recall >= settings.recall or nodes >= settings.trees * len(crowds.vectors):
-            return nodes, recall
+            break
         nodes *= 2
+    if len(images) < len(everyone):
+        near, distance = _nearest(search(nodes), crowds, everyone, settings)
+    return _Found(near, distance, nodes, recall, len(images))
 
 
 def _nearest(

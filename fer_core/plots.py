@@ -136,31 +136,33 @@ def intensity_histograms(table: pd.DataFrame) -> Picture:
     """A panel an AU: how the intensities above zero are spread over 0..5, and the share at zero.
 
     Args:
-        table: AU rows that are usable, of the training images.
+        table: AU rows that are usable, of the training images; columns that are empty are not shown.
     """
+    shown = [name for name in INTENSITIES if table[name].notna().any()]
     columns = 6
-    lines = -(-len(INTENSITIES) // columns)
+    lines = -(-len(shown) // columns)
     figure = new_figure(_WIDTH, 1.35 * lines)
-    axes = figure.subplots(lines, columns, sharex=True)
-    for axis, name in zip(axes.flat[: len(INTENSITIES)], INTENSITIES, strict=True):
+    axes = figure.subplots(lines, columns, sharex=True, squeeze=False)
+    for axis, name in zip(axes.flat[: len(shown)], shown, strict=True):
         _intensities(axis, table[name].to_numpy())
         axis.set_title(f"{name[:4]} {FACS_NAMES[name[:4]]}", fontsize=7.5)
-    for axis in axes.flat[len(INTENSITIES) :]:
+    for axis in axes.flat[len(shown) :]:
         axis.axis("off")
     for axis in axes[-1]:
         axis.set_xlabel("intensity", fontsize=8)
-    return picture(figure, "Histograms of the 17 action-unit intensities.")
+    return picture(figure, f"Histograms of {len(shown)} action-unit intensities.")
 
 
 def presence_rates(table: pd.DataFrame) -> Picture:
-    """A bar an AU: the share of images in which it is present."""
-    rates = table[list(PRESENCES)].mean().to_numpy()
-    figure = new_figure(_WIDTH * 0.75, 0.5 + 0.22 * len(PRESENCES))
+    """A bar an AU: the share of images in which it is present; columns that are empty are not shown."""
+    shown = [name for name in PRESENCES if table[name].notna().any()]
+    rates = table[shown].mean().to_numpy()
+    figure = new_figure(_WIDTH * 0.75, 0.5 + 0.22 * len(shown))
     axis = figure.subplots()
-    axis.barh(range(len(PRESENCES)), 100 * rates, color=_HEAT, alpha=0.8, height=0.7)
+    axis.barh(range(len(shown)), 100 * rates, color=_HEAT, alpha=0.8, height=0.7)
     for row, rate in enumerate(rates):
         axis.text(100 * rate + 0.6, row, f"{100 * rate:.0f}", va="center", fontsize=7.5)
-    _name_rows(np.array([axis]), [f"{name[:4]} {FACS_NAMES[name[:4]]}" for name in PRESENCES])
+    _name_rows(np.array([axis]), [f"{name[:4]} {FACS_NAMES[name[:4]]}" for name in shown])
     axis.set_xlabel("present in % of the training images with usable AUs")
     return picture(figure, "How often each action unit is present.")
 

@@ -181,7 +181,8 @@ def _action_unit_parts(evidence: Evidence, table: pd.DataFrame) -> dict[str, Cal
     rows = train[evidence.units.usable[train]]
     used, labels = table.iloc[rows], evidence.dataset.labels()[rows]
     features = evidence.experiment.action_units.features
-    columns = PRESENCES if features == "presence" else INTENSITIES
+    family = PRESENCES if features == "presence" else INTENSITIES
+    columns = tuple(name for name in evidence.units.columns if name in family)
     parts: dict[str, Callable[[], Any]] = {}
     if features != "presence":
         parts["intensities"] = lambda: plots.intensity_histograms(used)

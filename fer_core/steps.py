@@ -5,15 +5,16 @@ This module imports neither torch nor the steps' own code, so that a flow can as
 
 import csv
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fer_core.artifacts import Artifact, fingerprint, signature, signature_of_files
+from fer_core.artifacts import MANIFEST, Artifact, fingerprint, open_artifact, signature, signature_of_files
 from fer_core.errors import ArtifactError
 from fer_core.experiment import Experiment, to_document
+from openface.errors import EngineAway, OpenFaceError
 
 Settings = dict[str, Any]
 NEIGHBOUR_SETTINGS = ("lambda", "neighbours", "neighbours_drawn", "neighbour_gradient", "epochs_with_neighbours")
@@ -52,6 +53,8 @@ class Request:
     inputs: tuple[Artifact, ...] = ()
     seed: int | None = None
     outside: Path | None = None
+    openface_build: str = ""
+    """Which build of OpenFace a step that runs it would run, as `with_openface_build` finds out."""
 
     def input(self, step: str) -> Artifact:
         """The one artifact of a step."""
@@ -93,12 +96,55 @@ def _section(name: str) -> Callable[[Request], Settings]:
 
 
 def _annotate_settings(request: Request) -> Settings:
-    """How many images OpenFace is given at a time changes nothing."""
+    """The build counts, not the image's name alone; how many images OpenFace is given at a time changes nothing."""
     if action_unit_rows(request) is not None:
         return {}
-    openface = to_document(request.experiment)["openface"]
+    return {"openface": _program_settings(request.experiment) | {"build": request.openface_build}}
+
+
+def _program_settings(experiment: Experiment) -> Settings:
+    openface = to_document(experiment)["openface"]
     program = ("binary",) if openface["binary"] else ("image", "program")
-    return {"openface": {key: openface[key] for key in (*program, "arguments")}}
+    return {key: openface[key] for key in (*program, "arguments")}
+
+
+def with_openface_build(wanted: Request, made: Iterable[Path]) -> Request:
+    """The request with the build of OpenFace that it would run, asked of the engine or read from the binary.
+
+    Without an engine, what was finished before still counts: then the build is that of the latest of these.
+
+    Args:
+        made: folders in which finished artifacts of the step may be.
+
+    Raises:
+        EngineAway: the worker's engine is gone for now, and nothing was finished before.
+    """
+    if wanted.step.name != "annotate" or action_unit_rows(wanted) is not None:
+        return wanted
+    # Whoever only asks what is finished has no need of the engine's library.
+    from openface.program import build_of
+
+    try:
+        build = build_of(wanted.experiment.openface)
+    except (EngineAway, OpenFaceError) as error:
+        build = _build_before(wanted, made)
+        if not build and isinstance(error, EngineAway):
+            raise
+    return replace(wanted, openface_build=build)
+
+
+def _build_before(wanted: Request, made: Iterable[Path]) -> str:
+    """The build that the latest finished artifact of this dataset, and this program by name, was made with."""
+    found = []
+    for folder in made:
+        with suppress(ArtifactError, KeyError, FileNotFoundError):
+            artifact = open_artifact(folder, wanted.step.name)
+            openface = dict(artifact.settings()["openface"])
+            build = openface.pop("build")
+            same = artifact.made_from("prepare") == {wanted.input("prepare").fingerprint}
+            if same and openface == _program_settings(wanted.experiment):
+                found.append((artifact.file(MANIFEST).stat().st_mtime, build))
+    return max(found, default=(0.0, ""))[1]
 
 
 def _graph_settings(request: Request) -> Settings:
@@ -138,7 +184,7 @@ STEPS: Mapping[str, Step] = {
         Step("prepare", 1, "Decode a dataset's images and fix its splits.", _section("dataset"), outside="data"),
         Step(
             "annotate",
-            1,
+            2,
             "Give every image a row of action units: of what OpenFace wrote, or by running it.",
             _annotate_settings,
             needs=("prepare",),
@@ -146,7 +192,7 @@ STEPS: Mapping[str, Step] = {
         ),
         Step(
             "graph",
-            2,
+            3,
             "Link the training images that are neighbours in AU space.",
             _graph_settings,
             needs=("prepare", "annotate"),

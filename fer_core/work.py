@@ -62,7 +62,9 @@ def _annotate(request: Request, folder: Path, report: Reporter) -> None:
 
 def _import_rows(source: Path, dataset: "Dataset", report: Reporter) -> "pd.DataFrame":
     """One row an image of what OpenFace wrote before."""
-    from openface.table import TableError, one_row_per_image, presumed_no_face, read_openface
+    from openface.errors import TableError
+    from openface.reading import read_openface
+    from openface.table import one_row_per_image, remarks
 
     if not source.exists():
         raise ActionUnitError(
@@ -72,15 +74,13 @@ def _import_rows(source: Path, dataset: "Dataset", report: Reporter) -> "pd.Data
         rows = read_openface(source)
     except TableError as error:
         raise ActionUnitError(str(error)) from error
+    ids = list(dataset.manifest["id"])
     try:
-        table = one_row_per_image(rows, list(dataset.manifest["id"]))
+        table = one_row_per_image(rows, ids)
     except TableError as error:
         raise ActionUnitError(f"{source}: {error}") from error
-    if presumed := len(presumed_no_face(rows, list(table["id"]))):
-        report.note(
-            f"{presumed:,} of {len(table):,} images have no row in {source} and count as no_face; were they all "
-            "given to OpenFace?"
-        )
+    for remark in remarks(rows, ids, str(source)):
+        report.note(remark)
     return table
 
 
@@ -90,6 +90,21 @@ def _run_openface(request: Request, dataset: "Dataset", folder: Path, report: Re
 
     images = StoredImages(list(dataset.manifest["id"]), dataset.images)
     return annotate_images(images, request.experiment.openface, folder / "openface", report)
+
+
+def openface_build(settings: OpenFaceSettings) -> str:
+    """Which build of OpenFace these settings run.
+
+    Raises:
+        ActionUnitError: OpenFace cannot be run.
+    """
+    from openface.errors import OpenFaceError
+    from openface.program import build_of
+
+    try:
+        return build_of(settings)
+    except OpenFaceError as error:
+        raise ActionUnitError(str(error)) from error
 
 
 def annotate_images(images: "Images", settings: OpenFaceSettings, work: Path, report: Reporter) -> "pd.DataFrame":
@@ -127,6 +142,7 @@ def _graph(request: Request, folder: Path, report: Reporter) -> None:
     dataset = open_dataset(request.input("prepare").path)
     table = read_au_table(request.input("annotate").file(AU_TABLE), dataset)
     units = action_units(dataset, table, request.experiment.action_units)
+    report.note(f"AU vectors of {len(units.columns)} columns, {units.columns[0]} to {units.columns[-1]}")
     for split, counts in units.coverage.items():
         report.note(f"AU coverage of {split}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
     graph, card = link_neighbours(units, dataset.rows("train"), request.experiment.graph, folder, report)

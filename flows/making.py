@@ -10,13 +10,14 @@ from prefect.logging import get_run_logger
 from prefect.runtime import task_run
 
 from fer_core.artifacts import Artifact, finished
-from fer_core.cli import INTERRUPTED
+from fer_core.cli import ENGINE_AWAY, INTERRUPTED
 from fer_core.steps import Request
 from flows.display import Display
 from flows.events import Event, Metrics, Note, Progress
 from flows.prefect_artifacts import LiveProgress, shown_if_possible
 from flows.runner import MISTAKE, RETRY_DELAYS, Runner, StepFailed
 from flows.study import Study
+from openface.errors import EngineAway
 
 
 class Maker:
@@ -38,7 +39,10 @@ class Maker:
             StepFailed: it could not be made.
         """
         name = str(task_run.name)
-        asked_for = self._study.request(step, inputs, seed).fingerprint()
+        try:
+            asked_for = self._study.request(step, inputs, seed).fingerprint()
+        except EngineAway as away:
+            raise StepFailed(name, ENGINE_AWAY, str(away)) from away
         study = self._smaller.get(asked_for, self._study)
         wanted = study.request(step, inputs, seed)
         if found := finished(study.folder(wanted), wanted.fingerprint()):

@@ -92,7 +92,7 @@ def show_graph(graph: Artifact) -> None:
     create_table_artifact(
         [{"figure": name, "value": value} for name, value in card.items()],
         "neighbour-graph",
-        "The graph of neighbours in AU space; `recall` is against exact neighbours, on a sample.",
+        "The graph of neighbours in AU space; `recall` is against exact neighbours, over `recall_images`.",
     )
     _show_picture(graph, "action_units.png", "au-histograms", "Action units of the training images.")
     _show_picture(graph, "graph.png", "graph-figure", "Distances and similarities of neighbours, and their labels.")

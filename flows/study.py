@@ -8,7 +8,7 @@ from pathlib import Path
 from fer_core.artifacts import Artifact
 from fer_core.errors import ActionUnitError, DatasetError, ExperimentError
 from fer_core.experiment import BUNDLED, Experiment, find_experiment, load_experiment
-from fer_core.steps import STEPS, Request, action_unit_rows, aus_beside, request
+from fer_core.steps import STEPS, Request, action_unit_rows, aus_beside, request, with_openface_build
 from flows.runner import StepCommand
 from openface.settings import INSIDE
 
@@ -52,9 +52,14 @@ class Study:
         return max(1, _cores() // self.jobs)
 
     def request(self, step: str, inputs: Sequence[Artifact], seed: int | None = None) -> Request:
-        """The step as `fer_core` knows it."""
+        """The step as `fer_core` knows it.
+
+        Raises:
+            EngineAway: OpenFace is to be run, and the worker's engine is gone for now.
+        """
         outside = {"prepare": self.data, "annotate": self.aus}.get(step)
-        return request(step, self.experiment, inputs, seed, outside)
+        wanted = request(step, self.experiment, inputs, seed, outside)
+        return with_openface_build(wanted, (self.artifacts / step).glob("*"))
 
     def folder(self, wanted: Request) -> Path:
         """Where a step's artifact goes."""

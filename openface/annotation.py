@@ -18,8 +18,8 @@ from openface.columns import INTENSITIES, PRESENCES
 from openface.errors import EngineAway, OpenFaceError
 from openface.images import Images, UnreadableImage, eight_bits, ladder
 from openface.program import Program
+from openface.reading import best_face
 from openface.settings import OpenFaceSettings
-from openface.table import best_face
 
 _DETAILS = "_of_details.txt"
 _JOURNAL = "findings.jsonl"
@@ -224,9 +224,9 @@ class Annotation:
             seconds = self._settings.seconds_to_start + self._settings.seconds_per_image * len(left)
             try:
                 with self._slots:
-                    reason = self._program(pictures, out, seconds)
-                self._take(out, left, views, ended_well=not reason)
-                return reason or "wrote no whole CSV; is the disk full?"
+                    ending = self._program(pictures, out, seconds)
+                self._take(out, left, views, ended_well=not ending.failed)
+                return ending.told(otherwise=_without_csv(out))
             except EngineAway as away:
                 if wait is None or self._stopping.wait(wait):
                     raise EngineAway(f"{away}; see that it runs, and run again") from away
@@ -298,6 +298,12 @@ def _fresh(folder: Path) -> tuple[Path, Path]:
         part.mkdir(parents=True)
         part.chmod(0o755)
     return folder / "in", folder / "out"
+
+
+def _without_csv(out: Path) -> str:
+    """What a run that ended well lacks, for images of which there is nothing to take."""
+    empty = any(csv.lstat().st_size == 0 for csv in out.glob("*.csv"))
+    return "wrote an empty CSV; is the disk full?" if empty else "ended well, and wrote no whole CSV"
 
 
 def _batches(numbers: Sequence[int], size: int, workers: int) -> list[Sequence[int]]:

@@ -1,4 +1,7 @@
-"""The action units that OpenFace 2.2 writes, under its own column names and in its own order."""
+"""The action units that OpenFace 2.2 writes, under its own column names and in its own order, and who else calls them
+what."""
+
+import re
 
 _WITH_INTENSITY = ("01", "02", "04", "05", "06", "07", "09", "10", "12", "14", "15", "17", "20", "23", "25", "26", "45")
 _WITH_PRESENCE = (*_WITH_INTENSITY[:-1], "28", "45")
@@ -8,6 +11,9 @@ INTENSITIES: tuple[str, ...] = tuple(f"AU{number}_r" for number in _WITH_INTENSI
 
 PRESENCES: tuple[str, ...] = tuple(f"AU{number}_c" for number in _WITH_PRESENCE)
 """18 columns, 0 or 1; AU28 (lip suck) has a presence and no intensity."""
+
+UNSPECIFIED: tuple[str, ...] = tuple(f"AU{number}" for number in _WITH_PRESENCE)
+"""py-feat's columns, and LibreFace's presences: only their values tell what they are."""
 
 FACS_NAMES: dict[str, str] = {
     "AU01": "inner brow raiser",
@@ -29,3 +35,24 @@ FACS_NAMES: dict[str, str] = {
     "AU28": "lip suck",
     "AU45": "blink",
 }
+
+_HEADER = re.compile(r"au[ _]?0*(\d{1,2})(?:[ _]?(r|c|intensity|presence))?", re.IGNORECASE)
+_SUFFIX = {"r": "_r", "intensity": "_r", "c": "_c", "presence": "_c", None: ""}
+_CONFIDENCE = ("confidence", "facescore")
+"""OpenFace's name of it, and py-feat's."""
+_KNOWN = frozenset((*INTENSITIES, *PRESENCES, *UNSPECIFIED))
+
+
+def figure_in(header: str) -> str | None:
+    """Our name of the figure that a column holds: `confidence`, an AU's intensity, presence, or either.
+
+    `au_1_intensity` is LibreFace's `AU01_r`; `AU01` is py-feat's and may be either. None for any other column, also
+    for AUs that OpenFace does not know, such as py-feat's AU43.
+    """
+    if header.lower() in _CONFIDENCE:
+        return "confidence"
+    found = _HEADER.fullmatch(header)
+    if found is None:
+        return None
+    name = f"AU{int(found[1]):02d}{_SUFFIX[found[2].lower() if found[2] else None]}"
+    return name if name in _KNOWN else None

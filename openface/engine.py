@@ -102,6 +102,16 @@ def require_image(client: docker.DockerClient, image: str) -> None:
         raise EngineRefused(f"{image}: no such image; build it with `docker compose build`") from error
 
 
+def image_id(client: docker.DockerClient, image: str) -> str:
+    """What the engine knows an image by, whatever it is called: another build has another.
+
+    Raises:
+        EngineRefused: it lacks the image.
+    """
+    require_image(client, image)
+    return str(client.images.get(image).id)
+
+
 def create(client: docker.DockerClient, box: Box) -> Container:
     """The container, not started: no network, a root that cannot be written, no capability, no root user.
 

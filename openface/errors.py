@@ -1,4 +1,4 @@
-"""What keeps OpenFace from running, and is the user's to mend."""
+"""What keeps OpenFace from running, or its table from being used, and is the user's to mend."""
 
 
 class EngineAway(Exception):
@@ -11,3 +11,7 @@ class EngineRefused(ValueError):
 
 class OpenFaceError(ValueError):
     """OpenFace cannot be run, or does not annotate even a portrait; one line that says what to do."""
+
+
+class TableError(ValueError):
+    """An AU table that does not fit the images, or holds what no AU can be; one line that says where."""

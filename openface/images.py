@@ -1,12 +1,17 @@
 """Images to annotate: decoded and checked here, so that no name, format or corrupt byte of theirs reaches OpenFace."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from openface.files import files_below
+from openface.names import printable, spell
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
@@ -166,17 +171,43 @@ class StoredImages:
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Files below a folder; an id is a path relative to it, with forward slashes."""
+    """Files below a folder; an id is a path relative to it, with forward slashes, as `spell` has it.
+
+    left: other files, counted by ending or kind
+    """
 
     folder: Path
-    ids: Sequence[str]
+    paths: Sequence[Path]
+    left: Mapping[str, int]
+
+    @cached_property
+    def ids(self) -> Sequence[str]:
+        return [spell(path.relative_to(self.folder).as_posix()) for path in self.paths]
 
     def read(self, number: int) -> Image.Image:
-        return eight_bits(open_image(self.folder / self.ids[number]))
+        try:
+            return eight_bits(open_image(self.paths[number]))
+        except UnreadableImage as unreadable:
+            raise UnreadableImage(printable(str(unreadable))) from unreadable
 
 
 def images_below(folder: Path) -> ImageFiles:
-    """Every image file below a folder, hidden ones apart."""
-    files = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
-    visible = (file for file in files if not any(part.startswith((".", "__MACOSX")) for part in file.parts))
-    return ImageFiles(folder, sorted(file.as_posix() for file in visible if (folder / file).is_file()))
+    """Every image file below a folder, hidden ones apart.
+
+    Raises:
+        OSError: a folder below may not be read.
+    """
+    images: list[Path] = []
+    left: Counter[str] = Counter()
+    for file in files_below(folder):
+        inside = file.path.relative_to(folder).parts
+        ending = file.path.suffix.lower()
+        if any(part.startswith((".", "__MACOSX")) for part in inside):
+            left["hidden"] += 1
+        elif file.kind != "regular":
+            left["links to nothing" if file.kind == "dangling" else "pipes, sockets or devices"] += 1
+        elif ending in ENDINGS:
+            images.append(file.path)
+        else:
+            left[printable(ending) or "without an ending"] += 1
+    return ImageFiles(folder, images, dict(left.most_common()))

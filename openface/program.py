@@ -1,12 +1,14 @@
 """One run of FaceLandmarkImg on a folder of numbered pictures: in a container that is given nothing, or right here."""
 
+import hashlib
 import os
 import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol, Self
 
@@ -18,6 +20,7 @@ from openface.engine import (
     Box,
     create,
     engine,
+    image_id,
     ran_out_of_memory,
     remove,
     remove_labelled,
@@ -31,6 +34,9 @@ FOLDER = "fer.openface"
 """Label: the working folder of the annotation that a container belongs to."""
 _PICTURES = "fer.pictures"
 _MEMORY = 1536 << 20
+_LINES_KEPT = 20
+_LINES_TOLD = 3
+_LONGEST_TOLD = 300
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _BOTH_WAYS = (
     "OpenFace is needed: build its image with `docker compose build openface` and have Docker running, or set "
@@ -38,11 +44,27 @@ _BOTH_WAYS = (
 )
 
 
+@dataclass(frozen=True)
+class Ending:
+    """How a run of the program ended.
+
+    failed: why it ended badly; "" where its exit code was 0
+    said: the last that it printed
+    """
+
+    failed: str
+    said: str = ""
+
+    def told(self, otherwise: str) -> str:
+        """What became of it, or what became of its work where it ended well, and in its own words."""
+        return f"{self.failed or otherwise}{'; it said: ' if self.said else ''}{self.said}"
+
+
 class Program(Protocol):
     """FaceLandmarkImg, as a context that leaves nothing running."""
 
-    def __call__(self, pictures: Path, out: Path, seconds: float) -> str:
-        """Run it on a folder; why it ended badly, "" where it did not.
+    def __call__(self, pictures: Path, out: Path, seconds: float) -> Ending:
+        """Run it on a folder.
 
         Raises:
             EngineAway: its engine is gone for now; the same run may be tried again.
@@ -63,11 +85,23 @@ def open_program(settings: OpenFaceSettings, folder: Path) -> Program:
         OpenFaceError: there is neither a binary nor an engine with the image.
     """
     if settings.binary:
-        if not os.access(settings.binary, os.X_OK):
-            raise OpenFaceError(f"openface.binary = {settings.binary}: no program there. {_BOTH_WAYS}")
+        _require_binary(settings)
         return LocalProgram(settings)
-    try:
+    with _both_ways_told():
         require_engine(settings.image)
+    return ContainedProgram(settings, folder)
+
+
+def _require_binary(settings: OpenFaceSettings) -> None:
+    if not os.access(settings.binary, os.X_OK) or not Path(settings.binary).is_file():
+        raise OpenFaceError(f"openface.binary = {settings.binary}: no program there. {_BOTH_WAYS}")
+
+
+@contextmanager
+def _both_ways_told() -> Iterator[None]:
+    """Say what to do where there is no engine, or it lacks the image."""
+    try:
+        yield
     except EngineRefused as refused:
         raise OpenFaceError(f"{refused}. {_BOTH_WAYS}") from refused
     except EngineAway as away:
@@ -75,7 +109,27 @@ def open_program(settings: OpenFaceSettings, folder: Path) -> Program:
         if os.environ.get(INSIDE):
             raise
         raise OpenFaceError(f"{away}. {_BOTH_WAYS}") from away
-    return ContainedProgram(settings, folder)
+
+
+def build_of(settings: OpenFaceSettings) -> str:
+    """What tells one build of the program from another under the same name: the image's id, or the binary's digest.
+
+    Raises:
+        OpenFaceError: there is neither a binary nor an engine with the image.
+        EngineAway: the worker's engine is gone for now.
+    """
+    if settings.binary:
+        _require_binary(settings)
+        with open(settings.binary, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    with _both_ways_told(), engine() as client:
+        return image_id(client, settings.image)
+
+
+def check_box(settings: OpenFaceSettings) -> Box:
+    """The container in which the image annotates its own portrait, with the arguments that runs would have."""
+    environment = {**_ONE_THREAD, "OPENFACE_PROGRAM": settings.program}
+    return Box(settings.image, ["check", *settings.arguments], environment=environment, memory=_MEMORY)
 
 
 class LocalProgram:
@@ -93,13 +147,14 @@ class LocalProgram:
     def __exit__(self, *error: object) -> None:
         self.stop()
 
-    def __call__(self, pictures: Path, out: Path, seconds: float) -> str:
+    def __call__(self, pictures: Path, out: Path, seconds: float) -> Ending:
         with tempfile.TemporaryFile() as said:
             process = self._start(pictures, out, said)
             try:
                 exit_code = process.wait(timeout=seconds)
+                failed = _reason(128 - exit_code if exit_code < 0 else exit_code)
             except subprocess.TimeoutExpired:
-                return f"no end within {seconds:.0f} s"
+                failed = f"no end within {seconds:.0f} s"
             finally:
                 _end([process])
                 with self._lock:
@@ -107,7 +162,7 @@ class LocalProgram:
             if self._stopped:
                 raise OpenFaceError("stopped")
             said.seek(0)
-            return _reason(128 - exit_code if exit_code < 0 else exit_code, said.read().decode(errors="replace"))
+            return Ending(failed, _last_words(said.read()))
 
     def stop(self) -> None:
         with self._lock:
@@ -148,7 +203,7 @@ class ContainedProgram:
     def __exit__(self, *error: object) -> None:
         self.stop()
 
-    def __call__(self, pictures: Path, out: Path, seconds: float) -> str:
+    def __call__(self, pictures: Path, out: Path, seconds: float) -> Ending:
         if os.geteuid() == 0:
             os.chown(out, NOBODY, NOBODY)
         box = Box(
@@ -169,10 +224,10 @@ class ContainedProgram:
                     if self._stopped.is_set():
                         raise OpenFaceError("stopped")
                     container.start()
-                    reason = self._ending(container, seconds)
+                    ending = self._ending(container, seconds)
                     if self._stopped.is_set():
                         raise OpenFaceError("stopped")
-                    return reason
+                    return ending
                 finally:
                     remove(container)
         except EngineRefused as refused:
@@ -182,32 +237,35 @@ class ContainedProgram:
         self._stopped.set()
         self._remove_all()
 
-    def _ending(self, container: Container, seconds: float) -> str:
+    def _ending(self, container: Container, seconds: float) -> Ending:
         try:
             exit_code = wait_for(container, seconds)
+            said = _last_words(container.logs(tail=_LINES_KEPT))
             if exit_code is None:
-                return f"no end within {seconds:.0f} s"
+                return Ending(f"no end within {seconds:.0f} s", said)
             if ran_out_of_memory(container):
-                return f"killed for taking more than {_MEMORY >> 20} MB of memory"
-            return _reason(exit_code, container.logs(tail=20).decode(errors="replace"))
+                return Ending(f"killed for taking more than {_MEMORY >> 20} MB of memory", said)
+            return Ending(_reason(exit_code), said)
         except NotFound:
-            return "its container was taken away"
+            return Ending("its container was taken away")
 
     def _remove_all(self) -> None:
         with suppress(Exception), engine() as client:
             remove_labelled(client, self._labels)
 
 
-def _reason(exit_code: int, said: str) -> str:
-    """Why it ended badly, with the last that it said; a shell's exit code, above 128 for a signal."""
-    if exit_code == 0:
-        return ""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    last = f": {lines[-1]}" if lines else ""
+def _reason(exit_code: int) -> str:
+    """Why it ended badly, "" where it did not; a shell's exit code, above 128 for a signal."""
     if exit_code > 128:
         with suppress(ValueError):
             return f"ended by {signal.Signals(exit_code - 128).name}"
-    return f"exit code {exit_code}{last}"
+    return f"exit code {exit_code}" if exit_code else ""
+
+
+def _last_words(said: bytes) -> str:
+    """The last lines that it printed, as one."""
+    lines = [" ".join(line.split()) for line in said.decode(errors="replace").splitlines() if line.strip()]
+    return " | ".join(lines[-_LINES_TOLD:])[-_LONGEST_TOLD:]
 
 
 def _end(processes: "Iterable[subprocess.Popen[bytes]]") -> None:

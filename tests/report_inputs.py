@@ -96,6 +96,7 @@ def graph_card(units: ActionUnits, control: str = "none") -> GraphCard:
         trees=5,
         nodes_searched=50,
         recall=1.0,
+        recall_images=32,
         seconds=0.1,
         control=control,
         coverage=units.coverage,

@@ -80,3 +80,33 @@ def test_a_table_of_other_images_gives_both_counts(dataset: Dataset, tmp_path: P
     (tmp_path / "aus.parquet").write_bytes(b"PAR1")
     with pytest.raises(ArtifactError, match="not an AU table"):
         read_au_table(tmp_path / "aus.parquet", dataset)
+
+
+@pytest.mark.parametrize(
+    ("features", "missing", "width"),
+    [("presence", ("AU45_c",), 17), ("both", ("AU45_c", "AU10_r"), 33), ("intensity", ("AU10_r", "AU45_c"), 16)],
+)
+def test_columns_that_a_table_does_not_have_are_left_out(
+    dataset: Dataset, features: str, missing: tuple[str, ...], width: int
+) -> None:
+    table = au_table(dataset)
+    table[list(missing)] = np.nan
+    units = action_units(dataset, table, ActionUnitSettings(features=features))  # type: ignore[arg-type]
+    assert units.vectors.shape == (60, width)
+    assert not set(missing) & set(units.columns)
+
+
+def test_features_that_a_table_does_not_have_are_refused_with_those_that_it_has(dataset: Dataset) -> None:
+    table = au_table(dataset)
+    table[[*INTENSITIES, "AU45_c"]] = np.nan
+    for features in ("intensity", "both"):
+        told = rf"features = {features}: the AU table has no intensity; set action_units.features = presence, of"
+        with pytest.raises(ActionUnitError, match=f"{told} which it has 17 of 18"):
+            action_units(dataset, table, ActionUnitSettings(features=features))  # type: ignore[arg-type]
+
+
+def test_a_least_confidence_is_refused_where_there_is_none(dataset: Dataset) -> None:
+    table = au_table(dataset).assign(confidence=np.nan)
+    assert action_units(dataset, table, ActionUnitSettings()).usable.sum() == 57
+    with pytest.raises(ActionUnitError, match=r"min_confidence = 0\.5: the AU table has no confidences; set it to 0"):
+        action_units(dataset, table, ActionUnitSettings(min_confidence=0.5))

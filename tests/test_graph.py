@@ -68,10 +68,29 @@ def test_an_image_is_never_its_own_neighbour_nor_twice_anothers() -> None:
 
 def test_a_crowd_of_equals_is_not_all_linked_to_the_same_few() -> None:
     vectors = np.zeros((1000, 17))
+    vectors[0] = 1
     graph, card = link(units_of(vectors), np.arange(1000), GraphSettings())
-    assert card.distinct_vectors == 1
-    assert (graph.distance == 0).all()
+    assert card.distinct_vectors == 2
+    assert (graph.distance[1:] == 0).all()
     assert len(np.unique(graph.neighbours)) > 900
+
+
+def test_a_graph_of_equal_vectors_is_refused_with_their_number() -> None:
+    with pytest.raises(ActionUnitError, match=r"all 300 training images .* the same AU vector .1 distinct vector"):
+        link(units_of(np.zeros((300, 18))), np.arange(300))
+
+
+@pytest.mark.parametrize("different", [1, 10, 150])
+def test_a_graph_of_nearly_equal_vectors_is_told_with_their_number(
+    different: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vectors = np.zeros((300, 18))
+    vectors[:different] = presences(3000)[:different] + 2
+    _, card = link(units_of(vectors), np.arange(300))
+    told = f"only {card.distinct_vectors} distinct vectors among 300 images, {300 - different} of which share one"
+    assert told in capsys.readouterr().out
+    link(units_of(intensities(300)), np.arange(300))
+    assert "arbitrary" not in capsys.readouterr().out
 
 
 def test_the_same_seed_gives_the_same_graph() -> None:
@@ -104,6 +123,17 @@ def test_sigma_as_a_number_and_as_the_median_distance() -> None:
     np.testing.assert_allclose(graph.similarity, np.exp(-graph.distance / 9), rtol=1e-5)
     _, automatic = link(units_of(vectors), np.arange(500), GraphSettings())
     assert automatic.sigma_squared == pytest.approx(np.median(graph.distance))
+
+
+def test_sigma_of_mostly_equal_neighbours_is_the_mean_distance_and_of_equal_ones_1() -> None:
+    """Presences and k = 1: most images have an equal, so that the median is 0."""
+    vectors = presences(3000)
+    graph, card = link(units_of(vectors), np.arange(3000), GraphSettings(k=1))
+    assert np.median(graph.distance) == 0
+    assert card.sigma_squared == pytest.approx(graph.distance.mean())
+    pairs = np.repeat(np.eye(18), 2, axis=0)
+    _, card = link(units_of(pairs), np.arange(36), GraphSettings(k=1))
+    assert card.sigma_squared == 1.0
 
 
 def test_the_random_control_keeps_similarities_and_changes_neighbours() -> None:
@@ -160,6 +190,27 @@ def test_ties_are_taken_evenly() -> None:
     taken = beside[graph.neighbours[beside == 0]]
     assert (graph.distance[beside == 0] == 1).all()
     assert (taken > 0).mean() == pytest.approx(0.75, abs=0.15)
+
+
+@pytest.mark.parametrize("asked", [0.9, 0.999, 1.0])
+@pytest.mark.parametrize("vectors", [presences(1500), intensities(1500)], ids=["presences", "intensities"])
+def test_the_recall_in_the_card_is_that_of_all_images(vectors: np.ndarray, asked: float) -> None:
+    settings = GraphSettings(k=1, recall=asked, trees=5)
+    graph, card = link(units_of(vectors), np.arange(1500), settings)
+    kth = kth_distance(vectors, np.arange(1500), 1)
+    reached = np.linalg.norm(vectors[graph.neighbours[:, 0]] - vectors, axis=1) <= kth + 1e-4
+    assert card.recall == pytest.approx(reached.mean(), abs=1e-3)
+    assert card.recall >= asked
+    assert card.recall_images == 1500
+
+
+def test_where_there_are_too_many_images_the_card_says_of_how_many_its_recall_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(graph_module, "RECALL_OF_ALL_AT_MOST", 1199)
+    _, card = link(units_of(intensities(1200)), np.arange(1200))
+    assert card.recall_images == 1000
+    assert "over a sample of 1,000 images" in capsys.readouterr().out
 
 
 def test_processes_find_what_one_finds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The driver of OpenFace against a stand-in that fails in every way the real one does: one row an image, always."""
 
+import io
 import math
 import os
 import signal
@@ -15,13 +16,18 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import docker
 import openface.annotation as annotation_module
+from fer_core.errors import ExperimentError
+from fer_core.experiment import load_experiment, to_document
 from openface.annotation import Annotation
 from openface.columns import INTENSITIES, PRESENCES
 from openface.errors import EngineAway, OpenFaceError
 from openface.images import Images, ladder
-from openface.program import LocalProgram, Program, open_program
+from openface.program import Ending, LocalProgram, Program, build_of, check_box, open_program
+from openface.reading import read_openface
 from openface.settings import OpenFaceSettings
+from openface.table import one_row_per_image
 from tests.measured import tell_measured
 from tests.openface_images import Pictures, local_program
 
@@ -78,7 +84,7 @@ class Counted:
         self.runs: list[int] = []
         self.away = away
 
-    def __call__(self, pictures: Path, out: Path, seconds: float) -> str:
+    def __call__(self, pictures: Path, out: Path, seconds: float) -> Ending:
         shown = sorted(pictures.glob("0*.png"))
         self.runs.append(len(shown))
         if not shown or not self.away:
@@ -241,8 +247,62 @@ def test_what_is_stopped_ends_at_once_and_leaves_no_process(local: Settings, tmp
 def test_an_argument_that_openface_does_not_survive_is_told_before_any_image(local: Settings, tmp_path: Path) -> None:
     settings = local()
     (Path(settings.binary).parent / "model" / "main_ceclm_general.txt").write_text("")
-    with pytest.raises(OpenFaceError, match=r"not annotate even a portrait .exit code 1: ERROR: Could not load"):
+    with pytest.raises(OpenFaceError, match=r"even a portrait .exit code 1; it said: ERROR: Could not load the land"):
         annotate(Pictures([""] * 5), settings, tmp_path / "work")
+
+
+def test_what_openface_says_is_told_where_it_writes_nothing_and_ends_well(tmp_path: Path) -> None:
+    program = tmp_path / "FaceLandmarkImg"
+    program.write_text("#!/bin/sh\necho Reading the models\necho 'Warning: no validator for this size' >&2\n")
+    program.chmod(0o755)
+    with pytest.raises(OpenFaceError) as raised:
+        annotate(Pictures([""]), OpenFaceSettings(binary=str(program), **PATIENCE), tmp_path / "work")
+    assert "wrote no whole CSV; it said: Reading the models | Warning: no validator" in str(raised.value)
+    assert "disk" not in str(raised.value)
+
+
+def test_a_disk_is_called_full_only_where_a_csv_is_empty(local: Settings, tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    settings = local()
+    with LocalProgram(settings) as program:
+        annotation = Annotation(Pictures(["empty CSV", "write nothing"]), program, settings, tmp_path / "work", ignore)
+        annotation()
+    empty, nothing = annotation.failures()
+    assert "is the disk full?" in empty
+    assert "wrote no whole CSV" in nothing
+    assert "disk" not in nothing
+
+
+@pytest.mark.parametrize("given", ["-out_dir", "-fdir", "-f", "-root", "-of", "-oc", "-bboxdir"])
+def test_an_argument_that_is_ours_is_refused_by_name_when_the_experiment_is_read(given: str, tmp_path: Path) -> None:
+    setting = f'openface.arguments=["-wild", "{given}", "/tmp"]'
+    done = fer("openface", str(tmp_path), "--out", str(tmp_path / "aus.parquet"), "--set", setting)
+    assert done.returncode == 2
+    done = fer("prepare", "demo", "--out", str(tmp_path / "dataset"), "--set", setting)
+    assert done.returncode == 2
+    assert "openface.arguments" in done.stderr
+    assert f"{given} is ours to give" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_environments_arguments_count_where_an_experiment_names_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FER_OPENFACE_ARGUMENTS", "-mloc 'model/my clnf.txt' -wild")
+    given = ("-mloc", "model/my clnf.txt", "-wild")
+    assert OpenFaceSettings().arguments == given
+    assert load_experiment("demo").openface.arguments == given
+    assert to_document(load_experiment("demo"))["openface"]["arguments"] == list(given)
+    assert load_experiment("demo", ["openface.arguments=[]"]).openface.arguments == ()
+    by_hand = load_experiment("demo", ["openface.arguments=-mloc model/x.txt"]).openface
+    assert by_hand.arguments == ("-mloc", "model/x.txt")
+    assert check_box(OpenFaceSettings()).command == ["check", *given]
+    for wrong, told in (
+        ("-fdir /x", "FER_OPENFACE_ARGUMENTS = '-fdir /x': -fdir is ours"),
+        ("-mloc 'x", "No closing quotation"),
+        ("'-mloc x'", 'should have an argument and its value apart: "-mloc", "x"'),
+    ):
+        monkeypatch.setenv("FER_OPENFACE_ARGUMENTS", wrong)
+        with pytest.raises(ExperimentError, match=told):
+            load_experiment("demo")
 
 
 def test_without_a_binary_or_an_engine_both_ways_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +349,7 @@ def test_the_driver_costs_little_and_two_containers_are_twice_one(
         Pictures([""] * count).read(number).save(pictures / f"{number:08d}.png", compress_level=1)
     started = time.monotonic()
     with LocalProgram(local(arguments=slow)) as program:
-        assert program(pictures, tmp_path / "out", 300) == ""
+        assert program(pictures, tmp_path / "out", 300).failed == ""
     alone = time.monotonic() - started
     tell_measured(
         f"2,000 images at 30 ms: the program alone {alone:.1f} s, one container at a time {seconds[1]:.1f} s "
@@ -297,6 +357,19 @@ def test_the_driver_costs_little_and_two_containers_are_twice_one(
     )
     assert seconds[1] <= 1.1 * alone
     assert seconds[1] >= 1.8 * seconds[2]
+
+
+@pytest.mark.engine
+def test_an_image_that_is_built_anew_under_its_name_is_another_build(
+    openface_image: str, engine: docker.DockerClient
+) -> None:
+    settings = OpenFaceSettings(image="fer-test/openface:rebuilt")
+    engine.images.get(openface_image).tag("fer-test/openface", "rebuilt")
+    first = build_of(settings)
+    assert first == build_of(OpenFaceSettings(image=openface_image))
+    anew = f"FROM {openface_image}\nLABEL base=another\n"
+    engine.images.build(fileobj=io.BytesIO(anew.encode()), tag=settings.image)
+    assert build_of(settings) != first
 
 
 @pytest.mark.engine
@@ -332,5 +405,38 @@ def test_photographs_are_annotated_at_their_own_size_and_bad_files_named(local: 
         "one.jpg": "ok",
     }
     assert "9000 x 9000 is more than" in done.stdout
+    assert "files that are no images, and get no row: 1 .txt" in done.stdout
     assert not list(tmp_path.glob("*.unfinished"))
     assert os.access(out, os.R_OK)
+
+
+def test_every_image_file_has_a_row_whatever_its_name_and_a_pipe_is_counted(local: Settings, tmp_path: Path) -> None:
+    photographs = tmp_path / "photographs"
+    (photographs / "inner").mkdir(parents=True)
+    for place in ("ok.png", "inner/ok.png"):
+        Pictures([""]).read(0).save(photographs / place)
+    for name in (b"ni\xf1o.png", "niño.png".encode(), b"two\nlines.png", b'quote"s, comma;.png'):
+        with open(os.fsencode(photographs) + b"/" + name, "wb") as file:
+            file.write((photographs / "ok.png").read_bytes())
+    (photographs / "broken\udcf1.png").write_bytes(b"no image")
+    (photographs / "closed.png").write_bytes(b"")
+    os.mkfifo(photographs / "pipe.png")
+    (photographs / "nowhere.png").symlink_to("gone")
+    (photographs / "round").symlink_to(photographs)
+    out = tmp_path / "aus.parquet"
+    done = fer("openface", str(photographs), "--out", str(out), "--set", f"openface.binary={local().binary}")
+    assert done.returncode == 0, done.stderr
+    assert pd.read_parquet(out).set_index("id")["status"].to_dict() == {
+        "inner/ok.png": "ok",
+        "ok.png": "ok",
+        "ni\\xf1o.png": "ok",
+        "niño.png": "ok",
+        "two\\x0alines.png": "ok",
+        'quote"s, comma;.png': "ok",
+        "broken\\xf1.png": "unreadable",
+        "closed.png": "unreadable",
+    }
+    assert "1 pipes, sockets or devices" in done.stdout
+    assert "1 links to nothing" in done.stdout
+    rows = read_openface(out)
+    assert one_row_per_image(rows, ["ni\\xf1o", "niño", "inner/ok"])["status"].tolist() == ["ok"] * 3

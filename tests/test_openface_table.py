@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 
 from openface.columns import INTENSITIES, PRESENCES
-from openface.table import TableError, one_row_per_image, presumed_no_face, read_openface
+from openface.errors import TableError
+from openface.reading import read_openface
+from openface.table import one_row_per_image, remarks
 
 ACTION_UNITS = (*INTENSITIES, *PRESENCES)
 SHARED = Path(os.environ.get("FER_SHARED", Path(__file__).parents[2] / "shared")) / "data" / "ferplus"
@@ -85,24 +87,162 @@ def test_no_face_in_any_image_is_a_table_too(tmp_path: Path) -> None:
     assert table[list(ACTION_UNITS)].isna().all(axis=None)
 
 
-def test_feature_extraction_is_keyed_by_frame(tmp_path: Path) -> None:
-    header = ["frame", "face_id", "timestamp", "success", *face()]
+def feature_extraction(out: Path, names: Sequence[str], **columns: Sequence[object]) -> Path:
+    """As `FeatureExtraction -fdir` writes of these images, frame by frame, with further columns; AU01_r tells which."""
+    header = ["frame", "face_id", "timestamp", "confidence", "success", *ACTION_UNITS, *columns]
     rows = [
-        {"frame": number, "face_id": 0, "timestamp": 0.0, "success": success, **face(AU01_r=float(number))}
-        for number, success in ((1, 1), (2, 0), (3, 1))
+        {
+            **face(AU01_r=number_of(name) / 100),
+            "frame": place + 1,
+            "face_id": 0,
+            "timestamp": place / 30,
+            "success": 1,
+            **{column: values[place] for column, values in columns.items()},
+        }
+        for place, name in enumerate(names)
     ]
-    path = write_csv(tmp_path / "video.csv", rows, header)
+    return write_csv(out, rows, header)
 
+
+def number_of(name: str) -> int:
+    return int(Path(name).stem)
+
+
+def own_rows(table: pd.DataFrame) -> int:
+    """How many images have the row that was made of them."""
+    return int(np.isclose(table["AU01_r"], [number_of(name) / 100 for name in table["id"]]).sum())
+
+
+def numbered(count: int = 300) -> list[str]:
+    """CLASS/N.jpg in the order in which FeatureExtraction takes them."""
+    return sorted(f"{('happy', 'sad')[number % 2]}/{number}.jpg" for number in range(count))
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {},
+        {"Unnamed: 0": range(300)},
+        {"": range(300)},
+        {"index": range(300)},
+        {"id": range(300)},
+        {"id": range(1, 301)},
+        {"image_id": range(300)},
+        {"image": range(1, 301)},
+    ],
+    ids=lambda columns: ", ".join(columns) or "frame alone",
+)
+def test_a_frames_or_a_rows_number_never_stands_for_a_files_name(
+    tmp_path: Path, columns: dict[str, Sequence[str]]
+) -> None:
+    path = feature_extraction(tmp_path / "all.csv", numbered(), **columns)
     for given in (path, tmp_path):
-        table = one_row_per_image(read_openface(given), ["3", "2", "1"])
-        assert table["status"].tolist() == ["ok", "no_face", "ok"]
-        assert table["AU01_r"].fillna(-1).tolist() == [3.0, -1.0, 1.0]
+        with pytest.raises(TableError, match=r"no column names the images.*frame.*filename, image, path, file or name"):
+            read_openface(given)
 
 
-def test_feature_extraction_is_keyed_by_an_added_column(tmp_path: Path) -> None:
-    rows = [{"frame": 1, "success": 1, "filename": name, **face()} for name in ("x/a.png", "x/b.png")]
-    path = write_csv(tmp_path / "all.csv", rows, ["frame", "success", "filename", *face()])
-    assert one_row_per_image(read_openface(path), ["a", "b"])["status"].tolist() == ["ok", "ok"]
+@pytest.mark.parametrize(
+    "header",
+    ["filename", "image", "path", "file", "name", "input", "Image", " FILE NAME ", "image_path", "file-name", "img"],
+)
+def test_a_column_of_names_gives_every_image_its_own_row(tmp_path: Path, header: str) -> None:
+    names = numbered()
+    ids = sorted((name.removesuffix(".jpg") for name in names), key=number_of)
+    for shape in ("{}", "/data/faces/{}", "faces\\{}", "./{}"):
+        path = feature_extraction(tmp_path / "all.csv", names, **{header: [shape.format(name) for name in names]})
+        assert own_rows(one_row_per_image(read_openface(path), ids)) == 300
+
+
+@pytest.mark.parametrize("of", ["stem", "name"])
+def test_names_without_folders_do_where_no_two_images_share_one(tmp_path: Path, of: str) -> None:
+    names = numbered()
+    path = feature_extraction(tmp_path / "all.csv", names, image=[getattr(Path(name), of) for name in names])
+    assert own_rows(one_row_per_image(read_openface(path), [name.removesuffix(".jpg") for name in names])) == 300
+
+
+def test_of_several_columns_the_one_with_the_most_names_counts(tmp_path: Path) -> None:
+    names = numbered()
+    columns = {"name": ["anna", "ben", "carl"] * 100, "file": [Path(n).name for n in names], "path": names}
+    path = feature_extraction(tmp_path / "all.csv", names, **columns)
+    assert own_rows(one_row_per_image(read_openface(path), [name.removesuffix(".jpg") for name in names])) == 300
+
+
+@pytest.mark.parametrize("by", ["index", "column"])
+def test_a_parquets_names_may_be_its_index_and_its_numbers_not(tmp_path: Path, by: str) -> None:
+    names = numbered(20)
+    table = pd.DataFrame([face(AU01_r=number_of(name) / 100) for name in names]).drop(columns="face")
+    with_names = table.set_index(pd.Index(names)) if by == "index" else table.assign(image=names)
+    with_names.to_parquet(tmp_path / "named.parquet")
+    assert own_rows(one_row_per_image(read_openface(tmp_path / "named.parquet"), names)) == 20
+    table.assign(index=range(20), id=range(20)).to_parquet(tmp_path / "numbered.parquet")
+    with pytest.raises(TableError, match="no column names the images; index, id only count"):
+        read_openface(tmp_path / "numbered.parquet")
+
+
+@pytest.mark.parametrize(("separator", "point", "encoding"), [(";", ",", "utf-8"), ("\t", ".", "utf-16")])
+def test_a_table_that_excel_wrote_is_read(tmp_path: Path, separator: str, point: str, encoding: str) -> None:
+    names = numbered(30)
+    text = feature_extraction(tmp_path / "all.csv", names, filename=names).read_text()
+    lines = [line.replace(", ", separator) for line in text.splitlines()]
+    lines[1:] = [line.replace(".", point).replace(f"{point}jpg", ".jpg") for line in lines[1:]]
+    (tmp_path / "all.csv").write_text("\r\n".join(lines), encoding=encoding)
+    assert own_rows(one_row_per_image(read_openface(tmp_path / "all.csv"), names)) == 30
+
+
+def test_csv_files_in_class_folders_are_read_and_the_folder_tells_namesakes_apart(tmp_path: Path) -> None:
+    for place, label in enumerate(("happy", "sad")):
+        for number in (1, 2):
+            (tmp_path / "out" / label).mkdir(parents=True, exist_ok=True)
+            write_csv(tmp_path / "out" / label / f"{number}.csv", [face(AU01_r=place + number / 10)])
+    ids = ["happy/1", "happy/2", "sad/1", "sad/2"]
+    for given in (tmp_path / "out", tmp_path):
+        table = one_row_per_image(read_openface(given), ids)
+        assert table["AU01_r"].tolist() == pytest.approx([0.1, 0.2, 1.1, 1.2])
+    table = one_row_per_image(read_openface(tmp_path), [f"train/{name}.png" for name in ids])
+    assert table["AU01_r"].tolist() == pytest.approx([0.1, 0.2, 1.1, 1.2])
+
+
+@pytest.mark.parametrize("ids", [["happy/a", "sad/a", "sad/b"], ["happy/a.jpg", "happy/a.png", "happy/b.jpg"]])
+def test_a_stem_that_fits_two_images_is_refused(tmp_path: Path, ids: list[str]) -> None:
+    for name in "ab":
+        write_csv(tmp_path / f"{name}.csv", [face()])
+    with pytest.raises(
+        TableError, match=rf"1 name .* several images: 'a' fits {ids[0]} and {ids[1]}; name images with"
+    ):
+        one_row_per_image(read_openface(tmp_path), ids)
+
+
+def test_what_details_say_of_an_images_folder_tells_namesakes_apart(tmp_path: Path) -> None:
+    for name in "ab":
+        write_csv(tmp_path / f"{name}.csv", [face()])
+        (tmp_path / f"{name}_of_details.txt").write_text(f"Input:x\nInput full path:/data/sad/{name}.jpg\nAUs: 1\n")
+    table = one_row_per_image(read_openface(tmp_path), ["happy/a", "sad/a", "sad/b"])
+    assert table["status"].tolist() == ["failed", "ok", "ok"]
+
+
+def test_rows_of_another_class_or_split_are_not_an_images(tmp_path: Path) -> None:
+    names = [f"{split}/{label}/{n}.jpg" for split in ("train", "test") for label in ("happy", "sad") for n in range(5)]
+    path = feature_extraction(tmp_path / "all.csv", names, path=names)
+    ids = [f"train/{label}/{number}" for label in ("happy", "sad") for number in range(10)]
+    table = one_row_per_image(read_openface(path), ids)
+    assert (table["status"] == "ok").tolist() == [number_of(name) < 5 for name in ids]
+    names = [name for name in names if name.startswith("test")]
+    path = feature_extraction(tmp_path / "all.csv", names, path=names)
+    with pytest.raises(TableError, match="only 0 of the AU table's 10 images"):
+        one_row_per_image(read_openface(path), ids)
+
+
+def test_names_that_differ_in_case_alone_are_told_apart_and_else_case_is_no_matter(tmp_path: Path) -> None:
+    path = feature_extraction(tmp_path / "all.csv", ["1", "2", "3"], file=["x/A.JPG", "x/a.JPG", "x/B.JPG"])
+    table = one_row_per_image(read_openface(path), ["x/a.jpg", "x/A.jpg", "x/b.jpg"])
+    assert table["AU01_r"].tolist() == pytest.approx([0.02, 0.01, 0.03])
+
+
+def test_names_that_are_no_utf_8_are_names_too(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path)
+    write_csv(tmp_path / "n.csv", [face()])
+    os.rename(folder + b"/n.csv", folder + b"/ni\xf1o.csv")
+    assert one_row_per_image(read_openface(tmp_path), ["niño"])["status"].tolist() == ["ok"]
 
 
 def test_our_own_table_is_read_back_as_it_was(tmp_path: Path) -> None:
@@ -136,12 +276,6 @@ def test_a_key_finds_its_image(tmp_path: Path, key: str, name: str) -> None:
     assert from_parquet(tmp_path / "t.parquet", table, [name])["status"].tolist() == ["ok"]
 
 
-def test_a_name_that_two_images_share_belongs_to_neither(tmp_path: Path) -> None:
-    table = frame(face(), face(), face(), ids=["one", "two", "x/three.png"])
-    ids = ["p/one", "q/one", "two", "three"]
-    assert from_parquet(tmp_path / "t.parquet", table, ids)["status"].tolist() == ["no_face", "no_face", "ok", "ok"]
-
-
 def test_an_exact_match_is_not_given_to_a_namesake(tmp_path: Path) -> None:
     table = frame(face(0.5), face(0.9), ids=["x/a", "y/a"])
     assert from_parquet(tmp_path / "t.parquet", table, ["x/a"])["confidence"].tolist() == [0.5]
@@ -157,25 +291,34 @@ def test_a_part_of_the_images_and_a_part_of_the_table_are_fine(tmp_path: Path) -
 def test_images_without_a_row_are_presumed_to_have_no_face(tmp_path: Path) -> None:
     frame(face(), face(), ids=["a.png", "b"]).to_parquet(tmp_path / "t.parquet")
     rows = read_openface(tmp_path / "t.parquet")
-    assert presumed_no_face(rows, ["c", "b", "a", "d"]) == ["c", "d"]
-    assert presumed_no_face(rows, ["a", "b"]) == []
+    (said,) = remarks(rows, ["c", "b", "a", "d"], "t")
+    assert said.startswith("2 of 4 images have no row in t and count as no_face")
+    assert said.endswith("c, d")
+    assert remarks(rows, ["a", "b"], "t") == []
     header = ["frame", "success", "filename", *face()]
     seen = [{"frame": n, "success": n, "filename": name, **face()} for n, name in enumerate(["a", "b"])]
     rows = read_openface(write_csv(tmp_path / "t.csv", seen, header))
     # OpenFace looked at `a`, and found no face.
     assert one_row_per_image(rows, ["a", "b", "c"])["status"].tolist() == ["no_face", "ok", "no_face"]
-    assert presumed_no_face(rows, ["a", "b", "c"]) == ["c"]
+    (said,) = remarks(rows, ["a", "b", "c"], "t")
+    assert said.endswith("c")
+
+
+def test_rows_of_no_image_are_counted_and_named(tmp_path: Path) -> None:
+    frame(*[face()] * 5).to_parquet(tmp_path / "t.parquet")
+    (said,) = remarks(read_openface(tmp_path / "t.parquet"), ["a"], "t")
+    assert said == "4 images of t are not in the dataset: b, c, d and 1 more"
 
 
 def test_of_images_that_details_tell_of_nothing_is_presumed(tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", [face()])
-    rows = read_openface(tmp_path)
-    assert presumed_no_face(rows, ["a", "b", "c"]) == ["b", "c"]
+    (said,) = remarks(read_openface(tmp_path), ["a", "b", "c"], "t")
+    assert said.startswith("2 of 3 images have no row")
     for name in "ab":
         (tmp_path / f"{name}_of_details.txt").write_text(f"Input:{name}.jpg")
     rows = read_openface(tmp_path)
     assert one_row_per_image(rows, ["a", "b", "c"])["status"].tolist() == ["ok", "no_face", "failed"]
-    assert presumed_no_face(rows, ["a", "b", "c"]) == []
+    assert remarks(rows, ["a", "b", "c"], "t") == []
 
 
 def test_a_table_of_other_images_is_refused_with_both_counts(tmp_path: Path) -> None:
@@ -189,32 +332,48 @@ def test_a_table_of_other_images_is_refused_with_both_counts(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("figures", "message"),
     [
-        ({"AU12_r": "nan"}, "image a: AU12_r is nan"),
-        ({"AU12_r": "-nan(ind)"}, "image a: AU12_r is nan"),
-        ({"AU12_c": ""}, "image a: AU12_c is nan"),
-        ({"AU12_r": "inf"}, "image a: AU12_r is inf"),
-        ({"AU12_r": 5.25}, "image a: AU12_r is 5.25, not in 0..5"),
-        ({"AU12_r": -0.5}, "image a: AU12_r is -0.5, not in 0..5"),
-        ({"AU12_c": 0.5}, "image a: AU12_c is 0.5, not 0 or 1"),
-        ({"confidence": 98}, "image a: confidence is 98, not in 0..1"),
+        ({"AU12_r": "nan"}, "AU12_r is nan"),
+        ({"AU12_r": "-nan(ind)"}, "AU12_r is nan"),
+        ({"AU12_r": "1.#QNAN"}, "AU12_r is nan"),
+        ({"AU12_c": ""}, "AU12_c is nan"),
+        ({"AU12_r": "inf"}, "AU12_r is inf"),
+        ({"AU12_r": 5.25}, "AU12_r is 5.25, not in 0..5"),
+        ({"AU12_r": -0.5}, "AU12_r is -0.5, not in 0..5"),
+        ({"AU12_c": 0.5}, "AU12_c is 0.5, not 0 or 1"),
+        ({"confidence": 98}, "confidence is 98, not in 0..1"),
     ],
 )
-def test_what_no_au_can_be_is_named_with_its_image(tmp_path: Path, figures: Figures, message: str) -> None:
-    write_csv(tmp_path / "a.csv", [face() | dict(figures)])
+def test_what_no_au_can_be_costs_its_image_alone_and_is_named(tmp_path: Path, figures: Figures, message: str) -> None:
+    for number in range(300):
+        write_csv(tmp_path / f"{number}.csv", [face() | dict(figures if number == 7 else {})])
+    rows, ids = read_openface(tmp_path), [str(number) for number in range(300)]
+    table = one_row_per_image(rows, ids)
+    assert table.index[table["status"] == "failed"].tolist() == [7]
+    assert (table["status"] == "ok").sum() == 299
+    (said,) = remarks(rows, ids, "t")
+    assert said.startswith(f"1 row of t cannot be used and count as failed: 7: {message}")
+
+
+def test_a_bad_face_beside_a_good_one_costs_nothing(tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", [face(0.99, AU12_r="-nan(ind)"), face(0.5)])
     write_csv(tmp_path / "b.csv", [face()])
-    rows = read_openface(tmp_path)
-    with pytest.raises(TableError, match=message.replace("(", r"\(")):
-        one_row_per_image(rows, ["a", "b"])
+    assert one_row_per_image(read_openface(tmp_path), ["a", "b"])["confidence"].tolist() == pytest.approx([0.5, 0.9])
+
+
+def test_a_table_most_of_which_cannot_be_is_refused(tmp_path: Path) -> None:
+    frame(face(98), face(97), face()).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(TableError, match=r"2 of the AU table's 3 faces cannot be: image a: confidence is 98, not in"):
+        one_row_per_image(read_openface(tmp_path / "t.parquet"), ["a", "b", "c"])
 
 
 @pytest.mark.parametrize("column", ["AU12_r", "AU12_c", "confidence"])
-def test_text_in_a_parquets_figures_is_named_with_its_image(tmp_path: Path, column: str) -> None:
+def test_text_in_a_parquets_figures_costs_its_image(tmp_path: Path, column: str) -> None:
     table = frame(face(), face())
     table[column] = table[column].astype(object)
     table.loc[1, column] = "-nan(ind)"
     table[column] = table[column].astype(str)
-    with pytest.raises(TableError, match=f"image b: {column} is nan"):
-        from_parquet(tmp_path / "t.parquet", table, ["a", "b"])
+    written = from_parquet(tmp_path / "t.parquet", table, ["a", "b"])
+    assert written["status"].tolist() == ["ok", "failed"]
     written = from_parquet(tmp_path / "t.parquet", table.assign(success=["1", "0"]), ["a", "b"])
     assert written["status"].tolist() == ["ok", "no_face"]
     assert written.loc[0, column] == pytest.approx(face()[column])
@@ -226,18 +385,88 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
         read_openface(tmp_path / "t.parquet")
 
 
-def test_a_csv_cut_short_is_named(tmp_path: Path) -> None:
-    text = write_csv(tmp_path / "a.csv", [face()]).read_text()
-    (tmp_path / "a.csv").write_text(text[:-20])
-    with pytest.raises(TableError, match=r"image a: AU\d\d_c is nan"):
-        one_row_per_image(read_openface(tmp_path), ["a"])
+@pytest.mark.parametrize("left", [0, 10, 200, -20])
+def test_a_csv_cut_short_costs_its_image_alone(tmp_path: Path, left: int) -> None:
+    for name in "abc":
+        text = write_csv(tmp_path / f"{name}.csv", [face()]).read_text()
+    (tmp_path / "b.csv").write_text(text[:left])
+    status = one_row_per_image(read_openface(tmp_path), ["a", "b", "c"])["status"].tolist()
+    assert status == ["ok", "no_face" if left == 200 else "failed", "ok"]
 
 
-def test_missing_au_columns_are_named(tmp_path: Path) -> None:
+def test_missing_au_columns_are_named_and_the_others_used(tmp_path: Path) -> None:
     header = [name for name in face() if name not in {"AU01_r", "AU28_c"}]
     write_csv(tmp_path / "a.csv", [face()], header)
-    with pytest.raises(TableError, match="no AU01_r, AU28_c; run OpenFace with -aus"):
+    rows = read_openface(tmp_path)
+    table = one_row_per_image(rows, ["a"])
+    assert table["status"].tolist() == ["ok"]
+    assert table.columns[table.isna().any()].tolist() == ["AU01_r", "AU28_c"]
+    assert remarks(rows, ["a"], "t") == [
+        "t has no AU01_r; action_units.features = intensity takes the other 16 of 17",
+        "t has no AU28_c; action_units.features = presence takes the other 17 of 18",
+    ]
+    write_csv(tmp_path / "a.csv", [face()], ["face", "confidence"])
+    with pytest.raises(TableError, match="no AU columns; run OpenFace with -aus"):
         one_row_per_image(read_openface(tmp_path), ["a"])
+
+
+PY_FEAT = ("01", "02", "04", "05", "06", "07", "09", "10", "11", "12", "14", "15", "17", "20", "23", "24", "25", "26")
+
+
+@pytest.mark.parametrize("as_parquet", [False, True])
+def test_py_feats_table_is_read_as_presences(tmp_path: Path, as_parquet: bool) -> None:
+    """Its columns as its own Fex writes them; a row without figures is an image in which it found no face."""
+    rows = []
+    for number, name in enumerate(["happy/1.jpg", "happy/2.jpg", "sad/1.jpg"]):
+        units = {f"AU{unit}": 0.25 for unit in (*PY_FEAT, "28", "43")} | {"AU12": (0.9, 0.5, 0.4)[number]}
+        rows.append({"FaceRectX": 12.5, "FaceScore": 0.99, "x_0": 1.0, **units, "anger": 0.01, "input": f"/d/{name}"})
+    rows.append(dict.fromkeys(rows[0], float("nan")) | {"FaceScore": 0.0, "input": "/d/sad/2.jpg"})
+    table = pd.DataFrame(rows).assign(frame=range(4), Identity="Person_0")
+    path = tmp_path / ("fex.parquet" if as_parquet else "fex.csv")
+    table.to_parquet(path) if as_parquet else table.to_csv(path)
+    found, ids = read_openface(path), ["happy/1", "happy/2", "sad/1", "sad/2"]
+    units = one_row_per_image(found, ids)
+    assert units["status"].tolist() == ["ok", "ok", "ok", "no_face"]
+    assert units["AU12_c"].tolist()[:3] == [1, 1, 0]
+    assert units["AU01_c"].tolist()[:3] == [0, 0, 0]
+    assert units["confidence"].tolist()[:3] == pytest.approx([0.99] * 3)
+    assert units[[*INTENSITIES, "AU45_c"]].isna().all(axis=None)
+    shares, no_intensity, no_blink = remarks(found, ids, "t")
+    assert "from .5 on" in shares
+    assert no_intensity.endswith("action_units.features = intensity cannot be used")
+    assert no_blink == "t has no AU45_c; action_units.features = presence takes the other 17 of 18"
+    again = from_parquet(tmp_path / "aus.parquet", units, ids)
+    pd.testing.assert_frame_equal(again, units)
+
+
+def test_libreface_tables_are_read_as_both(tmp_path: Path) -> None:
+    """One CSV an image, named as the user likes; presences `au_1`, intensities `au_1_intensity`, landmarks before."""
+    detected, measured = (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24), (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
+    for number, name in enumerate("abc"):
+        row: dict[str, object] = {"facial_expression": "Happiness", "pitch": 1.5, "lm_mp_0_x": 3}
+        row |= {f"au_{unit}": number % 2 for unit in detected} | {f"au_{unit}_intensity": 1.25 for unit in measured}
+        pd.DataFrame([row]).to_csv(tmp_path / f"{name}.csv", index=False)
+    found = read_openface(tmp_path)
+    table = one_row_per_image(found, ["a", "b", "c"])
+    assert table["status"].tolist() == ["ok"] * 3
+    assert table["AU12_c"].tolist() == [0, 1, 0]
+    assert table["AU12_r"].tolist() == [1.25] * 3
+    assert table["confidence"].isna().all()
+    no_intensity, no_presence = remarks(found, ["a", "b", "c"], "t")
+    assert no_intensity.endswith("features = intensity takes the other 12 of 17")
+    assert no_presence.endswith("features = presence takes the other 11 of 18")
+    many = pd.concat([pd.read_csv(tmp_path / f"{name}.csv") for name in "abc"])
+    many.assign(frame_idx=range(3)).to_csv(tmp_path / "video.csv", index=False)
+    with pytest.raises(TableError, match="no column names the images; frame_idx only count"):
+        read_openface(tmp_path / "video.csv")
+
+
+def test_openfaces_intensities_without_their_suffix_stay_intensities(tmp_path: Path) -> None:
+    table = frame(face(AU12_r=3.5), face()).drop(columns=list(PRESENCES))
+    table.rename(columns=lambda name: name.removesuffix("_r")).to_parquet(tmp_path / "t.parquet")
+    read = one_row_per_image(read_openface(tmp_path / "t.parquet"), ["a", "b"])
+    assert read["AU12_r"].tolist() == [3.5, 1.5]
+    assert read[list(PRESENCES)].isna().all(axis=None)
 
 
 def test_what_is_no_table_is_refused_by_name(tmp_path: Path) -> None:
@@ -250,7 +479,7 @@ def test_what_is_no_table_is_refused_by_name(tmp_path: Path) -> None:
     for name, message in {
         "nowhere": "no such file",
         "folder": "no CSV in it",
-        "keyless.parquet": "looked for id, name, index",
+        "keyless.parquet": "no column names the images",
         "status.parquet": "status 'maybe'; it must be one of ok",
         "torn.parquet": "not a parquet file",
         "other.csv": "not a table of OpenFace's",

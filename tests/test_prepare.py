@@ -22,7 +22,8 @@ from fer_core.errors import ArtifactError, DatasetError
 from fer_core.experiment import DatasetSettings
 from fer_core.prepare import OPENFACE_TABLE, prepare
 from fer_core.progress import JsonLines
-from openface.table import one_row_per_image, read_openface
+from openface.reading import read_openface
+from openface.table import one_row_per_image
 
 SHARED = Path(os.environ.get("FER_SHARED", Path(__file__).parents[2] / "shared")) / "data" / "ferplus"
 SIZE = 16

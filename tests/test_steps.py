@@ -1,5 +1,6 @@
 """What a step's fingerprint changes with, and what it does not."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from fer_core.artifacts import Artifact, make_artifact
 from fer_core.errors import ArtifactError
 from fer_core.experiment import load_experiment
-from fer_core.steps import STEPS, Request, aus_beside, request
+from fer_core.steps import STEPS, Request, aus_beside, request, with_openface_build
 
 Wanted = Callable[..., Request]
 
@@ -129,3 +130,47 @@ def test_a_report_is_of_one_graph(tmp_path: Path) -> None:
     request("report", load_experiment("demo"), [dataset, units, graphs[0], models[0], ldg])
     with pytest.raises(ArtifactError, match=r"train-ldg-2: made from another artifact of `fer graph`"):
         request("report", load_experiment("demo"), [dataset, units, graphs[0], models[1]])
+
+
+@pytest.fixture
+def annotated(tmp_path: Path) -> Callable[..., Request]:
+    """A request to annotate with a program of this machine, as the command line and the flow make it."""
+    dataset = made(tmp_path, "prepare", "1")
+    program = tmp_path / "FaceLandmarkImg"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+
+    def of(found_in: Path | None = None, outside: Path | None = None) -> Request:
+        experiment = load_experiment("demo", [f"openface.binary={program}"])
+        wanted = request("annotate", experiment, [dataset], outside=outside)
+        return with_openface_build(wanted, [] if found_in is None else found_in.glob("*"))
+
+    return of
+
+
+def test_another_build_of_openface_under_the_same_name_is_another_program(
+    annotated: Callable[..., Request], tmp_path: Path
+) -> None:
+    first = annotated().fingerprint()
+    assert annotated().fingerprint() == first
+    (tmp_path / "FaceLandmarkImg").write_text("#!/bin/sh\n# built again\n")
+    assert annotated().fingerprint() != first
+    rows = tmp_path / "rows.csv"
+    rows.write_text("what OpenFace wrote before")
+    assert annotated(outside=rows).settings() == {}
+
+
+def test_what_is_annotated_is_found_where_openface_is_no_more(
+    annotated: Callable[..., Request], tmp_path: Path
+) -> None:
+    artifacts = tmp_path / "artifacts"
+    for content in ("first", "second"):
+        (tmp_path / "FaceLandmarkImg").write_text(f"#!/bin/sh\n# {content}\n")
+        wanted = annotated()
+        inputs = {"prepare-0": wanted.input("prepare")}
+        out = artifacts / wanted.fingerprint()
+        make_artifact(out, "annotate", wanted.fingerprint(), wanted.settings(), inputs, lambda folder: None)
+        os.utime(out / "manifest.json", (0, 0) if content == "first" else None)
+    (tmp_path / "FaceLandmarkImg").unlink()
+    assert annotated(artifacts).fingerprint() == wanted.fingerprint()
+    assert annotated(tmp_path / "nothing").settings()["openface"]["build"] == ""

@@ -1,0 +1,52 @@
+"""Walk a folder that others filled: links, loops, pipes and what may not be read included."""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Kind = Literal["regular", "dangling", "special"]
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """Something in a folder that is no folder."""
+
+    path: Path
+    kind: Kind
+    """regular: a file, or a link to one. dangling: a link to nothing. special: a pipe, a socket or a device."""
+
+
+def files_below(folder: Path) -> Iterator[FoundFile]:
+    """All files at any depth, sorted by name in each folder; links are followed, a link back to its own parents not.
+
+    Raises:
+        OSError: a folder below may not be read.
+    """
+    yield from _walk(folder, frozenset())
+
+
+def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[FoundFile]:
+    status = folder.stat()
+    here = above | {(status.st_dev, status.st_ino)}
+    if here == above:
+        return
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        mode = _mode(entry)
+        if stat.S_ISDIR(mode):
+            yield from _walk(Path(entry.path), here)
+        else:
+            kind: Kind = "regular" if stat.S_ISREG(mode) else "special" if mode else "dangling"
+            yield FoundFile(Path(entry.path), kind)
+
+
+def _mode(entry: "os.DirEntry[str]") -> int:
+    """What an entry is, or what it links to; 0 for a link to nothing and for links in a circle."""
+    try:
+        return entry.stat().st_mode
+    except OSError:
+        return 0

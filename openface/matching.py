@@ -1,0 +1,162 @@
+"""Which image a row of a table means: by a file's name, with or without folders and ending, and never by a number."""
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+_ENDING = re.compile(r"\.(jpe?g|jpe|jfif|png|bmp|dib|webp|tiff?|gif|p[bgnp]m|hei[cf]|avif)$", re.IGNORECASE)
+_SEPARATOR = re.compile(r"/|\\(?!x[0-9a-f]{2})")
+_SPELLED_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
+_ALIGNED = re.compile(r"_aligned$", re.IGNORECASE)
+_SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
+    ("val", "valid", "validation", "dev"), "validation"
+)
+"""Folders that never mean one another."""
+
+_FEW = 16
+"""Images that are looked at one by one; of a video, thousands of folders may hold a `frame_0001`."""
+
+_Score = tuple[int, int, bool, bool]
+
+
+@dataclass(frozen=True)
+class Match:
+    """The image that each name means.
+
+    owner: name → image
+    unclear: names that fit several images equally well, or share the one that they fit, and those images
+    """
+
+    owner: dict[str, str]
+    unclear: dict[str, tuple[str, ...]]
+
+
+class _Name(NamedTuple):
+    text: str
+    folders: tuple[str, ...]
+    """Outermost first, as `_read` reads them, and so is all of `path`."""
+    stem: str
+    """As it is written."""
+    ending: str
+    """In lower case, "" where there is none; `.csv` is the table's and not the image's."""
+    path: tuple[str, ...]
+    """The stem, then its folders from the innermost: what two names share is a beginning of this."""
+
+
+def match(names: Sequence[str], images: Sequence[str]) -> Match:
+    """Find the image of each name.
+
+    A name means the image with which it shares its stem (without ending and RAF-DB's `_aligned`, case aside) and the
+    most folders. Names of other classes or splits are told by their folders: `sad/1` is not `happy/1` where
+    there is a folder `sad` among the images.
+
+    Args:
+        names: different ones, as the table has them, folders parted by slashes.
+        images: different ones; bytes that are no UTF-8 as `openface.names.spell` has them.
+    """
+    ours, theirs = [_parse(image) for image in images], [_parse(name) for name in names]
+    closest = _closest_of(ours)
+    known = {folder for image in ours for folder in image.folders} - _SPLITS.keys()
+    root = _shared_root(theirs)
+    owner: dict[str, str] = {}
+    unclear: dict[str, tuple[str, ...]] = {}
+    claims: defaultdict[str, list[tuple[_Score, str]]] = defaultdict(list)
+    for name in theirs:
+        meant = known.intersection(name.folders[root:])
+        fitting = [image for image in closest(name) if _agree(name, meant, image)]
+        scores = [_score(name, image) for image in fitting]
+        highest = max(scores, default=None)
+        best = [image.text for image, score in zip(fitting, scores, strict=True) if score == highest]
+        if len(best) > 1:
+            unclear[name.text] = tuple(best)
+        elif highest is not None:
+            claims[best[0]].append((highest, name.text))
+    for image_text, claimed in claims.items():
+        most = max(score for score, _ in claimed)
+        winners = [name_text for score, name_text in claimed if score == most]
+        if len(winners) == 1:
+            owner[winners[0]] = image_text
+        else:
+            unclear |= dict.fromkeys(winners, (image_text,))
+    return Match(owner, unclear)
+
+
+def _parse(text: str) -> _Name:
+    *folders, last = [part for part in _SEPARATOR.split(text.strip()) if part not in ("", ".")] or [""]
+    last = last[:-4] if last.lower().endswith(".csv") else last
+    ending = _ENDING.search(last)
+    stem = _ALIGNED.sub("", last if ending is None else last[: ending.start()])
+    read = tuple(map(_read, folders))
+    return _Name(text, read, stem, ending[1].lower() if ending else "", (_read(stem), *reversed(read)))
+
+
+def _read(part: str) -> str:
+    """A component as whoever compares names reads it: case, composed letters and spelled bytes aside."""
+    # A byte that is no UTF-8 is spelled \\xf1 in a file's name, and is what a table in Latin-1 has for it.
+    read = _SPELLED_BYTE.sub(lambda found: chr(int(found[1], 16)), part) if "\\" in part else part
+    return (read if read.isascii() else unicodedata.normalize("NFC", read)).lower()
+
+
+def _closest_of(images: Sequence[_Name]) -> Callable[[_Name], list[_Name]]:
+    """What gives the images that share the most of their path's end with a name, or, of many, those worth a look."""
+    ends: defaultdict[tuple[str, ...], list[_Name]] = defaultdict(list)
+    inside: defaultdict[tuple[str, str], list[_Name]] = defaultdict(list)
+    for image in images:
+        for length in range(1, len(image.path) + 1):
+            ends[image.path[:length]].append(image)
+
+    def in_folder(name: _Name) -> list[list[_Name]]:
+        """The images of this stem, below each of the name's folders."""
+        if not inside:
+            for image in images:
+                for folder in image.folders:
+                    inside[image.path[0], folder].append(image)
+        return [inside[name.path[0], folder] for folder in name.folders if (name.path[0], folder) in inside]
+
+    def closest(name: _Name) -> list[_Name]:
+        for length in range(len(name.path), 0, -1):
+            found = ends.get(name.path[:length])
+            if found and len(found) > _FEW and (narrower := in_folder(name)):
+                found = [image for image in min(narrower, key=len) if image.path[:length] == name.path[:length]]
+            if found:
+                return found
+        return []
+
+    return closest
+
+
+def _shared_root(names: Sequence[_Name]) -> int:
+    """How many of the outermost folders all names share; the innermost is never one of them."""
+    if not names:
+        return 0
+    # What the least and the greatest share, all between them share too.
+    least, greatest = min(name.folders for name in names), max(name.folders for name in names)
+    return min(_alike(least, greatest), min(max(len(name.folders) - 1, 0) for name in names))
+
+
+def _alike(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many components two paths begin with together."""
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _agree(name: _Name, meant: set[str], image: _Name) -> bool:
+    """Whether a name's folders, of which some mean something among the images, can be the image's."""
+    splits, others = _splits(image), _splits(name)
+    return not image.folders or (meant <= set(image.folders) and not (splits and others and splits.isdisjoint(others)))
+
+
+def _splits(name: _Name) -> set[str]:
+    return {_SPLITS[folder] for folder in name.folders if folder in _SPLITS}
+
+
+def _score(name: _Name, image: _Name) -> _Score:
+    shared = len(set(name.folders) & set(image.folders))
+    return (
+        _alike(name.path, image.path),
+        shared,
+        name.stem == image.stem,
+        bool(name.ending) and name.ending == image.ending,
+    )

@@ -1,0 +1,394 @@
+"""Read what OpenFace, py-feat or LibreFace wrote about images: CSVs in a folder, one CSV, or a parquet."""
+
+import csv
+import io
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pandas as pd
+
+from openface.columns import INTENSITIES, PRESENCES, UNSPECIFIED, figure_in
+from openface.errors import TableError
+from openface.files import files_below
+from openface.names import spell
+
+STATUSES = ("ok", "no_face", "unreadable", "failed")
+"""ok: a face and its AUs; no_face: none found; unreadable: not decoded; failed: OpenFace stopped, or its row is no
+good."""
+FIGURES = ("confidence", *INTENSITIES, *PRESENCES)
+UNSEEN = "status of an image without a row"
+SHARES = "presences that were shares"
+"""Keys of a frame's `attrs`."""
+
+_NAME_COLUMNS = (
+    *("filename", "image", "path", "file", "name", "input", "imagepath", "imagename", "imagefile", "filepath"),
+    *("img", "imgpath", "imgname", "inputpath", "inputimagepath", "subdirectoryfilepath", "alignedimagepath"),
+)
+"""Headers of columns that hold files' names, in lower case and without anything but letters."""
+_NUMBERING_COLUMNS = ("id", "imageid", "index", "unnamed0", "")
+"""Headers of columns that hold names or, as pandas writes them, rows' numbers."""
+_WOULD_DO = "filename, image, path, file or name"
+_COUNTED_BY = ("frame", "frameidx", "faceid", "face", "timestamp", "frametimeinms", *_NUMBERING_COLUMNS)
+_DETAILS = "_of_details.txt"
+_INPUT = re.compile(r"^Input full path:(.*)$", re.MULTILINE)
+_LARGEST_CSV = 1 << 20
+_PRESENT_FROM = 0.5
+_FRAMES_IN_ORDER = 9
+"""Files called by their numbers are taken in the order of these up to here: 10 comes before 2."""
+
+_Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """A CSV: its headers, stripped, and its lines, "" where one is cut short."""
+
+    headers: list[str]
+    lines: list[list[str]]
+
+    def column(self, header: str) -> list[str]:
+        """The values below a header, stripped."""
+        place = self.headers.index(header)
+        return [line[place].strip() for line in self.lines]
+
+
+def read_openface(path: Path) -> pd.DataFrame:
+    """Rows as they were written: `key` (str), `status`, `confidence` and the AU columns that there are.
+
+    path: a folder of one CSV an image (FaceLandmarkImg; the key is the file's path in the folder), one CSV or a
+        parquet with a column of file names. What py-feat and LibreFace wrote is read too: `FaceScore` is a confidence,
+        `AU01` a presence where all are in 0..1 (a share counts from .5 on) and else an intensity,
+        `au_1_intensity` an intensity
+
+    An empty or unreadable CSV has status `failed`; one without a row, or details without a CSV, `no_face`.
+
+    Raises:
+        TableError: there is no such file, it is none of these, or nothing but numbers tells whose the rows are.
+    """
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.is_file():
+        raise TableError(f"{path}: no such file; give OpenFace's output folder, its CSV, or a parquet")
+    if path.suffix.lower() == ".parquet":
+        return _read_parquet(path)
+    return _read_table(path)
+
+
+def best_face(csv_path: Path) -> dict[str, float] | None:
+    """Confidence and AUs of the most confident face in FaceLandmarkImg's CSV; None without a face, or a whole file."""
+    # The program that wrote it had strangers' pictures in its hands.
+    if csv_path.is_symlink() or not csv_path.is_file() or csv_path.stat().st_size > _LARGEST_CSV:
+        return None
+    sheet = _read_csv(csv_path)
+    if sheet is None or not sheet.lines or not _is_whole(csv_path):
+        return None
+    places = _figure_places(sheet.headers)
+    faces = [{name: number(line[place]) for name, place in places.items()} for line in sheet.lines]
+    usable = [face for face in faces if len(face) == len(FIGURES) and all(map(math.isfinite, face.values()))]
+    return max(usable, key=lambda face: face["confidence"], default=None)
+
+
+def number(text: str) -> float:
+    """NaN for what is no number, such as the `-nan(ind)` of OpenFace on Windows; a later check names it."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _is_whole(csv_path: Path) -> bool:
+    """Whether its last line has an end and as many fields as its first; a program that was killed leaves less."""
+    lines = csv_path.read_bytes().split(b"\n")
+    return not lines[-1] and lines[-2].count(b",") == lines[0].count(b",")
+
+
+def _read_folder(folder: Path) -> pd.DataFrame:
+    """A CSV an image, in class folders or not; what details files say of the images' folders is used."""
+    found = sorted(path for path in _visible(folder) if path.suffix.lower() == ".csv" or _is_details(path))
+    files = [path for path in found if not _is_details(path)]
+    inputs = {_key(path, folder): _input_of(path, folder) for path in found if _is_details(path)}
+    if not found:
+        raise TableError(f"{folder}: no CSV in it; give the folder that FaceLandmarkImg wrote into")
+    rows: list[_Row] = []
+    for path in files:
+        key = _key(path, folder)
+        rows += _read_one_image(path, inputs.get(key, key))
+    with_csv = {_key(path, folder) for path in files}
+    rows += [{"key": inputs[key], "status": "no_face"} for key in sorted(inputs.keys() - with_csv)]
+    table = _to_frame(rows)
+    # Every image that the program came to has its details file, so one without any was never reached.
+    table.attrs[UNSEEN] = "failed" if inputs else "no_face"
+    return table
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    """Files in a folder and its subfolders, hidden ones and what macOS leaves in archives apart."""
+    try:
+        for file in files_below(folder):
+            inside = file.path.relative_to(folder).parts
+            if file.kind == "regular" and not any(part.startswith((".", "__MACOSX")) for part in inside):
+                yield file.path
+    except OSError as error:
+        raise TableError(f"{error.filename}: {error.strerror}; allow this user to read it") from error
+
+
+def _is_details(path: Path) -> bool:
+    return path.name.endswith(_DETAILS)
+
+
+def _key(path: Path, folder: Path) -> str:
+    """The path in the folder, without the ending that OpenFace gave it."""
+    name = path.name.removesuffix(_DETAILS) if _is_details(path) else path.stem
+    return spell(path.relative_to(folder).with_name(name).as_posix())
+
+
+def _input_of(details: Path, folder: Path) -> str:
+    """The image's own path as details have it, where they tell more than the details' own place does."""
+    key = _key(details, folder)
+    if "/" in key:
+        return key
+    said = _INPUT.search(_decoded(details.read_bytes()))
+    return said[1].strip() if said and Path(said[1].strip()).stem == key else key
+
+
+def _read_one_image(path: Path, key: str) -> Iterator[_Row]:
+    """The faces in an image's CSV, or one row that says why there are none; or rows under names of their own."""
+    sheet = _read_csv(path)
+    if sheet is None or not _figure_places(sheet.headers):
+        yield {"key": key, "status": "failed"}
+    elif not sheet.lines:
+        yield {"key": key, "status": "no_face"}
+    else:
+        yield from _rows_of(sheet, path, key if _frames(sheet) < 2 else None)
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """One CSV, of one image or of many."""
+    sheet = _read_csv(path)
+    if sheet is None or not sheet.lines:
+        raise TableError(f"{path}: no rows; give the CSV that OpenFace wrote")
+    if not _figure_places(sheet.headers):
+        raise TableError(f"{path}: not a table of OpenFace's; looked for columns such as confidence, AU01_r and AU01_c")
+    one_image = len(sheet.lines) == 1 or (_frames(sheet) < 2 and _are_different_faces(sheet))
+    return _to_frame(_rows_of(sheet, path, spell(path.stem) if one_image else None))
+
+
+def _rows_of(sheet: _Sheet, path: Path, key: str | None) -> Iterator[_Row]:
+    """Rows under the names that they hold, or else under the file's, which is the key where all are of one image."""
+    _refuse_two_of_a_name(path, sheet.headers)
+    columns = {header: sheet.column(header) for header in sheet.headers if _may_name(header)}
+    numbers = {header for header, values in columns.items() if _only_counts(values)}
+    names = _names_in(columns, numbers, _column(sheet, "frame"))
+    if names is None and key is None:
+        _refuse_nameless(path, sheet.headers)
+    places = _figure_places(sheet.headers)
+    statuses = _statuses(path, _column(sheet, "status"), _column(sheet, "success"), len(sheet.lines))
+    for row, line in enumerate(sheet.lines):
+        figures = {name: number(line[place]) for name, place in places.items()}
+        yield {"key": names[row] if names else key, "status": statuses[row], **figures}
+
+
+def _statuses(
+    path: Path, statuses: Sequence[str] | None, successes: Sequence[object] | None, count: int
+) -> Sequence[str]:
+    """Our own word for each row, or what OpenFace's `success` says; (count,)."""
+    if statuses is not None:
+        unknown = sorted(set(statuses) - set(STATUSES))
+        if unknown:
+            raise TableError(f"{path}: status {unknown[0]!r}; it must be one of {', '.join(STATUSES)}")
+        return statuses
+    if successes is None:
+        return ["ok"] * count
+    return ["no_face" if number(str(success)) == 0 else "ok" for success in successes]
+
+
+def _may_name(header: str) -> bool:
+    return _plain(header) in (*_NAME_COLUMNS, *_NUMBERING_COLUMNS, "status")
+
+
+def _names_in(
+    columns: Mapping[str, Sequence[str]], numbers: Set[str], frames: Sequence[str] | None
+) -> list[str] | None:
+    """The column of file names with the most different ones; None where there is none.
+
+    Where no header speaks of files, an `id`, or a column that pandas wrote without a header, will do, unless it is
+    among those that hold numbers. A table of our own, which has a `status`, has its names in `id`.
+
+    Args:
+        columns: values by header.
+        numbers: headers of columns that hold nothing else.
+        frames: the frames' numbers, which under no header are names.
+    """
+    ours = {_plain(header): header for header in columns}
+    named = [ours[name] for name in _NAME_COLUMNS if name in ours and not _repeats(columns[ours[name]], frames)]
+    is_own = {"id", "status"} <= ours.keys()
+    if is_own:
+        named = [ours["id"]]
+    elif not named:
+        named = [ours[name] for name in _NUMBERING_COLUMNS if name in ours and ours[name] not in numbers][:1]
+    if not named:
+        return None
+    names = max((columns[header] for header in named), key=lambda values: len(set(values)))
+    return list(names) if is_own else [name.replace("\\", "/") for name in names]
+
+
+def _plain(header: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", header.lower())
+
+
+def _repeats(values: Sequence[str], frames: Sequence[str] | None) -> bool:
+    """Whether a column is the frames' numbers once more; of up to nine images, names may well be the same numbers."""
+    return frames is not None and list(values) == list(frames) and len(set(values)) > _FRAMES_IN_ORDER
+
+
+def _only_counts(values: Sequence[str]) -> bool:
+    """Whether these are whole numbers as one counts, none written as 007."""
+    return all(re.fullmatch(r"0|[1-9]\d*", value) for value in values)
+
+
+def _frames(sheet: _Sheet) -> int:
+    """How many frames of a video, or of a folder taken for one, the rows are of; 0 where they have no numbers."""
+    return len(set(_column(sheet, "frame") or ()))
+
+
+def _are_different_faces(sheet: _Sheet) -> bool:
+    faces = _column(sheet, "face") or _column(sheet, "face_id") or ()
+    return 0 < len(sheet.lines) == len(set(faces))
+
+
+def _refuse_nameless(path: Path, headers: Sequence[str]) -> NoReturn:
+    counting = [header or "a column without a name" for header in headers if _plain(header) in _COUNTED_BY]
+    numbers = f"; {', '.join(counting)} only count" if counting else ""
+    raise TableError(
+        f"{path}: no column names the images{numbers}; add one of file names, called {_WOULD_DO}, or give a folder of "
+        "one CSV an image"
+    )
+
+
+def _refuse_two_of_a_name(path: Path, headers: Sequence[str]) -> None:
+    figures = [name for header in headers if (name := figure_in(header)) is not None]
+    twice = next((name for name, count in Counter(figures).items() if count > 1), None)
+    if twice is not None:
+        raise TableError(f"{path}: two columns {twice}; keep one of them")
+
+
+def _column(sheet: _Sheet, header: str) -> list[str] | None:
+    found = next((ours for ours in sheet.headers if ours.lower() == header), None)
+    return None if found is None else sheet.column(found)
+
+
+def _figure_places(headers: Sequence[str]) -> dict[str, int]:
+    """Where each figure's column is."""
+    return {name: place for place, header in enumerate(headers) if (name := figure_in(header)) is not None}
+
+
+def _read_csv(path: Path) -> _Sheet | None:
+    """None where there is no header to read. Commas, semicolons (then with decimal commas) or tabs separate."""
+    try:
+        text = _decoded(path.read_bytes())
+        first = text.partition("\n")[0]
+        separator = max(",;\t", key=first.count)
+        lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+        headers = [name.strip() for name in next(lines, [])]
+        rows = [list(_padded(line, len(headers))) for line in lines if line]
+    except (OSError, csv.Error):
+        return None
+    if separator != ",":
+        rows = [[re.sub(r"^(-?\d+),(\d+)$", r"\1.\2", field) for field in row] for row in rows]
+    return _Sheet(headers, rows) if headers else None
+
+
+def _decoded(content: bytes) -> str:
+    """UTF-8, or the UTF-16 of Excel, or what a system wrote that knows neither."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16", errors="replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def _padded(line: list[str], length: int) -> Iterator[str]:
+    for _, field in zip_longest(range(length), line[:length], fillvalue=""):
+        yield str(field)
+
+
+def _to_frame(rows: Sequence[_Row] | Iterator[_Row]) -> pd.DataFrame:
+    frame = pd.DataFrame(list(rows))
+    present = [name for name in (*FIGURES, *UNSPECIFIED) if name in frame]
+    frame = frame[["key", "status", *present]].astype({"key": str, "status": str})
+    return _specified(frame)
+
+
+def _specified(frame: pd.DataFrame) -> pd.DataFrame:
+    """Columns such as py-feat's `AU01` become presences or intensities; of others' tables, empty columns go.
+
+    py-feat writes a row without figures where it found no face.
+    """
+    bare = [name for name in UNSPECIFIED if name in frame]
+    if not bare:
+        return frame
+    values = frame[bare].to_numpy(np.float64)
+    figures = [name for name in frame if name not in ("key", "status", "confidence")]
+    faceless = frame[figures].isna().all(axis=1)
+    frame.loc[faceless & (frame["status"] == "ok"), "status"] = "no_face"
+    seen = values[~np.isnan(values)]
+    if seen.size and seen.max() > 1:
+        renamed = {name: f"{name}_r" for name in bare if f"{name}_r" in INTENSITIES}
+        frame = frame.drop(columns=[name for name in bare if name not in renamed])
+    else:
+        renamed = {name: f"{name}_c" for name in bare}
+        frame.attrs[SHARES] = bool(((seen > 0) & (seen < 1)).any())
+        shown = np.where(values >= 0, values >= _PRESENT_FROM, np.nan)
+        frame = frame.assign(**dict(zip(bare, shown.T, strict=True)))
+    kept = frame.drop(columns=[name for name in renamed if renamed[name] in frame]).rename(columns=renamed)
+    kept.attrs = frame.attrs
+    return _without_empty_figures(kept)
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise TableError(f"{path}: not a parquet file ({error}); write it again") from error
+    if not pd.api.types.is_numeric_dtype(table.index):
+        table = table.reset_index()
+    headers = [str(name).strip() for name in table.columns]
+    _refuse_two_of_a_name(path, headers)
+    columns = {header: table.iloc[:, place] for place, header in enumerate(headers)}
+    naming = {header: column for header, column in columns.items() if _may_name(header)}
+    names = _names_in(
+        {header: _texts(column) for header, column in naming.items()},
+        {header for header, column in naming.items() if pd.api.types.is_numeric_dtype(column)},
+        _texts(columns["frame"]) if "frame" in columns else None,
+    )
+    if names is None:
+        _refuse_nameless(path, headers)
+    own = _texts(columns["status"]) if "status" in columns else None
+    success = list(columns["success"]) if "success" in columns else None
+    frame = pd.DataFrame({"key": names, "status": _statuses(path, own, success, len(table))}, dtype=str)
+    for name, place in _figure_places(headers).items():
+        frame[name] = _numbers(table.iloc[:, place]).to_numpy()
+    return _specified(frame if own is None else _without_empty_figures(frame))
+
+
+def _texts(column: pd.Series) -> list[str]:
+    """As text; a whole number without a point."""
+    return [str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in column.tolist()]
+
+
+def _without_empty_figures(frame: pd.DataFrame) -> pd.DataFrame:
+    """What whoever wrote it does not know, such as AU45 to py-feat."""
+    return frame.drop(columns=[name for name in frame if name in FIGURES and frame[name].isna().all()])
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    """float64, as `number` has it for text."""
+    return pd.to_numeric(column, errors="coerce").astype(np.float64)
