@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 
 from fer_core.errors import InputError
-from openface.images import ENDINGS, UnreadableImage, eight_bits, images_below, open_image
+from openface.decoding import ENDINGS, UnreadableImage, rgb_pixels
+from openface.images import images_below
 
 VIDEO_ENDINGS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 CAMERA = "camera"
@@ -80,7 +81,7 @@ def frames_of(source: Source, every: int = 1) -> Iterator[Frame]:
         yield from _moving(source, every)
         return
     try:
-        yield Frame(source.name, np.asarray(eight_bits(open_image(Path(source.name))).convert("RGB")))
+        yield Frame(source.name, rgb_pixels(source.name))
     except UnreadableImage as unreadable:
         yield Frame(source.name, None, reason=str(unreadable).removeprefix(f"{source.name}: "))
 

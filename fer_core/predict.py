@@ -1,12 +1,12 @@
 """Emotions of the faces in images: `Predictor(path)(images)`."""
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
 
 from fer_core.errors import CheckpointError, InputError
 from fer_core.faces import Box, Detector, cut_out, open_detector, whole_image
@@ -14,10 +14,8 @@ from fer_core.frames import Frame
 from fer_core.model_facts import ModelFacts
 from fer_core.models.checkpoint import CARD
 from fer_core.uncertainty import uncertainty
-from openface.images import UnreadableImage, eight_bits, open_image
+from openface.decoding import Picture, UnreadableImage, rgb_pixels
 
-Picture = np.ndarray | Image.Image | str | Path
-"""(H, W, 3) or (H, W) uint8 in RGB or grey, a Pillow image, or a file."""
 CASCADE = "cascade"
 _ONNX = "model.onnx"
 
@@ -153,13 +151,8 @@ class TorchModel:
 
 
 def _as_frame(image: Picture) -> Frame:
-    if isinstance(image, str | Path):
-        try:
-            return Frame(str(image), np.asarray(eight_bits(open_image(Path(image))).convert("RGB")))
-        except UnreadableImage as unreadable:
-            raise InputError(f"{unreadable}; leave it out, or catch this and go on") from unreadable
-    if isinstance(image, Image.Image):
-        return Frame("", np.asarray(eight_bits(image).convert("RGB")))
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
-        raise InputError(f"an array of {image.dtype} and shape {image.shape}: give uint8, (H, W, 3) in RGB or (H, W)")
-    return Frame("", image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2))
+    name = os.fspath(image) if isinstance(image, str | os.PathLike) else ""
+    try:
+        return Frame(name, rgb_pixels(image))
+    except UnreadableImage as unreadable:
+        raise InputError(f"{unreadable}; leave it out, or catch this and go on") from unreadable

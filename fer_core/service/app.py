@@ -30,7 +30,7 @@ from fer_core.service.finding import Finder
 from fer_core.service.limits import Full, Held, Limits, Room
 from fer_core.service.metrics import Metrics, Watched
 from fer_core.service.upload import Refused, Upload, UploadedFile, read_upload
-from openface.images import UnreadableImage
+from openface.decoding import UnreadableImage
 
 _PATHS = frozenset({"/predict", "/health", "/metrics", "/docs", "/openapi.json"})
 _GONE = 499

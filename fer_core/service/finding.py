@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from fer_core.faces import Box, cut_out, open_detector, whole_image
-from openface.images import UnreadableImage, decode, eight_bits, read_header
+from openface.decoding import UnreadableImage, read_header, rgb_pixels
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,8 @@ class Finder:
         self._of_thread.detector = open_detector("cascade")
 
     def _find(self, content: bytearray, aligned: bool) -> Found:
-        if not content:
-            raise UnreadableImage("the file is empty")
         with read_header(BytesIO(content), self._largest) as image, self._pixels.take(image.width * image.height):
-            pixels = np.asarray(eight_bits(decode(image)).convert("RGB"))
+            pixels = rgb_pixels(image)
             height, width = pixels.shape[:2]
             try:
                 boxes = whole_image(pixels) if aligned else self._of_thread.detector(pixels)
