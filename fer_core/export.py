@@ -108,8 +108,8 @@ def _needed(dataset: Dataset | None, checkpoint: Path) -> Dataset:
 def _write_onnx(deployed: Deployed, card: ModelCard, path: Path) -> None:
     """The exporter's own notes on each node are left out, since they name folders of this machine."""
     dynamic = torch.export.Dim.DYNAMIC
-    side = card.stored_size
-    example = torch.zeros(2, side + 16, side + 16, 3, dtype=torch.uint8)
+    side = deployed.face_side
+    example = torch.zeros(2, side + 16, side + 24, 3, dtype=torch.uint8)
     with _quiet():
         program = torch.onnx.export(
             Deployed(padded(deployed.model), card).eval(),
@@ -177,7 +177,7 @@ class _Faces(CalibrationDataReader):  # type: ignore[misc]
 
 
 def _write_torchscript(deployed: Deployed, path: Path) -> None:
-    side = deployed.stored_size
+    side = deployed.face_side
     example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
     with _quiet(), torch.inference_mode():
         traced = torch.jit.trace(deployed, (example,))  # type: ignore[no-untyped-call]

@@ -103,7 +103,8 @@ class Predictor:
 
     def _cut_out(self, frame: Frame, box: Box) -> np.ndarray:
         assert frame.pixels is not None, "only frames with pixels have faces"
-        return cut_out(frame.pixels, box, self.facts.stored_size, grey=self.facts.grey)
+        wanted = self.facts.face_format
+        return cut_out(frame.pixels, box, wanted.side, grey=wanted.grey, resample=wanted.resample)
 
     def _prediction(self, box: Box, probabilities: np.ndarray) -> FacePrediction:
         by_label = dict(zip(self.facts.labels, map(float, probabilities), strict=True))

@@ -11,8 +11,9 @@ from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image
 
+from fer_core.crops import cut_out, middle_square
 from fer_core.dataset import DatasetCard, save_dataset
 from fer_core.datasets import open_source
 from fer_core.datasets.source import Source
@@ -132,12 +133,10 @@ def _content_hash(image: Image.Image) -> str:
 
 
 def _to_pixels(image: Image.Image, settings: DatasetSettings) -> np.ndarray:
-    """(S, S, C) uint8: the shorter side resized to S and the centre cut out."""
-    image = image.convert("RGB" if settings.colour else "L")
-    side = settings.image_size
-    if image.size != (side, side):
-        image = ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
-    return np.asarray(image).reshape(_shape(settings))
+    """(S, S, C) uint8: the middle square, see `fer_core.crops`."""
+    pixels = np.asarray(image.convert("RGB"))
+    stored = cut_out(pixels, middle_square(pixels), settings.image_size, grey=not settings.colour)
+    return stored[..., : _shape(settings)[2]]
 
 
 def _check_readable(reasons: list[str], count: int, settings: DatasetSettings) -> None:

@@ -122,7 +122,7 @@ class _Service:
         facts = model.facts
         self._labels, self._limits, self._metrics, self._threads = facts.labels, limits, metrics, threads
         self._room = Room(limits)
-        self._find = Finder(facts.stored_size, grey=facts.grey, largest=limits.image_pixels, threads=threads)
+        self._find = Finder(facts.face_format, largest=limits.image_pixels, threads=threads)
         self._batcher = Batcher(model, limits.batch_faces, limits.batch_seconds, metrics.batches.observe)
         self.health = HealthAnswer(
             status="ok",

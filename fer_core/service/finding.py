@@ -11,7 +11,8 @@ from io import BytesIO
 import cv2
 import numpy as np
 
-from fer_core.faces import Box, cut_out, open_detector, whole_image
+from fer_core.crops import Box, FaceFormat, cut_out, whole_image
+from fer_core.faces import open_detector
 from openface.decoding import UnreadableImage, read_header, rgb_pixels
 
 
@@ -29,13 +30,13 @@ class Finder:
     """Finds the faces of images, several at a time.
 
     Args:
-        size, grey: how a face is cut out, see `fer_core.faces.cut_out`.
+        wanted: how a face is cut out.
         largest: pixels of an image, and of all images that are decoded at a time: memory is bounded by it, whatever
             the number of threads.
     """
 
-    def __init__(self, size: int, *, grey: bool, largest: int, threads: int) -> None:
-        self._size, self._grey, self._largest = size, grey, largest
+    def __init__(self, wanted: FaceFormat, *, largest: int, threads: int) -> None:
+        self._wanted, self._largest = wanted, largest
         self._pixels = _Pixels(largest)
         # A cascade belongs to one thread.
         self._of_thread = threading.local()
@@ -65,10 +66,15 @@ class Finder:
             height, width = pixels.shape[:2]
             try:
                 boxes = whole_image(pixels) if aligned else self._of_thread.detector(pixels)
-                faces = [cut_out(pixels, box, self._size, grey=self._grey) for box in boxes]
+                faces = [self._cut_out(pixels, box) for box in boxes]
             except cv2.error as error:
                 raise UnreadableImage(f"OpenCV could not search it ({error.err})") from error
-        return Found(width, height, boxes, np.stack(faces) if faces else np.empty((0, self._size, self._size, 3), "u1"))
+        size = self._wanted.side
+        return Found(width, height, boxes, np.stack(faces) if faces else np.empty((0, size, size, 3), "u1"))
+
+    def _cut_out(self, pixels: np.ndarray, box: Box) -> np.ndarray:
+        wanted = self._wanted
+        return cut_out(pixels, box, wanted.side, grey=wanted.grey, resample=wanted.resample)
 
 
 class _Pixels:
