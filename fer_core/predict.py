@@ -1,6 +1,7 @@
 """Emotions of the faces in images: `Predictor(path)(images)`."""
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from fer_core.frames import Frame
 from fer_core.model_facts import ModelFacts
 from fer_core.models.checkpoint import CARD
 from fer_core.uncertainty import uncertainty
-from openface.decoding import Picture, UnreadableImage, rgb_pixels
+from openface.decoding import Picture, UnreadableImage, open_image, remark_of
 
 CASCADE = "cascade"
 _ONNX = "model.onnx"
@@ -72,8 +73,15 @@ class Predictor:
         """What the model says of itself."""
         return self._model.facts
 
+    @property
+    def looks_for_faces(self) -> bool:
+        """False where images are taken for faces as they are."""
+        return self._detect is not whole_image
+
     def __call__(self, images: Iterable[Picture]) -> Iterator[list[FacePrediction]]:
         """The faces of each image, the largest first, as the images come; none where there is no face.
+
+        A warning says what was concluded about an image whose file does not say it, such as its range.
 
         Raises:
             InputError: an image cannot be read.
@@ -154,6 +162,9 @@ class TorchModel:
 def _as_frame(image: Picture) -> Frame:
     name = os.fspath(image) if isinstance(image, str | os.PathLike) else ""
     try:
-        return Frame(name, rgb_pixels(image))
+        decoded = open_image(image)
     except UnreadableImage as unreadable:
         raise InputError(f"{unreadable}; leave it out, or catch this and go on") from unreadable
+    if remark := remark_of(decoded):
+        warnings.warn(f"{name or type(image).__name__}: {remark}", stacklevel=2)
+    return Frame(name, np.asarray(decoded.convert("RGB")), remark=remark)
