@@ -14,6 +14,8 @@ class ModelFacts:
 
     stored_size, grey: how a face is to be cut out, see `fer_core.crops`; no size where others trained the weights
     accuracy: `value`, `low`, `high` in 0..1 and `images` of the test split; None where it was not judged
+    calibration_error: of the probabilities that it gives, in 0..1, of the same images
+    precision: of its weights and activations, such as "float32"
     """
 
     name: str
@@ -31,6 +33,8 @@ class ModelFacts:
     licence: str
     limits: str
     fer_version: str
+    calibration_error: float | None = None
+    precision: str = "float32"
 
     @property
     def face_format(self) -> FaceFormat:

@@ -67,6 +67,7 @@ def _add_paths(app: FastAPI, service: "_Service", metrics: Metrics) -> None:
         "/predict",
         summary="Faces and their emotions",
         response_model=PredictAnswer,
+        response_model_exclude_none=True,
         response_description="At least one file could be read.",
         responses=PROBLEMS,
         openapi_extra={"requestBody": REQUEST_BODY},
@@ -193,7 +194,9 @@ class _Service:
         self._metrics.faces.inc(len(found.boxes))
         probabilities = await self._batcher(found.faces)
         faces = [face_answer(self._labels, box, p) for box, p in zip(found.boxes, probabilities, strict=True)]
-        return ReadFile(name=file.name, width=found.width, height=found.height, faces=faces)
+        return ReadFile(
+            name=file.name, width=found.width, height=found.height, faces=faces, remark=found.remark or None
+        )
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, _T]) -> _T:

@@ -13,17 +13,21 @@ import numpy as np
 
 from fer_core.crops import Box, FaceFormat, cut_out, whole_image
 from fer_core.faces import open_detector
-from openface.decoding import UnreadableImage, read_header, rgb_pixels
+from openface.decoding import UnreadableImage, open_image, read_header, remark_of
 
 
 @dataclass(frozen=True)
 class Found:
-    """An image's width and height as it is shown, its faces' boxes, and those cut out, (N, S, S, 3) uint8."""
+    """An image's width and height as it is shown, its faces' boxes, and those cut out, (N, S, S, 3) uint8.
+
+    remark: what its decoding concluded, "" for nothing
+    """
 
     width: int
     height: int
     boxes: list[Box]
     faces: np.ndarray
+    remark: str
 
 
 class Finder:
@@ -62,7 +66,8 @@ class Finder:
 
     def _find(self, content: bytearray, aligned: bool) -> Found:
         with read_header(BytesIO(content), self._largest) as image, self._pixels.take(image.width * image.height):
-            pixels = rgb_pixels(image)
+            decoded = open_image(image)
+            pixels = np.asarray(decoded.convert("RGB"))
             height, width = pixels.shape[:2]
             try:
                 boxes = whole_image(pixels) if aligned else self._of_thread.detector(pixels)
@@ -70,7 +75,8 @@ class Finder:
             except cv2.error as error:
                 raise UnreadableImage(f"OpenCV could not search it ({error.err})") from error
         size = self._wanted.side
-        return Found(width, height, boxes, np.stack(faces) if faces else np.empty((0, size, size, 3), "u1"))
+        stacked = np.stack(faces) if faces else np.empty((0, size, size, 3), np.uint8)
+        return Found(width, height, boxes, stacked, remark_of(decoded))
 
     def _cut_out(self, pixels: np.ndarray, box: Box) -> np.ndarray:
         wanted = self._wanted
