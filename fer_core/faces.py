@@ -1,17 +1,18 @@
-"""Faces in an image: where they are, and cut out as the faces that a model learned from were.
+"""Faces in an image: where they are.
 
 FER2013's faces are boxes of OpenCV's frontal-face cascade, and RAF-DB's aligned ones about as tight; so that cascade,
-which ships with OpenCV, is the detector. Needs neither torch nor ONNX Runtime.
+which ships with OpenCV, is the detector. What is cut out there: `fer_core.crops`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
+from fer_core.crops import Box as Box
+from fer_core.crops import cut_out as cut_out
+from fer_core.crops import whole_image as whole_image
 from fer_core.errors import DetectorError
 
 _CASCADE = "haarcascade_frontalface_alt2.xml"
@@ -27,15 +28,6 @@ _LONGEST_SIDE = 960
 _YUNET_SCORE = 0.7
 _YUNET_TO_CASCADE = 0.9
 """YuNet's boxes reach from the hairline to the chin; the cascade's are squares of about their height, less this."""
-
-
-@dataclass(frozen=True)
-class Box:
-    """A square in pixels, which may reach beyond the image."""
-
-    left: int
-    top: int
-    side: int
 
 
 Detector = Callable[[np.ndarray], list[Box]]
@@ -57,37 +49,6 @@ def open_detector(name: str) -> Detector:
         return _yunet(path)
     except cv2.error as error:
         raise DetectorError(f"{path}: OpenCV cannot read it as a YuNet model ({error.err})") from error
-
-
-def whole_image(image: np.ndarray) -> list[Box]:
-    """The detector for images that are faces already: the square in the middle, as large as it can be."""
-    height, width = image.shape[:2]
-    side = min(height, width)
-    return [Box((width - side) // 2, (height - side) // 2, side)]
-
-
-def cut_out(image: np.ndarray, box: Box, size: int, *, grey: bool) -> np.ndarray:
-    """A face as the dataset's images are stored: cut out, in grey where those are, and resized as Pillow does.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-
-    Returns:
-        (size, size, 3) uint8. Where the box reaches beyond the image, its edge is repeated.
-    """
-    height, width = image.shape[:2]
-    left, top = max(box.left, 0), max(box.top, 0)
-    right, bottom = min(box.left + box.side, width), min(box.top + box.side, height)
-    inside = image[top:bottom, left:right]
-    edges = (top - box.top, box.top + box.side - bottom, left - box.left, box.left + box.side - right)
-    if any(edges):
-        inside = cv2.copyMakeBorder(inside, *edges, cv2.BORDER_REPLICATE)
-    face = Image.fromarray(np.ascontiguousarray(inside))
-    if grey:
-        face = face.convert("L")
-    if face.size != (size, size):
-        face = face.resize((size, size), Image.Resampling.BICUBIC)
-    return np.asarray(face.convert("RGB"))
 
 
 def _cascade() -> Detector:

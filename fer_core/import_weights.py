@@ -12,8 +12,6 @@ from fer_core.models.checkpoint import ModelCard, save_weights
 from fer_core.models.published import PUBLISHED_MEAN, PUBLISHED_STD, load_published
 
 _INPUT_SIZE = 224
-_STORED_SIZE = 100
-"""RAF-DB's aligned faces."""
 _LABELS = EMOTIONS[:7]
 _PROTOCOL = "As its authors published it; not trained here."
 
@@ -37,7 +35,7 @@ def import_weights(published: Path, architecture: Architecture, out: Path) -> Ar
         PUBLISHED_MEAN,
         PUBLISHED_STD,
         _INPUT_SIZE,
-        _STORED_SIZE,
+        None,
         name=published.name,
         seed=0,
         epochs=0,
@@ -50,5 +48,5 @@ def import_weights(published: Path, architecture: Architecture, out: Path) -> Ar
             save_weights(folder / f"{choice}.safetensors", model)
         write_cards(folder, card)
 
-    mark = fingerprint(step, 0, {"architecture": architecture}, {}, {"published": signature(published)})
+    mark = fingerprint(step, 1, {"architecture": architecture}, {}, {"published": signature(published)})
     return make_artifact(out, step, mark, {"published": published.name}, {}, write)

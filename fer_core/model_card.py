@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from torch import nn
@@ -16,7 +17,7 @@ from torch import nn
 from fer_core import __version__
 from fer_core.artifacts import replace_file
 from fer_core.augment import Views
-from fer_core.calibration import fit_temperature, probabilities
+from fer_core.calibration import probabilities, supported_temperature
 from fer_core.dataset import Dataset
 from fer_core.judgement import judge
 from fer_core.logits import predict_logits
@@ -65,7 +66,7 @@ def trained_on(dataset: Dataset, au_coverage: Mapping[str, Mapping[str, int]] | 
 
 
 def describe(card: ModelCard, model: nn.Module, views: Views, dataset: Dataset) -> ModelCard:
-    """The card with a temperature fitted on validation, and the figures of validation and test.
+    """The card with the temperature that validation supports, and the figures of validation and test.
 
     Args:
         model: with the weights of the selected epoch.
@@ -74,18 +75,35 @@ def describe(card: ModelCard, model: nn.Module, views: Views, dataset: Dataset) 
     views = replace(views, dtype=torch.float32)
     validation, test = dataset.rows("validation"), dataset.rows("test")
     of_validation, of_test = (predict_logits(model, views, rows) for rows in (validation, test))
-    temperature = fit_temperature(of_validation, dataset.labels()[validation])
+    fitted = supported_temperature(of_validation, dataset.labels()[validation])
+    temperature = fitted.value
     figures = {
         "validation": judge(dataset, validation, probabilities(of_validation), _RESAMPLES),
         "test": judge(dataset, test, probabilities(of_test), _RESAMPLES),
         "calibrated": judge(dataset, test, probabilities(of_test, temperature), _RESAMPLES),
+        "temperature": asdict(fitted),
     }
     return replace(card, temperature=temperature, figures=figures)
 
 
-def facts_of(card: ModelCard) -> ModelFacts:
+def judged_as(card: ModelCard, dataset: Dataset, predicted: np.ndarray) -> ModelCard:
+    """The card with an export's own figures on the test images in place of the checkpoint's.
+
+    Args:
+        predicted: (N, classes) probabilities that the export gives, at the card's temperature.
+    """
+    rows = dataset.rows("test")
+    as_trained = probabilities(np.log(np.maximum(predicted, np.finfo(np.float32).tiny)), 1 / card.temperature)
+    figures = {
+        "test": judge(dataset, rows, as_trained, _RESAMPLES),
+        "calibrated": judge(dataset, rows, predicted, _RESAMPLES),
+    }
+    return replace(card, figures=card.figures | figures)
+
+
+def facts_of(card: ModelCard, precision: str = "float32") -> ModelFacts:
     """What an exported file says of itself, and the service of its model."""
-    test = card.figures.get("test")
+    test, calibrated = card.figures.get("test"), card.figures.get("calibrated")
     return ModelFacts(
         name=card.name,
         seed=card.seed,
@@ -102,6 +120,8 @@ def facts_of(card: ModelCard) -> ModelFacts:
         licence=str(card.trained_on.get("licence", "")),
         limits=LIMITS,
         fer_version=str(card.trained_on.get("code", "")),
+        calibration_error=None if calibrated is None else calibrated["calibration_error"],
+        precision=precision,
     )
 
 
@@ -111,13 +131,14 @@ def write_cards(folder: Path, card: ModelCard) -> None:
     replace_file(folder / MODEL_CARD, markdown(card).encode())
 
 
-def markdown(card: ModelCard) -> str:
-    """The card as a page of Markdown."""
+def markdown(card: ModelCard, precision: str = "float32") -> str:
+    """The card as a page of Markdown; of an export in another precision, whose figures the card then has."""
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     recipe = {name.rstrip("_"): value for name, value in card.recipe.items() if value != ""}
     means, deviations = (", ".join(f"{value:.4f}" for value in values) for values in (card.mean, card.std))
     return environment.get_template("model_card.md.j2").render(
-        asdict(card) | {"recipe": recipe, "limits": LIMITS, "means": means, "deviations": deviations}
+        asdict(card)
+        | {"recipe": recipe, "limits": LIMITS, "precision": precision, "means": means, "deviations": deviations}
     )

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fer_core.crops import FaceFormat, face_format
+
 ExportFormat = Literal["onnx", "int8", "torchscript", "web"]
 
 
@@ -10,8 +12,10 @@ ExportFormat = Literal["onnx", "int8", "torchscript", "web"]
 class ModelFacts:
     """In an exported file each is a metadata property of the same name: texts as they are, the others in JSON.
 
-    stored_size, grey: how a face is to be cut out, see `fer_core.faces.cut_out`
+    stored_size, grey: how a face is to be cut out, see `fer_core.crops`; no size where others trained the weights
     accuracy: `value`, `low`, `high` in 0..1 and `images` of the test split; None where it was not judged
+    calibration_error: of the probabilities that it gives, in 0..1, of the same images
+    precision: of its weights and activations, such as "float32"
     """
 
     name: str
@@ -21,7 +25,7 @@ class ModelFacts:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     input_size: int
-    stored_size: int
+    stored_size: int | None
     grey: bool
     temperature: float
     trained_on: str
@@ -29,3 +33,10 @@ class ModelFacts:
     licence: str
     limits: str
     fer_version: str
+    calibration_error: float | None = None
+    precision: str = "float32"
+
+    @property
+    def face_format(self) -> FaceFormat:
+        """How a face is handed to the model."""
+        return face_format(self.stored_size, self.input_size, grey=self.grey)

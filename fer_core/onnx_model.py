@@ -1,6 +1,7 @@
 """An exported model in ONNX Runtime: faces in, probabilities out, and what its metadata says of it. Needs no torch."""
 
 import json
+from dataclasses import MISSING
 from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,8 @@ class OnnxModel:
     """
 
     def __init__(self, path: Path, threads: int = 0) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = open_session(path, threads)
             self.facts = _facts(self._session.get_modelmeta().custom_metadata_map)
         except Exception as error:  # ONNX Runtime has a type of its own for each thing that can be wrong with a file.
             raise CheckpointError(
@@ -44,10 +42,19 @@ class OnnxModel:
         return result
 
 
+def open_session(path: Path, threads: int = 0) -> ort.InferenceSession:
+    """ONNX Runtime on the processor, without its own messages."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
 def _facts(properties: dict[str, str]) -> ModelFacts:
     fields: dict[str, Any] = {
         field.name: properties[field.name] if field.type is str else json.loads(properties[field.name])
         for field in fields_of(ModelFacts)
+        if field.default is MISSING or field.name in properties  # What has a default, an older export does not say.
     }
     for name in ("labels", "mean", "std"):
         fields[name] = tuple(fields[name])

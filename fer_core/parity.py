@@ -10,9 +10,13 @@ from fer_core.dataset import Dataset
 from fer_core.deployed import Deployed
 from fer_core.progress import Reporter
 
+LOST_POINTS = 0.5
+LOST_TOPS = 0.02
+"""Points of accuracy, and share of top classes, that a quantised export may lose; one that loses more is none."""
 PARITY = 1e-4
 """Largest difference of a probability that is taken for rounding."""
 _BATCH = 64
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,17 @@ class Comparison:
     accuracy: float
     checkpoint_accuracy: float
 
+    @property
+    def is_equal(self) -> bool:
+        """The same but for rounding."""
+        return self.largest_difference <= PARITY and self.same_top == 1
+
+    @property
+    def is_close(self) -> bool:
+        """As good as quantisation may leave it; accuracy that it gained by chance makes up for no top classes."""
+        lost = self.checkpoint_accuracy - self.accuracy
+        return lost <= LOST_POINTS + _ROUNDING and 1 - self.same_top <= LOST_TOPS + _ROUNDING
+
     def __str__(self) -> str:
         return (
             f"on {self.images:,} test images accuracy {self.accuracy:.2f} %, the checkpoint's "
@@ -39,8 +54,12 @@ class Comparison:
 
 def compare(
     deployed: Deployed, run: Callable[[np.ndarray], np.ndarray], dataset: Dataset, report: Reporter
-) -> Comparison:
-    """An export, as a function from faces to probabilities, beside the network that it was made of."""
+) -> tuple[Comparison, np.ndarray]:
+    """An export, as a function from faces to probabilities, beside the network that it was made of.
+
+    Returns:
+        How they compare, and the export's probabilities of the test images, (N, classes).
+    """
     rows = dataset.rows("test")
     ours, theirs = [], []
     for done, faces in enumerate(stored_faces(dataset, rows), start=1):
@@ -48,7 +67,8 @@ def compare(
             theirs.append(deployed(torch.from_numpy(faces)).numpy())
         ours.append(run(faces))
         report.progress("compare with the checkpoint", min(done * _BATCH, len(rows)), len(rows))
-    return comparison_of(np.concatenate(ours), np.concatenate(theirs), dataset.labels()[rows])
+    found = np.concatenate(ours)
+    return comparison_of(found, np.concatenate(theirs), dataset.labels()[rows]), found
 
 
 def comparison_of(ours: np.ndarray, theirs: np.ndarray, labels: np.ndarray) -> Comparison:

@@ -1,12 +1,13 @@
 """Emotions of the faces in images: `Predictor(path)(images)`."""
 
+import os
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
 
 from fer_core.errors import CheckpointError, InputError
 from fer_core.faces import Box, Detector, cut_out, open_detector, whole_image
@@ -14,10 +15,8 @@ from fer_core.frames import Frame
 from fer_core.model_facts import ModelFacts
 from fer_core.models.checkpoint import CARD
 from fer_core.uncertainty import uncertainty
-from openface.images import UnreadableImage, eight_bits, open_image
+from openface.decoding import Picture, UnreadableImage, open_image, remark_of
 
-Picture = np.ndarray | Image.Image | str | Path
-"""(H, W, 3) or (H, W) uint8 in RGB or grey, a Pillow image, or a file."""
 CASCADE = "cascade"
 _ONNX = "model.onnx"
 
@@ -74,8 +73,15 @@ class Predictor:
         """What the model says of itself."""
         return self._model.facts
 
+    @property
+    def looks_for_faces(self) -> bool:
+        """False where images are taken for faces as they are."""
+        return self._detect is not whole_image
+
     def __call__(self, images: Iterable[Picture]) -> Iterator[list[FacePrediction]]:
         """The faces of each image, the largest first, as the images come; none where there is no face.
+
+        A warning says what was concluded about an image whose file does not say it, such as its range.
 
         Raises:
             InputError: an image cannot be read.
@@ -105,7 +111,8 @@ class Predictor:
 
     def _cut_out(self, frame: Frame, box: Box) -> np.ndarray:
         assert frame.pixels is not None, "only frames with pixels have faces"
-        return cut_out(frame.pixels, box, self.facts.stored_size, grey=self.facts.grey)
+        wanted = self.facts.face_format
+        return cut_out(frame.pixels, box, wanted.side, grey=wanted.grey, resample=wanted.resample)
 
     def _prediction(self, box: Box, probabilities: np.ndarray) -> FacePrediction:
         by_label = dict(zip(self.facts.labels, map(float, probabilities), strict=True))
@@ -153,13 +160,11 @@ class TorchModel:
 
 
 def _as_frame(image: Picture) -> Frame:
-    if isinstance(image, str | Path):
-        try:
-            return Frame(str(image), np.asarray(eight_bits(open_image(Path(image))).convert("RGB")))
-        except UnreadableImage as unreadable:
-            raise InputError(f"{unreadable}; leave it out, or catch this and go on") from unreadable
-    if isinstance(image, Image.Image):
-        return Frame("", np.asarray(eight_bits(image).convert("RGB")))
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
-        raise InputError(f"an array of {image.dtype} and shape {image.shape}: give uint8, (H, W, 3) in RGB or (H, W)")
-    return Frame("", image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2))
+    name = os.fspath(image) if isinstance(image, str | os.PathLike) else ""
+    try:
+        decoded = open_image(image)
+    except UnreadableImage as unreadable:
+        raise InputError(f"{unreadable}; leave it out, or catch this and go on") from unreadable
+    if remark := remark_of(decoded):
+        warnings.warn(f"{name or type(image).__name__}: {remark}", stacklevel=2)
+    return Frame(name, np.asarray(decoded.convert("RGB")), remark=remark)

@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +13,8 @@ from fer_core.prediction_table import lines, open_table, rows_of
 from fer_core.progress import Reporter
 
 _USUAL_RATE = 25.0
+_CROP, _CROP_RATIO = 256, 1.5
+"""Pixels across, and longer side over shorter, of what datasets and face detectors cut out."""
 
 
 def predict(
@@ -35,19 +38,40 @@ def predict(
     total = 0 if None in counts else sum(count or 0 for count in counts)
     labels = predictor.facts.labels
     unreadable: list[Frame] = []
+    remarks: Counter[str] = Counter()
+    crops, crops_without = 0, 0
     done = found = 0
     with open_table(out, labels) if out else lines(sys.stdout, labels) as write:
         for frame, faces in _read(sources, predictor, pictures, every):
             write(rows_of(frame, faces))
             unreadable += [frame] if frame.pixels is None else []
+            remarks.update([frame.remark] if frame.remark else [])
+            if _could_be_a_face(frame):
+                crops, crops_without = crops + 1, crops_without + (not faces)
             done, found = done + 1, found + len(faces)
             if report and total:
                 report.progress("read faces", min(done, total), total)
     for frame in unreadable:
         print(f"{frame.source}: {frame.reason}", file=sys.stderr)
+    for remark, images in remarks.items():
+        print(f"{images:,} images: {remark}", file=sys.stderr)
+    if crops_without and predictor.looks_for_faces:
+        print(
+            f"no face was found in {crops_without:,} of {crops:,} small images; if each is a face already, "
+            "give --aligned, and none is looked for",
+            file=sys.stderr,
+        )
     not_read = f"; {len(unreadable):,} could not be read" if unreadable else ""
     print(f"{found:,} faces in {done - len(unreadable):,} images and frames{not_read}", file=sys.stderr)
     return len(unreadable)
+
+
+def _could_be_a_face(frame: Frame) -> bool:
+    """Whether an image is as small and as square as one that a face was cut out as; no frame of a video."""
+    if frame.pixels is None or frame.number is not None:
+        return False
+    shorter, longer = sorted(frame.pixels.shape[:2])
+    return bool(shorter <= _CROP and longer <= _CROP_RATIO * shorter)
 
 
 def _read(

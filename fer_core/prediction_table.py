@@ -40,6 +40,8 @@ def columns(labels: tuple[str, ...]) -> dict[str, pa.DataType]:
 def rows_of(frame: Frame, faces: list[FacePrediction]) -> list[Row]:
     """A row for each face, the largest first; one that says so where there is none, or nothing to see."""
     common: Row = {"source": frame.source, "frame": frame.number, "seconds": frame.seconds}
+    if frame.remark:
+        common["reason"] = frame.remark
     if frame.pixels is None:
         return [common | {"status": "unreadable", "reason": frame.reason}]
     if not faces:

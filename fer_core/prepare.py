@@ -2,6 +2,7 @@
 
 import hashlib
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image
 
+from fer_core.crops import cut_out, middle_square
 from fer_core.dataset import DatasetCard, save_dataset
 from fer_core.datasets import open_source
 from fer_core.datasets.source import Source
@@ -19,7 +21,7 @@ from fer_core.datasets.splits import complete_splits, draw_stratified, is_repeat
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
 from fer_core.progress import Reporter, counted
-from openface.images import UnreadableImage, eight_bits
+from openface.decoding import UnreadableImage, open_image, remark_of
 
 OPENFACE_TABLE = "openface.parquet"
 """AU rows that came with the images, for the annotate step to import."""
@@ -37,6 +39,8 @@ class _Decoded:
     """(S, S, C) uint8; black where the image cannot be decoded."""
     sha256: str = ""
     reason: str = ""
+    remark: str = ""
+    """What its decoding concluded and its file does not say."""
 
 
 def prepare(settings: DatasetSettings, folder: Path | None, out: Path, report: Reporter) -> None:
@@ -83,6 +87,7 @@ def _decode_images(
     count = len(source.records)
     sha256: list[str] = []
     reasons: list[str] = []
+    remarks: Counter[str] = Counter()
     decoded = _decode_in_order(lambda row: _decode_one(source, row, settings), count)
     with path.open("wb") as file:
         _write_header(file, (count, *_shape(settings)))
@@ -90,6 +95,9 @@ def _decode_images(
             file.write(image.pixels.tobytes())
             sha256.append(image.sha256)
             reasons += [image.reason] if image.reason else []
+            remarks.update([image.remark] if image.remark else [])
+    for remark, images in remarks.most_common(_NAMED):
+        report.note(f"{images} of {count} images: {remark}")
     return np.array(sha256, dtype=object), reasons
 
 
@@ -112,10 +120,10 @@ def _decode_in_order(decode: Callable[[int], _Decoded], count: int) -> Iterator[
 
 def _decode_one(source: Source, row: int, settings: DatasetSettings) -> _Decoded:
     try:
-        image = source.read_image(row)
+        image = open_image(source.read_image(row))
     except UnreadableImage as unreadable:
         return _Decoded(np.zeros(_shape(settings), np.uint8), reason=str(unreadable))
-    return _Decoded(_to_pixels(image, settings), _content_hash(image))
+    return _Decoded(_to_pixels(image, settings), _content_hash(image), remark=remark_of(image))
 
 
 def _content_hash(image: Image.Image) -> str:
@@ -125,12 +133,10 @@ def _content_hash(image: Image.Image) -> str:
 
 
 def _to_pixels(image: Image.Image, settings: DatasetSettings) -> np.ndarray:
-    """(S, S, C) uint8: the shorter side resized to S and the centre cut out."""
-    image = eight_bits(image).convert("RGB" if settings.colour else "L")
-    side = settings.image_size
-    if image.size != (side, side):
-        image = ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
-    return np.asarray(image).reshape(_shape(settings))
+    """(S, S, C) uint8: the middle square, see `fer_core.crops`."""
+    pixels = np.asarray(image.convert("RGB"))
+    stored = cut_out(pixels, middle_square(pixels), settings.image_size, grey=not settings.colour)
+    return stored[..., : _shape(settings)[2]]
 
 
 def _check_readable(reasons: list[str], count: int, settings: DatasetSettings) -> None:

@@ -181,7 +181,7 @@ def _report_settings(request: Request) -> Settings:
 STEPS: Mapping[str, Step] = {
     step.name: step
     for step in (
-        Step("prepare", 1, "Decode a dataset's images and fix its splits.", _section("dataset"), outside="data"),
+        Step("prepare", 2, "Decode a dataset's images and fix its splits.", _section("dataset"), outside="data"),
         Step(
             "annotate",
             2,
@@ -199,7 +199,7 @@ STEPS: Mapping[str, Step] = {
         ),
         Step(
             "train-ldg",
-            2,
+            3,
             "Train the label distribution generator; with a graph, LDG-AUs.",
             _ldg_settings,
             needs=("prepare",),
@@ -215,7 +215,7 @@ STEPS: Mapping[str, Step] = {
         ),
         Step(
             "distill",
-            2,
+            3,
             "Train EfficientFace from soft labels; without any, from hard labels (SLL).",
             _distill_settings,
             needs=("prepare",),

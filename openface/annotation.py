@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 
 from openface.columns import INTENSITIES, PRESENCES
+from openface.decoding import UnreadableImage, open_image
 from openface.errors import EngineAway, OpenFaceError
-from openface.images import Images, UnreadableImage, eight_bits, ladder
+from openface.images import Images, ladder
 from openface.program import Program
 from openface.reading import best_face
 from openface.settings import OpenFaceSettings
@@ -204,7 +205,7 @@ class Annotation:
             if self._stopping.is_set():
                 raise OpenFaceError("stopped")
             try:
-                image = eight_bits(self._images.read(number))
+                image = open_image(self._images.read(number))
             except UnreadableImage as unreadable:
                 found.append(Finding(number, LAST, "unreadable", {}, str(unreadable)))
                 continue

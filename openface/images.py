@@ -1,23 +1,21 @@
-"""Images to annotate: decoded and checked here, so that no name, format or corrupt byte of theirs reaches OpenFace."""
+"""Images to annotate, and the views in which OpenFace is shown them: no name or corrupt byte of theirs reaches it."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from openface.decoding import ENDINGS as ENDINGS
+from openface.decoding import UnreadableImage as UnreadableImage
+from openface.decoding import open_image as open_image
+from openface.decoding import reason_of as reason_of
 from openface.files import files_below
 from openface.names import printable, spell
-
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
-"""Whatever its name says, nothing else is opened: Pillow would start Ghostscript for a PostScript file."""
-LARGEST = 50_000_000
-"""Pixels; a small file that claims more is taken for a decompression bomb."""
 
 _LONGEST_SIDE = 2000
 """OpenFace takes a gigabyte for 25 megapixels, and a face needs no more than some hundred pixels."""
@@ -28,10 +26,6 @@ _TOO_SMALL = 60
 _FACTORS = (1, 2, 4, 8)
 _BORDER = 0.29
 """Of each side; 14 pixels around 48, which on FER+ finds a third of the faces that are missed without."""
-
-
-class UnreadableImage(Exception):
-    """An image that is missing, corrupt, truncated or far too large; its text says which."""
 
 
 @dataclass(frozen=True)
@@ -89,64 +83,6 @@ def _reaching(side: int, of: float) -> float:
     return next((f for f in _FACTORS if f * of >= side), side / of)
 
 
-def open_image(path: Path) -> Image.Image:
-    """Decode an image file wholly and turn it as its EXIF orientation says.
-
-    Raises:
-        UnreadableImage: the file is missing, corrupt, truncated, or has more than LARGEST pixels.
-    """
-    try:
-        with read_header(path) as image:
-            return decode(image)
-    except UnreadableImage as unreadable:
-        raise UnreadableImage(f"{path}: {unreadable}") from unreadable
-
-
-def read_header(file: Path | BinaryIO, largest: int = LARGEST) -> Image.Image:
-    """An image that knows its size and none of its pixels yet.
-
-    Raises:
-        UnreadableImage: as `open_image` says, without a name.
-    """
-    try:
-        image = Image.open(file, formats=_FORMATS)
-    except UnidentifiedImageError as error:
-        raise UnreadableImage("not an image of a known format") from error
-    except Exception as error:
-        raise UnreadableImage(reason_of(error)) from error
-    if image.width * image.height > largest:
-        image.close()
-        raise UnreadableImage(f"{image.width} x {image.height} is more than {largest:,} pixels")
-    return image
-
-
-def decode(image: Image.Image) -> Image.Image:
-    """All of an image whose header was read, turned as its EXIF orientation says; errors likewise."""
-    try:
-        image.load()
-        return ImageOps.exif_transpose(image)
-    except Exception as error:  # Pillow's decoders raise almost anything on bytes made to break them.
-        raise UnreadableImage(reason_of(error)) from error
-
-
-def eight_bits(image: Image.Image) -> Image.Image:
-    """The image in grey (L) or RGB, whatever it was stored as; transparent parts are kept as their colour."""
-    if image.mode.startswith("I;16"):
-        # Pillow would clip sixteen bits at 255 instead of scaling them.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("L", "1", "LA", "La"):
-        return image.convert("L")
-    return (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
-
-
-def reason_of(error: Exception) -> str:
-    """An exception in a few words."""
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
-
-
 class Images(Protocol):
     """Images by number, each under an id."""
 
@@ -186,7 +122,7 @@ class ImageFiles:
 
     def read(self, number: int) -> Image.Image:
         try:
-            return eight_bits(open_image(self.paths[number]))
+            return open_image(self.paths[number])
         except UnreadableImage as unreadable:
             raise UnreadableImage(printable(str(unreadable))) from unreadable
 

@@ -16,16 +16,18 @@ from PIL import Image
 from fer_core.artifacts import open_artifact
 from fer_core.augment import Views
 from fer_core.calibration import probabilities
+from fer_core.crops import Box, FaceFormat, cut_out, faces_for
 from fer_core.dataset import EMOTIONS, open_dataset
 from fer_core.deployed import Deployed
 from fer_core.errors import CheckpointError, ExportError
-from fer_core.export import export
+from fer_core.export import _run_torchscript, export
 from fer_core.logits import predict_logits
+from fer_core.metrics import expected_calibration_error
 from fer_core.model_card import LIMITS, MODEL_CARD, facts_of
 from fer_core.models.architectures import build
-from fer_core.models.checkpoint import load_checkpoint
+from fer_core.models.checkpoint import ModelCard, load_checkpoint, save_card, save_weights
 from fer_core.onnx_model import OnnxModel
-from fer_core.parity import PARITY, comparison_of, stored_faces
+from fer_core.parity import PARITY, Comparison, comparison_of, stored_faces
 from fer_core.progress import JsonLines
 
 CPU = torch.device("cpu")
@@ -111,7 +113,114 @@ def test_int8_is_smaller_and_close(model: DeployedModel, exported: Path, tmp_pat
     found, expected = OnnxModel(path)(faces), OnnxModel(exported)(faces)
     assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.9
     assert np.abs(found - expected).max() > 0
-    assert OnnxModel(path).facts == OnnxModel(exported).facts
+    assert OnnxModel(path).facts.labels == OnnxModel(exported).facts.labels
+    assert OnnxModel(path).facts.precision.startswith("int8")
+    assert OnnxModel(exported).facts.precision == "float32"
+
+
+def with_outliers(model: DeployedModel, folder: Path, factor: float) -> Path:
+    """The same function, one channel of each unit `factor` times larger than its neighbours: what breaks 8 bits."""
+    network, card = load_checkpoint(model.checkpoint)
+    state = network.state_dict()
+    for name in [name for name in state if name.endswith("branch2.1.weight")]:
+        unit = name.removesuffix(".1.weight")
+        for part in ("weight", "bias"):
+            state[f"{unit}.1.{part}"][0] *= factor
+        state[f"{unit}.3.weight"][0] /= factor
+    network.load_state_dict(state)
+    folder.mkdir()
+    save_weights(folder / "selected.safetensors", network)
+    save_card(folder, card)
+    return folder
+
+
+def test_int8_that_loses_too_much_keeps_16_bits_between_layers_and_says_its_own_figures(
+    model: DeployedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = with_outliers(model, tmp_path / "checkpoint", 100)
+    path = export(checkpoint, "int8", tmp_path / "out", model.dataset, JsonLines())
+    facts = OnnxModel(path).facts
+    assert facts.precision == "int8 weights, 16-bit activations"
+    assert "int8 loses too much: on" in capsys.readouterr().out
+    comparison = json.loads((tmp_path / "out" / "model.int8.onnx.comparison.json").read_text())
+    assert comparison["checkpoint_accuracy"] - comparison["accuracy"] <= 0.5
+    assert comparison["same_top"] >= 0.98
+    dataset = open_dataset(model.dataset)
+    rows = dataset.rows("test")
+    predicted = OnnxModel(path)(np.concatenate(list(stored_faces(dataset, rows))))
+    right = float((predicted.argmax(axis=1) == dataset.labels()[rows]).mean())
+    assert facts.accuracy is not None
+    assert facts.accuracy["value"] == pytest.approx(right)
+    assert 100 * right == pytest.approx(comparison["accuracy"])
+    error = expected_calibration_error(dataset.labels()[rows], predicted)
+    assert facts.calibration_error == pytest.approx(error)
+    page = (tmp_path / "out" / MODEL_CARD).read_text()
+    assert f"accuracy | {100 * right:.2f} %" in page
+    assert "Exported in int8 weights, 16-bit activations; the figures are this export's own" in page
+
+
+def test_int8_that_is_not_close_with_16_bits_either_is_refused(model: DeployedModel, tmp_path: Path) -> None:
+    checkpoint = with_outliers(model, tmp_path / "checkpoint", 1e7)
+    with pytest.raises(ExportError, match="deploy it as --to onnx"):
+        export(checkpoint, "int8", tmp_path / "out", model.dataset, JsonLines())
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "same_top", "is_close"), [(79.5, 0.98, True), (79.4, 1, False), (81, 0.97, False), (80, 1, True)]
+)
+def test_half_a_point_or_two_hundredths_of_the_top_classes_may_be_lost(
+    accuracy: float, same_top: float, is_close: bool
+) -> None:
+    assert Comparison(1000, 0.3, same_top, accuracy, checkpoint_accuracy=80).is_close == is_close
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 90), (90, 48), (300, 31)])
+def test_a_face_that_is_not_square_is_cropped_and_not_squeezed(
+    model: DeployedModel, exported: Path, tmp_path: Path, height: int, width: int
+) -> None:
+    """In torch, ONNX and TorchScript alike, as `Predictor` crops it."""
+    side = min(height, width)
+    wide = np.stack([np.asarray(Image.fromarray(face).resize((width, height))) for face in faces_of(model)[:8]])
+    top, left = (height - side) // 2, (width - side) // 2
+    square = np.ascontiguousarray(wide[:, top : top + side, left : left + side])
+    network, card = load_checkpoint(model.checkpoint)
+    with torch.inference_mode():
+        expected, cropped = (Deployed(network, card).eval()(torch.from_numpy(f)).numpy() for f in (square, wide))
+    np.testing.assert_array_equal(cropped, expected)
+    np.testing.assert_allclose(OnnxModel(exported)(wide), expected, atol=PARITY)
+    script = _run_torchscript(export(model.checkpoint, "torchscript", tmp_path, None, JsonLines()))
+    np.testing.assert_allclose(script(wide), expected, atol=PARITY)
+
+
+def test_weights_of_others_see_a_face_in_their_own_size_at_once(tmp_path: Path) -> None:
+    """Their authors resize any picture to the input, bilinear; by way of 100 pixels most of it would be gone."""
+    card = ModelCard("efficientface", EMOTIONS[:7], (0.5,) * 3, (0.25,) * 3, 224, None, "theirs", 0, 0, 0)
+    picture = Image.open(Path("openface/portrait.png")).convert("RGB").resize((350, 350))
+    network = build("efficientface", 7, seed=1).eval()
+    deployed = Deployed(network, card).eval()
+    resized = np.array(picture.resize((224, 224), Image.Resampling.BILINEAR), np.float32)
+    expected = torch.from_numpy(resized).permute(2, 0, 1) / 255
+    found = deployed._preprocessed(torch.from_numpy(np.array(picture)[None]).float())[0] * 0.25 + 0.5
+    assert (found - expected).abs().max() < 1.5 / 255
+    facts = facts_of(card)
+    cut = cut_out(np.array(picture), Box(0, 0, 350), facts.face_format.side, grey=False, resample=Image.Resampling(2))
+    np.testing.assert_array_equal(cut, resized)
+    assert facts.face_format == FaceFormat(224, False, Image.Resampling.BILINEAR)
+
+
+def test_another_datasets_images_are_brought_to_the_checkpoints_size_and_colour() -> None:
+    generator = np.random.default_rng(0)
+    colour = generator.integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    grey = colour[..., :1]
+    assert faces_for(grey, 64, grey=True) is grey
+    assert faces_for(colour, None, grey=False) is colour
+    small = faces_for(colour, 48, grey=True)
+    one = Image.fromarray(colour[1]).convert("L").resize((48, 48), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(small[1, ..., 0], np.asarray(one))
+    assert small.shape == (3, 48, 48, 1)
+    np.testing.assert_array_equal(faces_for(grey, 64, grey=False), np.repeat(grey, 3, axis=3))
+    assert faces_for(grey, None, grey=False).shape == (3, 64, 64, 3)
 
 
 def test_int8_cannot_do_without_faces(model: DeployedModel, tmp_path: Path) -> None:

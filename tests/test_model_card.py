@@ -11,7 +11,7 @@ from scipy.special import softmax
 from test_training import CPU, LDG, RECIPE, trained
 
 from fer_core.augment import Views
-from fer_core.calibration import fit_temperature, probabilities
+from fer_core.calibration import fit_temperature, probabilities, supported_temperature
 from fer_core.dataset import Dataset
 from fer_core.experiment import Experiment
 from fer_core.graph import Graph
@@ -56,6 +56,40 @@ def test_always_right_or_always_wrong_still_gives_a_temperature() -> None:
     assert 19 < fit_temperature(logits, np.array([1, 2, 0])) <= 20
 
 
+def coin(right: int, wrong: int, margin: float) -> tuple[np.ndarray, np.ndarray]:
+    """Two classes, the first always preferred by `margin`, and right so often."""
+    labels = np.repeat([0, 1], [right, wrong])
+    return np.tile([margin, 0.0], (len(labels), 1)), labels
+
+
+def test_a_temperature_and_its_interval_are_those_computed_by_hand() -> None:
+    """At T the first class has p = 1 / (1 + exp(-2 / T)), so 75 of 100 fit p = .75 and T = 2 / ln 3 = 1.8205.
+
+    The interval's ends are where 75 ln p + 25 ln(1 - p) is 1.9207 below its largest, -56.2335: p = .6589 and .8278.
+    """
+    found = supported_temperature(*coin(75, 25, 2.0))
+    assert found.fitted == pytest.approx(2 / np.log(3), rel=1e-4)
+    ends = [1 / (1 + np.exp(-2 / temperature)) for temperature in (found.high, found.low)]
+    assert [75 * np.log(p) + 25 * np.log(1 - p) for p in ends] == pytest.approx([-58.1542] * 2, abs=1e-3)
+    assert ends == pytest.approx([0.6589, 0.8278], abs=2e-3)
+    assert found.value == found.fitted
+
+
+def test_a_temperature_that_the_images_do_not_support_stays_one() -> None:
+    """12 of 16 fit the same 1.82, and might as well come from T = 1, where p = .8808: 2 × 1.03 < 3.84."""
+    found = supported_temperature(*coin(12, 4, 2.0))
+    assert found.fitted == pytest.approx(2 / np.log(3), rel=1e-4)
+    assert found.low < 1 < found.high
+    assert found.value == 1
+
+
+def test_an_interval_ends_where_temperatures_are_looked_for() -> None:
+    always_right = supported_temperature(np.eye(3)[[0, 1, 2] * 9] * 0.5, np.array([0, 1, 2] * 9))
+    assert always_right.low == pytest.approx(0.05)
+    assert 0.05 <= always_right.value < 0.06
+    assert always_right.high < 1
+
+
 def test_a_checkpoint_tells_how_good_it_is(dataset: Dataset, tmp_path: Path) -> None:
     folder = trained(dataset, tmp_path / "model", replace(RECIPE, epochs=1))
     model, card = load_checkpoint(folder)
@@ -68,14 +102,17 @@ def test_a_checkpoint_tells_how_good_it_is(dataset: Dataset, tmp_path: Path) -> 
         expected_calibration_error(labels, probabilities(logits, card.temperature))
     )
     validation = dataset.rows("validation")
-    again = fit_temperature(predict_logits(model, views, validation), dataset.labels()[validation])
-    assert card.temperature == pytest.approx(again)
+    again = supported_temperature(predict_logits(model, views, validation), dataset.labels()[validation])
+    assert card.temperature == pytest.approx(again.value)
+    assert card.figures["temperature"]["fitted"] == pytest.approx(again.fitted)
     assert card.trained_on["images"] == {s: len(dataset.rows(s)) for s in ("train", "validation", "test")}
     assert card.trained_on["au_coverage"] is None
     page = (folder / MODEL_CARD).read_text()
     assert page == markdown(card)
     assert f"{100 * card.figures['test']['accuracy']:.2f} %" in page
     assert f"temperature {card.temperature:.3f}" in page
+    assert f"95 % interval {again.low:.3f} to {again.high:.3f}" in page
+    assert ("they support none" in page) == (card.temperature == 1)
     assert "not what a person feels" in page
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from deployed_model import DeployedModel
 from PIL import Image
+from videos import stretch, turn, write_video
 
 from fer_core.augment import Views
 from fer_core.calibration import probabilities
@@ -132,8 +133,9 @@ def test_what_no_image_can_be_is_told(exported: Path, tmp_path: Path) -> None:
     for wrong, words in (
         (tmp_path / "broken.jpg", "broken.jpg"),
         (tmp_path / "missing.jpg", "no such file"),
-        (np.zeros((4, 4, 4), np.uint8), "uint8"),
-        (np.zeros((4, 4)), "float64"),
+        (np.zeros((3, 40, 40), np.uint8), "channels first"),
+        (np.full((4, 4), 1.5), "neither floats in 0..1 nor 0..255"),
+        (b"nothing", "known format"),
     ):
         with pytest.raises(InputError, match=words):
             list(predictor([wrong]))
@@ -166,6 +168,127 @@ def test_a_video_is_read_frame_by_frame(tmp_path: Path) -> None:
     assert frames[1].seconds == pytest.approx(4 / 25)
     assert source.count == len(frames)
     assert all(frame.pixels is not None and frame.pixels.shape == (240, 320, 3) for frame in frames)
+
+
+def moving(count: int = 30) -> list[np.ndarray]:
+    """Grey pictures, each brighter than the one before, the upper left quarter red."""
+    pictures = [np.full((48, 64, 3), 8 * number, np.uint8) for number in range(count)]
+    for picture in pictures:
+        picture[:24, :32] = (255, 0, 0)
+    return pictures
+
+
+def test_frames_are_timed_by_the_time_stamps_of_the_container(tmp_path: Path) -> None:
+    """15 frames at 30 a second, then 15 at 5 a second, whose average says nothing of any of them."""
+    write_video(tmp_path / "slowing.mp4", moving(), 30)
+    stretch(tmp_path / "slowing.mp4", [(14, 1), (16, 6)])
+    (source,) = find_sources([str(tmp_path / "slowing.mp4")])
+    frames = list(frames_of(source))
+    seconds = [n / 30 if n < 15 else 14 / 30 + (n - 14) / 5 for n in range(30)]
+    assert [frame.seconds for frame in frames] == pytest.approx(seconds, abs=2e-3)
+    assert [frame.seconds for frame in frames_of(source, every=5)] == pytest.approx(seconds[::5], abs=2e-3)
+
+
+def test_a_video_that_a_phone_turned_is_upright(tmp_path: Path) -> None:
+    write_video(tmp_path / "phone.mp4", moving(5))
+    turn(tmp_path / "phone.mp4")
+    (source,) = find_sources([str(tmp_path / "phone.mp4")])
+    pixels = [frame.pixels for frame in frames_of(source)][2]
+    assert pixels is not None
+    assert pixels.shape == (64, 48, 3)
+    assert pixels[8, -8, 0] > 200, "the red quarter is at the upper right"
+    assert pixels[8, 8, 0] < 60
+
+
+CONTAINERS = ["mp4", "m4v", "mov", "3gp", "3g2", "avi", "mkv", "webm", "mpg", "vob", "ts", "mts", "wmv", "asf", "flv"]
+
+
+@pytest.mark.parametrize("ending", [*CONTAINERS, "MP4"])
+def test_videos_of_any_container_are_read_alone_and_in_a_folder(ending: str, tmp_path: Path) -> None:
+    if not write_video(tmp_path / f"clip.{ending.lower()}", moving()):
+        pytest.skip("this OpenCV does not write it")
+    (tmp_path / f"clip.{ending.lower()}").rename(tmp_path / f"clip.{ending}")
+    for name in (tmp_path, tmp_path / f"clip.{ending}"):
+        (source,) = find_sources([str(name)])
+        frames = list(frames_of(source))
+        assert len(frames) == 30, frames[-1].reason
+        assert [frame.seconds for frame in frames] == pytest.approx([n / 25 for n in range(30)], abs=2e-3)
+
+
+def test_a_video_under_any_name_is_read(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", moving())
+    for name in ("clip", "clip.video"):
+        (tmp_path / name).write_bytes((tmp_path / "clip.mp4").read_bytes())
+        (source,) = find_sources([str(tmp_path / name)])
+        assert len(list(frames_of(source))) == 30
+
+
+def test_what_is_no_video_is_told_as_it_is(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.avi").write_text("no video at all")
+    for name, words in (("missing.mp4", "no such file"), ("empty.mp4", "file is empty"), ("text.avi", "as a video")):
+        (source,) = find_sources([str(tmp_path / name)])
+        (frame,) = frames_of(source)
+        assert frame.pixels is None
+        assert words in frame.reason
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "AVIF", "TIFF"])
+def test_a_file_of_several_pictures_is_read_picture_by_picture(kind: str, tmp_path: Path) -> None:
+    """As a video, timed by how long each picture is shown; pages of a TIFF are shown for no time."""
+    pictures = [Image.fromarray(picture) for picture in moving(6)]
+    more = {} if kind == "TIFF" else {"duration": [100, 300, 100, 100, 100, 100]}
+    path = tmp_path / f"several.{kind.lower()}"
+    pictures[0].save(path, kind, save_all=True, append_images=pictures[1:], **more)
+    (source,) = find_sources([str(path)])
+    frames = list(frames_of(source))
+    assert source.count == 6
+    assert source.is_moving == (kind != "TIFF")
+    assert [frame.number for frame in frames] == list(range(6))
+    times = [None] * 6 if kind == "TIFF" else pytest.approx([0, 0.1, 0.4, 0.5, 0.6, 0.7])
+    assert [frame.seconds for frame in frames] == times
+    brightness = [int(frame.pixels[40, 50, 1]) for frame in frames if frame.pixels is not None]
+    assert brightness == pytest.approx([0, 8, 16, 24, 32, 40], abs=6)
+    (thinned,) = find_sources([str(path)], every=4)
+    assert thinned.count == 2
+    assert [frame.number for frame in frames_of(thinned, every=4)] == [0, 4]
+
+
+def test_an_animation_is_a_table_of_its_pictures_and_a_video_of_what_was_read(exported: Path, tmp_path: Path) -> None:
+    portrait = Image.open(PORTRAIT).convert("RGB")
+    nothing = Image.new("RGB", portrait.size, "teal")
+    portrait.save(tmp_path / "a.gif", save_all=True, append_images=[nothing, portrait], duration=200)
+    done = fer("predict", tmp_path / "a.gif", "--model", exported, "--out", tmp_path / "a.csv", "--pictures", tmp_path)
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "a.csv")
+    assert list(table["status"]) == ["ok", "no_face", "ok"]
+    assert list(table["seconds"]) == [0, 0.2, 0.4]
+    assert (tmp_path / "a.mp4").is_file()
+
+
+def test_crops_without_a_face_are_told_of_aligned(exported: Path, model: DeployedModel, tmp_path: Path) -> None:
+    stored = open_dataset(model.dataset).images[:6, ..., 0]
+    for number, face in enumerate(stored):
+        Image.fromarray(face).save(tmp_path / f"{number}.png")
+    done = fer("predict", tmp_path, "--model", exported, "--out", tmp_path / "a.csv")
+    assert "--aligned" in done.stderr
+    assert "of 6 small images" in done.stderr
+    done = fer("predict", tmp_path, "--model", exported, "--out", tmp_path / "a.csv", "--aligned")
+    assert done.stderr == "6 faces in 6 images and frames\n"
+
+
+def test_dark_pictures_are_scaled_and_it_is_told(exported: Path, tmp_path: Path) -> None:
+    grey = np.asarray(Image.open(PORTRAIT).convert("L")).astype(np.uint16)
+    Image.fromarray(grey << 4 | grey >> 4).save(tmp_path / "camera.png")
+    Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "plain.png")
+    done = fer("predict", tmp_path, "--model", exported, "--out", tmp_path / "a.csv")
+    assert "1 images: 12 of 16 bits are used, and scaled to 8" in done.stderr
+    dark, plain = (row for _, row in pd.read_csv(tmp_path / "a.csv").iterrows())
+    assert dark["reason"] == "12 of 16 bits are used, and scaled to 8"
+    assert list(dark.filter(like="p_")) == list(plain.filter(like="p_"))
+    with pytest.warns(UserWarning, match="12 of 16 bits"):
+        list(Predictor(exported)([tmp_path / "camera.png"]))
 
 
 def test_a_video_that_breaks_off_keeps_what_it_has(tmp_path: Path) -> None:

@@ -173,8 +173,9 @@ def test_any_mode_becomes_eight_bits(tmp_path: Path, colour: bool) -> None:
     deep = Image.fromarray(np.full((SIZE, SIZE), 200 * 256, np.uint16))
     assert (store(tmp_path / "deep", deep.save, colour=colour) == 200).all()
     palette = Image.new("RGB", (SIZE, SIZE), (51, 51, 51)).convert("P")
-    palette.info["transparency"] = bytes(range(256))
-    assert (store(tmp_path / "palette", palette.save, colour=colour) == 51).all()
+    for alpha, seen in ((255, 51), (0, 255)):
+        palette.info["transparency"] = bytes([alpha] * 256)
+        assert (store(tmp_path / f"palette{alpha}", palette.save, colour=colour) == seen).all()
     ink = Image.new("CMYK", (SIZE, SIZE), (0, 0, 0, 255))
     assert store(tmp_path / "ink", ink.save, "jpg", colour=colour).max() < 10
 

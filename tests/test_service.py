@@ -38,6 +38,7 @@ from service_lab import (
     service,
     write_model,
 )
+from test_decoding import SPOILT
 
 import docker
 from fer_core.dataset import EMOTIONS
@@ -48,9 +49,11 @@ from fer_core.faces import Box, cut_out, open_detector
 from fer_core.models.architectures import build
 from fer_core.models.checkpoint import ModelCard, load_checkpoint, save_card, save_weights
 from fer_core.onnx_model import OnnxModel
+from fer_core.predict import Predictor
 from fer_core.progress import JsonLines
 from fer_core.service.batching import Batcher, ModelFailed
 from fer_core.service.limits import Limits, limits_from
+from openface.decoding import UnreadableImage, open_image
 
 GREY = plain((128, 128, 128))
 
@@ -127,11 +130,37 @@ def test_an_aligned_image_is_a_face_as_a_whole(running: Service, model: Path, ho
     assert list(face["probabilities"].values()) == pytest.approx(expected(model, image, Box(10, 0, 60)), abs=2e-6)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "AVIF"])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_every_format_is_read(running: Service, kind: str, mode: str) -> None:
     portrait = Image.open(BytesIO(PORTRAIT)).convert(mode)
     assert len(faces_of(running.predict(("portrait", encoded(portrait, kind))))) == 1
+
+
+def test_a_heic_photograph_is_read_as_the_predictor_reads_it(running: Service, model: Path) -> None:
+    photograph = Path(__file__).parent / "pictures" / "portrait.heic"
+    (face,) = faces_of(running.predict(("portrait.heic", photograph.read_bytes())))
+    (((same,),)) = Predictor(model)([photograph])
+    assert face["box"] == {"left": same.box.left, "top": same.box.top, "side": same.box.side}
+    assert face["probabilities"] == pytest.approx(same.probabilities, abs=2e-6)
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_what_the_predictor_refuses_it_refuses_in_the_same_words(running: Service, name: str) -> None:
+    content, _ = SPOILT[name]
+    with pytest.raises(UnreadableImage) as told:
+        open_image(content)
+    answer = running.predict((name, content))
+    assert answer.status_code == 422
+    assert answer.json()["files"] == [{"name": name, "error": str(told.value)}]
+
+
+def test_what_was_concluded_about_a_file_is_said(running: Service) -> None:
+    dark = Image.fromarray(np.full((64, 64), 4000, np.uint16))
+    answer = running.predict(("dark.png", encoded(dark)), ("plain.png", encoded(GREY)))
+    first, second = answer.json()["files"]
+    assert first["remark"] == "12 of 16 bits are used, and scaled to 8"
+    assert "remark" not in second
 
 
 def test_a_photograph_is_turned_as_it_says(running: Service) -> None:

@@ -53,6 +53,9 @@ class ReadFile(_Answer):
     width: int = Field(gt=0, description="In pixels, after the image was turned as its EXIF data says.")
     height: int = Field(gt=0)
     faces: list[FaceAnswer] = Field(description="The largest first.")
+    remark: str | None = Field(
+        None, description="What was concluded about a file that does not say it: its range, its first picture of many."
+    )
 
 
 class FailedFile(_Answer):
@@ -87,6 +90,8 @@ class ModelAnswer(_Answer):
     accuracy: dict[str, Any] | None = Field(
         description="On so many `images` of its test split: `value`, `low` and `high` of its interval, in 0..1."
     )
+    calibration_error: float | None = Field(description="Of its probabilities on the same images, in 0..1.")
+    precision: str = Field(description="Of its weights and activations.", examples=["float32"])
     licence: str
     limits: str = Field(description="What it is not for.")
     fer_version: str
@@ -121,6 +126,8 @@ def model_answer(facts: ModelFacts) -> ModelAnswer:
         labels=list(facts.labels),
         trained_on=facts.trained_on,
         accuracy=facts.accuracy,
+        calibration_error=facts.calibration_error,
+        precision=facts.precision,
         licence=facts.licence,
         limits=facts.limits,
         fer_version=facts.fer_version,
@@ -165,7 +172,7 @@ REQUEST_BODY: dict[str, Any] = {
                         "type": "array",
                         "minItems": 1,
                         "items": {"type": "string", "format": "binary"},
-                        "description": "JPEG, PNG, WebP, BMP, TIFF, GIF (its first picture) or PPM.",
+                        "description": "JPEG, PNG, WebP, HEIC, AVIF, BMP, TIFF, GIF or PPM; of several pictures the first.",
                     },
                     ALIGNED: {
                         "type": "boolean",

@@ -30,7 +30,7 @@ from fer_core.service.finding import Finder
 from fer_core.service.limits import Full, Held, Limits, Room
 from fer_core.service.metrics import Metrics, Watched
 from fer_core.service.upload import Refused, Upload, UploadedFile, read_upload
-from openface.images import UnreadableImage
+from openface.decoding import UnreadableImage
 
 _PATHS = frozenset({"/predict", "/health", "/metrics", "/docs", "/openapi.json"})
 _GONE = 499
@@ -67,6 +67,7 @@ def _add_paths(app: FastAPI, service: "_Service", metrics: Metrics) -> None:
         "/predict",
         summary="Faces and their emotions",
         response_model=PredictAnswer,
+        response_model_exclude_none=True,
         response_description="At least one file could be read.",
         responses=PROBLEMS,
         openapi_extra={"requestBody": REQUEST_BODY},
@@ -122,7 +123,7 @@ class _Service:
         facts = model.facts
         self._labels, self._limits, self._metrics, self._threads = facts.labels, limits, metrics, threads
         self._room = Room(limits)
-        self._find = Finder(facts.stored_size, grey=facts.grey, largest=limits.image_pixels, threads=threads)
+        self._find = Finder(facts.face_format, largest=limits.image_pixels, threads=threads)
         self._batcher = Batcher(model, limits.batch_faces, limits.batch_seconds, metrics.batches.observe)
         self.health = HealthAnswer(
             status="ok",
@@ -193,7 +194,9 @@ class _Service:
         self._metrics.faces.inc(len(found.boxes))
         probabilities = await self._batcher(found.faces)
         faces = [face_answer(self._labels, box, p) for box, p in zip(found.boxes, probabilities, strict=True)]
-        return ReadFile(name=file.name, width=found.width, height=found.height, faces=faces)
+        return ReadFile(
+            name=file.name, width=found.width, height=found.height, faces=faces, remark=found.remark or None
+        )
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, _T]) -> _T:

@@ -11,31 +11,36 @@ from io import BytesIO
 import cv2
 import numpy as np
 
-from fer_core.faces import Box, cut_out, open_detector, whole_image
-from openface.images import UnreadableImage, decode, eight_bits, read_header
+from fer_core.crops import Box, FaceFormat, cut_out, whole_image
+from fer_core.faces import open_detector
+from openface.decoding import UnreadableImage, open_image, read_header, remark_of
 
 
 @dataclass(frozen=True)
 class Found:
-    """An image's width and height as it is shown, its faces' boxes, and those cut out, (N, S, S, 3) uint8."""
+    """An image's width and height as it is shown, its faces' boxes, and those cut out, (N, S, S, 3) uint8.
+
+    remark: what its decoding concluded, "" for nothing
+    """
 
     width: int
     height: int
     boxes: list[Box]
     faces: np.ndarray
+    remark: str
 
 
 class Finder:
     """Finds the faces of images, several at a time.
 
     Args:
-        size, grey: how a face is cut out, see `fer_core.faces.cut_out`.
+        wanted: how a face is cut out.
         largest: pixels of an image, and of all images that are decoded at a time: memory is bounded by it, whatever
             the number of threads.
     """
 
-    def __init__(self, size: int, *, grey: bool, largest: int, threads: int) -> None:
-        self._size, self._grey, self._largest = size, grey, largest
+    def __init__(self, wanted: FaceFormat, *, largest: int, threads: int) -> None:
+        self._wanted, self._largest = wanted, largest
         self._pixels = _Pixels(largest)
         # A cascade belongs to one thread.
         self._of_thread = threading.local()
@@ -60,17 +65,22 @@ class Finder:
         self._of_thread.detector = open_detector("cascade")
 
     def _find(self, content: bytearray, aligned: bool) -> Found:
-        if not content:
-            raise UnreadableImage("the file is empty")
         with read_header(BytesIO(content), self._largest) as image, self._pixels.take(image.width * image.height):
-            pixels = np.asarray(eight_bits(decode(image)).convert("RGB"))
+            decoded = open_image(image)
+            pixels = np.asarray(decoded.convert("RGB"))
             height, width = pixels.shape[:2]
             try:
                 boxes = whole_image(pixels) if aligned else self._of_thread.detector(pixels)
-                faces = [cut_out(pixels, box, self._size, grey=self._grey) for box in boxes]
+                faces = [self._cut_out(pixels, box) for box in boxes]
             except cv2.error as error:
                 raise UnreadableImage(f"OpenCV could not search it ({error.err})") from error
-        return Found(width, height, boxes, np.stack(faces) if faces else np.empty((0, self._size, self._size, 3), "u1"))
+        size = self._wanted.side
+        stacked = np.stack(faces) if faces else np.empty((0, size, size, 3), np.uint8)
+        return Found(width, height, boxes, stacked, remark_of(decoded))
+
+    def _cut_out(self, pixels: np.ndarray, box: Box) -> np.ndarray:
+        wanted = self._wanted
+        return cut_out(pixels, box, wanted.side, grey=wanted.grey, resample=wanted.resample)
 
 
 class _Pixels:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
 from fer_core.errors import ServiceError
-from openface.images import LARGEST
+from openface.decoding import LARGEST
 
 PREFIX = "FER_SERVICE_"
 _OPERATORS = ("request_bytes", "request_files", "image_pixels", "request_seconds", "requests")

@@ -77,7 +77,7 @@ def _model_file(path: Path) -> Path:
 
 def _try_model(model: OnnxModel, path: Path) -> None:
     """Find out now and not with the first request."""
-    size, labels = model.facts.stored_size, model.facts.labels
+    size, labels = model.facts.face_format.side, model.facts.labels
     try:
         probabilities = model(np.zeros((2, size, size, 3), np.uint8))
     except Exception as error:  # ONNX Runtime's own, of many types.

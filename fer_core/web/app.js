@@ -3,10 +3,10 @@
 import { Answer, certaintyInWords, percent, top } from "./answer.js";
 import { cameras, openCamera, whyNot } from "./camera.js";
 import { showCard } from "./card.js";
+import { decode } from "./decoding.js";
 import { Recogniser } from "./recogniser.js";
 import { Stage } from "./stage.js";
 
-const LARGEST = 50_000_000; // Pixels, as in the rest of fer; more is taken for a decompression bomb.
 const SPOKEN_EVERY = 1000; // Milliseconds; a screen reader cannot follow a camera.
 const FIGURES_EVERY = 500;
 const NO_FACE = "No face found. It should be upright and from the front; or mark it yourself.";
@@ -73,29 +73,25 @@ async function openPicture(file) {
   if (!file) return;
   stopCamera();
   const mine = ++looking;
-  const bitmap = await decoded(file);
+  let bitmap = null;
+  let reason = "";
+  try {
+    bitmap = await decode(file);
+  } catch (error) {
+    reason = error.message;
+  }
   if (mine !== looking) return bitmap?.close();
   forgetPicture();
   if (!bitmap) {
     stage.empty();
     forgetAnswer();
-    say(`${file.name || "What was pasted"} is no picture that this browser can read.`);
+    say(`${file.name || "What was pasted"} ${reason}`);
     return;
   }
   picture = bitmap;
   stage.showPicture(picture);
   $("own").disabled = false;
   await lookAtPicture();
-}
-
-/** The pixels as they are stored, as the model was trained on them: no colour profile is applied. */
-async function decoded(file) {
-  try {
-    const bitmap = await createImageBitmap(file, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
-    return bitmap.width * bitmap.height <= LARGEST ? bitmap : null;
-  } catch {
-    return null;
-  }
 }
 
 /** One look at a time; whatever changes meanwhile (a square that is dragged) is looked at once, afterwards. */

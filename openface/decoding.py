@@ -1,0 +1,357 @@
+"""The one way from what a user has (file, bytes, Pillow image, array) to an upright picture in eight bits.
+
+Every other part of the project reads pictures through `open_image` or `rgb_pixels`, so that a picture looks the same
+to all of them:
+
+orientation  as EXIF says (all eight values). Where the container of HEIF or AVIF says it itself, that counts alone.
+range        8 bits as they are. Deeper integers by the smallest usual depth that holds the brightest pixel (8, 10,
+             12, 14, 16, 24, 32), dropping the lowest bits. Floats are 0..1, or 0..255 where they go beyond 16, or
+             whole numbers; any others are refused, and so are negative ones. What had to be concluded from the
+             pixels is remarked upon, see `remark_of`.
+colour       grey stays grey, everything else becomes RGB. No colour profile is applied. CMYK as Pillow converts it.
+transparency laid upon white, as on a page; a colour that nobody sees does not count.
+several      of several pictures in a file (GIF, APNG, WebP, AVIF, pages of a TIFF) the first, and it is remarked upon.
+             `pictures_in` gives all of them.
+
+Needs numpy, Pillow and pi-heif alone.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO, Protocol, cast
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, ImageSequence, UnidentifiedImageError
+
+ENDINGS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff"),
+    *(".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif", ".hif", ".avif"),
+)
+"""Endings of the files that are taken from a folder: of every format that is opened when it is named."""
+LARGEST = 50_000_000
+"""Pixels; a small file that claims more is taken for a decompression bomb."""
+
+_FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "AVIF")
+"""Whatever its name says, nothing else is opened: Pillow would start Ghostscript for a PostScript file."""
+_SEVERAL = ("GIF", "PNG", "WEBP", "TIFF", "AVIF")
+"""Formats whose pictures follow one another; a JPEG's second one (MPO) is a thumbnail, a depth or a gain map."""
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"GIF8": "GIF"}
+_DEPTHS = (8, 10, 12, 14, 16, 24, 32)
+"""Bits of a pixel that cameras and scanners use."""
+_AMBIGUOUS = 16.0
+"""Floats between 1 and this are a bright picture in 0..1 as likely as a dark one in 0..255."""
+_UNSEEN = 0.5 / 255
+"""Beyond 0..1 by less than this, a float is what rounding left, and the same in eight bits."""
+_LOST_BITS = 64
+"""Of 16 bits a channel Pillow keeps the upper 8; a picture below this value there has lost most of what it had."""
+_REMARK = "remark"
+
+
+class UnreadableImage(Exception):
+    """A picture that is missing, corrupt, truncated, far too large or of unknown range; its text says which."""
+
+
+class ArrayLike(Protocol):
+    """What numpy takes for an array without copying it element by element, such as a tensor on the CPU."""
+
+    def __array__(self) -> np.ndarray: ...
+
+
+Picture = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray | ArrayLike
+"""A file's path, its bytes, the open file, a Pillow image, or an array: (H, W), (H, W, 1), (H, W, 3) in RGB or
+(H, W, 4) in RGBA."""
+
+
+def rgb_pixels(picture: Picture, largest: int = LARGEST) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a picture, as `open_image` decodes it; errors likewise."""
+    return np.asarray(open_image(picture, largest).convert("RGB"))
+
+
+def open_image(picture: Picture, largest: int = LARGEST) -> Image.Image:
+    """Decode a picture wholly; see the module's docstring for what becomes of it.
+
+    Args:
+        largest: pixels that a file may claim.
+
+    Returns:
+        An image in mode L or RGB, upright. `remark_of` tells what was concluded about it.
+
+    Raises:
+        UnreadableImage: it is missing, corrupt, truncated, has more than `largest` pixels, or holds values that
+            can be read in more than one way. The text begins with the path, if it is one.
+    """
+    if isinstance(picture, Image.Image):
+        return _decoded(picture)
+    if isinstance(picture, str | os.PathLike):
+        try:
+            with Path(picture).open("rb") as file, read_header(file, largest) as image:
+                return _decoded(image)
+        except (UnreadableImage, OSError, ValueError) as error:
+            raise UnreadableImage(f"{os.fspath(picture)}: {reason_of(error)}") from error
+    if isinstance(picture, bytes | bytearray | memoryview):
+        with read_header(BytesIO(picture), largest) as image:
+            return _decoded(image)
+    if hasattr(picture, "read"):
+        return open_image(_all_of(cast(BinaryIO, picture)), largest)
+    if hasattr(picture, "__array__"):
+        return _from_array(picture)
+    raise UnreadableImage(f"{type(picture).__name__} is no picture; give a path, bytes, a Pillow image or an array")
+
+
+def remark_of(image: Image.Image) -> str:
+    """What `open_image` concluded about a picture that its file does not say; "" where there was nothing."""
+    return str(image.info.get(_REMARK, ""))
+
+
+def read_header(file: BinaryIO, largest: int = LARGEST) -> Image.Image:
+    """An image that knows its size and none of its pixels yet; `open_image` takes it from there.
+
+    Raises:
+        UnreadableImage: as `open_image` says, without a name.
+    """
+    head = file.read(16)
+    file.seek(0)
+    if not head:
+        raise UnreadableImage("the file is empty")
+    try:
+        image = _opened(file, head)
+    except UnidentifiedImageError as error:
+        raise UnreadableImage(_unknown(head)) from error
+    except Exception as error:
+        raise UnreadableImage(reason_of(error)) from error
+    if image.width * image.height > largest:
+        image.close()
+        raise UnreadableImage(f"{image.width} x {image.height} is more than {largest:,} pixels")
+    return image
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One of a file's pictures: its pixels, or why it has none; and when it is shown, in seconds from the first."""
+
+    image: Image.Image | None
+    seconds: float | None = None
+    reason: str = ""
+
+
+@contextmanager
+def pictures_in(path: Path, largest: int = LARGEST) -> Iterator[tuple[int, Iterator[Shown]]]:
+    """How many pictures a file holds, and these one after the other; the last one says so where it breaks off.
+
+    Raises:
+        UnreadableImage: the header cannot be read.
+    """
+    try:
+        with path.open("rb") as file, read_header(file, largest) as image:
+            yield _count(image), _shown(image)
+    except (OSError, ValueError) as error:
+        raise UnreadableImage(reason_of(error)) from error
+
+
+def _shown(image: Image.Image) -> Iterator[Shown]:
+    timed = image.format != "TIFF" and _count(image) > 1
+    milliseconds = 0.0
+    try:
+        for frame in ImageSequence.Iterator(image) if _count(image) > 1 else [image]:
+            decoded = _decoded(frame, alone=False)
+            yield Shown(decoded, milliseconds / 1000 if timed else None)
+            milliseconds += float(frame.info.get("duration", 0))
+    except UnreadableImage as unreadable:
+        yield Shown(None, milliseconds / 1000 if timed else None, str(unreadable))
+    except Exception as error:  # Seeking decodes, and decoders raise almost anything.
+        yield Shown(None, milliseconds / 1000 if timed else None, reason_of(error))
+
+
+def reason_of(error: Exception) -> str:
+    """An exception in a few words."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _all_of(file: BinaryIO) -> bytes:
+    """An open file from its start, wherever it was read to; a stream that cannot go back, from where it is."""
+    try:
+        if file.seekable():
+            file.seek(0)
+        content = file.read()
+    except (OSError, ValueError) as error:
+        raise UnreadableImage(reason_of(error)) from error
+    if not isinstance(content, bytes):
+        raise UnreadableImage('the file is open as text; open it with "rb"')
+    return content
+
+
+def _opened(file: BinaryIO, head: bytes) -> Image.Image:
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
+        return _opened_heif(file)
+    return Image.open(file, formats=_FORMATS)
+
+
+def _opened_heif(file: BinaryIO) -> Image.Image:
+    """HEIF as its container turns it; what EXIF says beside that is for other programs, unless it stands alone."""
+    from pi_heif import HeifImageFile  # Not the plugin, which would change what Pillow opens for everybody.
+
+    image = cast(Image.Image, HeifImageFile(file))
+    orientation = image.info.get("original_orientation")
+    if orientation is not None and not _is_turned_by_container(file):
+        exif = image.getexif()
+        exif[ExifTags.Base.Orientation] = orientation
+        image.info["exif"] = exif.tobytes()
+    return image
+
+
+def _is_turned_by_container(file: BinaryIO) -> bool:
+    """Whether a HEIF's `meta` box has a property that rotates or mirrors."""
+    file.seek(0)
+    content = file.read()
+    start = content.find(b"meta")
+    size = int.from_bytes(content[start - 4 : start], "big")
+    properties = content[start : start - 4 + size] if size > 8 else content
+    return b"irot" in properties or b"imir" in properties
+
+
+def _unknown(head: bytes) -> str:
+    for signature, name in _SIGNATURES.items():
+        if head.startswith(signature):
+            return f"a damaged {name}, or of a kind that is not read; save it anew, in 8 bits a channel"
+    return "not an image of a known format"
+
+
+def _count(image: Image.Image) -> int:
+    return int(getattr(image, "n_frames", 1)) if image.format in _SEVERAL else 1
+
+
+def _decoded(image: Image.Image, *, alone: bool = True) -> Image.Image:
+    """Upright and in eight bits; `alone` where other pictures of the file are left aside."""
+    try:
+        if not image.width * image.height:
+            raise UnreadableImage("it has no pixels")
+        several = _count(image) if alone else 1
+        is_deep = _is_deep(image)
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        decoded = _eight_bits(upright)
+        if is_deep:
+            _refuse_lost_bits(decoded)
+    except UnreadableImage:
+        raise
+    except Exception as error:  # Pillow's decoders raise almost anything on bytes made to break them.
+        raise UnreadableImage(reason_of(error)) from error
+    if several > 1:
+        decoded.info[_REMARK] = f"the first of {several} pictures in the file"
+    return decoded
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Colour of 16 bits a channel, of which Pillow keeps the upper eight."""
+    arguments = [tile[3] for tile in getattr(image, "tile", ())]
+    modes = [given[0] if isinstance(given, tuple) and given else given for given in arguments]
+    return not image.mode.startswith("I") and any(";16" in mode for mode in modes if isinstance(mode, str))
+
+
+def _refuse_lost_bits(image: Image.Image) -> None:
+    brightest = int(np.asarray(image).max())
+    if brightest < _LOST_BITS:
+        used = 8 + brightest.bit_length()
+        raise UnreadableImage(f"colour of 16 bits a channel, of which {used} are used; save it in 8 bits a channel")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        return _grey_of(np.asarray(image), image.info)
+    is_grey = image.mode in ("L", "1", "LA", "La")
+    if image.has_transparency_data:
+        colours = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)
+    return image.convert("L" if is_grey else "RGB")
+
+
+def _grey_of(values: np.ndarray, info: dict[str | tuple[int, int], object]) -> Image.Image:
+    pixels, remark = in_eight_bits(values)
+    image = Image.fromarray(pixels)
+    image.info.update({_REMARK: remark or info.get(_REMARK, "")})
+    return image
+
+
+def _from_array(given: object) -> Image.Image:
+    try:
+        array = np.asarray(given)
+    except Exception as error:  # A tensor on a GPU, or one that wants a gradient, has reasons of its own.
+        raise UnreadableImage(f"{type(given).__name__} does not become an array ({reason_of(error)})") from error
+    _check_shape(array)
+    pixels, remark = in_eight_bits(array)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    image = _eight_bits(Image.fromarray(np.ascontiguousarray(pixels)))
+    if remark:
+        image.info[_REMARK] = remark
+    return image
+
+
+def _check_shape(array: np.ndarray) -> None:
+    told = f"an array of {array.dtype} and shape {array.shape}"
+    if array.dtype.kind not in "buif":
+        raise UnreadableImage(f"{told}: give whole numbers or floats")
+    is_last = array.ndim == 3 and array.shape[2] in (1, 3, 4)
+    if array.ndim == 3 and not is_last and array.shape[0] in (1, 3, 4):
+        raise UnreadableImage(f"{told} has its channels first: give (H, W, 3), that is array.transpose(1, 2, 0)")
+    if array.ndim == 4:
+        raise UnreadableImage(f"{told} is a batch: give its pictures one by one")
+    if array.ndim != 2 and not is_last:
+        raise UnreadableImage(f"{told}: give (H, W), (H, W, 1), (H, W, 3) in RGB or (H, W, 4) in RGBA")
+    if not array.size:
+        raise UnreadableImage(f"{told} has no pixels")
+
+
+def in_eight_bits(values: np.ndarray) -> tuple[np.ndarray, str]:
+    """Pixels of any range in 0..255, and what was concluded about that range.
+
+    Args:
+        values: (H, W) or (H, W, C) of whole numbers, floats or truth values.
+
+    Returns:
+        uint8 of the same shape; a sentence, or "" where the type alone says the range.
+
+    Raises:
+        UnreadableImage: negative or not finite values, floats that end between 1 and 16 or beyond 255 with
+            fractions, or whole numbers that are 0 and 1 alone.
+    """
+    if values.dtype == np.uint8:
+        return values, ""
+    if values.dtype == bool:
+        return values.astype(np.uint8) * 255, ""
+    low, high = float(values.min()), float(values.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise UnreadableImage("it holds values that are no finite numbers")
+    is_float = values.dtype.kind == "f"
+    if low < (-_UNSEEN if is_float else 0):
+        raise UnreadableImage(f"it holds negative values (down to {low:g}); give 0..255, or floats in 0..1")
+    if is_float and high < 1 + _UNSEEN:
+        return np.round(np.clip(values, 0, 1) * 255.0).astype(np.uint8), ""
+    if high == 1 or (is_float and high < _AMBIGUOUS):
+        raise UnreadableImage(f"values up to {high:g} are neither floats in 0..1 nor 0..255; scale them to one")
+    if is_float and high <= 255:
+        return np.round(np.clip(values, 0, 255)).astype(np.uint8), ""
+    if is_float and (values != np.floor(values)).any():
+        raise UnreadableImage(f"values up to {high:g} are neither floats in 0..1 nor 0..255; scale them to one")
+    return _shifted(values, high)
+
+
+def _shifted(values: np.ndarray, high: float) -> tuple[np.ndarray, str]:
+    """The upper eight of as many bits as are used."""
+    bits = next((depth for depth in _DEPTHS if high < 2**depth), None)
+    if bits is None:
+        raise UnreadableImage(f"it holds values up to {high:g}; give 0..255, or floats in 0..1")
+    held = 8 * values.dtype.itemsize
+    # Whole numbers in 0..255 are what numpy and Python count in 32 or 64 bits without being asked.
+    is_usual = bits == held or (bits == 8 and held > 16)
+    remark = "" if is_usual else f"{bits} of {held} bits are used, and scaled to 8"
+    return (values.astype(np.uint64) >> np.uint64(bits - 8)).astype(np.uint8), remark

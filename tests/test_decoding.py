@@ -1,0 +1,294 @@
+"""What people bring, decoded: every orientation, range, colour and container, through real files."""
+
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from openface.decoding import UnreadableImage, open_image, pictures_in, remark_of, rgb_pixels
+
+FILES = Path(__file__).parent / "pictures"
+ORIENTATION = 0x0112
+STORED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda upright: upright,
+    2: np.fliplr,
+    3: lambda upright: np.rot90(upright, 2),
+    4: np.flipud,
+    5: lambda upright: upright.swapaxes(0, 1),
+    6: lambda upright: np.rot90(upright, 1),
+    7: lambda upright: np.rot90(upright, 2).swapaxes(0, 1),
+    8: lambda upright: np.rot90(upright, -1),
+}
+"""How a camera stores an upright picture, by the orientation that it writes beside it (EXIF 2.3, figure 5)."""
+
+
+def upright() -> np.ndarray:
+    """(24, 40, 3) uint8, its four quarters of different colours."""
+    colours = np.array([[[200, 30, 30], [30, 200, 30]], [[30, 30, 200], [220, 220, 90]]], np.uint8)
+    return colours.repeat(12, axis=0).repeat(20, axis=1)
+
+
+def saved(image: Image.Image, kind: str, **how: object) -> bytes:
+    out = BytesIO()
+    image.save(out, kind, **how)  # type: ignore[arg-type]
+    return out.getvalue()
+
+
+def turned(orientation: int, kind: str = "PNG") -> bytes:
+    """The upright picture as a camera would store it."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](upright())))
+    more = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {}
+    return saved(stored, kind, exif=exif, **more)
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_every_orientation_is_made_upright_whichever_way_it_comes_in(orientation: int, tmp_path: Path) -> None:
+    content = turned(orientation)
+    path = tmp_path / "turned.png"
+    path.write_bytes(content)
+    with path.open("rb") as file, Image.open(path) as image:
+        file.read(7)
+        for picture in (
+            path,
+            str(path),
+            content,
+            bytearray(content),
+            memoryview(content),
+            BytesIO(content),
+            file,
+            image,
+        ):
+            np.testing.assert_array_equal(rgb_pixels(picture), upright())
+    np.testing.assert_array_equal(rgb_pixels(upright()), upright())
+    again = open_image(content)
+    np.testing.assert_array_equal(rgb_pixels(again), upright())
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "TIFF", "AVIF"])
+def test_every_container_of_orientation_is_read(kind: str) -> None:
+    pixels = rgb_pixels(turned(6, kind))
+    assert pixels.shape == upright().shape
+    assert np.abs(pixels[6::12, 10::20].astype(int) - upright()[6::12, 10::20]).max() < 25
+
+
+def test_a_heic_photograph_is_read_as_its_container_turns_it() -> None:
+    for name in ("upright.heic", "turned.heic", "turned_by_exif.heic"):
+        pixels = rgb_pixels(FILES / name)
+        assert pixels.shape == (48, 80, 3)
+        assert np.abs(pixels[12::24, 20::40].astype(int) - upright()[6::12, 10::20]).max() < 25
+    assert rgb_pixels((FILES / "turned.heic").read_bytes()).shape == (48, 80, 3)
+
+
+RAMP = (np.arange(256, dtype=np.uint16).reshape(16, 16) + np.zeros((16, 16), np.uint16)).astype(np.uint16)
+"""Every value of eight bits once."""
+
+
+@pytest.mark.parametrize("depth", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "array", "I;16B"])
+def test_sixteen_bits_are_scaled_by_what_is_there_and_it_is_told(depth: int, kind: str, tmp_path: Path) -> None:
+    deep = RAMP << (depth - 8) | (RAMP & ((1 << (depth - 8)) - 1))
+    if kind == "array":
+        image = open_image(deep)
+    elif kind == "I;16B":
+        image = open_image(Image.frombytes("I;16B", (16, 16), deep.astype(">u2").tobytes()))
+    else:
+        image = open_image(saved(Image.fromarray(deep), kind))
+    assert image.mode == "L"
+    np.testing.assert_array_equal(np.asarray(image), RAMP)
+    assert remark_of(image) == ("" if depth == 16 else f"{depth} of 16 bits are used, and scaled to 8")
+
+
+@pytest.mark.parametrize(
+    ("values", "mode"),
+    [
+        (RAMP.astype(np.float32) / 255, "floats in 0..1"),
+        (RAMP.astype(np.float64), "floats in 0..255"),
+        (RAMP.astype(np.float16) + np.float16(0), "halves"),
+        (RAMP.astype(np.int64), "Python's whole numbers"),
+        (RAMP.astype(np.int32) << 8, "32 bits of which 16 are used"),
+        (RAMP.astype(np.float32) * 257, "whole floats of 16 bits"),
+        (RAMP.astype(np.uint32) << 24, "all of 32 bits"),
+    ],
+)
+def test_arrays_of_any_usual_range_are_the_same_picture(values: np.ndarray, mode: str) -> None:
+    np.testing.assert_array_equal(rgb_pixels(values)[..., 1], RAMP, mode)
+    np.testing.assert_array_equal(rgb_pixels(np.repeat(values[..., None], 3, axis=2))[..., 2], RAMP, mode)
+
+
+def test_floats_in_a_tiff_are_scaled_likewise() -> None:
+    for values in (RAMP.astype(np.float32) / 255, RAMP.astype(np.float32)):
+        np.testing.assert_array_equal(np.asarray(open_image(saved(Image.fromarray(values), "TIFF"))), RAMP)
+
+
+def test_shapes_and_kinds_of_arrays_are_the_same_picture() -> None:
+    grey = RAMP.astype(np.uint8)
+    colour = upright()
+    alpha = np.dstack([colour, np.full(colour.shape[:2], 255, np.uint8)])
+    for array, expected in (
+        (grey, np.repeat(grey[..., None], 3, 2)),
+        (grey[..., None], np.repeat(grey[..., None], 3, 2)),
+        (np.asfortranarray(colour), colour),
+        (colour[::-1, ::-1], colour[::-1, ::-1]),
+        (alpha, colour),
+        (torch.from_numpy(colour.copy()), colour),
+        (grey > 127, np.repeat((grey > 127)[..., None], 3, 2) * np.uint8(255)),
+    ):
+        np.testing.assert_array_equal(rgb_pixels(array), expected)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((3, 20, 30), np.uint8), "channels first"),
+        (np.zeros((1, 20, 30), np.uint8), "channels first"),
+        (np.zeros((2, 20, 30, 3), np.uint8), "one by one"),
+        (np.zeros((20, 30, 2), np.uint8), r"give \(H, W\)"),
+        (np.zeros(20, np.uint8), r"give \(H, W\)"),
+        (np.zeros((0, 30, 3), np.uint8), "no pixels"),
+        (np.full((9, 9), 1.7), "neither floats in 0..1 nor 0..255"),
+        (np.linspace(0, 300, 81).reshape(9, 9), "neither floats in 0..1 nor 0..255"),
+        (np.linspace(-2, 2, 81).reshape(9, 9), "negative"),
+        (np.full((9, 9), -3), "negative"),
+        (np.full((9, 9), np.nan), "finite"),
+        (np.full((9, 9), np.inf), "finite"),
+        (np.eye(9, dtype=np.int64), "neither floats"),
+        (np.zeros((9, 9), complex), "whole numbers or floats"),
+        (np.full((9, 9), "x"), "whole numbers or floats"),
+        (torch.zeros(9, 9, requires_grad=True), "Tensor"),
+        ([[1, 2], [3, 4]], "list is no picture"),
+        (None, "NoneType is no picture"),
+        (7, "int is no picture"),
+    ],
+)
+def test_what_can_be_read_in_two_ways_is_refused(array: np.ndarray, words: str) -> None:
+    with pytest.raises(UnreadableImage, match=words):
+        open_image(array)
+
+
+def test_rounding_beyond_nought_and_one_is_no_other_range() -> None:
+    values = np.array([[-1e-4, 0.5, 1 + 1e-4]])
+    assert rgb_pixels(values)[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_transparent_parts_are_white_in_every_mode() -> None:
+    seen = upright().copy()
+    seen[:, 20:] = 255
+    alpha = np.full((24, 40), 255, np.uint8)
+    alpha[:, 20:] = 0
+    rgba = Image.fromarray(np.dstack([upright(), alpha]))
+    for kind in ("PNG", "TIFF"):
+        np.testing.assert_array_equal(rgb_pixels(saved(rgba, kind)), seen)
+    np.testing.assert_array_equal(rgb_pixels(np.dstack([upright(), alpha])), seen)
+    np.testing.assert_array_equal(rgb_pixels(rgba.convert("RGBa")), seen)
+    palette = Image.fromarray(upright()).quantize(4)
+    unseen = palette.getpixel((30, 5)), palette.getpixel((30, 20))
+    palette.info["transparency"] = bytes(0 if index in unseen else 255 for index in range(4))
+    np.testing.assert_array_equal(rgb_pixels(saved(palette, "PNG")), seen)
+    grey = Image.merge("LA", [rgba.convert("L"), rgba.getchannel("A")])
+    for image in (grey, open_image(saved(grey, "PNG"))):
+        assert open_image(image).mode == "L"
+        assert np.asarray(open_image(image))[:, 20:].min() == 255
+    half = Image.new("RGBA", (4, 4), (0, 0, 0, 128))
+    assert rgb_pixels(half)[0, 0].tolist() == [127, 127, 127]
+
+
+def test_colours_of_print_and_one_bit_are_read() -> None:
+    ink = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+    for picture in (ink, saved(ink, "JPEG"), saved(ink, "TIFF")):
+        red, green, blue = rgb_pixels(picture)[4, 4]
+        assert (red > 240, green < 15, blue < 15) == (True, True, True)
+    bits = Image.fromarray(RAMP.astype(np.uint8) > 127)
+    for picture in (bits, saved(bits, "PNG"), saved(bits, "TIFF"), saved(bits, "BMP"), saved(bits, "PPM")):
+        np.testing.assert_array_equal(np.asarray(open_image(picture)), (RAMP > 127) * np.uint8(255))
+
+
+def test_a_colour_profile_changes_nothing() -> None:
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    plain, profiled = (saved(Image.fromarray(upright()), "PNG", **more) for more in ({}, {"icc_profile": profile}))
+    np.testing.assert_array_equal(rgb_pixels(profiled), rgb_pixels(plain))
+
+
+def deep_colour(values: np.ndarray) -> bytes:
+    """A PNG of 16 bits a channel, which Pillow does not write."""
+    import cv2
+
+    return bytes(cv2.imencode(".png", values)[1])
+
+
+def test_colour_of_sixteen_bits_is_read_or_refused_never_black() -> None:
+    full = upright().astype(np.uint16) * 257
+    np.testing.assert_array_equal(rgb_pixels(deep_colour(full[..., ::-1])), upright())
+    with pytest.raises(UnreadableImage, match="12 are used; save it in 8 bits"):
+        open_image(deep_colour(full >> 4))
+
+
+SPOILT = {
+    "empty.jpg": (b"", "empty"),
+    "text.jpg": (b"no picture at all", "known format"),
+    "header.jpg": (b"\xff\xd8nothing", "known format"),
+    "damaged.jpg": (b"\xff\xd8\xff\xe0nothing", "Truncated"),
+    "damaged.png": (b"\x89PNG\r\n\x1a\nnothing", "damaged PNG"),
+    "damaged.heic": (b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf" + b"\0" * 99, "No meta box"),
+    "damaged.avif": (b"\0\0\0\x1cftypavif\0\0\0\0mif1avifmiaf" + b"\0" * 99, "format|damaged"),
+    "post.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "known format"),
+    "half.png": (
+        saved(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)), "PNG")[:5000],
+        "truncated",
+    ),
+    "half.heic": ((FILES / "upright.heic").read_bytes()[:700], "."),
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_what_is_corrupt_is_one_error_that_names_the_file(name: str, tmp_path: Path) -> None:
+    content, words = SPOILT[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UnreadableImage, match=words) as told:
+        open_image(tmp_path / name)
+    assert str(told.value).startswith(f"{tmp_path / name}: ")
+    assert len(str(told.value).splitlines()) == 1
+    with pytest.raises(UnreadableImage, match=words):
+        open_image(content)
+
+
+def test_what_is_no_file_is_told(tmp_path: Path) -> None:
+    for path, words in ((tmp_path / "missing.png", "no such file"), (tmp_path, "directory"), ("a\0b", "null")):
+        with pytest.raises(UnreadableImage, match=words):
+            open_image(path)
+    (tmp_path / "a.png").write_bytes(turned(1))
+    with (
+        (tmp_path / "a.png").open(encoding="latin-1") as file,
+        pytest.raises(UnreadableImage, match='open it with "rb"'),
+    ):
+        open_image(file)  # type: ignore[arg-type]
+
+
+def test_of_several_pictures_the_first_is_taken_and_it_is_told(tmp_path: Path) -> None:
+    first, *others = [Image.new("RGB", (8, 8), (60 * n, 0, 0)) for n in range(4)]
+    for kind in ("GIF", "PNG", "WEBP", "TIFF", "AVIF"):
+        more = {} if kind == "TIFF" else {"duration": 200}
+        lossless = {"lossless": True} if kind == "WEBP" else {}
+        path = tmp_path / f"a.{kind.lower()}"
+        first.save(path, kind, save_all=True, append_images=others, **more, **lossless)
+        assert remark_of(open_image(path)) == "the first of 4 pictures in the file"
+        assert rgb_pixels(path).max() < 12
+        with pictures_in(path) as (count, shown):
+            pictures = list(shown)
+        assert count == 4
+        assert [picture.seconds for picture in pictures] == ([None] * 4 if kind == "TIFF" else [0, 0.2, 0.4, 0.6])
+        reds = [int(rgb_pixels(picture.image)[4, 4, 0]) for picture in pictures if picture.image]
+        assert reds == pytest.approx([0, 60, 120, 180], abs=8)
+
+
+def test_a_photograph_with_a_preview_in_it_is_one_picture() -> None:
+    photograph = Image.fromarray(upright())
+    content = saved(photograph, "MPO", save_all=True, append_images=[photograph.resize((20, 12))])
+    assert remark_of(open_image(content)) == ""

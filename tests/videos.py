@@ -1,0 +1,74 @@
+"""Videos as phones make them: frames of unequal length, turned by the container, in many containers."""
+
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+_CODECS = {
+    ".webm": "VP80",
+    ".ogv": "THEO",
+    ".wmv": "WMV2",
+    ".flv": "FLV1",
+    ".mpg": "MPG1",
+    ".mts": "MPG2",
+    ".ts": "MPG2",
+}
+
+
+def write_video(path: Path, pictures: list[np.ndarray], rate: float = 25) -> bool:
+    """Pictures (H, W, 3) RGB as a video of the container that its ending names; False where this OpenCV cannot."""
+    size = (pictures[0].shape[1], pictures[0].shape[0])
+    code = cv2.VideoWriter.fourcc(*_CODECS.get(path.suffix, "mp4v"))
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, code, rate, size)
+    for picture in pictures:
+        writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    opened = writer.isOpened()
+    writer.release()
+    return opened
+
+
+def stretch(path: Path, shown: list[tuple[int, int]]) -> None:
+    """Give an MP4's frames other lengths: (frames, times the usual length) pairs.
+
+    Rewrites `stts`, which lies behind the pictures, so that only the boxes around it grow.
+    """
+    content = path.read_bytes()
+    at = content.index(b"stts")
+    size, entries, usual = (struct.unpack(">I", content[at + o : at + o + 4])[0] for o in (-4, 8, 16))
+    assert entries == 1, "OpenCV writes frames of one length"
+    table = b"".join(struct.pack(">II", frames, times * usual) for frames, times in shown)
+    box = struct.pack(">I", 16 + len(table)) + b"stts\0\0\0\0" + struct.pack(">I", len(shown)) + table
+    content = content[: at - 4] + box + content[at - 4 + size :]
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
+        content = _resized(content, name, len(box) - size)
+    seconds = sum(frames * times for frames, times in shown) * usual
+    path.write_bytes(_with_duration(content, seconds))
+
+
+def turn(path: Path) -> None:
+    """Have an MP4 shown a quarter turn clockwise, as a phone held upright writes it."""
+    content = bytearray(path.read_bytes())
+    at = content.index(b"tkhd") + 4 + 40
+    matrix = (0, 0x10000, 0, -0x10000, 0, 0, 0, 0, 0x40000000)
+    content[at : at + 36] = struct.pack(">9i", *matrix)
+    path.write_bytes(bytes(content))
+
+
+def _resized(content: bytes, box: bytes, by: int) -> bytes:
+    at = content.rindex(box) - 4
+    (size,) = struct.unpack(">I", content[at : at + 4])
+    return content[:at] + struct.pack(">I", size + by) + content[at + 4 :]
+
+
+def _with_duration(content: bytes, ticks: int) -> bytes:
+    """In the units of the media; the others, and the edit list, are scaled alike."""
+    media = content.index(b"mdhd") + 4
+    (old,) = struct.unpack(">I", content[media + 16 : media + 20])
+    for name, offset in ((b"mdhd", 16), (b"mvhd", 16), (b"tkhd", 20), (b"elst", 8)):
+        if name in content:
+            at = content.index(name) + 4 + offset
+            (value,) = struct.unpack(">I", content[at : at + 4])
+            content = content[:at] + struct.pack(">I", value * ticks // old) + content[at + 4 :]
+    return content
