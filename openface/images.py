@@ -8,7 +8,10 @@ from typing import BinaryIO, Protocol
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+ENDINGS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".webp", ".tif", ".tiff"),
+    *(".gif", ".pbm", ".pgm", ".ppm", ".pnm", ".pfm"),
+)
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 """Whatever its name says, nothing else is opened: Pillow would start Ghostscript for a PostScript file."""
 LARGEST = 50_000_000
