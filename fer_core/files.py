@@ -36,18 +36,20 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[FoundFile
     with os.scandir(folder) as entries:
         found = sorted(entries, key=lambda entry: entry.name)
     for entry in found:
-        if entry.is_dir():
+        mode = _mode(entry)
+        if stat.S_ISDIR(mode):
             yield from _walk(Path(entry.path), here)
         else:
-            yield FoundFile(Path(entry.path), _kind(entry))
+            kind: Kind = "regular" if stat.S_ISREG(mode) else "special" if mode else "dangling"
+            yield FoundFile(Path(entry.path), kind)
 
 
-def _kind(entry: "os.DirEntry[str]") -> Kind:
+def _mode(entry: "os.DirEntry[str]") -> int:
+    """What an entry is, or what it links to; 0 for a link to nothing and for links in a circle."""
     try:
-        mode = entry.stat().st_mode
-    except OSError:  # A link to nothing, or links in a circle.
-        return "dangling"
-    return "regular" if stat.S_ISREG(mode) else "special"
+        return entry.stat().st_mode
+    except OSError:
+        return 0
 
 
 def links_outside(folder: Path) -> dict[Path, Path]:

@@ -2,21 +2,22 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 import numpy as np
 
 from fer_core.dataset import EMOTIONS
-from fer_core.datasets.names import DROP, emotion_of, is_class_and_split, number_of, split_of_folder
+from fer_core.datasets.names import DROP, emotion_of, mentions_split, number_of
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
 
 _TABLE = "[dataset.classes]"
 _NAMED = 12
-_DOUBT = math.log(100)
-"""A stated order is refused where two of its classes would be a hundred times as likely the other way round."""
+_DOUBT = math.log(1000)
+"""A stated order is refused where two of its classes would be a thousand times as likely the other way round."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,10 @@ def name_classes(
         _refuse_splits(unknown, where)
         if len(unknown) < len(counts) or table:
             _refuse_strays(unknown, counts, where)
-    by_order = {
-        label: str(known) for label, known in meaning.items() if order and label not in table and number_of(label)
-    }
+    named = {label: known or label for label, known in meaning.items()}
+    by_order = {label: name for label, name in named.items() if order and label not in table and number_of(label)}
     if order and by_order:
         _check_sizes(by_order, counts, where, order)
-    named = {label: known or label for label, known in meaning.items()}
     if order and "contempt" in order.meaning.values() and settings.classes == 7:
         named = {label: DROP if known == "contempt" else known for label, known in named.items()}
     return _classes(own, named, counts, _notes(named, counts, settings, order if by_order else None))
@@ -89,13 +88,11 @@ def _table(settings: DatasetSettings, counts: Mapping[str, int], where: object) 
     """What [dataset.classes] says of the labels that there are."""
     if not isinstance(settings.classes, Mapping):
         return {}
-    labels = {_plain(label): label for label in counts}
     table: dict[str, str] = {}
     for key, value in settings.classes.items():
-        label = key if key in counts else labels.get(_plain(key))
-        meaning = _meaning_of_value(key, value, labels, where)
-        if label is not None:
-            table[label] = meaning
+        meaning = _meaning_of_value(key, value, counts, where)
+        exactly = [key] if key in counts else [label for label in counts if _plain(label) == _plain(key)]
+        table.update(dict.fromkeys(exactly, meaning))
     if not table:
         raise DatasetError(f"{where}: none of the labels in {_TABLE} is there; there are {_told(counts, counts)}")
     return table
@@ -105,10 +102,10 @@ def _plain(label: str) -> str:
     return number_of(label) or label.strip().lower()
 
 
-def _meaning_of_value(key: str, value: str, labels: Mapping[str, str], where: object) -> str:
+def _meaning_of_value(key: str, value: str, labels: Iterable[str], where: object) -> str:
     if value.strip().lower() == DROP:
         return DROP
-    meaning = emotion_of(value) or labels.get(_plain(value))
+    meaning = emotion_of(value) or next((label for label in labels if label == value), None)
     if meaning is None:
         raise DatasetError(
             f'{where}: dataset.classes has {key} = "{value}", which is none of {", ".join(EMOTIONS)}, no label of the '
@@ -137,7 +134,7 @@ def _refuse_numbers(
 
 
 def _refuse_splits(unknown: Sequence[str], where: object) -> None:
-    splits = [label for label in unknown if split_of_folder(label) or is_class_and_split(label)]
+    splits = [label for label in unknown if mentions_split(label)]
     if splits:
         raise DatasetError(
             f"{where}: {splits[0]} is the name of a split, not of a class; have a folder for each split with a folder "
@@ -153,20 +150,33 @@ def _refuse_strays(unknown: Sequence[str], counts: Mapping[str, int], where: obj
 
 
 def _check_sizes(meaning: Mapping[str, str], counts: Mapping[str, int], where: object, order: NumberOrder) -> None:
-    """Numbers in another order show where the dataset's largest class is not the largest."""
+    """Numbers in another order show where a class is far larger than one that should be larger than it."""
     sizes = dict.fromkeys(order.sizes, 0)
     for label, emotion in meaning.items():
         if emotion in sizes:
             sizes[emotion] += counts[label]
-    expected, found = max(sizes, key=lambda e: order.sizes[e]), max(sizes, key=lambda e: sizes[e])
-    doubt = (sizes[found] - sizes[expected]) * math.log(order.sizes[expected] / order.sizes[found])
-    if doubt > _DOUBT:
-        told = ", ".join(f"{label} {emotion} ({counts[label]:,})" for label, emotion in meaning.items())
+    larger, smaller = max(permutations(sizes, 2), key=lambda pair: _doubt(sizes, order.sizes, *pair))
+    if _doubt(sizes, order.sizes, larger, smaller) > _DOUBT and not _is_balanced(
+        [size for size in sizes.values() if size]
+    ):
+        told = ", ".join(f"{label} {emotion} ({counts[label]:,})" for label, emotion in sorted(meaning.items()))
         raise DatasetError(
-            f"{where}: its numbers are of another order than {order.name}, which would make them {told}, where "
-            f"{expected} is by far the largest class of that dataset; say what each number means in {_TABLE}, such as "
+            f"{where}: its numbers are of another order than {order.name}, which would make them {told}, where there "
+            f"is far more {larger} than {smaller} in that dataset; say what each number means in {_TABLE}, such as "
             f'{min(meaning)} = "surprise"'
         )
+
+
+def _doubt(sizes: Mapping[str, int], published: Mapping[str, int], larger: str, smaller: str) -> float:
+    """Logarithm of how much likelier the sizes are with these two classes the other way round."""
+    return (sizes[smaller] - sizes[larger]) * math.log(published[larger] / published[smaller])
+
+
+def _is_balanced(sizes: Sequence[int]) -> bool:
+    """Whether the classes are of one size but for chance: a draw of as many images of each says nothing of an order."""
+    mean, freedom = sum(sizes) / len(sizes), len(sizes) - 1
+    deviation = sum((size - mean) ** 2 for size in sizes) / mean
+    return deviation < freedom + 3 * math.sqrt(2 * freedom)
 
 
 def _classes(

@@ -210,11 +210,8 @@ def _read_csv_files(pixels_csv: Path, votes_csv: Path) -> _Faces:
         )
     counted = _counted(votes, lambda row: f"{votes_csv}, line {lines[row]}")
     _check_in_step(rows, counted, votes_csv)
-    notes = (
-        ()
-        if rows.labels
-        else (f"{pixels_csv} has no emotion, so whether its rows are those of the votes is not checked",)
-    )
+    unchecked = f"{pixels_csv} has no column emotion, so nothing tells whether its rows are those of the votes"
+    notes = () if rows.labels else (unchecked,)
     return _Faces(ids=_ids(names), splits=np.array(usage), votes=counted, read=rows.read, notes=notes)
 
 

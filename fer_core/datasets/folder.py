@@ -9,7 +9,7 @@ import pandas as pd
 
 from fer_core.datasets.classes import Classes, NumberOrder, name_classes
 from fer_core.datasets.names import emotion_of, split_of, split_of_folder
-from fer_core.datasets.source import Source, find_images, read_file, unique_ids, without_ending
+from fer_core.datasets.source import Source, find_images, note_of_frames, read_file, unique_ids, without_ending
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
 from openface.images import ENDINGS
@@ -81,7 +81,7 @@ def source_of_folders(
             truth="",
             protocol=protocol,
             read_image=lambda row: read_file(paths[row]),
-            notes=found.notes,
+            notes=(*found.notes, *note_of_frames(paths)),
         ),
         classes,
     )
@@ -155,7 +155,8 @@ def _check_splits(
     if bare:
         parts, count = bare.most_common(1)[0]
         place = folder / Path(*parts)
-        ferplus = ", or set dataset.source = 'ferplus', whose layout this is" if (place / "label.csv").is_file() else ""
+        generated = any((folder / Path(*other) / "label.csv").is_file() for other in bare)
+        ferplus = ", or set dataset.source = 'ferplus', whose layout this is" if generated else ""
         raise DatasetError(
             f"{place}: the name of a split, with {count:,} images in it and in no class folder; put each into a folder "
             f"called as its class, or list them in a CSV with path,label,split{ferplus}"

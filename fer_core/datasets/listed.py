@@ -13,8 +13,8 @@ from PIL import Image
 
 from fer_core.datasets.classes import Classes, NumberOrder, name_classes
 from fer_core.datasets.folder import kept
-from fer_core.datasets.names import number_of, split_of, split_of_folder
-from fer_core.datasets.source import Source, read_file, subfolders, unique_ids, without_ending
+from fer_core.datasets.names import mentions_split, number_of, split_of, split_of_folder
+from fer_core.datasets.source import Source, note_of_frames, read_file, subfolders, unique_ids, without_ending
 from fer_core.datasets.tables import plain, read_table
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
@@ -23,12 +23,37 @@ from openface.images import UnreadableImage
 LIST = "labels.csv"
 """The list's name where a folder is given."""
 
-_PATH = (
-    "path image file filename filepath imagepath imagefile imagename img imgpath imgname pth photo picture "
-    "subdirectoryfilepath name"
-).split()
-_LABEL = "label emotion expression class category target labels emotions classname labelname".split()
-_SPLIT = ("split", "usage", "set", "subset", "partition", "part", "phase", "traintest")
+_PATH = [
+    "path",
+    "image",
+    "file",
+    "filename",
+    "filepath",
+    "imagepath",
+    "imagefile",
+    "imagename",
+    "img",
+    "imgpath",
+    "imgname",
+    "pth",
+    "photo",
+    "picture",
+    "subdirectoryfilepath",
+    "name",
+]
+_LABEL = [
+    "label",
+    "emotion",
+    "expression",
+    "class",
+    "category",
+    "target",
+    "labels",
+    "emotions",
+    "classname",
+    "labelname",
+]
+_SPLIT = ("split", "usage", "set", "subset", "partition", "part", "phase")
 _BOX = ("facex", "facey", "facewidth", "faceheight")
 _LANDMARKS = "facial_landmarks"
 """AffectNet's, which are most of its files."""
@@ -148,7 +173,7 @@ def _source(name: str, settings: DatasetSettings, folder: Path, lists: Sequence[
         truth="" if shares is None else "crowd votes",
         protocol=protocol,
         read_image=lambda row: _read_face(paths[row], None if boxes is None else boxes[row]),
-        notes=tuple(_unused(lists)),
+        notes=(*_unused(lists), *note_of_frames(paths)),
     )
     return kept(source, replace(classes, index=classes.index[: len(own)]))
 
@@ -241,7 +266,7 @@ def _split_columns(path: Path, table: pd.DataFrame, headers: Mapping[str, str], 
             wrong = table[name].isin(values - splits)
             _refuse_rows(path, wrong, f"its {name} must be train, validation, test or empty")
             columns.append(name)
-        elif values and (split_of_folder(name) or (plain(name) in _SPLIT and all(map(number_of, values)))):
+        elif values and (mentions_split(name) or (plain(name) in _SPLIT and all(map(number_of, values)))):
             raise DatasetError(
                 f"{path}: the column {name} seems to say which split an image is in, by "
                 f"{', '.join(sorted(values)[:4])}; write train, validation or test, or rename the column"

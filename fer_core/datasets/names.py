@@ -62,12 +62,14 @@ def split_of_folder(name: str) -> str | None:
     """The same of a folder, which may be called `FER2013Train` or `my_faces_test` too."""
     if split := split_of(name):
         return split
-    words = [word.lower() for word in _WORDS.findall(name)]
-    found = {_SPLITS[word] for word in words if word in _SPLITS}
-    return found.pop() if len(found) == 1 and not any(map(emotion_of, words)) else None
+    found = {_SPLITS[word] for word in _words(name) if word in _SPLITS}
+    return found.pop() if len(found) == 1 and not any(map(emotion_of, _words(name))) else None
 
 
-def is_class_and_split(name: str) -> bool:
-    """Whether a name holds both, as `train_happy` does."""
-    words = [word.lower() for word in _WORDS.findall(name)]
-    return any(word in _SPLITS for word in words) and any(map(emotion_of, words))
+def mentions_split(name: str) -> bool:
+    """Whether a word of a name is a split's, as in `is_train` or `train_happy`."""
+    return any(word in _SPLITS for word in _words(name))
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in _WORDS.findall(name)]

@@ -13,10 +13,11 @@ from PIL import Image
 
 from fer_core.errors import DatasetError
 from fer_core.files import FoundFile, files_below
-from openface.images import ENDINGS, UnreadableImage, open_image, reason_of
+from openface.images import ENDINGS, UnreadableImage, open_image, read_header, reason_of
 from openface.names import spell
 
 _ALIGNED = re.compile(r"_aligned$")
+_MOVING = (".gif", ".tif", ".tiff", ".webp", ".apng")
 _JUNK = "__MACOSX"
 """What macOS leaves in archives."""
 
@@ -77,7 +78,7 @@ def find_images(folder: Path) -> FoundImages:
             left.update([what] if what else [])
     except OSError as error:
         raise DatasetError(f"{error.filename}: {error.strerror}; allow this user to read it") from error
-    return FoundImages(paths, dict(left.most_common()))
+    return FoundImages(paths, dict(sorted(left.items(), key=lambda kind: (-kind[1], kind[0]))))
 
 
 def _kind(file: FoundFile, folder: Path) -> str:
@@ -99,6 +100,20 @@ def read_file(path: Path) -> Image.Image:
     if not os.path.isfile(path):
         raise UnreadableImage(f"{path}: {'not a regular file' if os.path.exists(path) else 'no such file'}")
     return open_image(path)
+
+
+def note_of_frames(paths: Sequence[Path]) -> tuple[str, ...]:
+    """How many images have several frames, of which the first is read."""
+    several = sum(path.suffix.lower() in _MOVING and _has_frames(path) for path in paths)
+    return (f"images of several frames, of which the first is read: {several:,}",) if several else ()
+
+
+def _has_frames(path: Path) -> bool:
+    try:
+        with read_header(path) as image:
+            return bool(getattr(image, "is_animated", False))
+    except (UnreadableImage, OSError):  # Decoding it will say so.
+        return False
 
 
 def subfolders(folder: Path) -> list[Path]:
