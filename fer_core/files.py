@@ -52,16 +52,10 @@ def _mode(entry: "os.DirEntry[str]") -> int:
         return 0
 
 
-def links_outside(folder: Path) -> dict[Path, Path]:
-    """What links below `folder` lead to outside of it: for each place that a link names, the real folder there.
-
-    A link to a file gives the folder that the file is in.
-    """
-    outside: dict[Path, Path] = {}
-    for place, folders, names in os.walk(folder, followlinks=False):
-        for link in (Path(place, name) for name in (*folders, *names) if os.path.islink(Path(place, name))):
-            named = Path(os.path.normpath(link.parent / os.readlink(link)))
-            named = named if named.is_dir() else named.parent
-            if not named.is_relative_to(folder) and named.is_dir():
-                outside[named] = named.resolve()
-    return outside
+def links_outside(folder: Path) -> Iterator[Path]:
+    """The links below `folder` to something outside of it, which nobody sees who is given the folder alone."""
+    inside = folder.resolve()
+    for place, folders, names in os.walk(folder):
+        for link in (Path(place, name) for name in (*folders, *names)):
+            if link.is_symlink() and link.exists() and not Path(os.path.realpath(link)).is_relative_to(inside):
+                yield link
