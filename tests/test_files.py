@@ -1,7 +1,6 @@
 """Folders that others filled: what is in them, and names that no encoding foresaw."""
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,8 @@ from fer_core.files import links_outside
 from fer_core.progress import JsonLines
 from flows.containers import Containers
 from flows.runner import MISTAKE, StepCommand, StepFailed
-from openface.names import printable, spell
+from flows.study import open_study
+from openface.names import printable, spell, unspell
 
 NAMES = (
     *(b"plain.png", b"ni\xf1o.png", "niño.png".encode(), b"two\nlines", b"\xff\xfe", b"a\\xf1", b"\\x5cxf1", b"\\"),
@@ -26,8 +26,7 @@ def test_a_spelled_name_is_one_line_of_text_that_gives_the_bytes_back() -> None:
     for raw in NAMES:
         text = spell(os.fsdecode(raw))
         assert len(text.splitlines()) == 1
-        back = re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes([int(found[1], 16)]), text.encode())
-        assert back == raw
+        assert os.fsencode(unspell(text)) == raw
     assert len({spell(os.fsdecode(raw)) for raw in NAMES}) == len(NAMES)
     assert spell("faces/niño 1.png") == "faces/niño 1.png"
 
@@ -80,3 +79,11 @@ def test_a_container_is_not_asked_for_what_it_would_not_see(tmp_path: Path) -> N
     assert failed.value.exit_code == MISTAKE
     assert f"a.png: leads to {tmp_path / 'a.png'}, which a step's container does not see" in failed.value.message
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_any_name_can_be_given_to_a_run(tmp_path: Path) -> None:
+    """By way of Prefect's parameters, which are JSON."""
+    folder = tmp_path / os.fsdecode(b"f\xf1ces")
+    folder.mkdir()
+    study = open_study("demo", spell(str(folder)), None, None, ["dataset.source=folder"], str(tmp_path))
+    assert study.data == folder

@@ -111,8 +111,10 @@ def read_class_folders(settings: DatasetSettings, folder: Path) -> ClassFolders:
     """
     found = find_images(folder)
     above = [path.relative_to(folder).parts[:-1] for path in found.paths]
-    splits = [_split(parts, folder) for parts in above]
-    names = [tuple(part for part in parts if _split_among(parts, part) is None) for parts in above]
+    split_of_parts = {parts: _split(parts, folder) for parts in set(above)}
+    splits = [split_of_parts[parts] for parts in above]
+    without_split = {parts: tuple(part for part in parts if not _split_among(parts, part)) for parts in set(above)}
+    names = [without_split[parts] for parts in above]
     _check_splits(folder, above, splits, names)
     labels = _labels(names, settings, folder)
     images = [

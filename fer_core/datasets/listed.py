@@ -59,6 +59,8 @@ _LANDMARKS = "facial_landmarks"
 """AffectNet's, which are most of its files."""
 _SHARE = "p_"
 _LIST_ENDINGS = (".csv", ".tsv")
+_FEW = 5
+"""A column of so few values, one of which is a split's, holds splits."""
 _DEPTH = 2
 _TRIED = 20
 
@@ -261,12 +263,14 @@ def _split_columns(path: Path, table: pd.DataFrame, headers: Mapping[str, str], 
     columns = []
     for name in (str(name) for name in table.columns if name not in used):
         values = {value for value in table[name].unique() if value}
+        if not values:
+            continue
         splits = {value for value in values if split_of(value)}
-        if values and (splits == values or name in named or 2 * len(splits) > len(values)):
+        if splits == values or name in named or (splits and len(values) <= _FEW):
             wrong = table[name].isin(values - splits)
             _refuse_rows(path, wrong, f"its {name} must be train, validation, test or empty")
             columns.append(name)
-        elif values and (mentions_split(name) or (plain(name) in _SPLIT and all(map(number_of, values)))):
+        elif mentions_split(name) or (plain(name) in _SPLIT and all(map(number_of, values))):
             raise DatasetError(
                 f"{path}: the column {name} seems to say which split an image is in, by "
                 f"{', '.join(sorted(values)[:4])}; write train, validation or test, or rename the column"
@@ -349,7 +353,7 @@ def _base(given: Path, found: _List) -> Path:
     """The folder that the paths start at: the list's own, or else one below the given that has the most of them."""
     sample = list(found.names.iloc[:: max(1, len(found.names) // _TRIED)])
     places = [found.path.parent, *(place for place in _folders(given, _DEPTH) if place != found.path.parent)]
-    return max(places, key=lambda place: sum(_find_file(place, name).is_file() for name in sample))
+    return max(places, key=lambda place: sum(os.path.isfile(_find_file(place, name)) for name in sample))
 
 
 def _folders(folder: Path, depth: int) -> Iterator[Path]:

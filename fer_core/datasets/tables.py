@@ -23,7 +23,7 @@ class Row:
     """One row of a CSV file."""
 
     line: int
-    """Its last line in the file, from 1."""
+    """Where it begins in the file, from 1."""
     fields: dict[str, str]
     """Stripped, by the stripped names of the header; "" where the row is too short."""
 
@@ -84,18 +84,18 @@ def _rows(path: Path, file: TextIO) -> Iterator[Row]:
     separator = marked[1] if marked else max(_SEPARATORS, key=first.count)
     reader = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
     header: list[str] = []
+    line = 1 + skipped
     try:
         for fields in reader:
-            line = reader.line_num + skipped
-            if not any(fields):
-                continue
-            if not header:
-                header = _header(path, fields)
-            else:
+            if any(fields) and header:
                 yield Row(line, _by_name(f"{path}, line {line}", header, fields))
+            elif any(fields):
+                header = _header(path, fields)
+            line = reader.line_num + skipped + 1
     except csv.Error as error:
-        place = f"{path}, line {reader.line_num + skipped}"
-        raise DatasetError(f"{place}: {error}; close the quote that may be open before it, or shorten it") from error
+        raise DatasetError(
+            f"{path}, line {line}: {error}; close the quote that may be open before it, or shorten it"
+        ) from error
 
 
 def _header(path: Path, fields: list[str]) -> list[str]:
