@@ -177,6 +177,12 @@ def test_a_stray_label_is_named_with_its_count_until_a_map_says_what_becomes_of_
     assert source.notes[1] == "[dataset.classes] names grin, which no image is labelled"
 
 
+def test_a_class_of_its_own_may_be_called_drop(tmp_path: Path) -> None:
+    for name in ("drop", "lift"):
+        save_faces(tmp_path / name, 2)
+    assert counts(open_source(FOLDER, tmp_path)) == {"drop": 2, "lift": 2}
+
+
 def test_a_map_that_fits_nothing_or_means_nothing_is_refused(tmp_path: Path) -> None:
     for name in ("happy", "sad"):
         save_faces(tmp_path / name, 1)

@@ -299,7 +299,8 @@ def test_fer2013_is_read_with_its_own_labels(tmp_path: Path) -> None:
         assert source.records["id"][7] == "fer0000007"
         assert set(source.records["split"]) == {"train", "validation", "test"}
     (note,) = source.notes
-    assert note.startswith("classes, numbers in FER2013's order: neutral ")
+    assert note.startswith("classes, numbers in FER2013's order, ")
+    assert " happiness 7 (3), " in note
 
 
 def test_fer2013s_labels_in_another_order_are_refused_and_read_with_a_map(tmp_path: Path) -> None:

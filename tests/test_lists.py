@@ -56,6 +56,7 @@ def test_a_list_may_hold_distributions(tmp_path: Path) -> None:
         (["path,label,p_sad,p_sadness,p_fear", "a.png,sad,1,1,1"], "two p_ columns mean the same class"),
         (["path,label", "a.png,x"], "only the class x"),
         (["path,label", "a.png,x,y", "b.png,x,y"], "more fields than its header"),
+        (["path,label,x", "a.png,x,train", "b.png,y,eval"], "line 3: its x must be train, validation, test"),
     ],
 )
 def test_a_wrong_list_is_refused_by_line(tmp_path: Path, lines: list[str], message: str) -> None:
@@ -91,7 +92,7 @@ FACES = ("faces/a.png", "faces/b.png", "faces/c.png")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-@pytest.mark.parametrize("separator", [",", ";", "\t", "|", "sep=;"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|", "sep=;", "  "])
 def test_a_list_is_read_with_any_usual_separator_and_encoding(tmp_path: Path, separator: str, encoding: str) -> None:
     write_faces(tmp_path, *FACES)
     excel, separator = ("sep=;\r\n", ";") if separator == "sep=;" else ("", separator)
@@ -142,6 +143,12 @@ def test_windows_slashes_accents_and_encodings_of_paths_are_found(tmp_path: Path
     source = open_source(LIST, tmp_path)
     assert [source.read_image(row).getpixel((0, 0))[0] for row in range(2)] == [10, 30]  # type: ignore[index]
     assert source.records["id"].tolist() == [r"faces/ni\xf1o", r"faces/ba\xf1o"]
+
+
+def test_images_listed_without_their_ending_are_found(tmp_path: Path) -> None:
+    write_faces(tmp_path, "a.png", "b.png")
+    write_rows(tmp_path / "labels.csv", ("image", "label"), ("a", "happy"), ("b", "sad"))
+    assert open_source(LIST, tmp_path).read_image(1).size == (20, 20)
 
 
 def test_images_in_a_folder_beside_the_list_are_found(tmp_path: Path) -> None:

@@ -21,9 +21,11 @@ from fer_core.dataset import Dataset, open_dataset
 from fer_core.datasets import open_source
 from fer_core.datasets.splits import complete_splits, draw_stratified
 from fer_core.errors import ArtifactError, DatasetError
-from fer_core.experiment import DatasetSettings
+from fer_core.experiment import DatasetSettings, load_experiment
 from fer_core.prepare import OPENFACE_TABLE, prepare
 from fer_core.progress import JsonLines
+from fer_core.steps import request
+from fer_core.work import run_step
 from openface.table import one_row_per_image, read_openface
 
 SHARED = Path(os.environ.get("FER_SHARED", Path(__file__).parents[2] / "shared")) / "data" / "ferplus"
@@ -442,6 +444,15 @@ def test_a_dataset_of_test_images_alone_is_prepared(tmp_path: Path, source: str)
         "validation": 0,
         "test": 7,
     }
+
+
+@pytest.mark.parametrize("step", ["train-ldg", "distill"])
+def test_nothing_is_trained_on_test_images_alone(tmp_path: Path, step: str) -> None:
+    folder = fill(tmp_path / "faces" / "test", happy=2, sad=2).parent
+    demo = load_experiment("demo", ["dataset.source=folder", "dataset.image_size=48"])
+    made = run_step(request("prepare", demo, outside=folder), tmp_path / "dataset", JsonLines())
+    with pytest.raises(DatasetError, match="dataset: has no training images, so nothing can be learnt from it"):
+        run_step(request(step, demo, [made], 1), tmp_path / "model", JsonLines())
 
 
 def test_a_test_share_of_one_makes_all_of_a_dataset_its_test_split(tmp_path: Path) -> None:

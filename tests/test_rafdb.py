@@ -97,6 +97,7 @@ def test_rafdb_in_class_folders_has_the_order_of_its_folders(tmp_path: Path, fir
     expected = {f"{split}_{name}": name for name in order for split in ("train", "test")}
     assert names_by_id(source) == expected
     assert splits_by_id(source) == {name: name.split("_")[0] for name in expected}
+    assert "which such counts do not tell from another: neutral 2 " in source.notes[0]
 
 
 def test_without_a_test_folder_rafdbs_valid_is_its_test_part(tmp_path: Path) -> None:

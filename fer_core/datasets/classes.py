@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fer_core.dataset import EMOTIONS
-from fer_core.datasets.names import DROP, emotion_of, mentions_split, number_of
+from fer_core.datasets.names import DROP, DROPPED, emotion_of, mentions_split, number_of
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
 
@@ -27,7 +27,7 @@ class NumberOrder:
     name: str
     """Such as `RAF-DB's own order`."""
     meaning: Mapping[str, str]
-    """From a number to an emotion, or to DROP."""
+    """From a number to an emotion, or to DROPPED."""
     sizes: Mapping[str, int]
     """Published training images of each emotion."""
 
@@ -68,7 +68,7 @@ def name_classes(
     counts = Counter(own[: len(own) - without_images])
     counts.update(dict.fromkeys(own[len(own) - without_images :], 0))
     table = _table(settings, counts, where)
-    meaning = {label: table.get(label) or _usual_meaning(label, order) for label in counts}
+    meaning = {label: table.get(label, _usual_meaning(label, order)) for label in counts}
     unknown = [label for label, known in meaning.items() if known is None]
     if unknown:
         _refuse_numbers(unknown, counts, where, order)
@@ -80,8 +80,9 @@ def name_classes(
     if order and by_order:
         _check_sizes(by_order, counts, where, order)
     if order and "contempt" in order.meaning.values() and settings.classes == 7:
-        named = {label: DROP if known == "contempt" else known for label, known in named.items()}
-    return _classes(own, named, counts, _notes(named, counts, settings, order if by_order else None))
+        named = {label: DROPPED if known == "contempt" else known for label, known in named.items()}
+    how = _how_numbers_are_read(by_order, counts, order) if order and by_order else ""
+    return _classes(own, named, counts, (f"classes{how}: {_sizes(named, counts)}", *_unused(settings, counts)))
 
 
 def _table(settings: DatasetSettings, counts: Mapping[str, int], where: object) -> dict[str, str]:
@@ -104,7 +105,7 @@ def _plain(label: str) -> str:
 
 def _meaning_of_value(key: str, value: str, labels: Iterable[str], where: object) -> str:
     if value.strip().lower() == DROP:
-        return DROP
+        return DROPPED
     meaning = emotion_of(value) or next((label for label in labels if label == value), None)
     if meaning is None:
         raise DatasetError(
@@ -151,10 +152,7 @@ def _refuse_strays(unknown: Sequence[str], counts: Mapping[str, int], where: obj
 
 def _check_sizes(meaning: Mapping[str, str], counts: Mapping[str, int], where: object, order: NumberOrder) -> None:
     """Numbers in another order show where a class is far larger than one that should be larger than it."""
-    sizes = dict.fromkeys(order.sizes, 0)
-    for label, emotion in meaning.items():
-        if emotion in sizes:
-            sizes[emotion] += counts[label]
+    sizes = _by_emotion(meaning, counts, order)
     larger, smaller = max(permutations(sizes, 2), key=lambda pair: _doubt(sizes, order.sizes, *pair))
     if _doubt(sizes, order.sizes, larger, smaller) > _DOUBT and not _is_balanced(
         [size for size in sizes.values() if size]
@@ -167,48 +165,61 @@ def _check_sizes(meaning: Mapping[str, str], counts: Mapping[str, int], where: o
         )
 
 
+def _by_emotion(meaning: Mapping[str, str], counts: Mapping[str, int], order: NumberOrder) -> dict[str, int]:
+    sizes = dict.fromkeys(order.sizes, 0)
+    for label, emotion in meaning.items():
+        if emotion in sizes:
+            sizes[emotion] += counts[label]
+    return sizes
+
+
 def _doubt(sizes: Mapping[str, int], published: Mapping[str, int], larger: str, smaller: str) -> float:
     """Logarithm of how much likelier the sizes are with these two classes the other way round."""
     return (sizes[smaller] - sizes[larger]) * math.log(published[larger] / published[smaller])
 
 
 def _is_balanced(sizes: Sequence[int]) -> bool:
-    """Whether the classes are of one size but for chance: a draw of as many images of each says nothing of an order."""
-    mean, freedom = sum(sizes) / len(sizes), len(sizes) - 1
-    deviation = sum((size - mean) ** 2 for size in sizes) / mean
-    return deviation < freedom + 3 * math.sqrt(2 * freedom)
+    """Whether the classes that there are have one size but for chance: such a draw says nothing of an order."""
+    present = [size for size in sizes if size]
+    mean, freedom = sum(present) / max(1, len(present)), len(present) - 1
+    deviation = sum((size - mean) ** 2 for size in present) / max(1, mean)
+    return deviation <= freedom + 2 * math.sqrt(2 * max(0, freedom))
 
 
 def _classes(
     own: Sequence[str], named: Mapping[str, str], counts: Mapping[str, int], notes: tuple[str, ...]
 ) -> Classes:
-    present = set(named.values()) - {DROP}
+    present = set(named.values()) - {DROPPED}
     labels = (*(e for e in EMOTIONS if e in present), *sorted(present - set(EMOTIONS)))
-    position = {name: index for index, name in enumerate(labels)} | {DROP: -1}
+    position = {name: index for index, name in enumerate(labels)} | {DROPPED: -1}
     index = np.array([position[named[label]] for label in own], np.int64)
-    dropped = {f"labelled {label}": counts[label] for label, name in named.items() if name == DROP}
+    dropped = {f"labelled {label}": counts[label] for label, name in named.items() if name == DROPPED}
     return Classes(labels, index, dropped, notes)
 
 
-def _notes(
-    named: Mapping[str, str], counts: Mapping[str, int], settings: DatasetSettings, order: NumberOrder | None
-) -> tuple[str, ...]:
-    of: dict[str, list[str]] = {}
-    for label, name in named.items():
-        of.setdefault(name, []).append(label)
-    ranked = sorted(
-        of, key=lambda name: (name == DROP, EMOTIONS.index(name) if name in EMOTIONS else len(EMOTIONS), name)
-    )
+def _how_numbers_are_read(meaning: Mapping[str, str], counts: Mapping[str, int], order: NumberOrder) -> str:
+    doubtful = _is_balanced(list(_by_emotion(meaning, counts, order).values()))
+    return f", numbers in {order.name}{', which such counts do not tell from another' if doubtful else ''}"
+
+
+def _sizes(named: Mapping[str, str], counts: Mapping[str, int]) -> str:
+    """Each class with its images and, where they differ, its own labels."""
+    rank = {emotion: number for number, emotion in enumerate(EMOTIONS)} | {DROPPED: len(EMOTIONS) + 1}
     parts = []
-    for name in ranked:
-        own = "" if of[name] == [name] else f" ({_told(of[name], counts) if len(of[name]) > 1 else of[name][0]})"
-        parts.append(f"{'dropped' if name == DROP else name} {sum(counts[label] for label in of[name]):,}{own}")
-    told = [f"classes{f', numbers in {order.name}' if order else ''}: {', '.join(parts)}"]
-    if isinstance(settings.classes, Mapping):
-        plain = {_plain(label) for label in counts}
-        absent = [key for key in settings.classes if _plain(key) not in plain]
-        told += [f"{_TABLE} names {', '.join(absent)}, which no image is labelled"] if absent else []
-    return tuple(told)
+    for name in sorted(set(named.values()), key=lambda name: (rank.get(name, len(EMOTIONS)), name)):
+        own = [label for label, meaning in named.items() if meaning == name]
+        told = "" if own == [name] else f" ({_told(own, counts) if len(own) > 1 else own[0]})"
+        parts.append(f"{'dropped' if name == DROPPED else name} {sum(counts[label] for label in own):,}{told}")
+    return ", ".join(parts)
+
+
+def _unused(settings: DatasetSettings, counts: Mapping[str, int]) -> Iterator[str]:
+    """What [dataset.classes] says of labels that are not there."""
+    plain = {_plain(label) for label in counts}
+    table = settings.classes if isinstance(settings.classes, Mapping) else {}
+    absent = [key for key in table if _plain(key) not in plain]
+    if absent:
+        yield f"{_TABLE} names {', '.join(absent)}, which no image is labelled"
 
 
 def _told(labels: Any, counts: Mapping[str, int]) -> str:
@@ -217,7 +228,7 @@ def _told(labels: Any, counts: Mapping[str, int]) -> str:
 
 
 def _pairs(meaning: Mapping[str, str]) -> str:
-    return ", ".join(f"{number} {emotion}" for number, emotion in meaning.items())
+    return ", ".join(f"{number} {'dropped' if name == DROPPED else name}" for number, name in meaning.items())
 
 
 def _key(label: str) -> str:

@@ -13,12 +13,12 @@ from PIL import Image
 
 from fer_core.datasets.classes import Classes, NumberOrder, name_classes
 from fer_core.datasets.folder import kept
-from fer_core.datasets.names import mentions_split, number_of, split_of, split_of_folder
+from fer_core.datasets.names import DROPPED, mentions_split, number_of, split_of, split_of_folder
 from fer_core.datasets.source import Source, note_of_frames, read_file, subfolders, unique_ids, without_ending
 from fer_core.datasets.tables import plain, read_table
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
-from openface.images import UnreadableImage
+from openface.images import ENDINGS, UnreadableImage
 
 LIST = "labels.csv"
 """The list's name where a folder is given."""
@@ -75,9 +75,9 @@ AFFECTNET = NumberOrder(
         "5": "disgust",
         "6": "anger",
         "7": "contempt",
-        "8": "drop",
-        "9": "drop",
-        "10": "drop",
+        "8": DROPPED,
+        "9": DROPPED,
+        "10": DROPPED,
     },
     {
         "neutral": 74874,
@@ -364,7 +364,7 @@ def _folders(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def _find_file(folder: Path, name: str) -> Path:
-    """The file as it is spelled, with Windows' slashes, in another encoding, or with accents put together otherwise."""
+    """The file as it is spelled, with Windows' slashes, other accents, in another encoding, or with an ending."""
     for spelling in _spellings(name):
         if os.path.isfile(folder / spelling):
             return folder / spelling
@@ -379,6 +379,7 @@ def _spellings(name: str) -> Iterable[str]:
     yield unicodedata.normalize("NFD", slashes)
     raw = slashes.encode("utf-8", "surrogateescape")
     yield raw.decode("cp1252", errors="replace")
+    yield from (f"{slashes}{ending}" for ending in ENDINGS)
 
 
 def _boxes(lists: Sequence[_List]) -> np.ndarray | None:

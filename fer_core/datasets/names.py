@@ -6,6 +6,8 @@ from fer_core.dataset import EMOTIONS
 
 DROP = "drop"
 """What `[dataset.classes]` says of a label whose images are left out."""
+DROPPED = "\0"
+"""The class of such images, which no label is called."""
 
 _SPLITS = {
     "train": "train",

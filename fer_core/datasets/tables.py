@@ -81,7 +81,7 @@ def _rows(path: Path, file: TextIO) -> Iterator[Row]:
     skipped = 1 if marked else 0
     if not marked:
         file.seek(0)
-    separator = marked[1] if marked else max(_SEPARATORS, key=first.count)
+    separator = marked[1] if marked else next((mark for mark in _ranked(first) if mark in first), ",")
     reader = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
     header: list[str] = []
     line = 1 + skipped
@@ -96,6 +96,11 @@ def _rows(path: Path, file: TextIO) -> Iterator[Row]:
         raise DatasetError(
             f"{path}, line {line}: {error}; close the quote that may be open before it, or shorten it"
         ) from error
+
+
+def _ranked(header: str) -> list[str]:
+    """Separators by how often they are in the header; a blank comes last, since names may have one."""
+    return [*sorted(_SEPARATORS, key=header.count, reverse=True), " "]
 
 
 def _header(path: Path, fields: list[str]) -> list[str]:
