@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_files import AFFECTNET, LIST, counts, names_by_id, refused, save_image, splits_by_id, write_rows
+from dataset_files import AFFECTNET, FER2013, LIST, counts, names_by_id, refused, save_image, splits_by_id, write_rows
 from PIL import Image
 
 from fer_core.datasets import open_source
@@ -155,6 +155,30 @@ def test_images_in_a_folder_beside_the_list_are_found(tmp_path: Path) -> None:
     write_faces(tmp_path / "archive" / "images", "a.png", "b.png")
     write_rows(tmp_path / "labels.csv", ("image", "label"), ("a.png", "happy"), ("b.png", "sad"))
     assert open_source(LIST, tmp_path).read_image(1).size == (20, 20)
+
+
+def test_a_list_for_each_split_finds_the_images_of_its_own(tmp_path: Path) -> None:
+    for split, shade in (("train", 10), ("test", 200)):
+        for name in ("1.png", "2.png"):
+            save_image(tmp_path / split / name, shade)
+        write_rows(tmp_path / f"{split}_labels.csv", ("image", "label"), ("1.png", "happy"), ("2.png", "sad"))
+    source = open_source(LIST, tmp_path)
+    assert splits_by_id(source) == {
+        "test/1.png": "test",
+        "test/2.png": "test",
+        "train/1.png": "train",
+        "train/2.png": "train",
+    }
+    assert [source.read_image(row).getpixel((0, 0))[0] for row in (0, 2)] == [200, 10]  # type: ignore[index]
+
+    write_rows(tmp_path / "labels.csv", ("image", "label"), ("1.png", "happy"), ("2.png", "sad"))
+    assert "its images may be those in" in refused(LIST, tmp_path)
+
+
+def test_images_that_no_list_names_are_counted(tmp_path: Path) -> None:
+    write_faces(tmp_path, "a.png", "b.png", "more/c.png")
+    write_rows(tmp_path / "labels.csv", ("image", "label"), ("a.png", "happy"), ("b.png", "sad"))
+    assert "images that are not listed, not read: 1" in open_source(LIST, tmp_path).notes
 
 
 @pytest.mark.parametrize("name", ["legend.csv", "Labels.tsv"])
@@ -345,6 +369,13 @@ def test_two_faces_of_one_image_are_two_images(tmp_path: Path) -> None:
 def test_another_list_is_not_taken_for_affectnets(tmp_path: Path) -> None:
     write_rows(tmp_path / "labels.csv", ("path", "label"), ("a.png", "happy"), ("b.png", "sad"))
     assert "not AffectNet's list" in refused(AFFECTNET, tmp_path)
+
+
+@pytest.mark.parametrize("settings", [LIST, AFFECTNET, FER2013], ids=lambda settings: settings.source)
+def test_a_pipe_instead_of_a_list_is_refused(tmp_path: Path, settings: DatasetSettings) -> None:
+    os.mkfifo(tmp_path / "labels.csv")
+    assert "labels.csv: not a folder" in refused(settings, tmp_path / "labels.csv")
+    assert refused(settings, tmp_path)
 
 
 def test_a_pipe_in_a_list_is_an_unreadable_image(tmp_path: Path) -> None:

@@ -154,6 +154,11 @@ def test_rafdbs_numbers_in_a_known_order_are_told_with_their_counts(
     assert ("RAF-DB's own order" if first else "EfficientFace's order") in source.notes[0]
 
 
+def test_the_official_lists_numbers_need_no_map(tmp_path: Path) -> None:
+    said = refused(DatasetSettings(source="rafdb", classes={"1": "fear"}), write_rafdb(tmp_path))
+    assert "its numbers have RAF-DB's own meaning; leave [dataset.classes] out" in said
+
+
 @pytest.mark.parametrize("order", [EFFICIENTFACE_NAMES, sorted(OFFICIAL_NAMES)])
 def test_rafdbs_one_to_seven_in_another_order_are_refused(tmp_path: Path, order: Sequence[str]) -> None:
     assert "another order than RAF-DB's own order" in refused(RAFDB, write_numbered(tmp_path, order, 1))

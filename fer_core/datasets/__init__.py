@@ -35,7 +35,7 @@ def open_source(settings: DatasetSettings, folder: Path | None, report: Reporter
         raise DatasetError(f"dataset.source = {settings.source!r} needs its images; give their folder with --data")
     if not folder.exists():
         raise DatasetError(f"{folder}: no such folder; give the dataset's own with --data")
-    if not folder.is_dir() and settings.source not in _FILES:
+    if not folder.is_dir() and not (folder.is_file() and settings.source in _FILES):
         raise DatasetError(f"{folder}: not a folder; give the one that holds the dataset with --data")
     return _READERS[settings.source](settings, folder)
 

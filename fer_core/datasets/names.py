@@ -41,7 +41,7 @@ _ALIASES = {
 _EMOTION_OF = {name: emotion for emotion in EMOTIONS for name in (emotion, *_ALIASES[emotion])}
 _NUMBERED = re.compile(r"^\d+[\s._:)-]+|[\s._:(-]+\d+\)?$")
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
-_NUMBER = re.compile(r"[+-]?\d+(\.0*)?")
+_NUMBER = re.compile(r"[+-]?\d{1,9}(\.0*)?")
 
 
 def emotion_of(name: str) -> str | None:

@@ -50,6 +50,8 @@ def read(settings: DatasetSettings, folder: Path) -> Source:
     labels_file, by_folders = _labels_file(inner), _has_parts(inner)
     if labels_file and by_folders:
         raise DatasetError(f"{folder}: holds both {labels_file.name} and class folders under train; move one of them")
+    if labels_file and isinstance(settings.classes, Mapping):
+        raise DatasetError(f"{labels_file}: its numbers have RAF-DB's own meaning; leave [dataset.classes] out")
     if labels_file:
         return _read_official(inner, labels_file)
     if by_folders:
