@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from fer_core.errors import ArtifactError
+from openface.files import files_below
 
 MANIFEST = "manifest.json"
 _UNFINISHED = ".unfinished"
@@ -62,8 +63,15 @@ def fingerprint(
 
 
 def signature(path: Path) -> str:
-    """What tells whether a user's file or folder has changed: names, sizes and times, without reading them."""
-    return signature_of_files(path, [path] if path.is_file() else _files_below(path))
+    """What tells whether a user's file or folder has changed: names, sizes and times, without reading them.
+
+    Raises:
+        ArtifactError: a folder below may not be read.
+    """
+    try:
+        return signature_of_files(path, [path] if path.is_file() else _regular_files(path))
+    except OSError as error:
+        raise ArtifactError(f"{error.filename}: {error.strerror}; allow this user to read it") from error
 
 
 def signature_of_files(base: Path, files: Iterable[Path]) -> str:
@@ -77,10 +85,9 @@ def signature_of_files(base: Path, files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
+def _regular_files(folder: Path) -> Iterator[Path]:
     """Through links too, since datasets are often linked together from several disks."""
-    for place, _, names in os.walk(folder, followlinks=True):
-        yield from (Path(place, name) for name in names if Path(place, name).is_file())
+    return (file.path for file in files_below(folder) if file.kind == "regular") if folder.is_dir() else iter(())
 
 
 def open_artifact(path: Path, step: str | None = None) -> Artifact:

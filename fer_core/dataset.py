@@ -1,7 +1,7 @@
 """The dataset contract: a manifest, memory-mapped uint8 images, and what their labels mean."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,8 @@ EMOTIONS: tuple[str, ...] = (
     "contempt",
 )
 """The class order of every dataset we read; one of seven classes takes the first seven."""
+_LISTS = ("labels", "mean", "std", "notes")
+"""Keys of a card that JSON has as lists."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,14 @@ class DatasetCard:
     truth: str
     """What `crowd_*` holds: `crowd votes`, `true distribution`, or nothing where there is none."""
     mean: tuple[float, ...]
-    """Of the training images, by channel, in 0..1."""
+    """Of the training images, or of all where there are none, by channel, in 0..1."""
     std: tuple[float, ...]
     counts: dict[str, int]
-    """Images read, unreadable, duplicates dropped, and left by split."""
+    """Images read, unreadable, dropped by reason, and left by split."""
+    notes: tuple[str, ...] = ()
+    """What the labels were taken for, and what of the user's folder was not read."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Why each image that is not in the dataset could not be decoded, by id."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,8 @@ class Dataset:
         sha256       of the decoded pixels
         split        train, validation or test
         label        index into `card.labels`
+        published    whether FER+'s own rule counts the image, which makes its test images the published test set; only
+                     where the source is ferplus
         crowd_LABEL  for each label, a distribution that sums to 1; only where `card.truth` says what it is
     images: (N, S, S, C) uint8, C = 1 (grey) or 3 (RGB), memory-mapped
     """
@@ -101,11 +109,11 @@ def open_dataset(folder: Path) -> Dataset:
 
 def _card_from(document: object) -> DatasetCard:
     """The card as it was written; ValueError where a key is missing, unknown or not what it should be."""
-    keys = {field.name for field in fields(DatasetCard)}
+    keys = {key.name for key in fields(DatasetCard)}
     if not isinstance(document, dict) or document.keys() != keys:
         amiss = sorted(keys ^ document.keys()) if isinstance(document, dict) else sorted(keys)
         raise ValueError(f"dataset.json has not just its own keys: {', '.join(amiss)}")
-    for name in ("labels", "mean", "std"):
+    for name in _LISTS:
         if not isinstance(document[name], list):
             raise ValueError(f"dataset.json: {name} is no list")
-    return DatasetCard(**document | {name: tuple(document[name]) for name in ("labels", "mean", "std")})
+    return DatasetCard(**document | {name: tuple(document[name]) for name in _LISTS})

@@ -13,9 +13,14 @@ FerError                 everything below; the command line prints it and exits 
 └── TrainingError        a loss that is not finite, or a device that is not there
 """
 
+from openface.names import printable
+
 
 class FerError(ValueError):
-    """A mistake that the user can mend; its text says where and how."""
+    """A mistake that the user can mend; its text, one line that can be printed, says where and how."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ExperimentError(FerError):

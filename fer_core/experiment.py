@@ -4,7 +4,7 @@ import difflib
 import json
 import math
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -43,6 +43,15 @@ def _positive_or_auto(value: object) -> object:
     return value
 
 
+def _classes(value: object) -> object:
+    table = isinstance(value, dict) and value and all(isinstance(meaning, str) for meaning in value.values())
+    if not table and value not in (7, 8):
+        raise ValueError(
+            'should be 7, 8, or a table from the dataset\'s own labels to emotions, such as smile = "happiness"'
+        )
+    return value
+
+
 Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 
 
@@ -50,18 +59,25 @@ Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 class DatasetSettings:
     """Which images, how they are stored, and who is on which side of the split."""
 
-    source: Literal["sample", "ferplus", "rafdb", "folder", "csv"] = "sample"
+    source: Literal["sample", "ferplus", "fer2013", "rafdb", "affectnet", "folder", "csv"] = "sample"
     image_size: Pixels = 100
     """Side in pixels at which images are stored."""
     colour: bool = True
-    classes: Literal[7, 8] = 7
-    """`ferplus` only: 8 adds contempt."""
+    classes: Annotated[Literal[7, 8] | Mapping[str, str], BeforeValidator(_classes)] = 7
+    """`ferplus` and `affectnet`: 8 adds contempt. As a table, what the dataset's own labels mean: an emotion, one of
+    its own labels, or "drop"; labels that it does not name keep their meaning."""
+    protocol: Literal["majority", "ferplus"] = "majority"
+    """`ferplus` only, which images count: `majority` takes those for which one class alone has the most votes;
+    `ferplus` is what published figures go by: single votes are removed, and the top needs more than half of the rest.
+    """
+    duplicates: Literal["drop", "keep"] = "drop"
+    """Images of validation and test that occur in an earlier split, or earlier in their own."""
     labels: Literal["majority", "distribution"] = "majority"
     """What the LDG and SLL learn from: the hard label, or the crowd's distribution where there is one."""
     validation_share: Share = 0.1
     """Cut from train, stratified, where the dataset has no validation split."""
     test_share: Share = 0.2
-    """Cut likewise where the dataset has no test split."""
+    """Cut likewise where the dataset has no test split; 1 makes all of it the test split, to judge a checkpoint on."""
     split_seed: Seed = 0
     max_unreadable: Share = 0.01
     """Images that cannot be decoded are skipped and counted up to this share; beyond it is an error."""

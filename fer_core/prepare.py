@@ -3,7 +3,7 @@
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
 from fer_core.progress import Reporter, counted
 from openface.decoding import UnreadableImage, open_image, remark_of
+from openface.names import printable
 
 OPENFACE_TABLE = "openface.parquet"
 """AU rows that came with the images, for the annotate step to import."""
@@ -46,29 +47,45 @@ class _Decoded:
 def prepare(settings: DatasetSettings, folder: Path | None, out: Path, report: Reporter) -> None:
     """Write manifest.parquet, images.npy and dataset.json into `out`; openface.parquet where AU rows came.
 
+    A dataset of test images alone is prepared too: a checkpoint can be judged on it, and nothing trained.
+
     Raises:
         DatasetError: the layout is not the dataset's, too many images cannot be decoded, or a class has no
             training image.
     """
     source = open_source(settings, folder, report)
+    for note in source.notes:
+        report.note(note)
     _check_any_images(source)
     decoded_path = out / "decoded.npy"
-    sha256, reasons = _decode_images(source, settings, decoded_path, report)
-    _check_readable(reasons, len(sha256), settings)
-    _note_unreadable(reasons, len(sha256), report)
+    sha256, unreadable = _decode_images(source, settings, decoded_path, report)
+    _check_readable(unreadable, len(sha256), settings)
+    _note_unreadable(unreadable, len(sha256), report)
     manifest, dropped = _make_manifest(source, sha256, settings)
-    _check_every_class_trains(source, manifest)
-    _check_every_split(source, _sizes(manifest))
+    train = np.flatnonzero(manifest["split"] == "train")
+    if len(train) or not _sizes(manifest)["test"]:
+        _check_every_class_trains(source, manifest)
+        _check_every_split(source, _sizes(manifest))
     images = _write_kept(decoded_path, out / "images.npy", manifest.index.to_numpy(), report)
-    mean, std = _channel_statistics(images, np.flatnonzero(manifest["split"] == "train"))
+    mean, std = _channel_statistics(images, train if len(train) else np.arange(len(images)))
     counts = {
         "read": len(sha256),
-        "unreadable": len(reasons),
+        "unreadable": len(unreadable),
         **source.dropped,
         **dropped,
         **_sizes(manifest),
     }
-    card = DatasetCard(source.name, source.labels, source.protocol, source.truth, mean, std, counts)
+    card = DatasetCard(
+        source=source.name,
+        labels=source.labels,
+        protocol=source.protocol,
+        truth=source.truth,
+        mean=mean,
+        std=std,
+        counts=counts,
+        notes=source.notes,
+        unreadable={str(source.records["id"][row]): printable(reason) for row, reason in unreadable.items()},
+    )
     _note_counts(counts, report)
     if source.au_rows is not None:
         _save_au_rows(source.au_rows, manifest["id"], out / OPENFACE_TABLE)
@@ -82,23 +99,24 @@ def _check_any_images(source: Source) -> None:
 
 def _decode_images(
     source: Source, settings: DatasetSettings, path: Path, report: Reporter
-) -> tuple[np.ndarray, list[str]]:
-    """Store every image; (N,) sha256, "" where unreadable, and why those are."""
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Store every image; (N,) sha256, "" where unreadable, and why those rows are."""
     count = len(source.records)
     sha256: list[str] = []
-    reasons: list[str] = []
+    unreadable: dict[int, str] = {}
     remarks: Counter[str] = Counter()
     decoded = _decode_in_order(lambda row: _decode_one(source, row, settings), count)
     with path.open("wb") as file:
         _write_header(file, (count, *_shape(settings)))
         for image in counted(decoded, "decode images", count, report):
             file.write(image.pixels.tobytes())
+            if image.reason:
+                unreadable[len(sha256)] = image.reason
             sha256.append(image.sha256)
-            reasons += [image.reason] if image.reason else []
             remarks.update([image.remark] if image.remark else [])
     for remark, images in remarks.most_common(_NAMED):
         report.note(f"{images} of {count} images: {remark}")
-    return np.array(sha256, dtype=object), reasons
+    return np.array(sha256, dtype=object), unreadable
 
 
 def _shape(settings: DatasetSettings) -> tuple[int, int, int]:
@@ -139,10 +157,10 @@ def _to_pixels(image: Image.Image, settings: DatasetSettings) -> np.ndarray:
     return stored[..., : _shape(settings)[2]]
 
 
-def _check_readable(reasons: list[str], count: int, settings: DatasetSettings) -> None:
-    if len(reasons) > settings.max_unreadable * count:
+def _check_readable(unreadable: Mapping[int, str], count: int, settings: DatasetSettings) -> None:
+    if len(unreadable) > settings.max_unreadable * count:
         raise DatasetError(
-            f"{reasons[0]}; {len(reasons)} of {count} images cannot be decoded, more than "
+            f"{next(iter(unreadable.values()))}; {len(unreadable)} of {count} images cannot be decoded, more than "
             f"dataset.max_unreadable = {settings.max_unreadable:g} allows; mend the files or raise that share"
         )
 
@@ -151,14 +169,16 @@ def _make_manifest(
     source: Source, sha256: np.ndarray, settings: DatasetSettings
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """The images that stay, indexed by their row in the source, and how many went for which reason."""
-    frame = source.records[["id", "label", "split"]].assign(sha256=sha256)
-    frame = frame.loc[sha256 != "", ["id", "sha256", "split", "label"]].astype({"id": str, "sha256": str})
+    columns = ["id", "sha256", "split", "label", *(["published"] if "published" in source.records else [])]
+    frame = source.records.assign(sha256=sha256)
+    frame = frame.loc[sha256 != "", columns].astype({"id": str, "sha256": str})
     shares = settings.validation_share, settings.test_share
     frame["split"] = complete_splits(frame, *shares, settings.split_seed)
     repeated = is_repeated(frame["sha256"], frame["split"])
-    kept = frame[~repeated]
+    kept = frame[~repeated] if settings.duplicates == "drop" else frame
     limited = _limit_train(kept, settings.limit, settings.split_seed)
-    dropped = {"duplicates dropped": int(repeated.sum()), "beyond the limit": len(kept) - len(limited)}
+    duplicates = "duplicates dropped" if settings.duplicates == "drop" else "duplicates kept"
+    dropped = {duplicates: int(repeated.sum()), "beyond the limit": len(kept) - len(limited)}
     return _with_crowd(limited, source), dropped
 
 
@@ -228,7 +248,8 @@ def _sizes(manifest: pd.DataFrame) -> dict[str, int]:
     return {name: int((manifest["split"] == name).sum()) for name in ("train", "validation", "test")}
 
 
-def _note_unreadable(reasons: list[str], count: int, report: Reporter) -> None:
+def _note_unreadable(unreadable: Mapping[int, str], count: int, report: Reporter) -> None:
+    reasons = list(unreadable.values())
     if reasons:
         more = f" and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
         report.note(f"{len(reasons)} of {count} images skipped: {'; '.join(reasons[:_NAMED])}{more}")

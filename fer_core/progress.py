@@ -10,6 +10,8 @@ from typing import Any, Protocol, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from openface.names import printable
+
 Item = TypeVar("Item")
 _SECONDS_BETWEEN_EVENTS = 0.5
 
@@ -44,7 +46,7 @@ class JsonLines:
         self._write(event="metrics", **values)
 
     def note(self, text: str) -> None:
-        self._write(event="note", text=text)
+        self._write(event="note", text=printable(text))
 
     def _write(self, **event: Any) -> None:
         print(json.dumps(event), flush=True)
@@ -71,7 +73,7 @@ class Bars:
         )
 
     def note(self, text: str) -> None:
-        self._bars.console.print(text)
+        self._bars.console.print(printable(text), markup=False)
 
 
 def bars(console: Console) -> Progress:

@@ -150,7 +150,9 @@ def experiment_toml(experiment: Experiment) -> str:
 
 
 def _toml(value: Any) -> str:
-    """A string, number, truth value or list; TOML writes these as JSON does."""
+    """A string, number, truth value or list, which TOML writes as JSON does, or a table of such."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_toml(key)} = {_toml(inner)}' for key, inner in value.items())}}}"
     return json.dumps(value, ensure_ascii=False)
 
 

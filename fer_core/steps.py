@@ -3,8 +3,6 @@
 This module imports neither torch nor the steps' own code, so that a flow can ask what is finished without either.
 """
 
-import csv
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -12,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_core.artifacts import MANIFEST, Artifact, fingerprint, open_artifact, signature, signature_of_files
-from fer_core.errors import ArtifactError
+from fer_core.errors import ArtifactError, DatasetError
 from fer_core.experiment import Experiment, to_document
 from openface.errors import EngineAway, OpenFaceError
 
@@ -81,8 +79,8 @@ class Request:
 
     def _outside_signature(self, path: Path) -> str:
         """A list of images changes with the images that it lists."""
-        listed = self.step.outside == "data" and self.experiment.dataset.source == "csv" and path.is_file()
-        return signature_of_files(path.parent, [path, *_listed_in(path)]) if listed else signature(path)
+        listed = self.step.outside == "data" and self.experiment.dataset.source in ("csv", "affectnet")
+        return signature_of_files(path.parent, _listed_in(path)) if listed and path.is_file() else signature(path)
 
 
 def action_unit_rows(request: Request) -> Path | None:
@@ -282,12 +280,13 @@ def _refuse_another(shared: str, step: str, inputs: Sequence[Artifact]) -> None:
 
 
 def _listed_in(path: Path) -> list[Path]:
-    """The images that a CSV lists and that are there; what is wrong with the list is for its reader to tell."""
-    listed: list[Path] = []
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file, suppress(csv.Error):
-        listed.extend(path.parent / name for row in csv.DictReader(file) if (name := row.get("path")))
-    # Path.is_file raises on a name that is too long for any file.
-    return [image for image in listed if os.path.isfile(image)]
+    """A list and its images that are there; what is wrong with the list is for its reader to tell."""
+    from fer_core.datasets.listed import listed_files
+
+    try:
+        return listed_files(path)
+    except DatasetError:
+        return [path]
 
 
 def aus_beside(data: Path | None) -> Path | None:

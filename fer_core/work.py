@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fer_core.artifacts import Artifact, make_artifact
-from fer_core.errors import ActionUnitError
+from fer_core.errors import ActionUnitError, DatasetError
 from fer_core.progress import Reporter
 from fer_core.steps import Request, action_unit_rows
 from openface.settings import OpenFaceSettings
@@ -133,13 +133,27 @@ def annotate_images(images: "Images", settings: OpenFaceSettings, work: Path, re
     return table
 
 
+def _open_to_train_on(request: Request) -> "Dataset":
+    """The prepared dataset; one of test images alone is there to judge on."""
+    from fer_core.dataset import open_dataset
+
+    artifact = request.input("prepare")
+    dataset = open_dataset(artifact.path)
+    if not len(dataset.rows("train")):
+        raise DatasetError(
+            f"{artifact.path}: has no training images, so nothing can be learnt from it; judge a model on it with "
+            "`fer evaluate`"
+        )
+    return dataset
+
+
 def _graph(request: Request, folder: Path, report: Reporter) -> None:
     from fer_core.au_features import action_units, read_au_table
-    from fer_core.dataset import AU_TABLE, open_dataset
+    from fer_core.dataset import AU_TABLE
     from fer_core.figures import save_au_figure, save_graph_figure
     from fer_core.graph import link_neighbours, save_graph
 
-    dataset = open_dataset(request.input("prepare").path)
+    dataset = _open_to_train_on(request)
     table = read_au_table(request.input("annotate").file(AU_TABLE), dataset)
     units = action_units(dataset, table, request.experiment.action_units)
     report.note(f"AU vectors of {len(units.columns)} columns, {units.columns[0]} to {units.columns[-1]}")
@@ -153,11 +167,10 @@ def _graph(request: Request, folder: Path, report: Reporter) -> None:
 
 
 def _train_ldg(request: Request, folder: Path, report: Reporter) -> Told:
-    from fer_core.dataset import open_dataset
     from fer_core.graph import load_graph
     from fer_core.ldg import train_ldg
 
-    dataset = open_dataset(request.input("prepare").path)
+    dataset = _open_to_train_on(request)
     graphs = [load_graph(artifact.path) for artifact in request.inputs_of("graph")]
     graph, coverage = (graphs[0][0], graphs[0][1].coverage) if graphs else (None, None)
     train_ldg(request.experiment, dataset, _labels(request), graph, _run(request, folder, report), coverage)
@@ -206,11 +219,10 @@ def _soft_labels(request: Request, folder: Path, report: Reporter) -> None:
 
 
 def _distill(request: Request, folder: Path, report: Reporter) -> Told:
-    from fer_core.dataset import open_dataset
     from fer_core.distill import train_efficientface
     from fer_core.soft_labels import read_soft_labels
 
-    dataset = open_dataset(request.input("prepare").path)
+    dataset = _open_to_train_on(request)
     soft_labels, name, coverage = None, "EF SLL", None
     for artifact in request.inputs_of("soft-labels"):
         soft_labels = read_soft_labels(artifact.path, dataset)

@@ -25,6 +25,7 @@ from flows.server import (
     users_server,
 )
 from flows.study import open_study, seeds_in
+from openface.names import spell
 
 _SECONDS_TO_STOP = 4.0
 
@@ -64,6 +65,7 @@ def run(
     """Run the flow here, on the user's Prefect server or on one for this run alone."""
     laid_over = [*(settings or ()), *([] if jobs is None else [f"run.jobs={jobs}"])]
     numbers = None if seeds is None else seeds_in(seeds)
+    data, aus = (None if path is None else spell(path) for path in (data, aus))
     # Once more than the flow does, so that a mistake is told before anything is started.
     open_study(experiment, data, aus, numbers, laid_over, artifacts)
     server = _start_server()

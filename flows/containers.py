@@ -34,6 +34,8 @@ from openface.engine import (
     wait_for,
 )
 from openface.errors import EngineAway, EngineRefused
+from openface.files import links_outside
+from openface.names import printable
 
 Answer = TypeVar("Answer")
 TRAINER = "FER_TRAINER_IMAGE"
@@ -125,6 +127,7 @@ class Containers:
             raise self._unless_stopped(command, ENGINE_AWAY, str(away)) from away
 
     def _run(self, command: StepCommand, on_event: Callable[[Event], None]) -> None:
+        _refuse_links_outside(command)
         _make_room(command.out)
         with engine() as client:
             container = create(client, self._box(command))
@@ -173,6 +176,17 @@ class Containers:
         if self._stopped.is_set():
             return StepFailed(command.step, INTERRUPTED, "stopped")
         return StepFailed(command.step, exit_code, reason)
+
+
+def _refuse_links_outside(command: StepCommand) -> None:
+    """The step would not see what they lead to, and so make another artifact than it is asked for."""
+    folder = None if command.outside is None else command.outside[1]
+    for link in links_outside(folder) if folder is not None and folder.is_dir() else ():
+        reason = (
+            f"{link}: leads to {os.path.realpath(link)}, which a step's container does not see; copy or mount what is "
+            f"linked into {folder}, or give the folder that holds both"
+        )
+        raise StepFailed(command.step, MISTAKE, printable(reason))
 
 
 def _make_room(out: Path) -> None:

@@ -10,6 +10,7 @@ from fer_core.errors import ActionUnitError, DatasetError, ExperimentError
 from fer_core.experiment import BUNDLED, Experiment, find_experiment, load_experiment
 from fer_core.steps import STEPS, Request, action_unit_rows, aus_beside, request, with_openface_build
 from flows.runner import StepCommand
+from openface.names import unspell
 from openface.settings import INSIDE
 
 _NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
@@ -130,8 +131,8 @@ def open_study(
         raise ExperimentError("openface.binary: the worker runs no program of yours; it has OpenFace in an image")
     if data is None and loaded.dataset.source != "sample":
         data = os.environ.get(DATA)
-    folder = None if data is None else Path(data).expanduser().resolve()
-    table = aus_beside(folder) if aus is None else Path(aus).expanduser().resolve()
+    folder = None if data is None else _path(data)
+    table = aus_beside(folder) if aus is None else _path(aus)
     if folder is None and loaded.dataset.source != "sample":
         raise DatasetError(f"dataset.source = {loaded.dataset.source!r} needs images; give their folder with --data")
     if folder is not None and not folder.exists():
@@ -141,6 +142,11 @@ def open_study(
     if table is not None and not table.exists():
         raise ActionUnitError(f"{table}: no such file or folder; give what OpenFace wrote with --aus")
     return Study(loaded, source, tuple(settings), folder, table, Path(artifacts).expanduser().resolve())
+
+
+def _path(given: str) -> Path:
+    """A path of the user's, whose bytes that are no UTF-8 come spelled, since Prefect keeps parameters as JSON."""
+    return Path(unspell(given)).expanduser().resolve()
 
 
 def _recipe_of(wanted: Request) -> str | None:

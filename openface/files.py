@@ -50,3 +50,12 @@ def _mode(entry: "os.DirEntry[str]") -> int:
         return entry.stat().st_mode
     except OSError:
         return 0
+
+
+def links_outside(folder: Path) -> Iterator[Path]:
+    """The links below `folder` to something outside of it, which nobody sees who is given the folder alone."""
+    inside = folder.resolve()
+    for place, folders, names in os.walk(folder):
+        for link in (Path(place, name) for name in (*folders, *names)):
+            if link.is_symlink() and link.exists() and not Path(os.path.realpath(link)).is_relative_to(inside):
+                yield link

@@ -5,15 +5,22 @@ import re
 _UNPRINTABLE = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\udc80-\udcff]"
 """Control characters, line ends, and the bytes that are no UTF-8 as Python has them in a path."""
 _TO_SPELL = re.compile(rf"{_UNPRINTABLE}|\\(?=x[0-9a-f]{{2}})")
+_SPELLED = re.compile(rb"\\x([0-9a-f]{2})")
 _TO_PRINT = re.compile(_UNPRINTABLE)
 
 
 def spell(name: str) -> str:
     r"""A file's name with `\xf1` for a byte that is no UTF-8 and for a control character; others stay as they are.
 
-    A backslash that could be mistaken for such a mark is spelled too, so that two names never become one.
+    A backslash that could be mistaken for such a mark is spelled too, so that `unspell` gives the name back.
     """
     return _TO_SPELL.sub(_escaped, name)
+
+
+def unspell(text: str) -> str:
+    """The name that `spell` was given."""
+    raw = text.encode("utf-8", "surrogateescape")
+    return _SPELLED.sub(lambda mark: bytes([int(mark[1], 16)]), raw).decode("utf-8", "surrogateescape")
 
 
 def printable(text: str) -> str:

@@ -157,6 +157,23 @@ def test_a_signature_sees_through_links(tmp_path: Path) -> None:
     assert signature(tmp_path / "data") != first
 
 
+def test_a_signature_is_of_regular_files_and_of_any_name(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"ni\xf1o.png")).write_text("1")
+    first = signature(tmp_path)
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "device.png").symlink_to("/dev/zero")
+    (tmp_path / "circle").symlink_to(tmp_path)
+    assert signature(tmp_path) == first
+    (tmp_path / os.fsdecode(b"ni\xf1o.png")).write_text("12")
+    assert signature(tmp_path) != first
+
+
+def test_a_signature_of_a_pipe_does_not_wait_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert signature(tmp_path / "pipe") == signature(tmp_path / "pipe")
+
+
 def test_two_processes_make_an_artifact_once(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from fer_core.artifacts import make_artifact\n"

@@ -40,7 +40,7 @@ def trained(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
 
 
 def test_the_reference_network_computes_what_ours_does() -> None:
-    """In float64, since a ReLU's input so near 0 that rounding decides its sign moves float32's gradients by percents."""
+    """In float64: where rounding decides the sign of a ReLU's input, gradients in float32 differ by percents."""
     from reference import PublishedEfficientFace
 
     from fer_core.models.architectures import build

@@ -116,7 +116,10 @@ def test_every_recipe_that_comes_with_the_project_leaves_its_precision_to_the_ma
 
 
 def test_cores_are_those_that_affinity_leaves() -> None:
-    code = "import os; from openface.machine import usable_cores as cores; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); print(cores())"
+    code = (
+        "import os; from openface.machine import usable_cores; "
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); print(usable_cores())"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout == "1\n"
     assert 1 <= usable_cores() <= len(os.sched_getaffinity(0))

@@ -49,6 +49,13 @@ def test_set_lays_values_over_the_file(tmp_path: Path) -> None:
         ("[graph]\nk = 'four'", 'graph.k = "four": input should be a valid integer'),
         ("[graph]\nk = 0", "graph.k = 0: input should be greater than or equal to 1"),
         ("[dataset]\nsource = 'rafbd'", 'dataset.source = "rafbd": input should be'),
+        (
+            "[dataset]\nclasses = 9",
+            "dataset.classes = 9: should be 7, 8, or a table from the dataset's own labels to emotions",
+        ),
+        ("[dataset.classes]\nsmile = 3", 'dataset.classes = {"smile": 3}: should be 7, 8, or a table'),
+        ("[dataset.classes]", "dataset.classes = {}: should be 7, 8, or a table"),
+        ("[dataset]\nprotocol = 'published'", 'dataset.protocol = "published": input should be'),
         ("[graph\nk = 4", "my.toml: not TOML"),
         ("seeds = []", "seeds = []"),
         ("seeds = [-1]", "seeds.0 = -1: input should be greater than or equal to 0"),
@@ -73,6 +80,13 @@ def test_a_mistake_is_one_line_with_file_key_and_remedy(tmp_path: Path, text: st
     assert said in str(error.value)
     assert path in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_table_says_what_a_datasets_labels_mean(tmp_path: Path) -> None:
+    path = write(tmp_path, '[dataset]\nsource = "csv"\n[dataset.classes]\nsmile = "happiness"\n0 = "drop"')
+    assert load_experiment(path).dataset.classes == {"smile": "happiness", "0": "drop"}
+    again = load_experiment(path, ["dataset.classes.0=fear", "dataset.classes.no face=drop"])
+    assert again.dataset.classes == {"smile": "happiness", "0": "fear", "no face": "drop"}
 
 
 @pytest.mark.parametrize("setting", ["graph.k", "=4", "title.k=4"])

@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import struct
+import subprocess
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -19,9 +21,11 @@ from fer_core.dataset import Dataset, open_dataset
 from fer_core.datasets import open_source
 from fer_core.datasets.splits import complete_splits, draw_stratified
 from fer_core.errors import ArtifactError, DatasetError
-from fer_core.experiment import DatasetSettings
+from fer_core.experiment import DatasetSettings, load_experiment
 from fer_core.prepare import OPENFACE_TABLE, prepare
 from fer_core.progress import JsonLines
+from fer_core.steps import request
+from fer_core.work import run_step
 from openface.reading import read_openface
 from openface.table import one_row_per_image
 
@@ -251,6 +255,59 @@ def test_too_many_that_cannot_be_decoded_are_an_error(tmp_path: Path) -> None:
     assert "dataset.max_unreadable = 0.05" in message
 
 
+def test_the_card_names_what_is_unreadable_and_why(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "faces", happy=10, sad=9)
+    (folder / "sad" / "broken.png").write_text("no image")
+    dataset = prepared(tmp_path / "out", folder, max_unreadable=0.05)
+    path = folder / "sad" / "broken.png"
+    assert dataset.card.unreadable == {"sad/broken": f"{path}: not an image of a known format"}
+    assert dataset.card.notes == ("classes: happiness 10 (happy), sadness 10 (sad)",)
+
+
+def test_a_pipe_in_a_list_is_unreadable_and_nothing_waits_for_it(tmp_path: Path) -> None:
+    fill(tmp_path, happy=10, sad=9)
+    os.mkfifo(tmp_path / "pipe.png")
+    rows = [f"{name}/{number:03d}.png,{name}" for name, count in (("happy", 10), ("sad", 9)) for number in range(count)]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label", *rows, "pipe.png,sad"]))
+    dataset = prepared(tmp_path / "out", tmp_path, "csv", max_unreadable=0.05)
+    assert dataset.card.unreadable == {"pipe": f"{tmp_path / 'pipe.png'}: not a regular file"}
+
+
+@pytest.mark.parametrize("source", ["folder", "csv"])
+def test_any_name_goes_through_the_command_the_manifest_and_the_notes(tmp_path: Path, source: str) -> None:
+    folder = fill(tmp_path / "faces", happy=6, sad=6)
+    for name in (b"ni\xf1o.png", b"two\nlines.png", "ni\xf1o.png".encode()):
+        save_noise(folder / "happy" / os.fsdecode(name), 500 + len(name))
+    (folder / "sad" / os.fsdecode(b"br\xf6ken.png")).write_text("no image")
+    images = sorted(
+        os.fsencode(path.relative_to(folder)) for path in folder.rglob("*.png") if b"\n" not in os.fsencode(path)
+    )
+    (folder / "labels.csv").write_bytes(b"\n".join([b"path,label", *(name + b"," + name[:3] for name in images)]))
+    table = '{hap = "happiness"}'
+    command = [
+        sys.executable,
+        "-m",
+        "fer_core",
+        "prepare",
+        "demo",
+        "--data",
+        str(folder),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    settings = [f"dataset.source={source}", "dataset.max_unreadable=0.1", f"dataset.classes={table}"]
+    command += [part for setting in settings[: 3 if source == "csv" else 2] for part in ("--set", setting)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
+    assert done.returncode == 0, done.stderr
+    ids = set(open_dataset(tmp_path / "out").manifest["id"])
+    assert {r"happy/ni\xf1o", "happy/ni\xf1o"} <= ids
+    assert (r"happy/two\x0alines" in ids) == (source == "folder")
+    texts = [json.loads(line).get("text", "") for line in done.stdout.splitlines()]
+    assert any(r"br\xf6ken.png: not an image of a known format" in text for text in texts)
+    for text in texts:
+        text.encode()
+
+
 def test_a_listed_file_that_is_missing_cannot_be_decoded(tmp_path: Path) -> None:
     fill(tmp_path, happy=2)
     (tmp_path / "labels.csv").write_text("path,label\nhappy/000.png,happy\nhappy/001.png,sad\nnowhere.png,sad\n")
@@ -376,7 +433,57 @@ def test_a_class_without_training_images_is_named(tmp_path: Path) -> None:
     assert "no training image of class fear; add some" in refused(tmp_path / "out", folder)
 
 
+@pytest.mark.parametrize("source", ["folder", "csv"])
+def test_a_dataset_of_test_images_alone_is_prepared(tmp_path: Path, source: str) -> None:
+    folder = fill(tmp_path / "faces" / "test", happy=4, sad=3).parent
+    rows = [f"test/{name}/{n:03d}.png,{name},test" for name, count in (("happy", 4), ("sad", 3)) for n in range(count)]
+    (folder / "labels.csv").write_text("\n".join(["path,label,split", *rows]))
+    dataset = prepared(tmp_path / "out", folder, source)
+    assert Counter(dataset.manifest["split"]) == {"test": 7}
+    assert dataset.card.mean == pytest.approx(dataset.images.mean(axis=(0, 1, 2)) / 255)
+    assert {key: dataset.card.counts[key] for key in ("train", "validation", "test")} == {
+        "train": 0,
+        "validation": 0,
+        "test": 7,
+    }
+
+
+@pytest.mark.parametrize("step", ["train-ldg", "distill"])
+def test_nothing_is_trained_on_test_images_alone(tmp_path: Path, step: str) -> None:
+    folder = fill(tmp_path / "faces" / "test", happy=2, sad=2).parent
+    demo = load_experiment("demo", ["dataset.source=folder", "dataset.image_size=48"])
+    made = run_step(request("prepare", demo, outside=folder), tmp_path / "dataset", JsonLines())
+    with pytest.raises(DatasetError, match="dataset: has no training images, so nothing can be learnt from it"):
+        run_step(request(step, demo, [made], 1), tmp_path / "model", JsonLines())
+
+
+def test_a_test_share_of_one_makes_all_of_a_dataset_its_test_split(tmp_path: Path) -> None:
+    dataset = prepared(tmp_path / "out", fill(tmp_path / "faces", happy=4, sad=1), test_share=1.0)
+    assert Counter(dataset.manifest["split"]) == {"test": 5}
+
+
+def test_duplicates_are_kept_and_counted_where_that_is_asked_for(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "faces" / "train", 0, happy=3, sad=3).parent
+    fill(folder / "val", 10_000, happy=3, sad=3)
+    fill(folder / "test", 20_000, happy=3, sad=3)
+    save_noise(folder / "test" / "happy" / "of_train.png", 1)
+    dataset = prepared(tmp_path / "out", folder, duplicates="keep")
+    assert dataset.card.counts["duplicates kept"] == 1
+    assert "test/happy/of_train" in splits_by_id(dataset)
+
+
 # The real thing
+
+
+@needs_ferplus
+@pytest.mark.parametrize(("classes", "test"), [(8, 2862), (7, 2848)])
+def test_the_real_ferplus_by_its_own_rule_without_copies_has_the_published_test_set(
+    tmp_path: Path, classes: int, test: int
+) -> None:
+    settings = {"classes": classes, "protocol": "ferplus", "colour": False, "image_size": 48}
+    dataset = prepared(tmp_path / "out", SHARED, "ferplus", **settings)
+    assert dataset.card.counts["test"] == test
+    assert dataset.manifest["published"].all()
 
 
 @needs_ferplus
@@ -392,6 +499,7 @@ def test_the_real_ferplus_ends_with_the_published_counts(tmp_path: Path) -> None
         "validation": 3097,
         "test": 3043,
     }
+    assert dataset.manifest.loc[dataset.rows("test"), "published"].sum() == 2848
     train = set(dataset.manifest.loc[dataset.rows("train"), "sha256"])
     evaluation = dataset.manifest[dataset.manifest["split"] != "train"]
     assert evaluation["sha256"].is_unique

@@ -168,6 +168,26 @@ def test_the_printed_experiment_reads_back_as_itself(name: str) -> None:
     assert experiment_from(tomllib.loads(experiment_toml(plan)), "printed") == plan
 
 
+def test_a_table_of_labels_is_printed_as_toml_reads_it() -> None:
+    plan = experiment(
+        (1,), dataset={"source": "csv", "classes": {"smile": "happiness", "0": "fear", "no face": "drop"}}
+    )
+    assert experiment_from(tomllib.loads(experiment_toml(plan)), "printed") == plan
+
+
+def test_what_the_labels_were_taken_for_and_what_was_unreadable_is_on_the_page(tmp_path: Path) -> None:
+    data = dataset()
+    card = replace(data.card, notes=("classes: neutral 9 (0)",), unreadable={"a/<b>": "a/<b>.png: no such file"})
+    wanted = report_request(tmp_path, experiment((1,)), replace(data, card=card))
+    folder = tmp_path / "page"
+    folder.mkdir()
+    write_report(wanted, folder, Silence())
+    page = (folder / "index.html").read_text()
+    assert "classes: neutral 9 (0)" in page
+    assert "1 of 72 images: a/&lt;b&gt;." in page
+    assert json.loads((folder / "results.json").read_text())["dataset"]["unreadable"] == card.unreadable
+
+
 def test_known_emotions_keep_their_colours_and_others_get_what_is_left() -> None:
     colours = emotion_colours((*LABELS, "boredom", "awe"))
     assert colours["happiness"] == emotion_colours(("happiness",))["happiness"]

@@ -91,6 +91,36 @@ def test_a_list_of_images_changes_with_the_images(tmp_path: Path) -> None:
     assert mark() != first
 
 
+def test_any_spelling_of_a_list_changes_with_the_images(tmp_path: Path) -> None:
+    name = os.fsdecode(b"ni\xf1o.png")
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "faces" / name).write_text("1")
+    (tmp_path / "my.csv").write_bytes(b"Image;Emotion\nfaces\\ni\xf1o.png;happy\n")
+    experiment = load_experiment("demo", ["dataset.source=csv"])
+
+    def mark() -> str:
+        return request("prepare", experiment, outside=tmp_path / "my.csv").fingerprint()
+
+    first = mark()
+    assert mark() == first
+    (tmp_path / "faces" / name).write_text("12")
+    second = mark()
+    assert second != first
+    (tmp_path / "my.csv").write_text("no list at all")
+    assert mark() != second
+
+
+def test_what_the_labels_mean_counts_in_whatever_order_it_is_said() -> None:
+    settings = [
+        ["dataset.classes.smile=happiness", "dataset.classes.0=fear"],
+        ["dataset.classes.0=fear", 'dataset.classes.smile="happiness"'],
+        ["dataset.classes.0=fear"],
+    ]
+    marks = [request("prepare", load_experiment("demo", chosen)).fingerprint() for chosen in settings]
+    assert marks[0] == marks[1]
+    assert len(set(marks)) == 2
+
+
 def test_an_input_too_many_or_too_few_is_refused(tmp_path: Path) -> None:
     demo = load_experiment("demo")
     with pytest.raises(ArtifactError, match="needs one --in from `fer prepare`, and got 0"):

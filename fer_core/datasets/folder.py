@@ -1,81 +1,193 @@
-"""A folder for each class, with or without a folder for each split above."""
+"""A folder for each class, with or without a folder for each split above, and whatever lies between."""
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from fer_core.datasets.names import SPLITS, class_order
-from fer_core.datasets.source import (
-    Source,
-    image_files,
-    subfolders,
-    unique_ids,
-    without_ending,
-)
+from fer_core.datasets.classes import Classes, NumberOrder, name_classes
+from fer_core.datasets.names import emotion_of, split_of, split_of_folder
+from fer_core.datasets.source import Source, find_images, note_of_frames, read_file, unique_ids, without_ending
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
-from openface.images import ENDINGS, open_image
+from openface.images import ENDINGS
+
+_SPLIT_BESIDE = "keep either class folders or train, validation and test"
 
 
 @dataclass(frozen=True)
-class ClassFolder:
-    """The images of one class in one split."""
+class FolderImage:
+    """An image, and what the folders above it say."""
 
+    path: Path
+    label: str
+    """The class folder's name."""
     split: str
     """train, validation, test, or "" where the layout has no splits."""
-    path: Path
+
+
+@dataclass(frozen=True)
+class ClassFolders:
+    """The images of a layout of class folders."""
+
+    images: list[FolderImage]
+    notes: tuple[str, ...]
+    """What else is in the folder."""
 
 
 def read(settings: DatasetSettings, folder: Path) -> Source:
-    """Images at CLASS/*.jpg, or at train|validation|test/CLASS/*.jpg; classes are called as their folders.
+    """Images at CLASS/…/*.jpg, or at train|validation|test/CLASS/…/*.jpg; classes are called as their folders.
 
     Raises:
         DatasetError: there are no such folders, or no images in them.
     """
-    class_folders = find_class_folders(folder)
-    labels, index_of = class_order(part.path.name for part in class_folders)
-    files = [(part, path) for part in class_folders for path in image_files(part.path)]
-    if not files or len(labels) < 2:
+    found = read_class_folders(settings, folder)
+    ids = [without_ending(image.path.relative_to(folder).as_posix()) for image in found.images]
+    return source_of_folders("folder", settings, folder, found, ids)
+
+
+def source_of_folders(
+    name: str,
+    settings: DatasetSettings,
+    folder: Path,
+    found: ClassFolders,
+    ids: Sequence[str],
+    order: NumberOrder | None = None,
+    protocol: str = "All images of a folder of class folders; the label is the folder's name.",
+) -> Source:
+    """The source of such a layout, whose class folders are named, or numbered in `order`."""
+    classes = name_classes([image.label for image in found.images], settings, folder, order)
+    if len(classes.labels) < 2:
         raise DatasetError(
-            f"{folder}: {len(files)} images in {len(labels)} class folders; looked for CLASS/* and "
+            f"{folder}: {len(found.images)} images in {len(classes.labels)} classes; looked for CLASS/* and "
             f"train|validation|test/CLASS/* of two classes or more, with {', '.join(ENDINGS)} files"
         )
-    names = [path.relative_to(folder).as_posix() for _, path in files]
-    paths = [path for _, path in files]
-    return Source(
-        name="folder",
-        labels=labels,
-        records=pd.DataFrame(
-            {
-                "id": unique_ids([without_ending(name) for name in names], names),
-                "label": [index_of[part.path.name] for part, _ in files],
-                "split": [part.split for part, _ in files],
-            }
+    paths = [image.path for image in found.images]
+    records = pd.DataFrame(
+        {
+            "id": unique_ids(ids, [path.relative_to(folder).as_posix() for path in paths]),
+            "label": classes.index,
+            "split": [image.split for image in found.images],
+        }
+    )
+    return kept(
+        Source(
+            name=name,
+            labels=classes.labels,
+            records=records,
+            distributions=None,
+            truth="",
+            protocol=protocol,
+            read_image=lambda row: read_file(paths[row]),
+            notes=(*found.notes, *note_of_frames(paths)),
         ),
-        distributions=None,
-        truth="",
-        protocol="All images of a folder of class folders; the label is the folder's name.",
-        read_image=lambda row: open_image(paths[row]),
+        classes,
     )
 
 
-def find_class_folders(folder: Path) -> list[ClassFolder]:
-    """The class folders below the split folders, or directly in `folder` where there are no such.
+def kept(source: Source, classes: Classes) -> Source:
+    """A source of all images without those whose label is dropped."""
+    rows = (classes.index >= 0).nonzero()[0]
+    return replace(
+        source,
+        records=source.records.iloc[rows].reset_index(drop=True),
+        distributions=None if source.distributions is None else source.distributions[rows],
+        read_image=lambda row: source.read_image(int(rows[row])),
+        dropped={**source.dropped, **classes.dropped},
+        notes=(*classes.notes, *source.notes),
+    )
+
+
+def read_class_folders(settings: DatasetSettings, folder: Path) -> ClassFolders:
+    """Every image's class and split by the folders above it.
+
+    A folder called as a split is one, above the class or below it. The class is the folder called as an emotion, as a
+    number or as [dataset.classes] says; where none is, the uppermost that is no split and that not all images share.
 
     Raises:
-        DatasetError: split folders stand beside others, or train is not among them.
+        DatasetError: there are no images, or a folder may be a class or a split.
     """
-    found = subfolders(folder)
-    splits = [path for path in found if path.name.lower() in SPLITS]
-    if not splits:
-        return [ClassFolder("", path) for path in found]
-    others = [path.name for path in found if path not in splits]
-    if others:
+    found = find_images(folder)
+    above = [path.relative_to(folder).parts[:-1] for path in found.paths]
+    split_of_parts = {parts: _split(parts, folder) for parts in set(above)}
+    splits = [split_of_parts[parts] for parts in above]
+    without_split = {parts: tuple(part for part in parts if not _split_among(parts, part)) for parts in set(above)}
+    names = [without_split[parts] for parts in above]
+    _check_splits(folder, above, splits, names)
+    labels = _labels(names, settings, folder)
+    images = [
+        FolderImage(path, label, split) for path, label, split in zip(found.paths, labels, splits, strict=True) if label
+    ]
+    outside = len(found.paths) - len(images)
+    if not images:
         raise DatasetError(
-            f"{folder}: the folder {others[0]} is beside {splits[0].name}, so it may be a class or a split; "
-            "keep either class folders or train, validation and test"
+            f"{folder}: {len(found.paths)} images in 0 class folders; looked for CLASS/* and "
+            f"train|validation|test/CLASS/* of two classes or more, with {', '.join(ENDINGS)} files"
         )
-    if "train" not in {SPLITS[path.name.lower()] for path in splits}:
-        raise DatasetError(f"{folder}: {splits[0].name} without train; add a folder train of class folders")
-    return [ClassFolder(SPLITS[split.name.lower()], path) for split in splits for path in subfolders(split)]
+    note = (f"images in no class folder, not read: {outside:,}",) if outside else ()
+    return ClassFolders(images, (*note, *found.note()))
+
+
+def _split_among(parts: tuple[str, ...], part: str) -> str | None:
+    """The split that one of the folders above an image means; only the uppermost may have more in its name."""
+    return split_of_folder(part) if part == parts[0] else split_of(part)
+
+
+def _split(parts: tuple[str, ...], folder: Path) -> str:
+    found = {split for part in parts if (split := _split_among(parts, part))}
+    if len(found) > 1:
+        raise DatasetError(f"{folder / Path(*parts)}: its folders are of two splits; {_SPLIT_BESIDE}")
+    return found.pop() if found else ""
+
+
+def _check_splits(
+    folder: Path, above: Sequence[tuple[str, ...]], splits: Sequence[str], names: Sequence[tuple[str, ...]]
+) -> None:
+    """Either all images have a split or none; and below each there are classes."""
+    beside = next((parts for parts, split in zip(above, splits, strict=True) if parts and not split), None)
+    of_split = next((parts for parts, split in zip(above, splits, strict=True) if split), None)
+    if beside and of_split:
+        raise DatasetError(
+            f"{folder}: the folder {beside[0]} is beside {of_split[0]}, so it may be a class or a split; "
+            f"{_SPLIT_BESIDE}"
+        )
+    bare = Counter(parts for parts, split, rest in zip(above, splits, names, strict=True) if split and not rest)
+    if bare:
+        parts, count = bare.most_common(1)[0]
+        place = folder / Path(*parts)
+        generated = any((folder / Path(*other) / "label.csv").is_file() for other in bare)
+        ferplus = ", or set dataset.source = 'ferplus', whose layout this is" if generated else ""
+        raise DatasetError(
+            f"{place}: the name of a split, with {count:,} images in it and in no class folder; put each into a folder "
+            f"called as its class, or list them in a CSV with path,label,split{ferplus}"
+        )
+
+
+def _labels(names: Sequence[tuple[str, ...]], settings: DatasetSettings, folder: Path) -> list[str]:
+    """Each image's class folder; "" where it is in none."""
+    table = settings.classes if isinstance(settings.classes, Mapping) else {}
+    depths: Counter[int] = Counter()
+    for parts in names:
+        known = [depth for depth, part in enumerate(parts) if emotion_of(part) or part in table]
+        if len({emotion_of(parts[depth]) or parts[depth] for depth in known}) > 1:
+            raise DatasetError(
+                f"{folder}: {'/'.join(parts)} names more than one class; have each image below just one of them"
+            )
+        depths.update(known[:1])
+    usual = depths.most_common(1)[0][0] if depths else _first_that_differs(names)
+    labels = []
+    for parts in names:
+        own = next((part for part in parts if emotion_of(part) or part in table), None)
+        labels.append(own or (parts[min(usual, len(parts) - 1)] if parts else ""))
+    return labels
+
+
+def _first_that_differs(names: Sequence[tuple[str, ...]]) -> int:
+    """The depth of the uppermost folder that not all images are in."""
+    inside = [parts for parts in names if parts]
+    depth = 0
+    while inside and all(len(parts) > depth + 1 for parts in inside) and len({parts[depth] for parts in inside}) == 1:
+        depth += 1
+    return depth

@@ -1,44 +1,77 @@
-"""What people call emotions and splits, and the order of a dataset's classes."""
+"""What people call emotions and splits."""
 
-from collections.abc import Iterable
+import re
 
 from fer_core.dataset import EMOTIONS
 
-SPLITS = {
+DROP = "drop"
+"""What `[dataset.classes]` says of a label whose images are left out."""
+DROPPED = "\0"
+"""The class of such images, which no label is called."""
+
+_SPLITS = {
     "train": "train",
     "training": "train",
+    "trainval": "train",
+    "trn": "train",
     "validation": "validation",
     "valid": "validation",
     "val": "validation",
+    "dev": "validation",
+    "devel": "validation",
+    "development": "validation",
+    "publictest": "validation",
     "test": "test",
     "testing": "test",
+    "tst": "test",
+    "privatetest": "test",
 }
-"""Lower-case names of splits in folders and columns."""
+"""FER2013 calls its parts Training, PublicTest and PrivateTest; its makers validate on the second."""
 
 _ALIASES = {
-    "neutral": ("normal", "neutrality"),
-    "happiness": ("happy", "joy", "joyful"),
-    "surprise": ("surprised",),
-    "sadness": ("sad",),
-    "anger": ("angry",),
-    "disgust": ("disgusted",),
-    "fear": ("fearful", "afraid", "scared"),
-    "contempt": ("contemptuous",),
+    "neutral": ("normal", "neutrality", "neu"),
+    "happiness": ("happy", "happyness", "joy", "joyful", "joyous", "hap"),
+    "surprise": ("surprised", "surprising", "suprise", "suprised", "astonishment", "astonished", "sur"),
+    "sadness": ("sad", "sadly", "sorrow", "sorrowful"),
+    "anger": ("angry", "angriness", "ang"),
+    "disgust": ("disgusted", "disgusting", "dis"),
+    "fear": ("fearful", "fearfulness", "feared", "afraid", "scared", "fea"),
+    "contempt": ("contemptuous", "contemptous"),
 }
 _EMOTION_OF = {name: emotion for emotion in EMOTIONS for name in (emotion, *_ALIASES[emotion])}
+_NUMBERED = re.compile(r"^\d+[\s._:)-]+|[\s._:(-]+\d+\)?$")
+_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_NUMBER = re.compile(r"[+-]?\d{1,9}(\.0*)?")
 
 
-def class_order(names: Iterable[str]) -> tuple[tuple[str, ...], dict[str, int]]:
-    """The classes in order, and the index of each name.
+def emotion_of(name: str) -> str | None:
+    """The emotion of EMOTIONS that a name means, if any: `Happy`, ` JOY`, `3_happiness`."""
+    return _EMOTION_OF.get(_NUMBERED.sub("", name.strip()).strip(" _-.").lower())
 
-    If all are emotions, under whatever name, they are called and ordered as in EMOTIONS; else names stay as
-    they are, in the order of numbers or of the alphabet.
-    """
-    distinct = set(names)
-    emotion_of = {name: _EMOTION_OF.get(name.strip().lower()) for name in distinct}
-    if None not in emotion_of.values():
-        emotions = tuple(emotion for emotion in EMOTIONS if emotion in emotion_of.values())
-        return emotions, {name: emotions.index(str(emotion)) for name, emotion in emotion_of.items()}
-    by_number = all(name.isdecimal() for name in distinct)
-    classes = tuple(sorted(distinct, key=int) if by_number else sorted(distinct))
-    return classes, {name: index for index, name in enumerate(classes)}
+
+def number_of(name: str) -> str | None:
+    """The whole number that a label is, as `3`, whether it is written 3, 03 or 3.0."""
+    return str(int(float(name))) if _NUMBER.fullmatch(name.strip()) else None
+
+
+def split_of(name: str) -> str | None:
+    """train, validation or test, where a name means one: `Training`, `PrivateTest`, `test_set`."""
+    plain = re.sub(r"[\W_]+", "", name).lower()
+    return _SPLITS.get(plain) or _SPLITS.get(re.sub(r"(set|data|split|part|images|faces)$", "", plain))
+
+
+def split_of_folder(name: str) -> str | None:
+    """The same of a folder, which may be called `FER2013Train` or `my_faces_test` too."""
+    if split := split_of(name):
+        return split
+    found = {_SPLITS[word] for word in _words(name) if word in _SPLITS}
+    return found.pop() if len(found) == 1 and not any(map(emotion_of, _words(name))) else None
+
+
+def mentions_split(name: str) -> bool:
+    """Whether a word of a name is a split's, as in `is_train` or `train_happy`."""
+    return any(word in _SPLITS for word in _words(name))
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in _WORDS.findall(name)]

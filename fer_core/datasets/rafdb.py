@@ -1,27 +1,38 @@
 """RAF-DB's basic emotions: the official layout, or the class folders that EfficientFace's users have."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from fer_core.dataset import EMOTIONS
-from fer_core.datasets.folder import ClassFolder, find_class_folders
-from fer_core.datasets.source import Source, image_files, image_stem, read_text, unique_ids
+from fer_core.datasets.classes import NumberOrder
+from fer_core.datasets.folder import ClassFolders, read_class_folders, source_of_folders
+from fer_core.datasets.names import number_of, split_of
+from fer_core.datasets.source import Source, find_images, image_stem, read_file, read_text, subfolders, unwrapped
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
-from openface.images import open_image
 
-LABELS_FILE = Path("EmoLabel", "list_patition_label.txt")
-"""The misspelling is the dataset's own."""
-DISTRIBUTIONS_FILE = Path("EmoLabel", "distribution_basic.txt")
-IMAGES = Path("Image", "aligned")
+LABELS = ("list_patition_label.txt", "list_partition_label.txt")
+"""The misspelling is the dataset's own, and some mend it."""
+DISTRIBUTIONS = "distribution_basic.txt"
+IMAGES = "aligned"
 
 OFFICIAL_ORDER = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
 """What RAF-DB's labels 1 to 7 mean."""
 EFFICIENTFACE_ORDER = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger")
 """What the folders 0 to 6 of EfficientFace's users mean."""
 
+_SIZES = dict(zip(OFFICIAL_ORDER, (1290, 281, 717, 4772, 1982, 705, 2524), strict=True))
+"""Training images."""
+_OFFICIAL = NumberOrder(
+    "RAF-DB's own order", {str(number): name for number, name in enumerate(OFFICIAL_ORDER, start=1)}, _SIZES
+)
+_EFFICIENTFACE = NumberOrder(
+    "EfficientFace's order", {str(number): name for number, name in enumerate(EFFICIENTFACE_ORDER)}, _SIZES
+)
 _CLASSES = EMOTIONS[:7]
 _PROTOCOL = (
     "RAF-DB basic emotions (Li et al. 2017), aligned images, the official train and test parts; the label is "
@@ -35,30 +46,37 @@ def read(settings: DatasetSettings, folder: Path) -> Source:
     Raises:
         DatasetError: it is neither layout, or both; a label or a distribution is out of its range.
     """
-    basic = folder / "basic" if (folder / "basic").is_dir() else folder
-    official, by_folders = (basic / LABELS_FILE).is_file(), (folder / "train").is_dir()
-    if official and by_folders:
-        raise DatasetError(
-            f"{folder}: holds both {LABELS_FILE} and class folders under train; move one of them elsewhere"
-        )
-    if official:
-        return _read_official(basic)
+    inner = unwrapped(folder, lambda path: _labels_file(path) is not None or _has_parts(path))
+    labels_file, by_folders = _labels_file(inner), _has_parts(inner)
+    if labels_file and by_folders:
+        raise DatasetError(f"{folder}: holds both {labels_file.name} and class folders under train; move one of them")
+    if labels_file and isinstance(settings.classes, Mapping):
+        raise DatasetError(f"{labels_file}: its numbers have RAF-DB's own meaning; leave [dataset.classes] out")
+    if labels_file:
+        return _read_official(inner, labels_file)
     if by_folders:
-        return _read_class_folders(folder)
+        return _read_class_folders(settings, inner)
     raise DatasetError(
-        f"{folder}: not RAF-DB; looked for basic/{LABELS_FILE} with basic/{IMAGES}, and for train/0…6 with "
-        "test/0…6; give the folder that holds one of them with --data"
+        f"{folder}: not RAF-DB; looked for basic/EmoLabel/{LABELS[0]} with basic/Image/{IMAGES}, and for train/0…6 "
+        "with test/0…6; give the folder that holds one of them with --data"
     )
 
 
-def _read_official(basic: Path) -> Source:
-    if not (basic / IMAGES).is_dir():
-        raise DatasetError(f"{basic / IMAGES}: no such folder; unpack RAF-DB's aligned images there")
-    records = _read_labels(basic / LABELS_FILE)
+def _has_parts(folder: Path) -> bool:
+    return any(split_of(path.name) for path in subfolders(folder))
+
+
+def _labels_file(folder: Path) -> Path | None:
+    places = (folder / "basic" / "EmoLabel", folder / "EmoLabel", folder / "basic", folder)
+    return next((place / name for place in places for name in LABELS if (place / name).is_file()), None)
+
+
+def _read_official(folder: Path, labels_file: Path) -> Source:
+    records = _read_labels(labels_file)
     distributions = None
-    if (basic / DISTRIBUTIONS_FILE).is_file():
-        distributions = _read_distributions(basic / DISTRIBUTIONS_FILE, records)
-    paths = [basic / IMAGES / f"{name}_aligned.jpg" for name in records["id"]]
+    if (labels_file.parent / DISTRIBUTIONS).is_file():
+        distributions = _read_distributions(labels_file.parent / DISTRIBUTIONS, records)
+    paths = _find_aligned(folder, list(records["id"]))
     return Source(
         name="rafdb",
         labels=_CLASSES,
@@ -66,8 +84,25 @@ def _read_official(basic: Path) -> Source:
         distributions=distributions,
         truth="" if distributions is None else "crowd votes",
         protocol=_PROTOCOL,
-        read_image=lambda row: open_image(paths[row]),
+        read_image=lambda row: read_file(paths[row]),
     )
+
+
+def _find_aligned(folder: Path, names: Sequence[str]) -> list[Path]:
+    """The file of each image below the folder `aligned`, whatever its ending, with or without `_aligned`."""
+    places = [path for path in sorted(folder.rglob("*")) if path.name.lower() == IMAGES and path.is_dir()]
+    if not places:
+        raise DatasetError(f"{folder / 'Image' / IMAGES}: no such folder; unpack RAF-DB's aligned images there")
+    found = find_images(places[0]).paths
+    # An image called as published goes before another of its name.
+    file_of = {image_stem(path): path for path in sorted(found, key=lambda path: path.stem.endswith("_aligned"))}
+    if not file_of.keys() & set(names):
+        there = f"it has {len(found):,} others, such as {found[0].name}" if found else "it has none at all"
+        raise DatasetError(
+            f"{places[0]}: none of the {len(names):,} images of the list, such as {names[0]}_aligned.jpg; {there}; "
+            "unpack RAF-DB's aligned images there"
+        )
+    return [file_of.get(name, places[0] / f"{name}_aligned.jpg") for name in names]
 
 
 def _read_labels(path: Path) -> pd.DataFrame:
@@ -138,51 +173,26 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     return [(number, line.strip()) for number, line in lines if line.strip()]
 
 
-def _read_class_folders(folder: Path) -> Source:
-    class_folders = find_class_folders(folder)
-    emotion_of = _meaning({part.path.name for part in class_folders}, folder)
+def _read_class_folders(settings: DatasetSettings, folder: Path) -> Source:
+    found = read_class_folders(settings, folder)
     # RAF-DB has two parts: without a folder `test`, one called `valid` or `val` is the official test part.
-    has_test = any(part.split == "test" for part in class_folders)
-    files = [(part, path) for part in class_folders for path in image_files(part.path)]
-    paths = [path for _, path in files]
-    return Source(
-        name="rafdb",
-        labels=_CLASSES,
-        records=pd.DataFrame(
-            {
-                "id": unique_ids(
-                    [image_stem(path) for path in paths],
-                    [path.relative_to(folder).as_posix() for path in paths],
-                ),
-                "label": [_CLASSES.index(emotion_of[part.path.name]) for part, _ in files],
-                "split": [_official_part(part, has_test) for part, _ in files],
-            }
-        ),
-        distributions=None,
-        truth="",
-        protocol=_PROTOCOL,
-        read_image=lambda row: open_image(paths[row]),
-    )
+    if not any(image.split == "test" for image in found.images):
+        images = [replace(image, split=image.split.replace("validation", "test")) for image in found.images]
+        found = ClassFolders(images, found.notes)
+    ids = [image_stem(image.path) for image in found.images]
+    order = _order(settings, {image.label for image in found.images}, folder)
+    return source_of_folders("rafdb", settings, folder, found, ids, order, _PROTOCOL)
 
 
-def _official_part(part: ClassFolder, has_test: bool) -> str:
-    return "test" if part.split == "validation" and not has_test else part.split
-
-
-def _meaning(names: set[str], folder: Path) -> dict[str, str]:
-    """The emotion of each class folder, by whether they are 0 to 6 or 1 to 7."""
-    efficientface = {str(number): emotion for number, emotion in enumerate(EFFICIENTFACE_ORDER)}
-    official = {str(number): emotion for number, emotion in enumerate(OFFICIAL_ORDER, start=1)}
-    both = f"0…6 are {', '.join(EFFICIENTFACE_ORDER)} and 1…7 are {', '.join(OFFICIAL_ORDER)}"
-    if not names <= efficientface.keys() | official.keys():
-        stray = min(names - efficientface.keys() - official.keys())
+def _order(settings: DatasetSettings, names: set[str], folder: Path) -> NumberOrder | None:
+    """The order of the numbers, by whether they are 0 to 6 or 1 to 7; none where [dataset.classes] says it."""
+    if isinstance(settings.classes, Mapping) and any(map(number_of, settings.classes)):
+        return None
+    numbers = {number for name in names if (number := number_of(name))}
+    if numbers and ("0" in numbers) == ("7" in numbers):
         raise DatasetError(
-            f"{folder}: class folder {stray} is no RAF-DB label, where {both}; rename it, or set "
-            "dataset.source = 'folder'"
+            f"{folder}: class folders {', '.join(sorted(names))} fit both orders or neither, where 0…6 are "
+            f"{', '.join(EFFICIENTFACE_ORDER)} and 1…7 are {', '.join(OFFICIAL_ORDER)}; say what each means in "
+            '[dataset.classes], such as 1 = "surprise"'
         )
-    if ("0" in names) == ("7" in names):
-        raise DatasetError(
-            f"{folder}: class folders {', '.join(sorted(names)) or '(none)'} fit both orders or neither, "
-            f"where {both}; have one folder for each of the seven classes"
-        )
-    return efficientface if "0" in names else official
+    return _OFFICIAL if "7" in numbers else _EFFICIENTFACE

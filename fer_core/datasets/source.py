@@ -1,6 +1,8 @@
 """What a reader hands over: a dataset's records and how to decode one of its images."""
 
+import os
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +12,14 @@ import pandas as pd
 from PIL import Image
 
 from fer_core.errors import DatasetError
-from openface.images import ENDINGS, reason_of
+from openface.decoding import ENDINGS, UnreadableImage, open_image, read_header, reason_of
+from openface.files import FoundFile, files_below
+from openface.names import spell
 
 _ALIGNED = re.compile(r"_aligned$")
+_MOVING = (".gif", ".tif", ".tiff", ".webp", ".apng")
+_JUNK = "__MACOSX"
+"""What macOS leaves in archives."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,8 @@ class Source:
     labels: tuple[str, ...]
     """Class names; emotions are in the order of `fer_core.dataset.EMOTIONS`."""
     records: pd.DataFrame
-    """N rows; id (str, unique), label (index into `labels`), split (train, validation, test; "" if open)."""
+    """N rows; id (str, unique), label (index into `labels`), split (train, validation, test; "" if open), and where the
+    makers judge on fewer images than we read: published (bool)."""
     distributions: np.ndarray | None
     """(N, classes) float32, rows sum to 1."""
     truth: str
@@ -36,17 +44,92 @@ class Source:
     """AU rows that come with the images: `index` (a row of `records`) and OpenFace's columns."""
     dropped: Mapping[str, int] = field(default_factory=dict)
     """Images that the protocol leaves out, counted by reason."""
+    notes: tuple[str, ...] = ()
+    """What the user should know: the meaning of the labels, what in the folder was not read."""
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The images directly in a folder, sorted by name."""
-    visible = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(path for path in visible if path.suffix.lower() in ENDINGS)
+@dataclass(frozen=True)
+class FoundImages:
+    """The images below a folder, and what else is there."""
+
+    paths: list[Path]
+    """Sorted by name, folder by folder."""
+    left: Mapping[str, int]
+    """Other files, counted by ending or kind."""
+
+    def note(self) -> tuple[str, ...]:
+        """What is no image, for the user to see."""
+        counts = ", ".join(f"{count:,} {what}" for what, count in self.left.items())
+        return (f"files that are no images: {counts}",) if counts else ()
+
+
+def find_images(folder: Path) -> FoundImages:
+    """All images below a folder, at any depth.
+
+    Raises:
+        DatasetError: a folder may not be read.
+    """
+    paths: list[Path] = []
+    left: Counter[str] = Counter()
+    try:
+        for file in files_below(folder):
+            what = _kind(file, folder)
+            paths += [] if what else [file.path]
+            left.update([what] if what else [])
+    except OSError as error:
+        raise DatasetError(f"{error.filename}: {error.strerror}; allow this user to read it") from error
+    return FoundImages(paths, dict(sorted(left.items(), key=lambda kind: (-kind[1], kind[0]))))
+
+
+def _kind(file: FoundFile, folder: Path) -> str:
+    """What a file is instead of an image; nothing where it is one."""
+    if any(part.startswith((".", _JUNK)) for part in file.path.relative_to(folder).parts):
+        return "hidden"
+    if file.kind != "regular":
+        return {"dangling": "links to nothing", "special": "pipes, sockets or devices"}[file.kind]
+    ending = file.path.suffix.lower()
+    return "" if ending in ENDINGS else ending or "without an ending"
+
+
+def read_file(path: Path) -> Image.Image:
+    """Decode an image file.
+
+    Raises:
+        UnreadableImage: it is missing, no regular file, or cannot be decoded.
+    """
+    if not os.path.isfile(path):
+        raise UnreadableImage(f"{path}: {'not a regular file' if os.path.exists(path) else 'no such file'}")
+    return open_image(path)
+
+
+def note_of_frames(paths: Sequence[Path]) -> tuple[str, ...]:
+    """How many images have several frames, of which the first is read."""
+    several = sum(path.suffix.lower() in _MOVING and _has_frames(path) for path in paths)
+    return (f"images of several frames, of which the first is read: {several:,}",) if several else ()
+
+
+def _has_frames(path: Path) -> bool:
+    try:
+        with path.open("rb") as file, read_header(file) as image:
+            return bool(getattr(image, "is_animated", False))
+    except (UnreadableImage, OSError):  # Decoding it will say so.
+        return False
 
 
 def subfolders(folder: Path) -> list[Path]:
     """The folders directly in a folder, sorted, without hidden ones and what macOS leaves in archives."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__MACOSX")))
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", _JUNK)))
+
+
+def unwrapped(folder: Path, is_it: Callable[[Path], bool]) -> Path:
+    """`folder`, or the only folder below it, at any depth of single folders, that holds what `is_it` looks for."""
+    inner = folder
+    while not is_it(inner):
+        inside = subfolders(inner)
+        if len(inside) != 1:
+            return folder
+        inner = inside[0]
+    return inner
 
 
 def image_stem(path: Path) -> str:
@@ -61,9 +144,18 @@ def without_ending(path: str) -> str:
 
 
 def unique_ids(preferred: Sequence[str], otherwise: Sequence[str]) -> list[str]:
-    """`preferred`, and `otherwise` for those that several images share."""
-    shared = pd.Series(preferred, dtype=str).duplicated(keep=False)
-    return [full if clash else short for short, full, clash in zip(preferred, otherwise, shared, strict=True)]
+    """`preferred`, `otherwise` for those that several images share, and a number behind what is still shared.
+
+    All as text that a table holds, whatever bytes the names have.
+    """
+    shared = pd.Series(preferred, dtype=object).duplicated(keep=False)
+    names = [spell(full if clash else short) for short, full, clash in zip(preferred, otherwise, shared, strict=True)]
+    times: Counter[str] = Counter()
+    unique = []
+    for name in names:
+        times[name] += 1
+        unique.append(f"{name}#{times[name]}" if times[name] > 1 else name)
+    return unique
 
 
 def read_text(path: Path) -> str:

@@ -57,8 +57,10 @@ def _cut(pool: pd.DataFrame, share: float, seed: int) -> np.ndarray:
 
 
 def _cut_size(count: int, share: float) -> int:
-    """Some of every class on both sides, if it has two images."""
-    return 0 if share == 0 else min(count - 1, max(1, round(share * count)))
+    """Some of every class on both sides, if it has two images; a share of 0 takes none and one of 1 all."""
+    if share in (0, 1):
+        return count if share else 0
+    return min(count - 1, max(1, round(share * count)))
 
 
 def _quotas(counts: list[int], total: int) -> list[int]:

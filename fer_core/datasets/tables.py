@@ -1,0 +1,118 @@
+"""CSV files as people really have them: any usual separator, encoding and spelling of the header."""
+
+import csv
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import pandas as pd
+
+from fer_core.errors import DatasetError
+from openface.images import reason_of
+
+_SEPARATORS = (",", ";", "\t", "|")
+_EXCEL = re.compile(r"sep=(.)\s*$")
+"""What Excel writes as a first line."""
+_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a CSV file."""
+
+    line: int
+    """Where it begins in the file, from 1."""
+    fields: dict[str, str]
+    """Stripped, by the stripped names of the header; "" where the row is too short."""
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of a CSV file with a header, one at a time.
+
+    Bytes that are no UTF-8 are kept as Python has them in paths, so that a list of files with such names still fits.
+
+    Raises:
+        DatasetError: it cannot be read, is no CSV, or a row has more fields than the header.
+    """
+    try:
+        with path.open(encoding=_encoding(path), errors="surrogateescape", newline="") as file:
+            yield from _rows(path, file)
+    except (OSError, UnicodeError) as error:
+        raise DatasetError(f"{path}: not a CSV file ({reason_of(error)}); write it with a header path,label") from error
+
+
+def read_table(path: Path, without: tuple[str, ...] = ()) -> pd.DataFrame:
+    """All rows as text, indexed by their line in the file, without the columns `without`; errors as `read_rows`."""
+    lines: list[int] = []
+    columns: dict[str, list[str]] = {}
+    for row in read_rows(path):
+        lines.append(row.line)
+        for name, value in row.fields.items():
+            if name not in without:
+                columns.setdefault(name, []).append(value)
+    if not lines:
+        raise DatasetError(f"{path}: lists no images; add lines below its header")
+    return pd.DataFrame(columns, index=pd.Index(lines, name="line"), dtype=object)
+
+
+def plain(name: str) -> str:
+    """A column's name without case, blanks and marks: `Image name` and `image_name` are one."""
+    return re.sub(r"[\W_]+", "", name).lower()
+
+
+def _encoding(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(4096)
+    for mark, encoding in _MARKS.items():
+        if start.startswith(mark):
+            return encoding
+    if not start.strip() or b"\0" in start:
+        raise DatasetError(
+            f"{path}: not a CSV file ({'no text' if start else 'empty'}); write it with a header path,label"
+        )
+    return "utf-8"
+
+
+def _rows(path: Path, file: TextIO) -> Iterator[Row]:
+    first = file.readline()
+    marked = _EXCEL.match(first)
+    skipped = 1 if marked else 0
+    if not marked:
+        file.seek(0)
+    separator = marked[1] if marked else next((mark for mark in _ranked(first) if mark in first), ",")
+    reader = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
+    header: list[str] = []
+    line = 1 + skipped
+    try:
+        for fields in reader:
+            if any(fields) and header:
+                yield Row(line, _by_name(f"{path}, line {line}", header, fields))
+            elif any(fields):
+                header = _header(path, fields)
+            line = reader.line_num + skipped + 1
+    except csv.Error as error:
+        raise DatasetError(
+            f"{path}, line {line}: {error}; close the quote that may be open before it, or shorten it"
+        ) from error
+
+
+def _ranked(header: str) -> list[str]:
+    """Separators by how often they are in the header; a blank comes last, since names may have one."""
+    return [*sorted(_SEPARATORS, key=header.count, reverse=True), " "]
+
+
+def _header(path: Path, fields: list[str]) -> list[str]:
+    names = [field.strip().lstrip("\ufeff").strip() for field in fields]
+    twice = [name for name in names if name and names.count(name) > 1]
+    if twice:
+        raise DatasetError(f"{path}: two columns are called {twice[0]}; rename one of them")
+    return names
+
+
+def _by_name(place: str, header: list[str], fields: list[str]) -> dict[str, str]:
+    if any(field.strip() for field in fields[len(header) :]):
+        raise DatasetError(f"{place}: more fields than its header; quote what holds the separator")
+    padded = fields + [""] * (len(header) - len(fields))
+    return {name: value.strip() for name, value in zip(header, padded, strict=False) if name}

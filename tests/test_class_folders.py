@@ -1,0 +1,290 @@
+"""Folders of classes as people have them: names, numbers, subjects, splits, and what is no image."""
+
+import os
+from pathlib import Path
+
+import pytest
+from dataset_files import FOLDER, counts, names_by_id, refused, save_faces, save_image, splits_by_id
+from PIL import Image
+
+from fer_core.datasets import open_source
+from fer_core.experiment import DatasetSettings
+
+
+def test_class_folders_are_emotions_under_any_name(tmp_path: Path) -> None:
+    for name in ("Sad", "happy", "neutral", "surprised"):
+        save_image(tmp_path / name / "1.PNG")
+    (tmp_path / "happy" / "notes.txt").write_text("no image")
+    source = open_source(FOLDER, tmp_path)
+    assert source.labels == ("neutral", "happiness", "surprise", "sadness")
+    assert names_by_id(source) == {
+        "Sad/1": "sadness",
+        "happy/1": "happiness",
+        "neutral/1": "neutral",
+        "surprised/1": "surprise",
+    }
+    assert set(source.records["split"]) == {""}
+
+
+def test_other_class_folders_keep_their_names(tmp_path: Path) -> None:
+    for name in ("calm", "bored", "awake"):
+        save_image(tmp_path / name / "1.jpg")
+    assert open_source(FOLDER, tmp_path).labels == ("awake", "bored", "calm")
+
+
+def test_folders_of_splits_are_understood(tmp_path: Path) -> None:
+    for split in ("train", "val", "Test"):
+        for name in ("happy", "sad"):
+            save_image(tmp_path / split / name / "1.jpg")
+    source = open_source(FOLDER, tmp_path)
+    assert source.labels == ("happiness", "sadness")
+    assert splits_by_id(source)["val/sad/1"] == "validation"
+    assert set(source.records["split"]) == {"train", "validation", "test"}
+
+
+def test_two_endings_of_one_name_are_two_images(tmp_path: Path) -> None:
+    for name in ("happy/1.jpg", "happy/1.png", "sad/1.jpg"):
+        save_image(tmp_path / name)
+    assert open_source(FOLDER, tmp_path).records["id"].tolist() == ["happy/1.jpg", "happy/1.png", "sad/1"]
+
+
+def test_what_is_no_layout_of_class_folders_is_refused(tmp_path: Path) -> None:
+    assert "0 images in 0 class folders; looked for CLASS/*" in refused(FOLDER, tmp_path)
+    save_image(tmp_path / "happy" / "1.jpg")
+    assert "1 images in 1 classes" in refused(FOLDER, tmp_path)
+    save_image(tmp_path / "test" / "happy" / "1.jpg")
+    assert "the folder happy is beside test" in refused(FOLDER, tmp_path)
+
+
+def test_a_folder_of_test_images_alone_is_read(tmp_path: Path) -> None:
+    for name in ("happy", "sad"):
+        save_image(tmp_path / "test" / name / "1.jpg")
+    assert set(open_source(FOLDER, tmp_path).records["split"]) == {"test"}
+
+
+# Splits
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Training", "validation", "Test"),
+        ("train_set", "valid_set", "test_set"),
+        ("training_data", "dev", "Testing"),
+        ("Training", "PublicTest", "PrivateTest"),
+        ("my-faces-train", "my-faces-val", "my-faces-test"),
+    ],
+)
+def test_splits_are_known_by_any_usual_name(tmp_path: Path, names: tuple[str, str, str]) -> None:
+    for name in names:
+        for label in ("happy", "sad"):
+            save_image(tmp_path / name / label / "1.jpg")
+    splits = open_source(FOLDER, tmp_path).records["split"]
+    assert splits.value_counts().to_dict() == {"train": 2, "validation": 2, "test": 2}
+
+
+def test_splits_below_the_classes_are_splits_too(tmp_path: Path) -> None:
+    for label in ("happy", "sad"):
+        for split in ("train", "val", "test"):
+            save_image(tmp_path / label / split / "1.jpg")
+    source = open_source(FOLDER, tmp_path)
+    assert splits_by_id(source)["sad/val/1"] == "validation"
+    assert source.labels == ("happiness", "sadness")
+
+
+@pytest.mark.parametrize("names", [("FER2013Train", "FER2013Valid", "FER2013Test"), ("train", "test"), ("Test",)])
+def test_folders_of_splits_without_classes_are_no_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        save_faces(tmp_path / name, 3)
+    said = refused(FOLDER, tmp_path)
+    assert ": the name of a split, with 3 images in it and in no class folder" in said
+    assert "ferplus" not in said
+    (tmp_path / names[0] / "label.csv").write_text("")
+    assert "dataset.source = 'ferplus', whose layout this is" in refused(FOLDER, tmp_path)
+
+
+@pytest.mark.parametrize("names", [("train_happy", "train_sad", "test_happy"), ("happy_train", "happy_test")])
+def test_a_folder_that_is_class_and_split_in_one_is_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        save_image(tmp_path / name / "1.jpg")
+    assert "is the name of a split, not of a class" in refused(FOLDER, tmp_path)
+
+
+# Folders in folders
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "{label}/S005",
+        "{label}/a/b/c",
+        "S005/{label}",
+        "faces/S005/{label}/001",
+        "dataset/images/{label}",
+        "fold1/{label}",
+    ],
+)
+def test_images_are_read_at_any_depth_by_the_folder_that_is_an_emotion(tmp_path: Path, place: str) -> None:
+    for label in ("happy", "sad"):
+        save_faces(tmp_path / place.format(label=label), 4)
+    assert counts(open_source(FOLDER, tmp_path)) == {"happiness": 4, "sadness": 4}
+
+
+def test_subjects_folders_below_other_words_are_no_classes(tmp_path: Path) -> None:
+    for label in ("awake", "bored"):
+        for subject in ("S1", "S2"):
+            save_faces(tmp_path / "train" / label / subject, 2)
+    assert counts(open_source(FOLDER, tmp_path)) == {"awake": 4, "bored": 4}
+
+
+def test_a_stray_class_among_subjects_is_named_as_one(tmp_path: Path) -> None:
+    for subject in ("S1", "S2"):
+        for label in ("happy", "sad", "uncertain"):
+            save_faces(tmp_path / subject / label, 2)
+    assert "labelled uncertain (4) of 12 images" in refused(FOLDER, tmp_path)
+
+
+def test_an_image_below_two_emotions_is_refused(tmp_path: Path) -> None:
+    save_faces(tmp_path / "happy" / "sad", 1)
+    assert "happy/sad names more than one class" in refused(FOLDER, tmp_path)
+
+
+# Labels
+
+
+def test_names_of_one_emotion_are_one_class(tmp_path: Path) -> None:
+    for name, count in {"happy": 3, "HAPPY": 2, "Joy": 1, "4_sad": 2, "Sadness": 2, " Suprise ": 1}.items():
+        save_faces(tmp_path / name, count)
+    source = open_source(FOLDER, tmp_path)
+    assert counts(source) == {"happiness": 6, "surprise": 1, "sadness": 4}
+    assert "happiness 6 (HAPPY (2), Joy (1), happy (3))" in source.notes[0]
+
+
+def test_a_stray_label_is_named_with_its_count_until_a_map_says_what_becomes_of_it(tmp_path: Path) -> None:
+    for name, count in {"happy": 10, "sad": 10, "Uncertain": 4, "smile": 2}.items():
+        save_faces(tmp_path / name, count)
+    said = refused(FOLDER, tmp_path)
+    assert "labelled Uncertain (4), smile (2) of 26 images" in said
+    assert 'in [dataset.classes], such as Uncertain = "drop"' in said
+    table = {"uncertain": "drop", "smile": "happiness"}
+    source = open_source(DatasetSettings(source="folder", classes=table), tmp_path)
+    assert counts(source) == {"happiness": 12, "sadness": 10}
+    assert source.dropped == {"labelled Uncertain": 4}
+    assert "dropped 4 (Uncertain)" in source.notes[0]
+    table = {"Uncertain": "Uncertain", "smile": "Joy", "grin": "happiness"}
+    source = open_source(DatasetSettings(source="folder", classes=table), tmp_path)
+    assert source.labels == ("happiness", "sadness", "Uncertain")
+    assert source.notes[1] == "[dataset.classes] names grin, which no image is labelled"
+
+
+def test_a_class_of_its_own_may_be_called_drop(tmp_path: Path) -> None:
+    for name in ("drop", "lift"):
+        save_faces(tmp_path / name, 2)
+    assert counts(open_source(FOLDER, tmp_path)) == {"drop": 2, "lift": 2}
+
+
+def test_a_map_that_fits_nothing_or_means_nothing_is_refused(tmp_path: Path) -> None:
+    for name in ("happy", "sad"):
+        save_faces(tmp_path / name, 1)
+    said = refused(DatasetSettings(source="folder", classes={"0": "happiness"}), tmp_path)
+    assert "none of the labels in [dataset.classes] is there; there are happy (1), sad (1)" in said
+    said = refused(DatasetSettings(source="folder", classes={"happy": "hapiness"}), tmp_path)
+    assert 'dataset.classes has happy = "hapiness", which is none of neutral, happiness' in said
+
+
+@pytest.mark.parametrize("names", [("0", "1", "2"), ("1", "2"), ("01", "02"), ("0", "happy")])
+def test_numbers_have_no_meaning_without_a_map(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        save_faces(tmp_path / name, 2)
+    said = refused(FOLDER, tmp_path)
+    assert f"labelled {names[0]} (2)" in said
+    assert "say what each means in [dataset.classes]" in said
+    assert "set dataset.source" in said
+    table = {str(number): emotion for number, emotion in enumerate(("happiness", "sadness", "fear"))}
+    if "happy" not in names:
+        assert sum(counts(open_source(DatasetSettings(source="folder", classes=table), tmp_path)).values()) >= 2
+
+
+# What is in the folders
+
+
+@pytest.mark.parametrize("ending", ["jpg", "jfif", "pgm", "gif", "webp", "tiff", "TIF", "JPEG", "bmp", "ppm", "PNG"])
+def test_whatever_is_opened_when_named_is_opened_in_a_folder(tmp_path: Path, ending: str) -> None:
+    for label in ("happy", "sad"):
+        (tmp_path / label).mkdir()
+        for number in range(2):
+            image = Image.new("L", (16, 16), 50 * number)
+            image.save(tmp_path / label / f"{number}.{ending}")
+    source = open_source(FOLDER, tmp_path)
+    assert counts(source) == {"happiness": 2, "sadness": 2}
+    assert source.read_image(1).size == (16, 16)
+
+
+def test_what_is_no_image_is_counted_by_ending_and_kind(tmp_path: Path) -> None:
+    for label in ("happy", "sad"):
+        save_faces(tmp_path / label, 2)
+        (tmp_path / label / "notes.TXT").write_text("")
+    (tmp_path / "happy" / "noending").write_text("")
+    (tmp_path / "happy" / "a.xyz").write_text("")
+    (tmp_path / "happy" / ".DS_Store").write_text("")
+    (tmp_path / "happy" / "gone.png").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "happy" / "circle.png").symlink_to(tmp_path / "happy" / "circle.png")
+    os.mkfifo(tmp_path / "sad" / "pipe.png")
+    (tmp_path / "sad" / "device.png").symlink_to("/dev/zero")
+    save_faces(tmp_path, 1)
+    source = open_source(FOLDER, tmp_path)
+    assert len(source.records) == 4
+    assert source.notes[1:] == (
+        "images in no class folder, not read: 1",
+        "files that are no images: 2 .txt, 2 links to nothing, 2 pipes, sockets or devices, 1 .xyz, 1 hidden, "
+        "1 without an ending",
+    )
+
+
+@pytest.mark.parametrize("ending", ["gif", "tiff", "webp"])
+def test_images_of_several_frames_are_told(tmp_path: Path, ending: str) -> None:
+    frames = [Image.new("L", (16, 16), shade) for shade in (200, 20)]
+    for label in ("happy", "sad"):
+        save_faces(tmp_path / label, 1, ending)
+        frames[0].save(tmp_path / label / f"moving.{ending}", save_all=True, append_images=frames[1:], lossless=True)
+    source = open_source(FOLDER, tmp_path)
+    assert source.notes[1:] == ("images of several frames, of which the first is read: 2",)
+    assert source.read_image(1).convert("L").getpixel((0, 0)) == 200
+
+
+def test_links_are_followed_once_and_never_in_circles(tmp_path: Path) -> None:
+    save_faces(tmp_path / "disk" / "happy", 3)
+    save_faces(tmp_path / "data" / "sad", 3)
+    (tmp_path / "data" / "happy").symlink_to(tmp_path / "disk" / "happy")
+    (tmp_path / "data" / "sad" / "again").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "sad" / "3.png").symlink_to(tmp_path / "disk" / "happy" / "0.png")
+    assert counts(open_source(FOLDER, tmp_path / "data")) == {"happiness": 3, "sadness": 4}
+
+
+NAMES = [
+    b"ni\xf1o.png",
+    "ni\xf1o.png".encode(),
+    b"a\nb.png",
+    b"tab\t.png",
+    b"back\\slash.png",
+    b"\\xf1.png",
+    b"\xf1.png",
+]
+
+
+def test_any_name_that_a_file_system_holds_is_an_id_of_its_own(tmp_path: Path) -> None:
+    for label in (b"happy", b"sad"):
+        save_faces(tmp_path / label.decode(), 1)
+        for name in NAMES:
+            (tmp_path / label.decode() / "0.png").rename(
+                os.fsdecode(os.fsencode(tmp_path) + b"/" + label + b"/" + name)
+            )
+            save_faces(tmp_path / label.decode(), 1)
+    source = open_source(FOLDER, tmp_path)
+    ids = source.records["id"].tolist()
+    assert len(set(ids)) == len(ids) == 16
+    assert all(name.encode() and len(name.splitlines()) == 1 for name in ids)
+    assert r"happy/ni\xf1o" in ids
+    assert "happy/niño" in ids
+    for row in range(16):
+        source.read_image(row)

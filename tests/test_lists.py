@@ -1,0 +1,385 @@
+"""CSV files that list images: their columns, separators, encodings, splits and face boxes."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dataset_files import AFFECTNET, FER2013, LIST, counts, names_by_id, refused, save_image, splits_by_id, write_rows
+from PIL import Image
+
+from fer_core.datasets import open_source
+from fer_core.experiment import DatasetSettings
+from openface.images import UnreadableImage
+
+
+def write_list(folder: Path, *lines: str) -> Path:
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_a_list_is_read_from_its_folder_or_file(tmp_path: Path) -> None:
+    save_image(tmp_path / "faces" / "a.png", 200)
+    write_list(tmp_path, "path, label ,split", "faces/a.png,happy,train", "b.png,sad,val", "c.png,sad,")
+    for given in (tmp_path, tmp_path / "labels.csv"):
+        source = open_source(LIST, given)
+        assert source.labels == ("happiness", "sadness")
+        assert names_by_id(source) == {"faces/a": "happiness", "b": "sadness", "c": "sadness"}
+        assert splits_by_id(source) == {"faces/a": "train", "b": "validation", "c": ""}
+        assert source.read_image(0).getpixel((0, 0)) == (200, 55, 128)
+        with pytest.raises(UnreadableImage, match=r"b\.png: no such file"):
+            source.read_image(1)
+
+
+def test_a_list_may_hold_distributions(tmp_path: Path) -> None:
+    write_list(tmp_path, "path,label,p_sad,p_happy", "a.png,happy,1,3", "b.png,sad,0.5,0")
+    source = open_source(LIST, tmp_path)
+    assert source.truth == "crowd votes"
+    assert source.distributions is not None
+    np.testing.assert_allclose(source.distributions, np.array([[0.75, 0.25], [0, 1]]))
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["path,labl", "a.png,x"], "labels.csv: no column label; rename labl?"),
+        (["where,Label", "a.png,x"], "labels.csv: no column path; it has where, Label"),
+        (["path,label"], "labels.csv: lists no images"),
+        (["path,label", "a.png,x", "b.png,"], "labels.csv, line 3: no label"),
+        (["path,label", ",x"], "labels.csv, line 2: no path"),
+        (["path,label", "a.png,x", "b.png,y", "a.png,y"], "labels.csv, line 4: its path is listed before"),
+        (["path,label,split", "a.png,x,train", "b.png,y,eval"], "line 3: its split must be train, validation, test"),
+        (["path,label,p_x", "a.png,x,1", "b.png,y,0"], "no column p_y; it has p_x"),
+        (["path,label,p_x,p_y", "a.png,x,1,0", "b.png,y,0,0"], "line 3: its p_ columns must be numbers"),
+        (["path,label,p_x,p_y", "a.png,x,1,-1", "b.png,y,0,1"], "line 2: its p_ columns must be numbers"),
+        (["path,label,p_x,p_y", "a.png,x,1,many", "b.png,y,0,1"], "line 2: its p_ columns must be numbers"),
+        (["path,label,p_sad,p_sadness,p_fear", "a.png,sad,1,1,1"], "two p_ columns mean the same class"),
+        (["path,label", "a.png,x"], "only the class x"),
+        (["path,label", "a.png,x,y", "b.png,x,y"], "more fields than its header"),
+        (["path,label,x", "a.png,x,train", "b.png,y,eval"], "line 3: its x must be train, validation, test"),
+    ],
+)
+def test_a_wrong_list_is_refused_by_line(tmp_path: Path, lines: list[str], message: str) -> None:
+    assert message in refused(LIST, write_list(tmp_path, *lines))
+
+
+@pytest.mark.parametrize("line", ['a.png,"x', f"a.png,{'y' * 131_073}", 'a.png,"x"y'])
+def test_a_field_that_swallows_others_is_named_by_its_line(tmp_path: Path, line: str) -> None:
+    said = refused(LIST, write_list(tmp_path, "path,label", "b.png,y", line))
+    assert "labels.csv, line 3: " in said
+    assert "close the quote that may be open before it, or shorten it" in said
+    assert len(said) < 500
+
+
+def test_a_list_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_bytes(b"")
+    assert "labels.csv: not a CSV file" in refused(LIST, tmp_path)
+    (tmp_path / "labels.csv").write_bytes(b"\x89PNG\x00\xff\xfe")
+    assert "labels.csv: not a CSV file" in refused(LIST, tmp_path)
+    (tmp_path / "labels.csv").unlink()
+    assert "labels.csv: no such file" in refused(LIST, tmp_path)
+
+
+# Spelling
+
+
+def write_faces(folder: Path, *names: str) -> None:
+    for number, name in enumerate(names):
+        save_image(folder / name, 10 * number + 10)
+
+
+FACES = ("faces/a.png", "faces/b.png", "faces/c.png")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|", "sep=;", "  "])
+def test_a_list_is_read_with_any_usual_separator_and_encoding(tmp_path: Path, separator: str, encoding: str) -> None:
+    write_faces(tmp_path, *FACES)
+    excel, separator = ("sep=;\r\n", ";") if separator == "sep=;" else ("", separator)
+    rows = [separator.join(row) for row in (("path", "label"), *zip(FACES, ("happy", "sad", "happy"), strict=True))]
+    (tmp_path / "labels.csv").write_bytes((excel + "\r\n".join(rows)).encode(encoding))
+    source = open_source(LIST, tmp_path)
+    assert names_by_id(source) == {"faces/a": "happiness", "faces/b": "sadness", "faces/c": "happiness"}
+    assert source.read_image(2).getpixel((0, 0)) == (30, 225, 128)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ("path", "label"),
+        (" Path ", " LABEL"),
+        ("image", "emotion"),
+        ("filename", "expression"),
+        ("file_path", "Emotion"),
+        ("pth", "class"),
+        ("Image Name", "Category"),
+    ],
+)
+def test_the_columns_are_known_by_any_usual_name(tmp_path: Path, header: tuple[str, str]) -> None:
+    write_rows(tmp_path / "labels.csv", header, *zip(FACES, ("happy", "sad", "happy"), strict=True))
+    assert counts(open_source(LIST, tmp_path)) == {"happiness": 2, "sadness": 1}
+
+
+def test_columns_that_are_not_used_are_told_and_words_go_before_numbers(tmp_path: Path) -> None:
+    rows = [(0, "faces/a.png", 3, "happy", 0.4), (1, "faces/b.png", 4, "sad", 0.1)]
+    write_rows(tmp_path / "labels.csv", ("", "path", "label", "emotion", "valence"), *rows)
+    source = open_source(LIST, tmp_path)
+    assert source.labels == ("happiness", "sadness")
+    assert source.notes[-1] == "columns not used: label, valence"
+
+
+def test_windows_slashes_accents_and_encodings_of_paths_are_found(tmp_path: Path) -> None:
+    names = ("faces/ni\u00f1o.png", "faces/pe\u0301.png", os.fsdecode(b"faces/ba\xf1o.png"), "faces/x y.png")
+    write_faces(tmp_path, *names)
+    listed = ["path,label", "faces\\x y.png,happy", "faces/ni\xf1o.png,sad", "faces/p\u00e9.png,sad"]
+    (tmp_path / "labels.csv").write_text("\n".join(listed), encoding="utf-8")
+    source = open_source(LIST, tmp_path)
+    assert [source.read_image(row).getpixel((0, 0))[0] for row in range(3)] == [40, 10, 20]  # type: ignore[index]
+    assert source.records["id"].tolist() == ["faces/x y", "faces/ni\xf1o", "faces/p\u00e9"]
+
+    (tmp_path / "labels.csv").write_bytes(
+        "path,label\nfaces/ni\xf1o.png,happy\nfaces/ba\xf1o.png,sad\n".encode("cp1252")
+    )
+    source = open_source(LIST, tmp_path)
+    assert [source.read_image(row).getpixel((0, 0))[0] for row in range(2)] == [10, 30]  # type: ignore[index]
+    assert source.records["id"].tolist() == [r"faces/ni\xf1o", r"faces/ba\xf1o"]
+
+
+def test_images_listed_without_their_ending_are_found(tmp_path: Path) -> None:
+    write_faces(tmp_path, "a.png", "b.png")
+    write_rows(tmp_path / "labels.csv", ("image", "label"), ("a", "happy"), ("b", "sad"))
+    assert open_source(LIST, tmp_path).read_image(1).size == (20, 20)
+
+
+def test_images_in_a_folder_beside_the_list_are_found(tmp_path: Path) -> None:
+    write_faces(tmp_path / "archive" / "images", "a.png", "b.png")
+    write_rows(tmp_path / "labels.csv", ("image", "label"), ("a.png", "happy"), ("b.png", "sad"))
+    assert open_source(LIST, tmp_path).read_image(1).size == (20, 20)
+
+
+def test_a_list_for_each_split_finds_the_images_of_its_own(tmp_path: Path) -> None:
+    for split, shade in (("train", 10), ("test", 200)):
+        for name in ("1.png", "2.png"):
+            save_image(tmp_path / split / name, shade)
+        write_rows(tmp_path / f"{split}_labels.csv", ("image", "label"), ("1.png", "happy"), ("2.png", "sad"))
+    source = open_source(LIST, tmp_path)
+    assert splits_by_id(source) == {
+        "test/1.png": "test",
+        "test/2.png": "test",
+        "train/1.png": "train",
+        "train/2.png": "train",
+    }
+    assert [source.read_image(row).getpixel((0, 0))[0] for row in (0, 2)] == [200, 10]  # type: ignore[index]
+
+    write_rows(tmp_path / "labels.csv", ("image", "label"), ("1.png", "happy"), ("2.png", "sad"))
+    assert "its images may be those in" in refused(LIST, tmp_path)
+
+
+def test_images_that_no_list_names_are_counted(tmp_path: Path) -> None:
+    write_faces(tmp_path, "a.png", "b.png", "more/c.png")
+    write_rows(tmp_path / "labels.csv", ("image", "label"), ("a.png", "happy"), ("b.png", "sad"))
+    assert "images that are not listed, not read: 1" in open_source(LIST, tmp_path).notes
+
+
+@pytest.mark.parametrize("name", ["legend.csv", "Labels.tsv"])
+def test_the_only_list_in_a_folder_needs_no_name(tmp_path: Path, name: str) -> None:
+    write_rows(tmp_path / name, ("path", "label"), ("a.png", "happy"), ("b.png", "sad"))
+    assert len(open_source(LIST, tmp_path).records) == 2
+    (tmp_path / "other.csv").write_text("")
+    assert "no labels.csv, but 2 others (" in refused(LIST, tmp_path)
+
+
+def test_pixels_in_a_list_point_to_fer2013(tmp_path: Path) -> None:
+    write_rows(tmp_path / "labels.csv", ("emotion", "pixels", "Usage"), (3, "1 2", "Training"))
+    assert "set dataset.source = 'fer2013'" in refused(LIST, tmp_path)
+
+
+# Splits
+
+
+@pytest.mark.parametrize("column", ["Usage", "split", "Split", "set", "subset", "partition", "whatever"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        ("Training", "PublicTest", "PrivateTest"),
+        ("train", "val", "test"),
+        ("TRAIN", "Valid", "TESTING"),
+        (" training ", "validation", "Test"),
+        ("train", "dev", "test"),
+    ],
+)
+def test_a_column_of_splits_is_read_whatever_it_is_called(
+    tmp_path: Path, column: str, values: tuple[str, str, str]
+) -> None:
+    rows = [(f"{value}/{label}.png", label, value) for value in values for label in ("happy", "sad")]
+    write_rows(tmp_path / "labels.csv", ("path", "label", column), *rows)
+    assert open_source(LIST, tmp_path).records["split"].tolist() == ["train"] * 2 + ["validation"] * 2 + ["test"] * 2
+
+
+def test_splits_that_are_given_twice_have_to_agree(tmp_path: Path) -> None:
+    rows = [("a.png", "happy", "train", "Training"), ("b.png", "sad", "test", "PrivateTest")]
+    write_rows(tmp_path / "labels.csv", ("path", "label", "split", "Usage"), *rows)
+    assert open_source(LIST, tmp_path).records["split"].tolist() == ["train", "test"]
+    write_rows(
+        tmp_path / "labels.csv", ("path", "label", "split", "Usage"), rows[0], ("b.png", "sad", "test", "Training")
+    )
+    assert "line 3: its split and its Usage differ" in refused(LIST, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [("partition", ("0", "1")), ("is_train", ("True", "False")), ("test", ("0", "1")), ("train_test", ("a", "b"))],
+)
+def test_a_column_that_seems_to_hold_splits_is_not_passed_over(
+    tmp_path: Path, column: str, values: tuple[str, str]
+) -> None:
+    rows = [(f"{value}.png", label, value) for value, label in zip(values, ("happy", "sad"), strict=True)]
+    write_rows(tmp_path / "labels.csv", ("path", "label", column), *rows)
+    assert f"the column {column} seems to say which split an image is in" in refused(LIST, tmp_path)
+
+
+def test_a_value_that_is_no_split_among_those_that_are_is_named(tmp_path: Path) -> None:
+    rows = [("a.png", "happy", "train"), ("b.png", "sad", "test"), ("c.png", "sad", "unused")]
+    write_rows(tmp_path / "labels.csv", ("path", "label", "role"), *rows)
+    assert "line 4: its role must be train, validation, test or empty" in refused(LIST, tmp_path)
+
+
+def test_a_list_for_each_split_is_read(tmp_path: Path) -> None:
+    for name in ("train_labels", "test_labels"):
+        write_rows(tmp_path / f"{name}.csv", ("image", "label"), (f"{name}1.png", "happy"), (f"{name}2.png", "sad"))
+    assert set(open_source(LIST, tmp_path).records["split"]) == {"train", "test"}
+
+
+# Labels
+
+
+def test_labels_of_one_emotion_are_one_class_and_strays_are_named(tmp_path: Path) -> None:
+    labels = ["happy"] * 20 + ["HAPPY"] * 15 + ["Joy"] * 5 + ["sad"] * 20 + ["Sadness"] * 20 + ["Uncertain"] * 4
+    rows = [(f"{number}.png", label) for number, label in enumerate(labels)]
+    write_rows(tmp_path / "labels.csv", ("path", "label"), *rows)
+    assert "labels.csv: labelled Uncertain (4) of 84 images" in refused(LIST, tmp_path)
+    source = open_source(DatasetSettings(source="csv", classes={"Uncertain": "drop"}), tmp_path)
+    assert counts(source) == {"happiness": 40, "sadness": 40}
+    assert len(source.records) == 80
+
+
+@pytest.mark.parametrize("labels", [("0", "1"), ("1", "2"), ("3.0", "4.0")])
+def test_numbered_labels_need_a_map(tmp_path: Path, labels: tuple[str, str]) -> None:
+    write_rows(tmp_path / "labels.csv", ("path", "label"), ("a.png", labels[0]), ("b.png", labels[1]))
+    assert f"labelled {labels[0]} (1), {labels[1]} (1), where numbers have no meaning of their own" in refused(
+        LIST, tmp_path
+    )
+    table = {str(int(float(label))): emotion for label, emotion in zip(labels, ("fear", "anger"), strict=True)}
+    assert counts(open_source(DatasetSettings(source="csv", classes=table), tmp_path)) == {"anger": 1, "fear": 1}
+
+
+def test_a_map_holds_for_the_distributions_columns_too(tmp_path: Path) -> None:
+    header = ("path", "label", "p_smile", "p_sad", "p_other")
+    write_rows(
+        tmp_path / "labels.csv",
+        header,
+        ("a.png", "smile", 6, 2, 2),
+        ("b.png", "sad", 0, 3, 1),
+        ("c.png", "other", 0, 1, 9),
+    )
+    table = {"smile": "happiness", "other": "drop"}
+    source = open_source(DatasetSettings(source="csv", classes=table), tmp_path)
+    assert source.labels == ("happiness", "sadness")
+    np.testing.assert_allclose(source.distributions, np.array([[0.75, 0.25], [0, 1]]))  # type: ignore[arg-type]
+
+
+# AffectNet
+
+AFFECTNETS = (
+    *("subDirectory_filePath", "face_x", "face_y", "face_width", "face_height", "facial_landmarks", "expression"),
+    *("valence", "arousal"),
+)
+
+
+def affectnet_row(name: str, expression: int, box: tuple[object, ...] = (2, 4, 8, 8)) -> tuple[object, ...]:
+    return (name, *box, "1.5;2.5;" * 68, expression, -0.1, 0.2)
+
+
+def write_affectnet(folder: Path) -> Path:
+    labels = [1] * 12 + [0] * 6 + [2] * 3 + [3, 4, 5, 6, 7, 8, 9, 10]
+    for part, file in (("1", "training"), ("2", "validation")):
+        names = [f"{part}/{number}.png" for number in range(len(labels))]
+        for name in names:
+            save_image(folder / "Manually_Annotated_Images" / name)
+        rows = [affectnet_row(name, label) for name, label in zip(names, labels, strict=True)]
+        rows[-1] = affectnet_row(names[-1], 10, ("NULL",) * 4)
+        write_rows(folder / "Manually_Annotated_file_lists" / f"{file}.csv", AFFECTNETS, *rows)
+    return folder
+
+
+def test_affectnets_lists_are_read_with_their_numbers_and_faces_cut_out(tmp_path: Path) -> None:
+    folder = write_affectnet(tmp_path)
+    image = Image.new("RGB", (20, 20), "black")
+    image.paste("white", (2, 4, 10, 12))
+    image.save(folder / "Manually_Annotated_Images" / "1" / "0.png")
+    source = open_source(AFFECTNET, folder)
+    assert counts(source) == {
+        "neutral": 12,
+        "happiness": 24,
+        "surprise": 2,
+        "sadness": 6,
+        "anger": 2,
+        "disgust": 2,
+        "fear": 2,
+    }
+    assert source.dropped == {"labelled 7": 2, "labelled 8": 2, "labelled 9": 2, "labelled 10": 2}
+    assert source.records["split"].value_counts().to_dict() == {"train": 25, "test": 25}
+    face = np.asarray(source.read_image(0))
+    assert face.shape == (8, 8, 3)
+    assert (face == 255).all()
+    assert open_source(DatasetSettings(source="affectnet", classes=8), folder).labels[-1] == "contempt"
+
+
+def test_affectnets_header_is_known_by_the_list_reader_too(tmp_path: Path) -> None:
+    folder = write_affectnet(tmp_path)
+    (folder / "Manually_Annotated_file_lists" / "validation.csv").rename(
+        folder / "Manually_Annotated_Images" / "one.csv"
+    )
+    source = open_source(LIST, folder / "Manually_Annotated_Images" / "one.csv")
+    assert counts(source)["happiness"] == 12
+    assert "numbers in AffectNet's order" in source.notes[0]
+    assert source.read_image(0).size == (8, 8)
+
+
+@pytest.mark.parametrize("box", [(30, 30, 8, 8), ("NULL", "NULL", "NULL", "NULL"), (2, 2, 0, 8)])
+def test_a_face_box_that_holds_nothing_is_an_unreadable_image(tmp_path: Path, box: tuple[object, ...]) -> None:
+    write_faces(tmp_path, "a.png", "b.png")
+    write_rows(tmp_path / "one.csv", AFFECTNETS, affectnet_row("a.png", 1, box), affectnet_row("b.png", 2))
+    source = open_source(AFFECTNET, tmp_path)
+    with pytest.raises(UnreadableImage, match=r"a\.png: its face box"):
+        source.read_image(0)
+
+
+def test_two_faces_of_one_image_are_two_images(tmp_path: Path) -> None:
+    write_faces(tmp_path, "a.png")
+    rows = [affectnet_row("a.png", 1), affectnet_row("a.png", 2, (5, 5, 10, 10))]
+    write_rows(tmp_path / "one.csv", AFFECTNETS, *rows)
+    source = open_source(AFFECTNET, tmp_path)
+    assert source.records["id"].tolist() == ["a.png", "a.png#2"]
+    assert source.read_image(1).size == (10, 10)
+    write_rows(tmp_path / "one.csv", AFFECTNETS, *rows, rows[0])
+    assert "line 4: its path is listed before" in refused(AFFECTNET, tmp_path)
+
+
+def test_another_list_is_not_taken_for_affectnets(tmp_path: Path) -> None:
+    write_rows(tmp_path / "labels.csv", ("path", "label"), ("a.png", "happy"), ("b.png", "sad"))
+    assert "not AffectNet's list" in refused(AFFECTNET, tmp_path)
+
+
+@pytest.mark.parametrize("settings", [LIST, AFFECTNET, FER2013], ids=lambda settings: settings.source)
+def test_a_pipe_instead_of_a_list_is_refused(tmp_path: Path, settings: DatasetSettings) -> None:
+    os.mkfifo(tmp_path / "labels.csv")
+    assert "labels.csv: not a folder" in refused(settings, tmp_path / "labels.csv")
+    assert refused(settings, tmp_path)
+
+
+def test_a_pipe_in_a_list_is_an_unreadable_image(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    write_rows(tmp_path / "labels.csv", ("path", "label"), ("a.png", "happy"), ("b.png", "sad"))
+    with pytest.raises(UnreadableImage, match=r"a\.png: not a regular file"):
+        open_source(LIST, tmp_path).read_image(0)
