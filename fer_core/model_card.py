@@ -34,6 +34,8 @@ _LICENCES: Mapping[str, str] = {
     "sample": "drawn faces, of no restriction",
     "ferplus": "FER+ votes under the MIT licence, FER2013's photographs under its contest's terms for research",
     "rafdb": "RAF-DB, for non-commercial research",
+    "affectnet": "AffectNet, for non-commercial research",
+    "caers": "CAER-S, for non-commercial research",
     "folder": "the licence of the images in the folder",
     "csv": "the licence of the images in the list",
 }
