@@ -129,6 +129,8 @@ class Recipe:
     precision: Literal["float32", "bfloat16"] = "float32"
     weights: str = ""
     """A file of pre-trained weights to start from, in the original authors' format."""
+    pretrained_on: str = ""
+    """What the recipe's source pre-trained on; a training without `weights` then says that it starts from scratch."""
 
 
 @dataclass(frozen=True, config=_STRICT)

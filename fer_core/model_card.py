@@ -4,6 +4,7 @@ References:
     Mitchell et al., "Model Cards for Model Reporting", FAT* 2019.
 """
 
+import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from fer_core.calibration import fit_temperature, probabilities
 from fer_core.dataset import Dataset
 from fer_core.judgement import judge
 from fer_core.logits import predict_logits
+from fer_core.metrics import CLIPPING
 from fer_core.model_facts import ModelFacts
 from fer_core.models.checkpoint import ModelCard, save_card
 
@@ -63,11 +65,30 @@ def trained_on(dataset: Dataset, au_coverage: Mapping[str, Mapping[str, int]] | 
         "au_coverage": au_coverage,
         "licence": licence_of(card.source, openface=au_coverage is not None and card.source != "sample"),
         "code": f"fer {__version__}",
+        "commit": _commit(),
     }
 
 
+def _commit() -> str:
+    """The code's commit, with `-dirty` where files differ from it; nothing where the code is in no repository."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return ""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _hardware(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.backends.cpu.get_cpu_capability()}"
+
+
 def describe(card: ModelCard, model: nn.Module, views: Views, dataset: Dataset) -> ModelCard:
-    """The card with a temperature fitted on validation, and the figures of validation and test.
+    """The card with a temperature fitted on validation, the figures of validation and test, and what they were made on.
 
     Args:
         model: with the weights of the selected epoch.
@@ -82,7 +103,8 @@ def describe(card: ModelCard, model: nn.Module, views: Views, dataset: Dataset) 
         "test": judge(dataset, test, probabilities(of_test), _RESAMPLES),
         "calibrated": judge(dataset, test, probabilities(of_test, temperature), _RESAMPLES),
     }
-    return replace(card, temperature=temperature, figures=figures)
+    made_on = card.trained_on | {"hardware": _hardware(views.device)}
+    return replace(card, temperature=temperature, figures=figures, trained_on=made_on)
 
 
 def facts_of(card: ModelCard) -> ModelFacts:
@@ -121,5 +143,6 @@ def markdown(card: ModelCard) -> str:
     recipe = {name.rstrip("_"): value for name, value in card.recipe.items() if value != ""}
     means, deviations = (", ".join(f"{value:.4f}" for value in values) for values in (card.mean, card.std))
     return environment.get_template("model_card.md.j2").render(
-        asdict(card) | {"recipe": recipe, "limits": LIMITS, "means": means, "deviations": deviations}
+        asdict(card)
+        | {"recipe": recipe, "limits": LIMITS, "means": means, "deviations": deviations, "clipping": CLIPPING}
     )

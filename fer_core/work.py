@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fer_core.artifacts import Artifact, make_artifact
 from fer_core.errors import ActionUnitError
+from fer_core.experiment import Recipe
 from fer_core.progress import Reporter
 from fer_core.steps import Request, action_unit_rows
 from openface.settings import OpenFaceSettings
@@ -143,6 +144,7 @@ def _train_ldg(request: Request, folder: Path, report: Reporter) -> None:
     graphs = [load_graph(artifact.path) for artifact in request.inputs_of("graph")]
     graph, coverage = (graphs[0][0], graphs[0][1].coverage) if graphs else (None, None)
     device = choose_device(request.experiment.run.device)
+    _tell_start("ldg", request.experiment.ldg, report)
     train_ldg(
         request.experiment,
         dataset,
@@ -154,13 +156,24 @@ def _train_ldg(request: Request, folder: Path, report: Reporter) -> None:
         report,
         coverage,
     )
-    _save_curves(folder)
+    _finish_checkpoint(folder, dataset)
 
 
-def _save_curves(folder: Path) -> None:
+def _tell_start(section: str, recipe: Recipe, report: Reporter) -> None:
+    """A recipe whose source starts from pre-trained weights is not followed without any, which must not pass unsaid."""
+    if recipe.pretrained_on and not recipe.weights:
+        report.note(
+            f"starts from scratch; the recipe's source starts from weights pre-trained on {recipe.pretrained_on}: "
+            f"give them with --set {section}.weights=FILE"
+        )
+
+
+def _finish_checkpoint(folder: Path, dataset: "Dataset") -> None:
+    """What lies beside the weights: the curves, and the marks of the images that they know."""
     from fer_core.figures import save_curves
-    from fer_core.models.checkpoint import read_card
+    from fer_core.models.checkpoint import read_card, save_training_images
 
+    save_training_images(folder, dataset)
     card = read_card(folder)
     save_curves(folder, f"{card.name} · seed {card.seed}", card.history, card.selected_epoch)
 
@@ -200,6 +213,8 @@ def _distill(request: Request, folder: Path, report: Reporter) -> None:
         made_by = json.loads(artifact.file("soft_labels.json").read_text())
         name, coverage = f"EF + {made_by['generator']}", made_by["au_coverage"]
     device = choose_device(request.experiment.run.device)
+    section = "sll" if soft_labels is None else "distill"
+    _tell_start(section, getattr(request.experiment, section), report)
     train_efficientface(
         request.experiment,
         dataset,
@@ -212,18 +227,19 @@ def _distill(request: Request, folder: Path, report: Reporter) -> None:
         report,
         coverage,
     )
-    _save_curves(folder)
+    _finish_checkpoint(folder, dataset)
 
 
 def _evaluate(request: Request, folder: Path, report: Reporter) -> None:
     from fer_core.dataset import open_dataset
     from fer_core.devices import choose_device
-    from fer_core.evaluate import evaluate
+    from fer_core.evaluate import evaluate, evaluate_elsewhere
 
-    dataset = open_dataset(request.input("prepare").path)
+    prepared = request.input("prepare")
     (checkpoint,) = [artifact for artifact in request.inputs if artifact.step in ("train-ldg", "distill")]
     device = choose_device(request.experiment.run.device)
-    evaluate(request.experiment.evaluation, dataset, checkpoint.path, folder, device, report)
+    judge = evaluate if prepared.fingerprint in checkpoint.made_from("prepare") else evaluate_elsewhere
+    judge(request.experiment.evaluation, open_dataset(prepared.path), checkpoint.path, folder, device, report)
 
 
 def _report(request: Request, folder: Path, report: Reporter) -> None:

@@ -28,6 +28,11 @@ _ALIASES = {
 _EMOTION_OF = {name: emotion for emotion in EMOTIONS for name in (emotion, *_ALIASES[emotion])}
 
 
+def emotion_of(name: str) -> str | None:
+    """The emotion of EMOTIONS that a name means, if any."""
+    return _EMOTION_OF.get(name.strip().lower())
+
+
 def class_order(names: Iterable[str]) -> tuple[tuple[str, ...], dict[str, int]]:
     """The classes in order, and the index of each name.
 
@@ -35,10 +40,10 @@ def class_order(names: Iterable[str]) -> tuple[tuple[str, ...], dict[str, int]]:
     they are, in the order of numbers or of the alphabet.
     """
     distinct = set(names)
-    emotion_of = {name: _EMOTION_OF.get(name.strip().lower()) for name in distinct}
-    if None not in emotion_of.values():
-        emotions = tuple(emotion for emotion in EMOTIONS if emotion in emotion_of.values())
-        return emotions, {name: emotions.index(str(emotion)) for name, emotion in emotion_of.items()}
+    emotion_by_name = {name: emotion_of(name) for name in distinct}
+    if None not in emotion_by_name.values():
+        emotions = tuple(emotion for emotion in EMOTIONS if emotion in emotion_by_name.values())
+        return emotions, {name: emotions.index(str(emotion)) for name, emotion in emotion_by_name.items()}
     by_number = all(name.isdecimal() for name in distinct)
     classes = tuple(sorted(distinct, key=int) if by_number else sorted(distinct))
     return classes, {name: index for index, name in enumerate(classes)}

@@ -17,14 +17,14 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from fer_core.errors import CheckpointError
 from fer_core.models import Architecture
-from fer_core.models.architectures import ARCHITECTURES, build
+from fer_core.models.architectures import build
 
 TrainedOn = Literal["rafdb", "affectnet7", "affectnet8", "caers"]
 """The datasets that weights were published for."""
@@ -104,7 +104,7 @@ def load_published(path: Path, model: nn.Module, labels: tuple[str, ...]) -> boo
     expected = {name for name in own if not name.startswith("fc.")}
     wrong = _differing(own, weights)
     if wrong:
-        found = next((name for name in ARCHITECTURES if not _differing(_shapes(name), weights)), None)
+        found = next((name for name in get_args(Architecture) if not _differing(_shapes(name), weights)), None)
         raise CheckpointError(
             f"{path}: not weights of {type(model).__name__} "
             f"({len(wrong)} of {len(expected)} entries differ, {wrong[0]} first)"
