@@ -1,7 +1,7 @@
 """What a checkpoint and a dataset that it was not trained on have in common: classes, and images it has not seen."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +95,24 @@ def common_ground(card: ModelCard, dataset: Dataset, seen: dict[str, np.ndarray]
         truth=_truth(dataset, rows, place, len(common)),
         told=told,
     )
+
+
+def judged_on_in_words(judged_on: Mapping[str, Any]) -> Iterator[str]:
+    """What was judged and what was left out, in sentences, of a metrics.json's `judged_on`."""
+    classes, images = judged_on["classes"], judged_on["images"]
+    yield (
+        f"{classes['judged']} classes are judged, of {classes['checkpoint']} of the checkpoint and "
+        f"{classes['dataset']} of the dataset; {images['judged']:,} of {images['test']:,} test images"
+    )
+    without = [*judged_on["classes_left_out"]["checkpoint"], *judged_on["classes_left_out"]["dataset"]]
+    if without:
+        yield f"left out: {', '.join(without)}"
+    for reason, count in judged_on["images_left_out"].items():
+        if count:
+            yield f"{count:,} test images left out: {reason}"
+    if not judged_on["training_images_known"]:
+        yield "which images the checkpoint was trained on is not known, so none of these could be left out"
+    yield from judged_on["preprocessing"]
 
 
 def meanings(labels: Sequence[str]) -> list[str | None]:

@@ -1,7 +1,6 @@
 """Judge a checkpoint: on the validation and test split it was made with, or on any other dataset's test split."""
 
 import json
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,7 +12,7 @@ from torch import nn
 
 from fer_core.augment import Views
 from fer_core.calibration import probabilities
-from fer_core.common_ground import CommonGround, common_ground
+from fer_core.common_ground import CommonGround, common_ground, judged_on_in_words
 from fer_core.dataset import Dataset
 from fer_core.deployed import Deployed
 from fer_core.experiment import EvaluationSettings
@@ -94,7 +93,7 @@ def evaluate_elsewhere(
     card = read_card(checkpoint)
     ground = common_ground(card, dataset, read_training_images(checkpoint))
     figures: dict[str, Any] = {"judged_on": ground.told | {"preprocessing": _differences(card, dataset)}}
-    for sentence in _said(figures["judged_on"]):
+    for sentence in judged_on_in_words(figures["judged_on"]):
         report.note(f"{card.name} on {dataset.card.source}: {sentence}")
     tables = []
     for choice in get_args(Choice):
@@ -149,24 +148,6 @@ def _differences(card: ModelCard, dataset: Dataset) -> list[str]:
             "where the originals have any, prepare them with dataset.colour=true"
         )
     return told
-
-
-def _said(judged_on: Mapping[str, Any]) -> Iterator[str]:
-    """What was judged and what was left out, in sentences."""
-    classes, images = judged_on["classes"], judged_on["images"]
-    yield (
-        f"{classes['judged']} classes are judged, of {classes['checkpoint']} of the checkpoint and "
-        f"{classes['dataset']} of the dataset; {images['judged']:,} of {images['test']:,} test images"
-    )
-    without = [*judged_on["classes_left_out"]["checkpoint"], *judged_on["classes_left_out"]["dataset"]]
-    if without:
-        yield f"left out: {', '.join(without)}"
-    for reason, count in judged_on["images_left_out"].items():
-        if count:
-            yield f"{count:,} test images left out: {reason}"
-    if not judged_on["training_images_known"]:
-        yield "which images the checkpoint was trained on is not known, so none of these could be left out"
-    yield from judged_on["preprocessing"]
 
 
 def _write(folder: Path, figures: dict[str, Any], tables: list[pd.DataFrame]) -> None:
