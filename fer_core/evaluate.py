@@ -136,11 +136,12 @@ def _logits_as_deployed(
 def _differences(card: ModelCard, dataset: Dataset) -> list[str]:
     """Where the stored images hold less than the checkpoint takes, and what to prepare them with."""
     size, channels = dataset.images.shape[1], dataset.images.shape[3]
+    wanted = card.stored_size or card.input_size
     told = []
-    if size < card.stored_size:
+    if size < wanted:
         told.append(
-            f"the images are stored at {size} px and enlarged to the {card.stored_size} px that the checkpoint takes; "
-            f"where the originals are larger, prepare them with dataset.image_size={card.stored_size}"
+            f"the images are stored at {size} px and enlarged to the {wanted} px that the checkpoint takes; "
+            f"where the originals are larger, prepare them with dataset.image_size={wanted}"
         )
     if channels < len(card.mean):
         told.append(

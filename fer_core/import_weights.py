@@ -45,8 +45,7 @@ def import_weights(
         dataset.mean,
         dataset.std,
         _INPUT_SIZE,
-        # The authors resize a face to the input at once.
-        _INPUT_SIZE,
+        None,
         name=published.name,
         seed=0,
         epochs=0,

@@ -21,7 +21,7 @@ class ModelFacts:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     input_size: int
-    stored_size: int
+    stored_size: int | None
     grey: bool
     temperature: float
     trained_on: str

@@ -13,16 +13,21 @@ import pandas as pd
 import pytest
 import torch
 from conftest import striped_dataset
+from PIL import Image
 from scipy.special import softmax
 from sklearn.metrics import f1_score
+from test_published import publish
 
 from fer_core.artifacts import Artifact, make_artifact
 from fer_core.dataset import EMOTIONS, Dataset, open_dataset, save_dataset
 from fer_core.deployed import Deployed
 from fer_core.errors import CheckpointError
 from fer_core.experiment import experiment_from
+from fer_core.import_weights import import_weights
 from fer_core.model_card import MODEL_CARD
+from fer_core.models.architectures import build
 from fer_core.models.checkpoint import load_checkpoint, read_training_images
+from fer_core.models.published import PUBLISHED, PUBLISHED_ORDER
 from fer_core.progress import JsonLines
 from fer_core.steps import request
 from fer_core.work import run_step
@@ -244,6 +249,28 @@ def test_preprocessing_is_the_checkpoints(checkpoint: Artifact, tmp_path: Path, 
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert any("stored at 32 px and enlarged to the 48 px" in sentence for sentence in said) == (size == 32)
     assert (figures["mean"], figures["input_size"]) == ([0.5], 48)
+
+
+@pytest.mark.parametrize("size", [100, 300])
+def test_the_authors_weights_see_images_as_the_authors_showed_them(tmp_path: Path, size: int) -> None:
+    """Resized to 224 pixels at once, bilinear, and normalised by RAF-DB's constants."""
+    network = build("efficientface", 7, seed=1).eval()
+    published = publish(tmp_path / "RAF-DB.pth.tar", network)
+    model = import_weights(published, "efficientface", tmp_path / "model")
+    drawn = only_test(others(tmp_path / "drawn", count=6, size=size))
+    images = np.concatenate([drawn.images, drawn.images // 2, 255 - drawn.images], axis=3)
+    other = prepared(tmp_path / "other", replace(drawn, images=images))
+    figures, table, said = evaluated(other, model, tmp_path / "out")
+    shown = np.stack([Image.fromarray(i).resize((224, 224), Image.Resampling.BILINEAR) for i in images])
+    mean, std = (np.array(constants) for constants in (PUBLISHED["rafdb"].mean, PUBLISHED["rafdb"].std))
+    pixels = torch.from_numpy(((shown / 255 - mean) / std).astype(np.float32)).permute(0, 3, 1, 2)
+    common = [PUBLISHED_ORDER.index(label) for label in EMOTIONS[:3]]
+    with torch.inference_mode():
+        expected = torch.softmax(network(pixels)[:, common].double(), dim=1).numpy()
+    found = table[table["choice"] == "selected"][list(EMOTIONS[:3])].to_numpy()
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+    assert figures["judged_on"]["classes"] == {"checkpoint": 7, "dataset": 3, "judged": 3}
+    assert any("is not known" in sentence for sentence in said)
 
 
 def test_the_command_line_judges_on_another_dataset(home: Path, tmp_path: Path) -> None:

@@ -39,8 +39,9 @@ class ModelCard:
     std: tuple[float, ...]
     input_size: int
     """Side in pixels."""
-    stored_size: int
-    """Side in pixels at which the training images were stored, before they were resized to `input_size`."""
+    stored_size: int | None
+    """Side in pixels at which the training images were stored, before they were resized to `input_size`; None where
+    others trained on images of any size, see `fer_core.crops`."""
     name: str
     """The model's name in the paper's table."""
     seed: int
