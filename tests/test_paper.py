@@ -1,5 +1,6 @@
 """The paper's recipe held to the original's loss and optimiser, and to where its networks start."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +11,14 @@ from test_evaluate import EXPERIMENT, Notes, prepared
 from test_published import publish
 from torch import Tensor, nn
 
-from fer_core.experiment import Recipe, load_experiment
+from fer_core.experiment import Recipe, load_experiment, to_document
 from fer_core.losses import soft_cross_entropy
 from fer_core.models.architectures import build
 from fer_core.report import experiment_toml
 from fer_core.steps import request
 from fer_core.work import run_step
 
+ROOT = Path(__file__).parent.parent
 STEPS = 6
 
 
@@ -90,3 +92,16 @@ def test_what_a_recipe_says_of_its_source_changes_no_result(tmp_path: Path) -> N
     marks = {request("distill", plan, [own], seed=1).fingerprint() for plan in (EXPERIMENT, said)}
     assert len(marks) == 1
     assert 'pretrained_on = "MS-Celeb-1M"' in experiment_toml(said)
+
+
+def test_every_file_and_setting_that_the_methods_page_names_is_there() -> None:
+    page = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:fer_core|tests)/[\w/.]+)`", page))
+    assert len(named) > 10
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    document = to_document(load_experiment("paper"))
+    settings = set(re.findall(r"`(ldg|graph|soft_labels|dataset)\.(\w+)", page))
+    assert len(settings) > 6
+    assert [(section, key) for section, key in settings if key not in document[section]] == []
+    recipe = document["distill"]
+    assert f"{recipe['weight_decay'] * 1e4:g}e-4" in page
