@@ -104,9 +104,12 @@ def judged_on_in_words(judged_on: Mapping[str, Any]) -> Iterator[str]:
         f"{classes['judged']} classes are judged, of {classes['checkpoint']} of the checkpoint and "
         f"{classes['dataset']} of the dataset; {images['judged']:,} of {images['test']:,} test images"
     )
-    without = [*judged_on["classes_left_out"]["checkpoint"], *judged_on["classes_left_out"]["dataset"]]
-    if without:
-        yield f"left out: {', '.join(without)}"
+    without = judged_on["classes_left_out"]
+    if without["checkpoint"]:
+        yield f"classes left out of the checkpoint: {', '.join(without['checkpoint'])}"
+    if without["dataset"]:
+        counted = [f"{name} ({count:,} images)" for name, count in without["dataset"].items()]
+        yield f"classes left out of the dataset: {', '.join(counted)}"
     for reason, count in judged_on["images_left_out"].items():
         if count:
             yield f"{count:,} test images left out: {reason}"

@@ -19,7 +19,7 @@ CALIBRATION_BINS = 15
 CLIP = 1e-6
 """Smaller values of both distributions are raised to this before they are compared, and rows made to sum to 1 again."""
 CLIPPING = (
-    f"KL, Clark and Canberra are taken after raising every value below {CLIP:g} to {CLIP:g}, which flatters sharp "
+    "KL, Clark and Canberra are taken after raising every value below 1e-6 to 1e-6, which flatters sharp "
     "predictions; unclipped KL stands beside it where it is finite."
 )
 """Stands beside every table of these measures, since another clip gives other figures."""
