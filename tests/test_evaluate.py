@@ -24,14 +24,16 @@ from fer_core.deployed import Deployed
 from fer_core.errors import CheckpointError
 from fer_core.experiment import experiment_from
 from fer_core.import_weights import import_weights
+from fer_core.metrics import CLIPPING
 from fer_core.model_card import MODEL_CARD
 from fer_core.models.architectures import build
-from fer_core.models.checkpoint import load_checkpoint, read_training_images
+from fer_core.models.checkpoint import load_checkpoint, read_card, read_training_images
 from fer_core.models.published import PUBLISHED, PUBLISHED_ORDER
 from fer_core.progress import JsonLines
 from fer_core.steps import request
 from fer_core.work import run_step
 
+ROOT = Path(__file__).parent.parent
 PLAN = {
     "seeds": [1],
     "evaluation": {"bootstrap": 20},
@@ -222,6 +224,16 @@ def test_a_checkpoint_knows_its_images_by_marks_alone_and_its_card_says_so(home:
         hashes = own.manifest["sha256"].iloc[own.rows(split)]  # type: ignore[arg-type]
         assert marks[split].tolist() == sorted({int(digest[:16], 16) for digest in hashes})
     assert "training_images.npz" in (checkpoint.path / MODEL_CARD).read_text()
+
+
+def test_a_card_says_its_clip_its_code_and_its_machine(checkpoint: Artifact) -> None:
+    card, page = read_card(checkpoint.path), (checkpoint.path / MODEL_CARD).read_text()
+    assert CLIPPING in page
+    assert f"| KL, unclipped | {card.figures['test']['kl_unclipped']:.3f} |" in page
+    asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert card.trained_on["commit"].removesuffix("-dirty") == asked.stdout.strip()
+    assert card.trained_on["hardware"].startswith("CPU")
+    assert card.trained_on["hardware"] in page
 
 
 def test_what_it_was_trained_on_is_said_to_be_unknown_where_it_is(checkpoint: Artifact, tmp_path: Path) -> None:
