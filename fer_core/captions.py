@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from fer_core.common_ground import judged_on_in_words
 from fer_core.comparisons import SEEDS_FOR_AN_INTERVAL, decided
+from fer_core.metrics import CLIPPING
 from fer_core.plots import loss_is_cut
 from fer_core.results import MODELS, Evidence, neighbour_counts, neighbours_row
 from fer_core.sheets import mistaken_model, shown_generators
@@ -13,6 +15,12 @@ from fer_core.sheets import mistaken_model, shown_generators
 _PERCENT = "\N{NO-BREAK SPACE}%"
 _SMALLEST_P = 0.001
 _SIGNIFICANT = 0.05
+_TEST_SET = (
+    "The test images are judged more than once, at the selected epoch and at the last, here and for each model's card; "
+    "none of these judgements chooses anything."
+)
+_SECTIONS = {"LDG": "ldg", "LDG-AUs": "ldg", "EF SLL": "sll", "EF + LDG": "distill", "EF + LDG-AUs": "distill"}
+"""The experiment's section that each model learns by."""
 
 
 def percent(share: float | None) -> str:
@@ -97,6 +105,11 @@ def captions(results: dict[str, Any], evidence: Evidence) -> dict[str, Any]:
     """The page's sentences by the name that its template knows them under."""
     return {
         "headlines": [_unbroken(sentence) for sentence in headlines(results)],
+        "from_scratch": [_unbroken(sentence) for sentence in _from_scratch(results["from_scratch"])],
+        "test_set": _TEST_SET,
+        "clipping": CLIPPING if results["dataset"]["truth"] else "",
+        "clipping_elsewhere": CLIPPING if any(e["judged_on"]["truth"] for e in results["on_other_data"]) else "",
+        "on_other_data": [list(judged_on_in_words(e["judged_on"])) for e in results["on_other_data"]],
         "seeds": _seeds(results),
         "curves": _curves(evidence),
         "selected_epochs": _unbroken(_selected_epochs(results)),
@@ -121,6 +134,17 @@ def headlines(results: dict[str, Any]) -> list[str]:
         *_soft_labels(results["soft_labels_against_truth"]),
         *_distillation(results),
         *_control(results),
+    ]
+
+
+def _from_scratch(models: Mapping[str, str]) -> list[str]:
+    """Which models do not start where their recipe's source starts, and the settings that would have them do so."""
+    if not models:
+        return []
+    settings = dict.fromkeys(f"--set {_SECTIONS[name]}.weights=FILE" for name in models)
+    return [
+        f"Started from scratch: {listed(list(models))}. Their recipe's source starts from weights pre-trained on "
+        f"{listed(list(dict.fromkeys(models.values())))}; {' '.join(settings)} gives them."
     ]
 
 
@@ -227,12 +251,18 @@ def _most_confused(evidence: Evidence) -> str:
 
 
 def _calibration(results: dict[str, Any]) -> str:
-    words = [
-        f"{m['name']} {percent(m['calibration_error'])}{_PERCENT}, "
-        f"{percent(m['calibration_error_at_temperature'])}{_PERCENT} at its temperature"
-        for m in results["models_over_seeds"]
-    ]
-    return f"Expected calibration error: {'; '.join(words)}." if words else ""
+    words = [_error_and_temperature(model) for model in results["models_over_seeds"]]
+    return f"Expected calibration error on test: {'; '.join(words)}." if words else ""
+
+
+def _error_and_temperature(model: dict[str, Any]) -> str:
+    """The calibration error as trained and at the temperature, and which is the smaller."""
+    before, after = model["calibration_error"], model["calibration_error_at_temperature"]
+    said = f"{model['name']} {percent(before)}{_PERCENT}"
+    if all(temperature == 1 for temperature in model["temperatures"]):
+        return f"{said}, at a temperature of 1, which changes nothing"
+    worse = ", which is worse" if after > before else ""
+    return f"{said}, {percent(after)}{_PERCENT} at its temperature{worse}"
 
 
 def _measures(measures: dict[str, Any] | None) -> str:

@@ -110,11 +110,18 @@ def _import_weights(
     published: Annotated[Path, typer.Argument(help="A .pth.tar file of EfficientFace or of its LDG.")],
     architecture: Annotated[Architecture, typer.Option(help="What the file holds.")],
     out: Out,
+    trained_on: Annotated[
+        Literal["rafdb", "affectnet7", "affectnet8", "caers"] | None,
+        typer.Option(help="What it was published for, which decides its normalisation and classes; rafdb if not said."),
+    ] = None,
 ) -> None:
-    """Make a checkpoint of the original authors' published weights."""
-    from fer_core.import_weights import import_weights
+    """Make a checkpoint of the original authors' published weights. Nothing of the file is run."""
+    from fer_core.import_weights import import_weights, presumption
 
-    print(import_weights(published, architecture, out).path)
+    made = import_weights(published.expanduser(), architecture, out, trained_on)
+    if trained_on is None:
+        print(presumption(made), file=sys.stderr)
+    print(made.path)
 
 
 def _openface(

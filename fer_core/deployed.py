@@ -31,8 +31,12 @@ class Deployed(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1) * 255, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
+        return torch.softmax(self.logits(images) / self.temperature, dim=-1)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """(N, H, W, 3) uint8 RGB faces → (N, classes), before the temperature."""
         logits: Tensor = self.model(self._preprocessed(images.float()))
-        return torch.softmax(logits / self.temperature, dim=-1)
+        return logits
 
     def _preprocessed(self, pixels: Tensor) -> Tensor:
         if self.is_grey:

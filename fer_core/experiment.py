@@ -149,6 +149,8 @@ class Recipe:
     """`auto` is bfloat16 where the processor multiplies it by itself and the network is faster in it, else float32."""
     weights: str = ""
     """A file of pre-trained weights to start from, in the original authors' format."""
+    pretrained_on: str = ""
+    """What the recipe's source pre-trained on; a training without `weights` then says that it starts from scratch."""
 
 
 @dataclass(frozen=True, config=_STRICT)

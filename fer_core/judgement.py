@@ -6,7 +6,14 @@ from typing import Any
 import numpy as np
 
 from fer_core.dataset import Dataset
-from fer_core.metrics import bootstrap_mean, classification, distribution_measures, mean_measures
+from fer_core.metrics import (
+    CLIP,
+    bootstrap_mean,
+    classification,
+    distribution_measures,
+    mean_measures,
+    unclipped_divergence,
+)
 
 
 def judge(dataset: Dataset, rows: np.ndarray, probabilities: np.ndarray, resamples: int) -> dict[str, Any]:
@@ -16,13 +23,27 @@ def judge(dataset: Dataset, rows: np.ndarray, probabilities: np.ndarray, resampl
         probabilities: (len(rows), classes), rows sum to 1.
         resamples: of the images, behind each interval.
     """
-    labels = dataset.labels()[rows]
+    crowd = dataset.crowd()
+    return judge_against(dataset.labels()[rows], None if crowd is None else crowd[rows], probabilities, resamples)
+
+
+def judge_against(
+    labels: np.ndarray, truth: np.ndarray | None, probabilities: np.ndarray, resamples: int
+) -> dict[str, Any]:
+    """The same against hard labels (N,) and, where there are any, true distributions (N, classes).
+
+    Returns:
+        what `classification` gives, `accuracy_interval`, and with a truth `distribution`, the means of
+        `distribution_measures`; `kl_unclipped`, None where it is infinite; `clip`, see `fer_core.metrics.CLIP`; and
+        `kl_interval`.
+    """
     correct = (probabilities.argmax(axis=1) == labels).astype(float)
     figures = classification(labels, probabilities)
     figures["accuracy_interval"] = asdict(bootstrap_mean(correct, resamples))
-    crowd = dataset.crowd()
-    if crowd is not None:
-        figures["distribution"] = mean_measures(crowd[rows], probabilities)
-        divergence = distribution_measures(crowd[rows], probabilities)["kl"]
+    if truth is not None:
+        figures["distribution"] = mean_measures(truth, probabilities)
+        figures["kl_unclipped"] = unclipped_divergence(truth, probabilities)
+        figures["clip"] = CLIP
+        divergence = distribution_measures(truth, probabilities)["kl"]
         figures["kl_interval"] = asdict(bootstrap_mean(divergence, resamples))
     return figures

@@ -6,15 +6,16 @@ References:
     Training", AAAI 2021: cross-entropy of EfficientFace against the generator's distribution.
 """
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """−Σ_c target_c · log softmax(logits)_c, in float32.
+    """−Σ_c target_c · log softmax(logits)_c, in float32, or float64 where the logits are.
 
-    The sum runs over classes. The original EfficientFace takes the mean over classes too, which is this
-    loss at 1/C of the learning rate.
+    The sum runs over classes. The original EfficientFace takes the mean over classes too, which is this loss with
+    1/C of the learning rate and C times the weight decay.
 
     Args:
         logits: (N, C), any real values.
@@ -23,7 +24,8 @@ def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     Returns:
         (N,), non-negative, one loss an image.
     """
-    return -(target.float() * F.log_softmax(logits.float(), dim=-1)).sum(dim=-1)
+    logits = _at_least_float32(logits)
+    return -(target.to(logits.dtype) * F.log_softmax(logits, dim=-1)).sum(dim=-1)
 
 
 def kullback_leibler(log_truth: Tensor, log_prediction: Tensor) -> Tensor:
@@ -42,7 +44,7 @@ def kullback_leibler(log_truth: Tensor, log_prediction: Tensor) -> Tensor:
 def neighbour_divergence(
     logits: Tensor, neighbour_logits: Tensor, similarity: Tensor, *, neighbour_gradient: bool = False
 ) -> Tensor:
-    """An image's share of Ω: Σ_j a_ij · KL(f(x_j) ‖ f(x_i)), equation (1), in float32 from logits.
+    """An image's share of Ω: Σ_j a_ij · KL(f(x_j) ‖ f(x_i)), equation (1), in float32 from logits, or in their float64.
 
     Args:
         logits: (N, C), of the images x_i.
@@ -53,8 +55,13 @@ def neighbour_divergence(
     Returns:
         (N,), non-negative up to rounding; Ω over a batch is its sum.
     """
-    neighbours = F.log_softmax(neighbour_logits.float(), dim=-1)
+    neighbours = F.log_softmax(_at_least_float32(neighbour_logits), dim=-1)
     if not neighbour_gradient:
         neighbours = neighbours.detach()
-    own = F.log_softmax(logits.float(), dim=-1).unsqueeze(1)
+    own = F.log_softmax(_at_least_float32(logits), dim=-1).unsqueeze(1)
     return (similarity * kullback_leibler(neighbours, own)).sum(dim=-1)
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    """Half precision has too few digits for differences of logarithms."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

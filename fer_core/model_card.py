@@ -4,6 +4,7 @@ References:
     Mitchell et al., "Model Cards for Model Reporting", FAT* 2019.
 """
 
+import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from fer_core.calibration import probabilities, supported_temperature
 from fer_core.dataset import Dataset
 from fer_core.judgement import judge
 from fer_core.logits import predict_logits
+from fer_core.metrics import CLIPPING
 from fer_core.model_facts import ModelFacts
 from fer_core.models.checkpoint import ModelCard, save_card
 
@@ -35,6 +37,8 @@ _LICENCES: Mapping[str, str] = {
     "sample": "drawn faces, of no restriction",
     "ferplus": "FER+ votes under the MIT licence, FER2013's photographs under its contest's terms for research",
     "rafdb": "RAF-DB, for non-commercial research",
+    "affectnet": "AffectNet, for non-commercial research",
+    "caers": "CAER-S, for non-commercial research",
     "folder": "the licence of the images in the folder",
     "csv": "the licence of the images in the list",
 }
@@ -62,7 +66,20 @@ def trained_on(dataset: Dataset, au_coverage: Mapping[str, Mapping[str, int]] | 
         "au_coverage": au_coverage,
         "licence": licence_of(card.source, openface=au_coverage is not None and card.source != "sample"),
         "code": f"fer {__version__}",
+        "commit": _commit(),
     }
+
+
+def _commit() -> str:
+    """The code's commit, with `-dirty` where files differ from it; nothing where the code is in no repository."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return ""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def describe(card: ModelCard, model: nn.Module, views: Views, dataset: Dataset) -> ModelCard:
@@ -141,4 +158,5 @@ def markdown(card: ModelCard, precision: str = "float32") -> str:
     return environment.get_template("model_card.md.j2").render(
         asdict(card)
         | {"recipe": recipe, "limits": LIMITS, "precision": precision, "means": means, "deviations": deviations}
+        | {"clipping": CLIPPING}
     )

@@ -92,7 +92,10 @@ def confusion_matrices(evidence: Evidence) -> Picture:
 
 
 def reliability(evidence: Evidence) -> Picture:
-    """A column a model: accuracy by confidence on the test split, all seeds together, and how confident it is."""
+    """A column a model: accuracy by confidence on the test split, all seeds together, and how confident it is.
+
+    At the temperature too, unless that is 1 for all seeds.
+    """
     names = evidence.names()
     labels = evidence.dataset.labels()[evidence.dataset.rows("test")]
     figure = new_figure(_width_of_columns(len(names)), 3.4)
@@ -103,12 +106,14 @@ def reliability(evidence: Evidence) -> Picture:
         calibrated = np.concatenate([m.calibrated.max(axis=1) for m in models])
         right = np.concatenate([m.probabilities.argmax(axis=1) == labels for m in models])
         axes[0, column].plot((0, 1), (0, 1), color=FAINT, linewidth=0.9, linestyle="--")
-        _reliability(axes[0, column], calibrated, right, FAINT, "at its temperature")
+        if any(model.temperature != 1 for model in models):
+            _reliability(axes[0, column], calibrated, right, FAINT, "at its temperature")
         _reliability(axes[0, column], confidence, right, MODEL_COLOURS[name], "as trained")
         _confidences(axes[1, column], calibrated, confidence, MODEL_COLOURS[name])
         axes[0, column].set_title(name)
         axes[1, column].set_xlabel("confidence")
-    axes[0, 0].legend(loc="upper left", fontsize=7)
+    # A model whose temperature is 1 has no curve of its own at it.
+    max(axes[0], key=lambda axis: len(axis.get_lines())).legend(loc="upper left", fontsize=7)
     axes[0, 0].set_ylabel("share right")
     axes[1, 0].set_ylabel("share of\nimages")
     return picture(figure, f"Reliability of {', '.join(names)}: the share that is right at each confidence.")

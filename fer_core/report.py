@@ -1,4 +1,4 @@
-"""The report: results.json for programs, and one self-contained page, index.html, for people."""
+"""The report: results.json and results.csv for programs, and one self-contained page, index.html, for people."""
 
 import json
 import platform
@@ -24,19 +24,20 @@ from fer_core.model_card import markdown
 from fer_core.models.checkpoint import ModelCard, read_card
 from fer_core.pictures import MODEL_COLOURS, emotion_colours, house_style
 from fer_core.progress import Reporter
-from fer_core.results import MODELS, Cost, Evidence, Generator, JudgedModel, results
+from fer_core.results import MODELS, Cost, Evidence, Generator, JudgedModel, models_table, results
 from fer_core.soft_labels import read_soft_labels
 from fer_core.steps import Request
 from openface.columns import INTENSITIES, PRESENCES
 
 RESULTS = "results.json"
+MODELS_TABLE = "results.csv"
 PAGE = "index.html"
 _TEMPLATES = Path(__file__).parent / "templates"
 _PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "annoy")
 
 
 def write_report(request: Request, folder: Path, report: Reporter) -> None:
-    """Write `results.json` and `index.html` from whatever models there are; the missing ones are named in both.
+    """Write `results.json`, `results.csv` and `index.html` from whatever models there are; the missing ones are named.
 
     Raises:
         ArtifactError: an input is not readable, of another dataset, or there twice.
@@ -45,6 +46,7 @@ def write_report(request: Request, folder: Path, report: Reporter) -> None:
     figures = results(evidence)
     text = json.dumps(figures, indent=1, allow_nan=False)
     (folder / RESULTS).write_text(text, encoding="utf-8")
+    models_table(evidence).to_csv(folder / MODELS_TABLE, index=False)
     table = read_au_table(request.input("annotate").file(AU_TABLE), evidence.dataset)
     page = render(evidence, figures, table, report)
     (folder / PAGE).write_text(page, encoding="utf-8")
@@ -59,7 +61,9 @@ def read_evidence(request: Request) -> Evidence:
     dataset = open_dataset(request.input("prepare").path)
     table = read_au_table(request.input("annotate").file(AU_TABLE), dataset)
     graph, card = load_graph(request.input("graph").path)
-    models = tuple(read_judged(artifact, dataset) for artifact in request.inputs_of("evaluate"))
+    judgements = {artifact: _read_metrics(artifact) for artifact in request.inputs_of("evaluate")}
+    own = {artifact: figures for artifact, figures in judgements.items() if "judged_on" not in figures}
+    models = tuple(_read_judged(artifact, figures, dataset) for artifact, figures in own.items())
     _refuse_strangers("evaluate", [(model.name, model.seed) for model in models])
     generators = tuple(_read_generator(artifact, dataset) for artifact in request.inputs_of("soft-labels"))
     _refuse_strangers("soft-labels", [(generator.name, generator.seed) for generator in generators])
@@ -78,17 +82,30 @@ def read_evidence(request: Request) -> Evidence:
         costs,
         checkpoints={(c.name, c.seed): f"{made.step}/{made.path.name}" for made, c in cards.items()},
         model_cards=tuple(markdown(c) for c in sorted(cards.values(), key=_place_in_table)),
+        fingerprints={
+            (model.name, model.seed): _checkpoint_of(artifact) for artifact, model in zip(own, models, strict=True)
+        },
+        elsewhere=tuple(figures for artifact, figures in judgements.items() if artifact not in own),
     )
 
 
-def read_judged(artifact: Artifact, dataset: Dataset) -> JudgedModel:
-    """What `fer evaluate` wrote of a model.
-
-    Raises:
-        ArtifactError: it is not readable, or of another dataset.
-    """
+def _read_metrics(artifact: Artifact) -> dict[str, Any]:
+    """The figures that `fer evaluate` wrote; `judged_on` is among them where they are of other data."""
     try:
-        figures = json.loads(artifact.file("metrics.json").read_text(encoding="utf-8"))
+        figures: dict[str, Any] = json.loads(artifact.file("metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{artifact.path}: no evaluation ({error}); run `fer evaluate`") from error
+    return figures
+
+
+def _checkpoint_of(evaluation: Artifact) -> str:
+    """The fingerprint of what was judged."""
+    return next(iter(evaluation.made_from("train-ldg") | evaluation.made_from("distill")), "")
+
+
+def _read_judged(artifact: Artifact, figures: dict[str, Any], dataset: Dataset) -> JudgedModel:
+    """A model on the report's own dataset; ArtifactError where it is of another."""
+    try:
         table = pd.read_parquet(artifact.file("predictions.parquet"))
         table = table[(table["split"] == "test") & (table["choice"] == "selected")]
         probabilities = table[list(dataset.card.labels)].to_numpy(np.float64)

@@ -1,4 +1,4 @@
-"""All figures of a run in one dictionary, results.json: from evaluated models to the paper's table."""
+"""All figures of a run: results.json, from evaluated models to the paper's table, and results.csv, a row a model."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,7 +13,7 @@ from fer_core.comparisons import compare
 from fer_core.dataset import Dataset
 from fer_core.experiment import Experiment, to_document
 from fer_core.graph import Graph, GraphCard
-from fer_core.metrics import bootstrap_mean, distribution_measures, mean_measures
+from fer_core.metrics import CLIP, bootstrap_mean, distribution_measures, mean_measures, unclipped_divergence
 
 MODELS = ("EF + LDG-AUs", "EF + LDG", "EF SLL", "LDG-AUs", "LDG")
 """The columns of the paper's table."""
@@ -107,6 +107,10 @@ class Evidence:
     """By name and seed, where a checkpoint lies below the artifacts' folder."""
     model_cards: tuple[str, ...] = ()
     """The Markdown that lies with each checkpoint."""
+    fingerprints: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    """By name and seed, of the checkpoint that was judged."""
+    elsewhere: tuple[dict[str, Any], ...] = ()
+    """What `fer evaluate` wrote of checkpoints on data that they were not trained on; see `judged_on` in each."""
 
     def seeds_of(self, name: str) -> list[JudgedModel]:
         """The trainings of a model, by seed."""
@@ -128,11 +132,14 @@ def results(evidence: Evidence) -> dict[str, Any]:
         "table": accuracy_table(evidence.models, "selected"),
         "table_last_epoch": accuracy_table(evidence.models, "last"),
         "paper_table": _paper_table() if card.source == "rafdb" else None,
+        "from_scratch": from_scratch(evidence),
+        "published_test_images": published_test_images(evidence),
         "models": [_model(evidence, model) for name in evidence.names() for model in evidence.seeds_of(name)],
         "models_over_seeds": [_over_seeds(evidence, name) for name in evidence.names()],
         "distribution_measures": _distribution_measures(evidence) if card.truth else None,
         "soft_labels_against_truth": _soft_labels_against_truth(evidence) if card.truth else None,
         "paired": paired(evidence),
+        "on_other_data": [_elsewhere(figures) for figures in evidence.elsewhere],
         "graph": asdict(evidence.graph_card)
         | {"label_agreement": label_agreement(evidence), "identical_neighbours": identical_neighbours(evidence)},
         "au_coverage": evidence.units.coverage,
@@ -212,6 +219,112 @@ def identical_neighbours(evidence: Evidence) -> float:
     return float((pixels[evidence.graph.neighbours[linked]] == pixels[linked, None]).mean())
 
 
+def from_scratch(evidence: Evidence) -> dict[str, str]:
+    """By model, what its recipe's source starts from, where the training started from scratch instead."""
+    recipes = {model.name: model.figures.get("recipe", {}) for model in evidence.models}
+    return {
+        name: recipes[name]["pretrained_on"]
+        for name in evidence.names()
+        if recipes[name].get("pretrained_on") and not recipes[name].get("weights")
+    }
+
+
+def published_test_images(evidence: Evidence) -> dict[str, Any] | None:
+    """Accuracy of each model, in percent and a mean over seeds, on those test images that FER+'s own rule counts.
+
+    Published figures are of these, the copies that were dropped as duplicates included. None where the dataset does not
+    say which they are.
+    """
+    manifest, rows = evidence.dataset.manifest, evidence.dataset.rows("test")
+    if "published" not in manifest:
+        return None
+    counted = manifest["published"].to_numpy(bool)[rows]
+    if not counted.any():
+        return None
+    labels = evidence.dataset.labels()[rows]
+    right = {
+        name: [100 * float((m.probabilities.argmax(axis=1) == labels)[counted].mean()) for m in evidence.seeds_of(name)]
+        for name in evidence.names()
+    }
+    return {
+        "images": int(counted.sum()),
+        "of": len(rows),
+        "rows": [{"name": name, "accuracy": float(np.mean(r)), "per_seed": r} for name, r in right.items()],
+    }
+
+
+def models_table(evidence: Evidence) -> pd.DataFrame:
+    """results.csv: a row a trained model, accuracies and errors in 0..1, intervals of 95 % over test images."""
+    models = [model for name in evidence.names() for model in evidence.seeds_of(name)]
+    return pd.DataFrame([_as_row(evidence, model) for model in models], columns=list(_ROW))
+
+
+_ROW = (
+    "model",
+    "seed",
+    "architecture",
+    "parameters",
+    "experiment",
+    "fingerprint",
+    "code",
+    "commit",
+    "hardware",
+    "dataset",
+    "test_images",
+    "epochs",
+    "selected_epoch",
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "accuracy_last_epoch",
+    "macro_f1",
+    "calibration_error",
+    "temperature",
+    "calibration_error_at_temperature",
+    "kl",
+    "kl_low",
+    "kl_high",
+    "kl_unclipped",
+    "total_variation",
+    "chebyshev",
+    "clark",
+    "canberra",
+    "cosine",
+    "intersection",
+    "clip",
+    "training_seconds",
+)
+"""The columns of results.csv."""
+
+
+def _as_row(evidence: Evidence, model: JudgedModel) -> dict[str, Any]:
+    """What is not known, or has no truth to be measured against, is left empty."""
+    figures, test = model.figures, model.figures["selected"]["test"]
+    kept = ("architecture", "parameters", "epochs", "selected_epoch", "temperature")
+    row: dict[str, Any] = (
+        {key: figures[key] for key in kept} | test.get("distribution", {}) | figures.get("trained_on", {})
+    )
+    row |= {key: test.get(key) for key in ("accuracy", "macro_f1", "calibration_error", "kl_unclipped", "clip")}
+    for name, interval in (("accuracy", test["accuracy_interval"]), ("kl", test.get("kl_interval"))):
+        row |= {f"{name}_{end}": interval and interval[end] for end in ("low", "high")}
+    return row | {
+        "model": model.name,
+        "seed": model.seed,
+        "experiment": evidence.experiment.title,
+        "fingerprint": evidence.fingerprints.get((model.name, model.seed)),
+        "dataset": evidence.dataset.card.source,
+        "test_images": test["images"],
+        "accuracy_last_epoch": figures["last"]["test"]["accuracy"],
+        "calibration_error_at_temperature": figures["calibrated"]["test"]["calibration_error"],
+        "training_seconds": model.training_seconds,
+    }
+
+
+def _elsewhere(figures: Mapping[str, Any]) -> dict[str, Any]:
+    kept = ("name", "seed", "architecture", "temperature", "trained_on", "judged_on", "selected", "last", "calibrated")
+    return {key: figures[key] for key in kept}
+
+
 def _paper_table() -> dict[str, Any]:
     return {
         "columns": list(MODELS),
@@ -287,6 +400,7 @@ def _distribution_measures(evidence: Evidence) -> dict[str, Any]:
     neighbours = _neighbour_rows(evidence, rows[with_aus])
     return {
         "truth": evidence.dataset.card.truth,
+        "clip": CLIP,
         "images": len(rows),
         "rows": [*_measured(evidence, rows, np.ones(len(rows), bool)), *neighbours],
         "on_images_with_aus": {
@@ -336,6 +450,7 @@ def _soft_labels_against_truth(evidence: Evidence) -> dict[str, Any]:
     ]
     return {
         "truth": dataset.card.truth,
+        "clip": CLIP,
         "images": len(rows),
         "rows": [
             *generators,
@@ -350,17 +465,30 @@ def _soft_labels_against_truth(evidence: Evidence) -> dict[str, Any]:
 def _measures(
     dataset: Dataset, rows: np.ndarray, name: str, by_seed: Mapping[int | None, np.ndarray]
 ) -> dict[str, Any]:
-    """Accuracy in percent and the distribution measures: means over seeds, and of each where there are seeds."""
+    """Accuracy in percent and the distribution measures: means over seeds, and of each where there are seeds.
+
+    `kl_unclipped` is None where it is infinite; see `fer_core.metrics.CLIP` for what is clipped.
+    """
     crowd = dataset.crowd()
     assert crowd is not None, "asked for only where the card names a truth"
     labels = dataset.labels()[rows]
     figures = [
-        {"accuracy": 100 * float((p.argmax(axis=1) == labels).mean()), **mean_measures(crowd[rows], p)}
+        {
+            "accuracy": 100 * float((p.argmax(axis=1) == labels).mean()),
+            **mean_measures(crowd[rows], p),
+            "kl_unclipped": unclipped_divergence(crowd[rows], p),
+        }
         for p in by_seed.values()
     ]
-    means = {key: float(np.mean([f[key] for f in figures])) for key in figures[0]}
+    means = {key: _mean([f[key] for f in figures]) for key in figures[0]}
     per_seed = [{"seed": seed, **f} for seed, f in zip(by_seed, figures, strict=True) if seed is not None]
     return {"name": name, "images": len(rows), **means, "per_seed": per_seed}
+
+
+def _mean(values: list[float | None]) -> float | None:
+    """None where one of them is infinite."""
+    finite = [value for value in values if value is not None]
+    return float(np.mean(finite)) if len(finite) == len(values) else None
 
 
 def _by_seed(evidence: Evidence, name: str) -> dict[int, np.ndarray]:

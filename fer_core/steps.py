@@ -164,8 +164,9 @@ def _distill_settings(request: Request) -> Settings:
 
 
 def _with_weights(recipe: Settings) -> Settings:
-    """A file of weights counts by its content's signature, not by its path alone."""
+    """A file of weights counts by its content's signature, not by its path alone; what it should be does not count."""
     path = Path(recipe["weights"]).expanduser()
+    recipe = {key: value for key, value in recipe.items() if key != "pretrained_on"}
     return recipe | ({"weights_signature": signature(path)} if recipe["weights"] and path.is_file() else {})
 
 
@@ -222,14 +223,14 @@ STEPS: Mapping[str, Step] = {
         ),
         Step(
             "evaluate",
-            2,
-            "Judge a model on the validation and the test split.",
+            3,
+            "Judge a model on the validation and the test split, or on another dataset's test split.",
             _section("evaluation"),
             needs=("prepare", "train-ldg|distill"),
         ),
         Step(
             "report",
-            3,
+            4,
             "The paper's table and a page to look at.",
             _report_settings,
             needs=("prepare", "annotate", "graph"),
@@ -269,9 +270,14 @@ def request(
 
 
 def _refuse_another(shared: str, step: str, inputs: Sequence[Artifact]) -> None:
-    """A graph or soft labels of another split would carry test images into training."""
+    """A graph or soft labels of another split would carry test images into training.
+
+    A checkpoint may be judged on any dataset, and a report may tell of that.
+    """
     given = {artifact.fingerprint for artifact in inputs if artifact.step == shared}
     for artifact in inputs:
+        if step == "evaluate" or (step == "report" and artifact.step == "evaluate"):
+            continue
         if given and not artifact.made_from(shared) <= given:
             raise ArtifactError(
                 f"{artifact.path}: made from another artifact of `fer {shared}` than the one given; "

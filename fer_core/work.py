@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fer_core.artifacts import Artifact, make_artifact
 from fer_core.errors import ActionUnitError, DatasetError
+from fer_core.experiment import Recipe
 from fer_core.progress import Reporter
 from fer_core.steps import Request, action_unit_rows
 from openface.settings import OpenFaceSettings
@@ -173,8 +174,9 @@ def _train_ldg(request: Request, folder: Path, report: Reporter) -> Told:
     dataset = _open_to_train_on(request)
     graphs = [load_graph(artifact.path) for artifact in request.inputs_of("graph")]
     graph, coverage = (graphs[0][0], graphs[0][1].coverage) if graphs else (None, None)
+    _tell_start("ldg", request.experiment.ldg, report)
     train_ldg(request.experiment, dataset, _labels(request), graph, _run(request, folder, report), coverage)
-    return _save_curves(folder)
+    return _finish_checkpoint(folder, dataset)
 
 
 def _run(request: Request, folder: Path, report: Reporter) -> "Run":
@@ -186,14 +188,28 @@ def _run(request: Request, folder: Path, report: Reporter) -> "Run":
     return Run(request.seed, folder, choose_device(settings.device), report, settings.capture)
 
 
-def _save_curves(folder: Path) -> Told:
-    """Draw a training's curves; what it was trained on and in goes into the manifest."""
-    from fer_core.figures import save_curves
-    from fer_core.models.checkpoint import read_card
+def _tell_start(section: str, recipe: Recipe, report: Reporter) -> None:
+    """A recipe whose source starts from pre-trained weights is not followed without any, which must not pass unsaid."""
+    if recipe.pretrained_on and not recipe.weights:
+        report.note(
+            f"starts from scratch; the recipe's source starts from weights pre-trained on {recipe.pretrained_on}: "
+            f"give them with --set {section}.weights=FILE"
+        )
 
+
+def _finish_checkpoint(folder: Path, dataset: "Dataset") -> Told:
+    """What lies beside the weights: the curves, and the marks of the images that they know.
+
+    Returns:
+        What it was trained on, for the manifest.
+    """
+    from fer_core.figures import save_curves
+    from fer_core.models.checkpoint import read_card, save_training_images
+
+    save_training_images(folder, dataset)
     card = read_card(folder)
     save_curves(folder, f"{card.name} · seed {card.seed}", card.history, card.selected_epoch)
-    return {"hardware": card.hardware}
+    return {"hardware": card.trained_on["hardware"]}
 
 
 def _labels(request: Request) -> Literal["majority", "distribution"]:
@@ -228,20 +244,23 @@ def _distill(request: Request, folder: Path, report: Reporter) -> Told:
         soft_labels = read_soft_labels(artifact.path, dataset)
         made_by = json.loads(artifact.file("soft_labels.json").read_text())
         name, coverage = f"EF + {made_by['generator']}", made_by["au_coverage"]
+    section = "sll" if soft_labels is None else "distill"
+    _tell_start(section, getattr(request.experiment, section), report)
     run = _run(request, folder, report)
     train_efficientface(request.experiment, dataset, _labels(request), soft_labels, name, run, coverage)
-    return _save_curves(folder)
+    return _finish_checkpoint(folder, dataset)
 
 
 def _evaluate(request: Request, folder: Path, report: Reporter) -> None:
     from fer_core.dataset import open_dataset
     from fer_core.devices import choose_device
-    from fer_core.evaluate import evaluate
+    from fer_core.evaluate import evaluate, evaluate_elsewhere
 
-    dataset = open_dataset(request.input("prepare").path)
+    prepared = request.input("prepare")
     (checkpoint,) = [artifact for artifact in request.inputs if artifact.step in ("train-ldg", "distill")]
     device = choose_device(request.experiment.run.device)
-    evaluate(request.experiment.evaluation, dataset, checkpoint.path, folder, device, report)
+    judge = evaluate if prepared.fingerprint in checkpoint.made_from("prepare") else evaluate_elsewhere
+    judge(request.experiment.evaluation, open_dataset(prepared.path), checkpoint.path, folder, device, report)
 
 
 def _report(request: Request, folder: Path, report: Reporter) -> None:

@@ -116,7 +116,9 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     return raised / raised.sum(axis=1, keepdims=True)
 
 
-def figures(data: Dataset, name: str, seed: int, epochs: int = 3) -> tuple[dict[str, Any], pd.DataFrame]:
+def figures(
+    data: Dataset, name: str, seed: int, epochs: int = 3, temperature: float = 1.5
+) -> tuple[dict[str, Any], pd.DataFrame]:
     """metrics.json and predictions.parquet as `fer evaluate` writes them."""
     history = [
         {
@@ -141,7 +143,9 @@ def figures(data: Dataset, name: str, seed: int, epochs: int = 3) -> tuple[dict[
         "selected_epoch": epochs,
         "history": history,
         "parameters": 1000,
-        "temperature": 1.5,
+        "temperature": temperature,
+        "recipe": {"pretrained_on": "", "weights": ""},
+        "trained_on": {"source": data.card.source, "code": "fer 0.1.0", "commit": "abc", "hardware": "CPU, AVX2"},
         "calibrated": {},
         "selected": {},
         "last": {},
@@ -153,7 +157,7 @@ def figures(data: Dataset, name: str, seed: int, epochs: int = 3) -> tuple[dict[
             probabilities = guesses(data, rows, 0.3, seed + len(name))
             metrics[choice][split] = judge(data, rows, probabilities, 20)
             if choice == "selected":
-                metrics["calibrated"][split] = judge(data, rows, tempered(probabilities, 1.5), 20)
+                metrics["calibrated"][split] = judge(data, rows, tempered(probabilities, temperature), 20)
             table = pd.DataFrame(probabilities, columns=list(data.card.labels))
             table.insert(0, "id", data.manifest["id"].to_numpy()[rows])
             tables.append(table.assign(split=split, choice=choice))
@@ -161,9 +165,19 @@ def figures(data: Dataset, name: str, seed: int, epochs: int = 3) -> tuple[dict[
 
 
 def report_request(
-    folder: Path, plan: Experiment, data: Dataset, models: Sequence[tuple[str, int]] | None = None
+    folder: Path,
+    plan: Experiment,
+    data: Dataset,
+    models: Sequence[tuple[str, int]] | None = None,
+    more: Sequence[Artifact] = (),
+    **also: Any,
 ) -> Request:
-    """A report's request on artifacts written into `folder`; without `models`, all five of every seed."""
+    """A report's request on artifacts written into `folder`; without `models`, all five of every seed.
+
+    Args:
+        more: other inputs.
+        also: for `evaluation`.
+    """
     if models is None:
         models = [(name, seed) for name in MODELS for seed in plan.seeds]
     table = au_table(data)
@@ -175,19 +189,53 @@ def report_request(
         _artifact(folder, "graph", "only", lambda out: save_graph(out, graph, card)),
     ]
     for name, seed in models:
-        inputs.append(evaluation(folder, data, name, seed))
+        inputs.append(evaluation(folder, data, name, seed, **also))
         if name.startswith("LDG"):
             inputs.append(soft_labels(folder, data, name, seed))
-    return request("report", plan, inputs)
+    return request("report", plan, [*inputs, *more])
 
 
-def evaluation(folder: Path, data: Dataset, name: str, seed: int, mark: str = "") -> Artifact:
+def evaluation(
+    folder: Path, data: Dataset, name: str, seed: int, mark: str = "", temperature: float = 1.5, **also: Any
+) -> Artifact:
+    """What `fer evaluate` writes, with `also` laid over its metrics."""
+
     def write(out: Path) -> None:
-        metrics, predictions = figures(data, name, seed)
+        metrics, predictions = figures(data, name, seed, temperature=temperature)
+        metrics |= also
         (out / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
         predictions.to_parquet(out / "predictions.parquet", index=False)
 
     return _artifact(folder, "evaluate", f"{name}-{seed}{mark}", write)
+
+
+def elsewhere(folder: Path, data: Dataset, name: str, seed: int) -> Artifact:
+    """What `fer evaluate` writes of a checkpoint on data that it was not trained on."""
+
+    def write(out: Path) -> None:
+        metrics, predictions = figures(data, name, seed)
+        for part in ("selected", "last", "calibrated"):
+            del metrics[part]["validation"]
+        metrics["judged_on"] = {
+            "source": "csv",
+            "protocol": "Invented elsewhere.",
+            "truth": "crowd votes",
+            "labels": data.card.labels,
+            "classes": {"checkpoint": 4, "dataset": 5, "judged": 3},
+            "classes_left_out": {"checkpoint": ["fear"], "dataset": {"boredom": 7, "envy": 2}},
+            "images": {"test": 40, "judged": 24},
+            "images_left_out": {
+                "of other classes": 9,
+                "in the checkpoint's train": 5,
+                "in the checkpoint's validation": 2,
+            },
+            "training_images_known": True,
+            "preprocessing": ["the images are stored in grey and the checkpoint takes colour"],
+        }
+        (out / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+        predictions.to_parquet(out / "predictions.parquet", index=False)
+
+    return _artifact(folder, "evaluate", f"elsewhere-{name}-{seed}", write)
 
 
 def soft_labels(folder: Path, data: Dataset, name: str, seed: int) -> Artifact:

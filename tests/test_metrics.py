@@ -4,17 +4,21 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 from test_graph import units_of
 
 from fer_core.baselines import au_neighbours_alone, best_smoothing, smoothed, uniform
 from fer_core.dataset import Dataset
 from fer_core.metrics import (
+    CLIP,
+    CLIPPING,
     bootstrap_mean,
     classification,
     distribution_measures,
     expected_calibration_error,
     mcnemar,
     mean_measures,
+    unclipped_divergence,
 )
 
 
@@ -26,6 +30,35 @@ def test_classification_by_hand() -> None:
     assert figures["recall"] == [0.5, 1.0, None]
     assert figures["confusion"] == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]
     assert figures["macro_f1"] == pytest.approx((2 / 3 + 0.8) / 2)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_macro_f1_is_scikit_learns_default_where_classes_are_missing_on_either_side(seed: int) -> None:
+    """A class that is predicted and never true counts as 0; one that is neither does not count."""
+    generator = np.random.default_rng(seed)
+    labels, probabilities = generator.integers(0, 3, 30), generator.dirichlet(np.ones(6), 30)
+    probabilities[:, 5] = 0
+    predicted = probabilities.argmax(axis=1)
+    assert classification(labels, probabilities)["macro_f1"] == f1_score(labels, predicted, average="macro")
+    by_hand = classification(np.array([0, 0]), np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]]))
+    assert by_hand["macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_unclipped_divergence_is_what_it_is_and_none_where_it_is_infinite() -> None:
+    truth, sharp = np.array([[0.5, 0.5, 0.0]]), np.array([[1 - 1e-9, 1e-9, 0.0]])
+    exact = 0.5 * math.log(0.5 / (1 - 1e-9)) + 0.5 * math.log(0.5 / 1e-9)
+    assert unclipped_divergence(truth, sharp) == pytest.approx(exact)
+    assert mean_measures(truth, sharp)["kl"] < exact - 3
+    assert unclipped_divergence(truth, np.array([[1.0, 0.0, 0.0]])) is None
+    assert unclipped_divergence(truth, truth) == 0
+
+
+def test_the_clip_that_is_told_is_the_clip_that_is_taken() -> None:
+    truth, prediction = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
+    whole = 1 + CLIP
+    expected = (1 / whole) * math.log(1 / CLIP) + (CLIP / whole) * math.log(CLIP)
+    assert mean_measures(truth, prediction)["kl"] == pytest.approx(expected)
+    assert float(CLIPPING.split(" to ")[1].split(",")[0]) == CLIP
 
 
 def test_calibration_error_by_hand() -> None:

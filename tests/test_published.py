@@ -1,20 +1,53 @@
 """Files in the form that the original authors published, and files that are not what they seem."""
 
+import io
+import os
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from fer_core.dataset import EMOTIONS
 from fer_core.errors import CheckpointError
+from fer_core.experiment import load_experiment
 from fer_core.import_weights import import_weights
+from fer_core.models import Architecture
 from fer_core.models.architectures import build
 from fer_core.models.checkpoint import load_checkpoint, save_weights
-from fer_core.models.published import PUBLISHED_ORDER, load_published
+from fer_core.models.published import PUBLISHED_ORDER, TrainedOn, load_published
 
+ROOT = Path(__file__).parent.parent
 LABELS = EMOTIONS[:7]
+AUTHORS_SCRIPT = '''
+"""Saves a checkpoint as the authors' main.py does, its RecorderMeter in __main__ included."""
+import sys
+import numpy as np
+import torch
+from fer_core.models.architectures import build
+
+class RecorderMeter(object):
+    def __init__(self, total_epoch):
+        self.total_epoch = total_epoch
+        self.epoch_losses = np.zeros((total_epoch, 2), dtype=np.float32)
+
+model = torch.nn.DataParallel(build("resnet18", 7, seed=1))
+optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+images = torch.zeros(2, 3, 64, 64)
+model(images).sum().backward()
+optimizer.step()
+state = {"epoch": 7, "state_dict": model.state_dict(), "best_acc": torch.tensor(88.36),
+         "optimizer": optimizer.state_dict(), "recorder": RecorderMeter(100)}
+torch.save(state, "zip.pth.tar")
+torch.save(state, "legacy.pth.tar", _use_new_zipfile_serialization=False)
+torch.save(model.module.fc.state_dict(), "head.pth")
+'''
 
 
 def publish(path: Path, model: nn.Module, change: Callable[[dict[str, Tensor]], None] = lambda weights: None) -> Path:
@@ -24,10 +57,14 @@ def publish(path: Path, model: nn.Module, change: Callable[[dict[str, Tensor]], 
     return path
 
 
+def fer(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "fer_core", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.parametrize("architecture", ["efficientface", "resnet18", "resnet50"])
-def test_a_head_of_seven_is_reordered_from_their_classes_into_ours(tmp_path: Path, architecture: str) -> None:
-    theirs = build(architecture, 7, seed=1).eval()  # type: ignore[arg-type]
-    ours = build(architecture, 7, seed=2).eval()  # type: ignore[arg-type]
+def test_a_head_of_seven_is_reordered_from_their_classes_into_ours(tmp_path: Path, architecture: Architecture) -> None:
+    theirs, ours = (build(architecture, 7, seed=seed).eval() for seed in (1, 2))
     assert load_published(publish(tmp_path / "theirs.pth.tar", theirs), ours, LABELS)
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     expected, actual = theirs(images), ours(images)
@@ -44,6 +81,95 @@ def test_a_head_of_identities_is_replaced(tmp_path: Path) -> None:
     assert torch.equal(ours.get_parameter("conv1.0.weight"), theirs.get_parameter("conv1.0.weight"))
 
 
+def test_what_the_authors_script_saved_is_imported_with_its_class_that_nobody_has(tmp_path: Path) -> None:
+    """Their published ResNets hold a RecorderMeter of a `__main__` that is not ours, numpy arrays in it."""
+    (tmp_path / "main.py").write_text(AUTHORS_SCRIPT, encoding="utf-8")
+    subprocess.run([sys.executable, "main.py"], cwd=tmp_path, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    done = fer("import-weights", tmp_path / "zip.pth.tar", "--architecture", "resnet18", "--out", tmp_path / "model")
+    assert done.returncode == 0, done.stderr
+    assert "taken as trained on RAF-DB: 7 classes" in done.stderr
+    imported, _ = load_checkpoint(tmp_path / "model")
+    legacy = build("resnet18", 7, seed=2)
+    assert load_published(tmp_path / "legacy.pth.tar", legacy, LABELS)
+    head = torch.load(tmp_path / "head.pth", weights_only=True)["weight"]
+    for model in (imported, legacy):
+        for label in LABELS:
+            row = model.get_parameter("fc.weight")[LABELS.index(label)]
+            assert torch.equal(row, head[PUBLISHED_ORDER.index(label)])
+
+
+class Hostile:
+    """Pickles as a call."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self.call
+
+
+class OfItsOwn(dict[str, int]):
+    """A class of the file's own that is filled after it is made."""
+
+
+def hostile_calls(witness: Path) -> dict[str, Any]:
+    touch = f"touch {witness}"
+    return {
+        "os.system": Hostile(os.system, touch),
+        "eval": Hostile(eval, f"open({str(witness)!r}, 'w')"),
+        "exec": Hostile(exec, f"open({str(witness)!r}, 'w')"),
+        "open": Hostile(open, str(witness), "w"),
+        "subprocess": Hostile(subprocess.check_call, ["touch", str(witness)]),
+        "getattr": Hostile(getattr, "", "format"),
+        "numpy": Hostile(np.save, str(witness), np.zeros(1)),
+        "torch.save": Hostile(torch.save, {}, str(witness)),
+        "torch.load": Hostile(torch.load, str(witness)),
+        "import": Hostile(__import__, "antigravity"),
+        "its own dict": OfItsOwn(a=1),
+    }
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+@pytest.mark.parametrize("what", list(hostile_calls(Path())))
+@pytest.mark.parametrize("where", ["recorder", "state_dict"])
+def test_nothing_of_a_file_is_run(tmp_path: Path, what: str, where: str, form: str) -> None:
+    """Beside the weights a call is an inert stand-in, or refused; among them it is refused in one line."""
+    witness = tmp_path / "witness"
+    weights: dict[str, Any] = dict(build("efficientface", 7, seed=1).state_dict())
+    content: dict[str, Any] = {"state_dict": weights}
+    (content if where == "recorder" else weights)["evil"] = hostile_calls(witness)[what]
+    path = tmp_path / "evil.pth.tar"
+    torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
+    before = set(sys.modules)
+    refused = ""
+    try:
+        load_published(path, build("efficientface", 7, seed=2), LABELS)
+    except CheckpointError as error:
+        refused = str(error)
+    assert refused or where == "recorder"
+    assert not refused or (refused.startswith(f"{path}: ") and "\n" not in refused)
+    assert not witness.exists()
+    assert "antigravity" not in set(sys.modules) - before
+
+
+def test_a_stand_in_is_forgotten_after_the_file(tmp_path: Path) -> None:
+    torch.save(
+        {"state_dict": build("efficientface", 7, seed=1).state_dict(), "path": Path("/")}, tmp_path / "model.pth"
+    )
+    load_published(tmp_path / "model.pth", build("efficientface", 7, seed=2), LABELS)
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / "model.pth", weights_only=True)
+
+
+@pytest.mark.parametrize("ending", [".pth", ".pt", ".tar", ".pth.tar", ""])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_file_is_read_whatever_its_ending(tmp_path: Path, ending: str, legacy: bool) -> None:
+    theirs = build("efficientface", 7, seed=1)
+    path = tmp_path / f"weights{ending}"
+    torch.save(theirs.state_dict(), path, _use_new_zipfile_serialization=not legacy)
+    assert load_published(path, build("efficientface", 7, seed=2), LABELS)
+
+
 def test_our_own_checkpoint_is_not_taken_for_theirs(tmp_path: Path) -> None:
     """Its head is in our order already, and would be permuted into no order at all."""
     save_weights(tmp_path / "selected.safetensors", build("resnet18", 7, seed=1))
@@ -51,7 +177,21 @@ def test_our_own_checkpoint_is_not_taken_for_theirs(tmp_path: Path) -> None:
         load_published(tmp_path / "selected.safetensors", build("resnet18", 7, seed=2), LABELS)
 
 
-@pytest.mark.parametrize("name", ["missing.pth", "."])
+@pytest.mark.parametrize("keep", [0, 1, 100, 5_000, 1_000_000])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_file_that_is_cut_short_is_refused_in_one_line(tmp_path: Path, keep: int, legacy: bool) -> None:
+    whole = io.BytesIO()
+    torch.save(
+        {"state_dict": build("efficientface", 7, seed=1).state_dict()}, whole, _use_new_zipfile_serialization=not legacy
+    )
+    path = tmp_path / "cut.pth"
+    path.write_bytes(whole.getvalue()[:keep])
+    with pytest.raises(CheckpointError, match=r"cut\.pth: ") as refused:
+        load_published(path, build("efficientface", 7, seed=2), LABELS)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", [".", "missing.pth"])
 def test_what_is_no_file_is_told(tmp_path: Path, name: str) -> None:
     with pytest.raises(CheckpointError, match="name a file of weights"):
         load_published(tmp_path / name, build("resnet18", 7, seed=2), LABELS)
@@ -59,7 +199,7 @@ def test_what_is_no_file_is_told(tmp_path: Path, name: str) -> None:
 
 def test_another_architecture_is_refused_by_name(tmp_path: Path) -> None:
     path = publish(tmp_path / "resnet.pth", build("resnet18", 7, seed=1))
-    with pytest.raises(CheckpointError, match=r"resnet\.pth: not weights of EfficientFace"):
+    with pytest.raises(CheckpointError, match=r"resnet\.pth: not weights of EfficientFace.*those of resnet18"):
         load_published(path, build("efficientface", 7, seed=1), LABELS)
 
 
@@ -71,26 +211,85 @@ def test_a_missing_entry_is_refused(tmp_path: Path) -> None:
         load_published(path, build("efficientface", 7, seed=1), LABELS)
 
 
-def test_a_pickle_with_more_than_tensors_is_not_opened(tmp_path: Path) -> None:
+def test_weights_that_are_no_tensors_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "evil.pth"
     torch.save({"state_dict": {"fc.weight": Path("/")}}, path)
-    with pytest.raises(CheckpointError, match="not a file of tensors alone"):
+    with pytest.raises(CheckpointError, match="its state_dict holds more than tensors"):
         load_published(path, build("efficientface", 7, seed=1), LABELS)
+
+
+def test_a_whole_module_is_no_state_dict(tmp_path: Path) -> None:
+    torch.save(build("resnet18", 7, seed=1), tmp_path / "module.pth")
+    with pytest.raises(CheckpointError, match=r"module\.pth: "):
+        load_published(tmp_path / "module.pth", build("resnet18", 7, seed=1), LABELS)
 
 
 def test_a_published_model_becomes_a_checkpoint_of_ours(tmp_path: Path) -> None:
     theirs = build("efficientface", 7, seed=1).eval()
     artifact = import_weights(publish(tmp_path / "theirs.pth.tar", theirs), "efficientface", tmp_path / "model")
     ours, card = load_checkpoint(artifact.path)
-    assert (artifact.step, card.labels, card.input_size) == ("distill", LABELS, 224)
+    assert (artifact.step, card.labels, card.input_size, card.stored_size) == ("distill", LABELS, 224, None)
     assert card.mean == (0.57535914, 0.44928582, 0.40079932)
     images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     happiness = theirs(images)[:, PUBLISHED_ORDER.index("happiness")]
     torch.testing.assert_close(ours(images)[:, card.labels.index("happiness")], happiness)
 
 
-def test_weights_of_identities_are_no_model_of_emotions(tmp_path: Path) -> None:
-    path = publish(tmp_path / "msceleb.pth.tar", build("resnet18", 12_666, seed=1))
-    with pytest.raises(CheckpointError, match="head is not of the seven emotions"):
-        import_weights(path, "resnet18", tmp_path / "model")
+@pytest.mark.parametrize(
+    ("trained_on", "classes", "mean", "source"),
+    [
+        ("rafdb", 7, 0.57535914, "rafdb"),
+        ("affectnet7", 7, 0.55391484, "affectnet"),
+        ("affectnet8", 8, 0.55391484, "affectnet"),
+        ("caers", 7, 0.35964426, "caers"),
+    ],
+)
+def test_each_published_dataset_brings_constants_of_its_own(
+    tmp_path: Path, trained_on: TrainedOn, classes: int, mean: float, source: str
+) -> None:
+    theirs = build("efficientface", classes, seed=1).eval()
+    path = publish(tmp_path / "EfficientFace_Trained_on_It.pth.tar", theirs)
+    ours, card = load_checkpoint(import_weights(path, "efficientface", tmp_path / "model", trained_on).path)
+    assert (len(card.labels), card.mean[0], card.trained_on["source"]) == (classes, mean, source)
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    for label in card.labels:
+        expected = theirs(images)[:, PUBLISHED_ORDER.index(label)]
+        torch.testing.assert_close(ours(images)[:, card.labels.index(label)], expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("EfficientFace_Trained_on_AffectNet7.pth.tar", "affectnet7"),
+        ("EfficientFace_Trained_on_CAERS.pth.tar", "caers"),
+        ("LDG_Pretrained_on_CAER-S.tar", "caers"),
+    ],
+)
+def test_a_file_named_after_another_dataset_is_not_taken_for_rafdbs(tmp_path: Path, name: str, meant: str) -> None:
+    path = publish(tmp_path / name, build("efficientface", 7, seed=1))
+    with pytest.raises(CheckpointError, match=rf"say --trained-on {meant}, or --trained-on rafdb"):
+        import_weights(path, "efficientface", tmp_path / "model")
+
+
+def test_eight_classes_can_only_be_affectnets(tmp_path: Path) -> None:
+    path = publish(tmp_path / "model.pth.tar", build("efficientface", 8, seed=1))
+    _, card = load_checkpoint(import_weights(path, "efficientface", tmp_path / "model").path)
+    assert (card.labels, card.mean[0]) == (EMOTIONS, 0.55391484)
+    with pytest.raises(CheckpointError, match=r"its head has 8 classes, CAER-S 7; say --trained-on affectnet8"):
+        import_weights(path, "efficientface", tmp_path / "other", "caers")
+
+
+@pytest.mark.parametrize("architecture", ["efficientface", "resnet18"])
+def test_weights_of_identities_are_no_model_of_emotions_and_the_settings_told_work(
+    tmp_path: Path, architecture: Architecture
+) -> None:
+    path = publish(tmp_path / "msceleb.pth.tar", build(architecture, 12_666, seed=1))
+    with pytest.raises(CheckpointError, match="its head is of 12,666 classes, not of 7 emotions") as refused:
+        import_weights(path, architecture, tmp_path / "model")
     assert not (tmp_path / "model").exists()
+    experiment = load_experiment("paper", str(refused.value).split(" --set ")[1:])
+    recipes = [r for r in (experiment.ldg, experiment.sll, experiment.distill) if r.weights]
+    assert len(recipes) == (2 if architecture == "efficientface" else 1)
+    for recipe in recipes:
+        network = "efficientface" if recipe is not experiment.ldg else experiment.ldg.architecture
+        assert not load_published(Path(recipe.weights), build(network, 7, seed=1), LABELS)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from report_inputs import LABELS, Silence, dataset, evaluation, experiment, report_request
+from report_inputs import LABELS, Silence, dataset, elsewhere, evaluation, experiment, report_request
 
 from fer_core.errors import ArtifactError
 from fer_core.experiment import experiment_from, load_experiment
@@ -217,3 +217,72 @@ def test_calibration_is_told_before_and_after(whole: Page) -> None:
     assert re.search(r"LDG [\d.]+\s%, [\d.]+\s% at its temperature", whole.text)
     assert "T = 1.50, 1.50, 1.50" in whole.text
     assert sum("at its temperature" in drawing for drawing in whole.drawings()) == 1
+
+
+def test_a_report_tells_of_a_checkpoint_on_other_data_in_a_section_of_its_own(tmp_path: Path) -> None:
+    data = dataset()
+    judged = elsewhere(tmp_path / "in", data, "EF SLL", 1)
+    wanted = report_request(tmp_path / "in", experiment((1,)), data, [("EF SLL", 1), ("LDG", 1)], more=[judged])
+    page = write(wanted, tmp_path / "out")
+    text = page.text
+    assert [i for i in page.ids if i in (*SECTIONS, "other-data")] == [*SECTIONS[:6], "other-data", *SECTIONS[6:]]
+    assert '<span class="number">7</span> On other data' in text
+    assert '<span class="number">13</span> How to reproduce' in text
+    for said in (
+        "3 classes are judged, of 4 of the checkpoint and 5 of the dataset; 24 of 40 test images",
+        "classes left out of the checkpoint: fear",
+        "classes left out of the dataset: boredom (7 images), envy (2 images)",
+        "5 test images left out: in the checkpoint&#39;s train",
+        "stored in grey",
+    ):
+        assert said in text
+    found = json.loads((tmp_path / "out/results.json").read_text())
+    assert found["on_other_data"][0]["judged_on"]["images"]["judged"] == 24
+    assert [(m["name"], m["seed"]) for m in found["models"]] == [("EF SLL", 1), ("LDG", 1)]
+
+
+def test_a_report_without_other_data_has_no_such_section(whole: Page) -> None:
+    assert "other-data" not in whole.ids
+
+
+def test_the_clip_is_said_beside_every_table_and_picture_of_the_measures(whole: Page) -> None:
+    assert whole.text.count("KL, Clark and Canberra are taken after raising every value below 1e-6 to 1e-6") == 4
+    assert whole.text.count('<span class="small">unclipped</span>') == 2
+
+
+def test_it_is_said_that_the_test_images_are_judged_more_than_once(whole: Page) -> None:
+    assert "The test images are judged more than once" in whole.text
+
+
+def test_a_report_says_which_models_started_from_scratch_and_how_they_would_not(tmp_path: Path) -> None:
+    recipe = {"pretrained_on": "MS-Celeb-1M", "weights": ""}
+    names = [("LDG", 1), ("EF SLL", 1)]
+    text = write(
+        report_request(tmp_path / "in", experiment((1,)), dataset(), names, recipe=recipe), tmp_path / "out"
+    ).text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "Started from scratch: EF SLL and LDG." in text
+    assert "--set sll.weights=FILE --set ldg.weights=FILE" in text
+
+
+def test_a_temperature_of_one_is_told_as_changing_nothing(tmp_path: Path) -> None:
+    names = [("LDG", 1)]
+    wanted = report_request(tmp_path / "in", experiment((1,)), dataset(), names, temperature=1.0)
+    page = write(wanted, tmp_path / "out")
+    assert "at a temperature of 1, which changes nothing" in page.text
+    assert not any("at its temperature" in drawing for drawing in page.drawings())
+
+
+def test_a_temperature_that_makes_calibration_worse_is_told_so(whole: Page, tmp_path: Path) -> None:
+    wanted = report_request(tmp_path / "in", experiment((1,)), dataset(), [("LDG", 1)], temperature=4.0)
+    page = write(wanted, tmp_path / "out")
+    (model,) = json.loads((tmp_path / "out/results.json").read_text())["models_over_seeds"]
+    worse = model["calibration_error_at_temperature"] > model["calibration_error"]
+    assert ("at its temperature, which is worse" in page.text) == worse
+    assert worse
+
+
+def test_results_csv_has_a_row_for_every_trained_model(tmp_path: Path) -> None:
+    write(report_request(tmp_path / "in", experiment((1, 2)), dataset()), tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out/results.csv")
+    assert len(table) == 10
+    assert table["accuracy"].between(table["accuracy_low"], table["accuracy_high"]).all()

@@ -23,6 +23,7 @@ from fer_core.results import (
     identical_neighbours,
     label_agreement,
     missing,
+    models_table,
     results,
 )
 
@@ -156,6 +157,76 @@ def test_soft_labels_are_judged_against_smoothing_on_train() -> None:
     assert row(against["rows"], "LDG-AUs")["kl"] == pytest.approx(0, abs=1e-9)
     assert row(against["rows"], "LDG")["kl"] == pytest.approx(row(against["rows"], "hard labels")["kl"])
     assert 0 < row(against["rows"], "label smoothing at its best")["share"] < 0.6
+
+
+def test_unclipped_kl_stands_beside_the_clipped_one_where_it_is_finite() -> None:
+    data = dataset()
+    whole = evidence(data)
+    found = results(whole)
+    rows, crowd = data.rows("test"), data.crowd()
+    assert crowd is not None
+    measures, against = found["distribution_measures"], found["soft_labels_against_truth"]
+    assert measures["clip"] == against["clip"] == 1e-6
+    truth = crowd[rows].astype(float)
+    even = np.where(truth > 0, truth * np.log(np.where(truth > 0, truth, 1) * 3), 0).sum(axis=1).mean()
+    assert row(measures["rows"], "uniform")["kl_unclipped"] == pytest.approx(even)
+    # A hard label holds impossible what the crowd holds possible.
+    assert row(against["rows"], "hard labels")["kl_unclipped"] is None
+    assert found["models"][0]["selected"]["test"]["kl_unclipped"] > 0
+
+
+def test_the_table_of_models_has_a_row_a_model_with_what_it_came_from() -> None:
+    whole = evidence(dataset(), names=("LDG", "EF SLL"))
+    whole = dataclasses.replace(whole, fingerprints={("LDG", 2): "0123456789abcdef"})
+    table = models_table(whole)
+    assert list(zip(table["model"], table["seed"], strict=True)) == [
+        ("EF SLL", 1),
+        ("EF SLL", 2),
+        ("LDG", 1),
+        ("LDG", 2),
+    ]
+    last = table.iloc[3]
+    test = whole.seeds_of("LDG")[1].figures["selected"]["test"]
+    assert (last["fingerprint"], last["commit"], last["hardware"]) == ("0123456789abcdef", "abc", "CPU, AVX2")
+    assert (last["accuracy"], last["accuracy_low"]) == (test["accuracy"], test["accuracy_interval"]["low"])
+    assert (last["kl"], last["kl_high"]) == (test["distribution"]["kl"], test["kl_interval"]["high"])
+    assert (last["kl_unclipped"], last["clip"]) == (test["kl_unclipped"], 1e-6)
+    assert (last["experiment"], last["dataset"], last["training_seconds"]) == ("A small run", "csv", 6.0)
+
+
+def test_measures_of_the_table_of_models_are_empty_without_a_truth() -> None:
+    table = models_table(evidence(dataset(truth=""), names=("LDG",)))
+    assert table[["kl", "kl_low", "kl_unclipped", "clip", "cosine"]].isna().all(axis=None)
+    assert table["accuracy"].notna().all()
+    assert list(models_table(evidence(dataset(), names=())).columns) == list(table.columns)
+
+
+def test_accuracy_on_published_test_images_stands_beside_the_protocols() -> None:
+    data = dataset(source="ferplus")
+    published = np.arange(len(data.manifest)) % 3 > 0
+    data = dataclasses.replace(data, manifest=data.manifest.assign(published=published))
+    whole = evidence(data, names=("LDG",))
+    found = results(whole)["published_test_images"]
+    rows = data.rows("test")
+    models = whole.seeds_of("LDG")
+    right = [(m.probabilities.argmax(axis=1) == data.labels()[rows])[published[rows]].mean() for m in models]
+    assert (found["images"], found["of"]) == (published[rows].sum(), 24)
+    assert found["rows"] == [
+        {
+            "name": "LDG",
+            "accuracy": pytest.approx(100 * np.mean(right)),
+            "per_seed": pytest.approx([100 * r for r in right]),
+        }
+    ]
+    assert results(evidence(dataset(), names=("LDG",)))["published_test_images"] is None
+
+
+def test_models_that_start_from_scratch_where_their_source_does_not_are_named() -> None:
+    whole = evidence(dataset(), names=("LDG", "EF SLL"))
+    for model in whole.models:
+        weights = "msceleb.pth" if model.name == "LDG" else ""
+        model.figures["recipe"] = {"pretrained_on": "MS-Celeb-1M", "weights": weights}
+    assert results(whole)["from_scratch"] == {"EF SLL": "MS-Celeb-1M"}
 
 
 def test_without_a_truth_there_is_nothing_to_measure_against() -> None:

@@ -139,7 +139,7 @@ def test_an_au_table_beside_the_images_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("step", "made_by"),
-    [("train-ldg", "graph"), ("distill", "soft-labels"), ("evaluate", "distill"), ("graph", "annotate")],
+    [("train-ldg", "graph"), ("distill", "soft-labels"), ("graph", "annotate")],
 )
 def test_inputs_of_another_split_are_refused(tmp_path: Path, step: str, made_by: str) -> None:
     """Their neighbours or labels would be of test images."""
@@ -149,6 +149,20 @@ def test_inputs_of_another_split_are_refused(tmp_path: Path, step: str, made_by:
     assert request(step, experiment, [dataset, fitting], 1).has(made_by)
     with pytest.raises(ArtifactError, match=rf"{made_by}-2: made from another artifact of `fer prepare`"):
         request(step, experiment, [dataset, foreign], 1)
+
+
+def test_a_checkpoint_may_be_judged_on_any_dataset_and_a_report_may_tell_of_it(tmp_path: Path) -> None:
+    dataset, other = made(tmp_path, "prepare", "1"), made(tmp_path, "prepare", "2")
+    checkpoint = made(tmp_path, "distill", "1", dataset)
+    experiment = load_experiment("demo")
+    assert request("evaluate", experiment, [other, checkpoint]).has("distill")
+    units = made(tmp_path, "annotate", "1", dataset)
+    graph = made(tmp_path, "graph", "1", dataset, units)
+    elsewhere = made(tmp_path, "evaluate", "1", other, checkpoint)
+    request("report", experiment, [dataset, units, graph, checkpoint, elsewhere])
+    stranger = made(tmp_path, "distill", "2", other)
+    with pytest.raises(ArtifactError, match=r"distill-2: made from another artifact of `fer prepare`"):
+        request("report", experiment, [dataset, units, graph, stranger])
 
 
 def test_a_report_is_of_one_graph(tmp_path: Path) -> None:

@@ -1,22 +1,30 @@
 """Checkpoints: weights as safetensors beside a card without which they are refused."""
 
+import io
 import json
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from fer_core.artifacts import replace_file
+from fer_core.dataset import Dataset
 from fer_core.errors import CheckpointError
 from fer_core.models import Architecture
 from fer_core.models.architectures import ARCHITECTURES, build
 
 Choice = Literal["selected", "last"]
 CARD = "model.json"
+TRAINING_IMAGES = "training_images.npz"
+"""Marks of the images that a checkpoint was trained (`train`) and chosen (`validation`) on, for later judgements to
+leave these out: the first 8 bytes of an image's content hash as uint64, ascending."""
+TRAINING_SPLITS = ("train", "validation")
 
 
 @dataclass(frozen=True)
@@ -48,10 +56,38 @@ class ModelCard:
     """Dataset, protocol, images by split, AU coverage, licence, and the version of the code."""
     recipe: dict[str, Any] = field(default_factory=dict)
     """The experiment's settings of the training."""
-    hardware: dict[str, str] = field(default_factory=dict)
-    """`processor` and `precision` of the training, which a setting of `auto` leaves to the machine."""
     figures: dict[str, Any] = field(default_factory=dict)
     """Of the selected epoch on `validation` and `test`, and `calibrated` on `test` at the temperature."""
+
+
+def image_marks(sha256: Iterable[str]) -> np.ndarray:
+    """(N,) uint64, the first 8 bytes of hexadecimal hashes of content; of none, 0."""
+    return np.array([int(digest[:16] or "0", 16) for digest in sha256], np.uint64)
+
+
+def save_training_images(folder: Path, dataset: Dataset) -> None:
+    """Write `TRAINING_IMAGES` beside the weights: 16 bytes an image at most, no pixel of it."""
+    split, sha256 = dataset.manifest["split"], dataset.manifest["sha256"]
+    marks = {name: np.unique(image_marks(sha256[(split == name) & (sha256 != "")])) for name in TRAINING_SPLITS}
+    content = io.BytesIO()
+    np.savez_compressed(content, allow_pickle=False, **marks)
+    replace_file(folder / TRAINING_IMAGES, content.getvalue())
+
+
+def read_training_images(folder: Path) -> dict[str, np.ndarray] | None:
+    """The marks by split; None where a checkpoint has none, such as an imported one.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    path = folder / TRAINING_IMAGES
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as marks:
+            return {split: marks[split] for split in TRAINING_SPLITS}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path}: damaged ({error}); train the checkpoint again") from error
 
 
 def save_weights(path: Path, model: nn.Module) -> None:

@@ -1,66 +1,183 @@
-"""Read the weights that the original authors published: EfficientFace, ResNets on MS-Celeb-1M, and their LDG."""
+"""Read the weights that the original authors published: EfficientFace, ResNets on MS-Celeb-1M, and their LDG.
+
+Their files are what `torch.save` wrote of a dictionary that holds more than tensors: the optimiser, and a
+`RecorderMeter` of their training script. Nothing of a file is run: torch's own loader of weights rebuilds tensors and
+plain containers, and every class that it does not know becomes a `Foreign`, made from anything and doing nothing.
+
+References:
+    github.com/zengqunzhao/EfficientFace: `README.md` and `main.py` for RAF-DB's class order and normalisation;
+    `test&vis/test.py` for AffectNet's and CAER-S's normalisation, `test&vis/visualization.py` for the order of classes.
+    AffectNet's own numbering has the same seven in the same order, and contempt as its eighth.
+"""
 
 import pickle
+import pickletools
+import struct
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from fer_core.errors import CheckpointError
+from fer_core.models import Architecture
+from fer_core.models.architectures import build
 
-PUBLISHED_ORDER = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger")
-"""The class order of EfficientFace and of its LDG, which is not RAF-DB's."""
-_MAGIC = (b"PK", b"\x80")
-"""Of the two formats of torch.save. Our own checkpoints are in another, and in another class order."""
-PUBLISHED_MEAN = (0.57535914, 0.44928582, 0.40079932)
-PUBLISHED_STD = (0.20735591, 0.18981615, 0.18132027)
+TrainedOn = Literal["rafdb", "affectnet7", "affectnet8", "caers"]
+"""The datasets that weights were published for."""
+PUBLISHED_ORDER = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt")
+"""The class order of EfficientFace and of its LDG, which is not RAF-DB's; a head of seven has the first seven."""
+_ZIP, _PICKLE = b"PK", b"\x80"
+"""What the two formats of torch.save begin with. Our own checkpoints are in another, and in another class order."""
+_PICKLES_BEFORE_WEIGHTS = 3
+"""Of the older format: a magic number, its version, and the machine it was written on."""
+_DAMAGE = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    struct.error,
+    AssertionError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    OverflowError,
+)
+"""What torch raises of a file that is cut short or made to do harm."""
+
+
+@dataclass(frozen=True)
+class PublishedDataset:
+    """What the authors trained on, and how they normalise its images: by channel, pixels in 0..1."""
+
+    title: str
+    source: str
+    """As licences know it."""
+    classes: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+_AFFECTNET = (0.55391484, 0.43522123, 0.3821877), (0.24837189, 0.21625527, 0.20221159)
+PUBLISHED: Mapping[TrainedOn, PublishedDataset] = {
+    "rafdb": PublishedDataset(
+        "RAF-DB", "rafdb", 7, (0.57535914, 0.44928582, 0.40079932), (0.20735591, 0.18981615, 0.18132027)
+    ),
+    "affectnet7": PublishedDataset("AffectNet-7", "affectnet", 7, *_AFFECTNET),
+    "affectnet8": PublishedDataset("AffectNet-8", "affectnet", 8, *_AFFECTNET),
+    "caers": PublishedDataset(
+        "CAER-S", "caers", 7, (0.35964426, 0.22359873, 0.19040863), (0.15188067, 0.11678473, 0.1103445)
+    ),
+}
+
+
+class Foreign:
+    """Stands in for a class or function that a file names: whatever it is given, it does nothing with it."""
+
+    def __new__(cls, *_: object, **__: object) -> "Foreign":
+        return object.__new__(cls)
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
 
 
 def load_published(path: Path, model: nn.Module, labels: tuple[str, ...]) -> bool:
     """Load a published file into `model`, its head reordered into `labels`, or left as it is where it cannot fit.
 
-    The files are dictionaries with `state_dict`, whose keys begin with `module.`. Heads of seven rows are in
+    The files are dictionaries with `state_dict`, whose keys begin with `module.`. Heads of seven or eight rows are in
     PUBLISHED_ORDER; any other head, such as MS-Celeb-1M's 12,666 identities, is not taken over.
 
     Returns:
         Whether the head was taken over.
 
     Raises:
-        CheckpointError: the file is missing, holds more than tensors, or is of another architecture.
+        CheckpointError: the file is missing, holds no weights, or those of another architecture.
     """
-    weights = _state_dict(path)
+    weights = read_state_dict(path)
     head = {name: weights.pop(name) for name in list(weights) if name.startswith("fc.")}
     own = model.state_dict()
     expected = {name for name in own if not name.startswith("fc.")}
-    wrong = [
-        n
-        for n in sorted(expected | weights.keys())
-        if n not in own or n not in weights or own[n].shape != weights[n].shape
-    ]
+    wrong = _differing(own, weights)
     if wrong:
+        found = next((name for name in get_args(Architecture) if not _differing(_shapes(name), weights)), None)
         raise CheckpointError(
             f"{path}: not weights of {type(model).__name__} "
             f"({len(wrong)} of {len(expected)} entries differ, {wrong[0]} first)"
+            + (f"; they are those of {found}" if found else "")
         )
-    fits = set(labels) == set(PUBLISHED_ORDER) and head.get("fc.weight", torch.empty(0)).shape == own["fc.weight"].shape
+    order = PUBLISHED_ORDER[: len(labels)]
+    fits = set(labels) == set(order) and head.get("fc.weight", torch.empty(0)).shape == own["fc.weight"].shape
     if fits:
-        order = [PUBLISHED_ORDER.index(label) for label in labels]
-        head = {name: tensor[order] for name, tensor in head.items()}
+        rows = [order.index(label) for label in labels]
+        head = {name: tensor[rows] for name, tensor in head.items()}
     model.load_state_dict({**own, **weights, **(head if fits else {})})
     return fits
 
 
-def _state_dict(path: Path) -> dict[str, Tensor]:
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a published file by name, without `module.`; nothing of the file is run.
+
+    Raises:
+        CheckpointError: it is missing, was not written by torch.save, is damaged, or holds no state_dict of tensors.
+    """
     try:
         with path.open("rb") as file:
-            if not file.read(2).startswith(_MAGIC):
-                raise CheckpointError(f"{path}: not a file that torch.save wrote, so not the original authors'")
-        content = torch.load(path, weights_only=True, map_location="cpu")
+            stand_ins = [(Foreign, name) for name in _named_in(path, file)]
+        # What torch knows itself it takes before these, and modules such as `os` it refuses in spite of them.
+        with torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
+            content = torch.load(path, weights_only=True, map_location="cpu")
     except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror}; name a file of weights") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise CheckpointError(f"{path}: not a file of tensors alone, so it is not opened") from error
+        raise CheckpointError(f"{path}: {error.strerror or error}; name a file of weights") from error
+    except _DAMAGE as error:
+        raise CheckpointError(
+            f"{path}: damaged, or more than weights, so it is not opened ({_first(error)})"
+        ) from error
     weights = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+    if not isinstance(weights, dict) or not weights:
         raise CheckpointError(f"{path}: holds no state_dict")
+    if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()):
+        raise CheckpointError(f"{path}: its state_dict holds more than tensors")
     return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+
+
+def _named_in(path: Path, file: BinaryIO) -> set[str]:
+    """The classes and functions that a file's pickle names, read off its opcodes alone."""
+    begins = file.read(2)
+    file.seek(0)
+    if begins.startswith(_ZIP):
+        with zipfile.ZipFile(file) as archive:
+            (record,) = [name for name in archive.namelist() if name.split("/")[-1] == "data.pkl"]
+            with archive.open(record) as pickled:
+                return set(_globals(pickled))
+    if not begins.startswith(_PICKLE):
+        raise CheckpointError(f"{path}: not a file that torch.save wrote, so not the original authors'")
+    for _ in range(_PICKLES_BEFORE_WEIGHTS):
+        for _ in pickletools.genops(file):
+            pass
+    return set(_globals(file))
+
+
+def _globals(pickled: object) -> Iterator[str]:
+    for opcode, argument, _ in pickletools.genops(pickled):  # type: ignore[arg-type]
+        if opcode.name == "GLOBAL":
+            yield str(argument).replace(" ", ".", 1)
+
+
+def _shapes(architecture: Architecture) -> Mapping[str, Tensor]:
+    with torch.device("meta"):
+        return build(architecture, len(PUBLISHED_ORDER), seed=0).state_dict()
+
+
+def _differing(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+    """Entries that one lacks, or whose shapes differ; the head is not looked at."""
+    names = {name for name in own.keys() | weights.keys() if not name.startswith("fc.")}
+    return sorted(n for n in names if n not in own or n not in weights or own[n].shape != weights[n].shape)
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
