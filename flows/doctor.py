@@ -10,7 +10,7 @@ from docker.errors import ImageNotFound
 
 import docker
 from fer_core import __version__
-from flows.server import LOCAL, answers, users_server
+from flows.server import LOCAL, reach_this_machine_directly, trouble_with, users_server
 from openface.engine import Box, create, engine, has_gpu, memory_of, remove, wait_for
 from openface.errors import EngineAway, EngineRefused
 from openface.settings import OpenFaceSettings
@@ -128,9 +128,10 @@ def _said(client: docker.DockerClient, box: Box, remedy: str) -> str:
 def _prefect() -> str:
     from prefect import __version__ as prefect_version
 
-    url = users_server() or LOCAL
-    if not answers(url, timeout=5.0):
-        raise _Wrong(f"no server at {url}; run `docker compose up -d`, or set PREFECT_API_URL. `fer run` needs none")
+    url = (users_server() or LOCAL).rstrip("/")
+    reach_this_machine_directly(url)
+    if wrong := trouble_with(url):
+        raise _Wrong(f"{wrong}. `docker compose up -d` starts one, and `fer run` needs none")
     return f"{prefect_version}, server at {url}"
 
 
