@@ -41,6 +41,10 @@ class Artifact:
         """Fingerprints of the artifacts of `step` among its inputs."""
         return {made["fingerprint"] for made in self._manifest()["inputs"].values() if made["step"] == step}
 
+    def seconds(self) -> float:
+        """How long it took to make."""
+        return float(self._manifest()["seconds"])
+
     def _manifest(self) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(self.file(MANIFEST).read_text(encoding="utf-8"))
         return manifest
@@ -140,7 +144,7 @@ def make_artifact(
                 _start_or_resume(beside, mark, fingerprint)
                 work(beside)
                 _write_manifest(beside, step, fingerprint, settings, inputs, time.time() - started)
-            # A container that is given this folder alone cannot rename it: who started the container does, by `publish`.
+            # A container that is given this folder alone cannot rename it; who started the container does.
             if os.path.ismount(beside):
                 return Artifact(out, step, fingerprint)
             publish(out)

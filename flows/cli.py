@@ -109,9 +109,9 @@ def doctor(artifacts: Artifacts = "artifacts", settings: Settings = None) -> Non
     keep_prefect_off_the_network()
     from flows.doctor import examine
 
-    binary = experiment_from({}, "--set", settings or ()).openface.binary
+    openface = experiment_from({}, "--set", settings or ()).openface
     with Console().status("looking"):
-        findings = examine(Path(artifacts).expanduser().resolve(), binary)
+        findings = examine(Path(artifacts).expanduser().resolve(), openface)
     for finding in findings:
         print(f"{'ok ' if finding.fine else 'NO '} {finding.what:10} {finding.told}")
     sys.exit(0 if all(finding.fine for finding in findings) else 1)

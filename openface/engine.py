@@ -1,6 +1,7 @@
 """The container engine: reached, described, and asked for containers that are given as little as possible."""
 
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -99,7 +100,9 @@ def require_image(client: docker.DockerClient, image: str) -> None:
     try:
         client.images.get(image)
     except ImageNotFound as error:
-        raise EngineRefused(f"{image}: no such image; build it with `docker compose build`") from error
+        ours = re.fullmatch("fer-(trainer|openface)(:.*)?", image)
+        build = f"docker compose build {ours[1]}" if ours else "docker compose build"
+        raise EngineRefused(f"{image}: no such image; build it with `{build}`") from error
 
 
 def create(client: docker.DockerClient, box: Box) -> Container:
