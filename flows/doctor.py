@@ -20,7 +20,7 @@ _ENOUGH_DISK = 10e9
 IMAGES = tuple(f"fer-{part}:{__version__}" for part in ("trainer", "prefect"))
 _TRAINER, _PREFECT = IMAGES
 _OTHER_MODEL = (
-    "where the image lacks CE-CLM's files, set FER_OPENFACE_ARGUMENTS='-mloc model/main_clnf_general.txt'; else build it "
+    "where it lacks CE-CLM's files, set FER_OPENFACE_ARGUMENTS='-mloc model/main_clnf_general.txt'; else build it "
     "again with `docker compose build openface`"
 )
 _WITHOUT_OPENFACE = "drawn faces, and runs with --aus, need none"
@@ -100,7 +100,8 @@ def _has(client: docker.DockerClient, image: str) -> bool:
 
 
 def _training(client: docker.DockerClient) -> str:
-    return _said(client, Box(_TRAINER, ["device"], gpu=has_gpu(client)), "build it again with `docker compose build trainer`")
+    box = Box(_TRAINER, ["device"], gpu=has_gpu(client))
+    return _said(client, box, "build it again with `docker compose build trainer`")
 
 
 def _gpu(client: docker.DockerClient) -> str:

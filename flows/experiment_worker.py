@@ -6,10 +6,11 @@ with this one's environment; whatever else the API was told has no effect.
 """
 
 import asyncio
-import os
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -22,12 +23,13 @@ from prefect.runner._flow_run_executor import FlowRunExecutorContext
 from prefect.runner._process_manager import ProcessHandle
 from prefect.runner._starter_engine import EngineCommandStarter
 from prefect.states import Crashed, Failed
-from prefect.utilities.processutils import setup_signal_handlers_worker
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
 
 from flows.naming import run_name
 
 POOL = "fer"
+POOL_TYPE = "fer"
+"""Prefect's own workers refuse it, so that no other runs what is meant for ours."""
 FLOW = "fer"
 ENTRYPOINTS: Mapping[str, str] = {
     "full-pipeline": "flows.pipeline.full_pipeline",
@@ -45,6 +47,8 @@ _NO_WORD = "Its process ended without a word. Run it again: what is made is kept
 
 class ExperimentWorker(ProcessWorker):
     """Prefect's process worker, which decides by itself what it starts."""
+
+    type = POOL_TYPE
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Those that wait get their names meanwhile; Prefect would name them as they start."""
@@ -121,12 +125,20 @@ async def _without_hooks(flow_run: FlowRun) -> Flow[..., Any]:
     return Flow(lambda: None, name=FLOW)
 
 
+async def _work() -> None:
+    """SIGTERM and Ctrl-C end it in good order."""
+    loop, work = asyncio.get_running_loop(), asyncio.current_task()
+    assert work is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, work.cancel)
+    worker = ExperimentWorker(work_pool_name=POOL, create_pool_if_not_found=False)
+    with suppress(asyncio.CancelledError):
+        await worker.start(with_healthcheck=True)
+
+
 def main() -> None:
     """Work until asked to end."""
-    # SIGTERM ends it as Ctrl-C does: in good order.
-    setup_signal_handlers_worker(os.getpid(), "the worker", print)
-    worker = ExperimentWorker(work_pool_name=POOL, create_pool_if_not_found=False)
-    asyncio.run(worker.start(with_healthcheck=True))
+    asyncio.run(_work())
 
 
 if __name__ == "__main__":

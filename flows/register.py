@@ -1,6 +1,7 @@
 """What a Prefect server has to know before runs can be started: the work pool, the deployments, the automation."""
 
 import subprocess
+import sys
 from datetime import timedelta
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -10,7 +11,7 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 
-from flows.experiment_worker import ENTRYPOINTS, FLOW, NO_TEMPLATE, POOL
+from flows.experiment_worker import ENTRYPOINTS, FLOW, NO_TEMPLATE, POOL, POOL_TYPE
 
 _DEAD = "fer: a run whose worker died is marked crashed"
 _SILENCE = timedelta(seconds=90)
@@ -33,7 +34,7 @@ def main() -> None:
 
 def _make_pool(client: SyncPrefectClient) -> None:
     """One run at a time, so that two do not share a GPU, and nothing for a run to override."""
-    wanted = WorkPoolCreate(name=POOL, type="process", base_job_template=NO_TEMPLATE, concurrency_limit=1)
+    wanted = WorkPoolCreate(name=POOL, type=POOL_TYPE, base_job_template=NO_TEMPLATE, concurrency_limit=1)
     client.create_work_pool(wanted, overwrite=True)
 
 
@@ -63,7 +64,12 @@ def _mark_dead_runs_crashed(client: SyncPrefectClient) -> None:
 
 
 def _prefect(*arguments: str) -> None:
-    subprocess.run(["prefect", *arguments], check=True, stdin=subprocess.DEVNULL)
+    """Prefect's command line; what it says, advice about its own worker included, is of use only where it fails."""
+    done = subprocess.run(
+        ["prefect", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(f"error: prefect {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
 
 
 if __name__ == "__main__":
