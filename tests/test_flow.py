@@ -98,7 +98,7 @@ class Lab:
     def fer(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         """Run `fer` to its end."""
         return subprocess.run(
-            [BIN / "fer", *arguments], capture_output=True, text=True, env=self.environment | environment, timeout=300
+            [BIN / "fer", *arguments], capture_output=True, text=True, env=self.environment | environment, timeout=900
         )
 
     def run_tiny(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
