@@ -94,17 +94,20 @@ def require_server() -> None:
 
 def trouble_with(url: str) -> str:
     """What is wrong with an address of Prefect's API, in a line that says what to do; "" where nothing is."""
+    no_address = f"{url}: no address of a server; set PREFECT_API_URL to one such as {LOCAL}"
+    if not url.lower().startswith(("http://", "https://")) or not _host(url):
+        return no_address
     try:
         status, said = _get(f"{url}/health")
-    except ValueError:
-        return f"{url}: no address; set PREFECT_API_URL to one such as {LOCAL}"
+    except (ValueError, http.client.InvalidURL):
+        return no_address
     except OSError:
         return f"{url}: no Prefect server answers there; start one with `prefect server start`, or set PREFECT_API_URL"
     except http.client.HTTPException:
         status, said = 0, b""
     if said.startswith(b"refused: "):
         return f"{url}: {said.decode().strip()}"
-    if (urlsplit(url).hostname or "").endswith(_CLOUD) or status in (401, 403):
+    if _host(url).endswith(_CLOUD) or status in (401, 403):
         return ""  # It wants a key, which Prefect knows and this does not.
     if (status, said.strip()) != (200, b"true"):
         return f"{url}: {_not_prefect(url)}"
@@ -116,6 +119,13 @@ def trouble_with(url: str) -> str:
             "`docker compose up` keeps in artifacts/.password"
         )
     return ""
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _not_prefect(url: str) -> str:
@@ -155,7 +165,7 @@ def reach_this_machine_directly(url: str) -> None:
     known = ",".join(os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY")).split(",")
     names = dict.fromkeys(name.strip() for name in (*known, *_LOOPBACK) if name.strip())
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = "*" if "*" in names else ",".join(names)
-    if (urlsplit(url).hostname or "") in _LOOPBACK:
+    if _host(url) in _LOOPBACK:
         for name, value in list(os.environ.items()):
             if name.lower().endswith("_proxy") and value.lower().startswith("socks"):
                 del os.environ[name]

@@ -362,7 +362,9 @@ def servers() -> Iterator[dict[str, int]]:
         ("http://127.0.0.1:{lab}", "", "Prefect's API is not there but at http://127.0.0.1:{lab}/api; add /api to"),
         ("http://127.0.0.1:{lab}/", "", "add /api to PREFECT_API_URL"),
         ("http://127.0.0.1:{lab}/dashboard", "", "Prefect's API is not there but at http://127.0.0.1:{lab}/api"),
-        ("127.0.0.1:{lab}/api", "", "no address; set PREFECT_API_URL to one such as http://127.0.0.1:4200/api"),
+        ("127.0.0.1:{lab}/api", "", "no address of a server; set PREFECT_API_URL to one such as http://127.0.0.1:4200"),
+        ("http://127.0.0.1:none/api", "", "no address of a server; set PREFECT_API_URL"),
+        ("http://[::1/api", "", "no address of a server; set PREFECT_API_URL"),
         ("http://127.0.0.1:9/api", "", "no Prefect server answers there"),
         ("http://127.0.0.1:{page}/api", "", "a server answers there that is not Prefect's"),
         ("http://127.0.0.1:{ssh}/api", "", "a server answers there that is not Prefect's"),
@@ -450,14 +452,20 @@ def test_ctrl_c_stops_run_server_and_steps_within_five_seconds(lab: Lab, tmp_pat
     wait_for(lambda: not any(Path(f"/proc/{process}").exists() for process in processes), 2)
 
 
-def test_a_served_flow_runs_when_prefect_asks_for_it(lab: Lab, first_run: "subprocess.CompletedProcess[str]") -> None:
-    with subprocess.Popen(
-        [BIN / "fer", "serve"],
-        env=lab.environment,
-        cwd=lab.artifacts.parent,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as serving:
+def test_a_served_flow_runs_when_prefect_asks_for_it(
+    lab: Lab, first_run: "subprocess.CompletedProcess[str]", tmp_path: Path
+) -> None:
+    said = tmp_path / "said"
+    with (
+        said.open("w") as errors,
+        subprocess.Popen(
+            [BIN / "fer", "serve"],
+            env=lab.environment,
+            cwd=lab.artifacts.parent,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        ) as serving,
+    ):
         try:
             wait_for(lambda: [d for d in lab.ask("deployments") if d["name"] == "full-pipeline"], 30)
             done = subprocess.run(
@@ -474,6 +482,7 @@ def test_a_served_flow_runs_when_prefect_asks_for_it(lab: Lab, first_run: "subpr
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = lab.ask("flow_runs", sort="START_TIME_DESC", limit=1)
     assert (run["state_name"], run["deployment_id"] is None) == ("Completed", False)
+    assert "warning: this server asks for no password" in said.read_text()
 
 
 def test_a_study_shares_the_cores_among_its_jobs(tmp_path: Path) -> None:

@@ -178,8 +178,8 @@ def test_a_step_does_not_outlive_a_killed_flow() -> None:
 
 def test_prefects_own_server_answers_nobody_but_its_run() -> None:
     run = (
-        "import os, urllib.request, urllib.error\nfrom flows.server import OwnServer, keep_prefect_quiet\nkeep_prefect_quiet()\n"
-        "server = OwnServer()\nserver.wait()\n"
+        "import os, urllib.request, urllib.error\nfrom flows.server import OwnServer, keep_prefect_quiet\n"
+        "keep_prefect_quiet()\nserver = OwnServer()\nserver.wait()\n"
         "from prefect import get_client\n"
         "with get_client(sync_client=True) as client: client.read_flows()\n"
         "try: urllib.request.urlopen(os.environ['PREFECT_API_URL'] + '/flows/count', b'{}')\n"
