@@ -17,7 +17,15 @@ from typing import Any
 import anyio
 import anyio.abc
 from prefect import Flow
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterName,
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.runner._flow_run_executor import FlowRunExecutorContext
 from prefect.runner._process_manager import ProcessHandle
@@ -111,13 +119,15 @@ class ExperimentWorker(ProcessWorker):
         await self.client.set_flow_run_state(flow_run.id, state, force=True)
 
     async def _name_queued_runs(self) -> None:
-        waiting = FlowRunFilterStateType(any_=[StateType.SCHEDULED])
+        waiting = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
         runs = await self.client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=waiting)), limit=_QUEUED
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])),
+            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=list(ENTRYPOINTS))),
+            flow_run_filter=FlowRunFilter(state=waiting),
+            limit=_QUEUED,
         )
         for run in runs:
-            name = run_name(run.parameters)
-            if name and run.name != name and await self._deployment_of(run) in ENTRYPOINTS:
+            if run.name != (name := run_name(run.parameters)):
                 await self.client.update_flow_run(run.id, name=name)
 
 

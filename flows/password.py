@@ -7,6 +7,9 @@ from pathlib import Path
 
 from flows.reports import PASSWORD
 
+BEFORE = "FER_PASSWORD_BEFORE"
+"""Environment: the password so far, should its file be lost."""
+
 
 def kept_password(file: Path, before: str = "") -> tuple[str, bool]:
     """The password in a file, and whether it was made just now.
@@ -38,13 +41,13 @@ def wrong_with(password: str) -> str:
 def main() -> None:
     """Print the password for the script that hands it on, and say on standard error where a person finds it.
 
-    Arguments: the file as it is named inside and outside of the container, and the password so far.
+    Arguments: the file as it is named inside and outside of the container.
     """
-    inside, outside, before = sys.argv[1:4]
+    inside, outside = sys.argv[1:3]
     if chosen := os.environ.get(PASSWORD):
         password, told = chosen, f"the password is that of {PASSWORD}"
     else:
-        password, made = kept_password(Path(inside), before)
+        password, made = kept_password(Path(inside), os.environ.get(BEFORE, ""))
         told = f"the password is {password}, kept in {outside}" if made else f"the password is the one in {outside}"
     if wrong := wrong_with(password):
         where = PASSWORD if chosen else outside

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 
-def asked(file: Path, before: str = "", **environment: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "flows.password", str(file), "./artifacts/.password", before]
+def asked(file: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "flows.password", str(file), "./artifacts/.password"]
     clean = {name: value for name, value in os.environ.items() if name != "FER_PASSWORD"}
     return subprocess.run(command, capture_output=True, text=True, env=clean | environment, check=False)
 
@@ -30,7 +30,7 @@ def test_it_is_made_and_shown_once_and_kept_for_its_owner_alone(tmp_path: Path) 
 
 
 def test_a_lost_file_gets_the_password_that_the_server_still_asks_for(tmp_path: Path) -> None:
-    found = asked(tmp_path / ".password", before="fer:of-before")
+    found = asked(tmp_path / ".password", FER_PASSWORD_BEFORE="fer:of-before")
     assert (found.stdout, (tmp_path / ".password").read_text()) == ("fer:of-before\n", "fer:of-before\n")
     assert "of-before" not in found.stderr
 
