@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import timedelta
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -10,6 +11,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound
 
 from flows.experiment_worker import ENTRYPOINTS, FLOW, NO_TEMPLATE, POOL, POOL_TYPE
 
@@ -21,7 +23,7 @@ _SILENCE = timedelta(seconds=90)
 def main() -> None:
     """Register all of it; again changes nothing, a schedule that was switched on in the UI included."""
     with get_client(sync_client=True) as client:
-        _make_pool(client)
+        make_pool(client)
         active = [one for one in client.read_deployments() if any(schedule.active for schedule in one.schedules)]
         _prefect("--no-prompt", "deploy", "--all")
         for deployment in active:
@@ -32,8 +34,12 @@ def main() -> None:
         print(f"docker compose exec server start prefect deployment run {FLOW}/{name}")
 
 
-def _make_pool(client: SyncPrefectClient) -> None:
+def make_pool(client: SyncPrefectClient) -> None:
     """One run at a time, so that two do not share a GPU, and nothing for a run to override."""
+    with suppress(ObjectNotFound):
+        # Of an earlier version; its type, which says whose workers serve it, cannot be changed.
+        if client.read_work_pool(POOL).type != POOL_TYPE:
+            client.delete_work_pool(POOL)
     wanted = WorkPoolCreate(name=POOL, type=POOL_TYPE, base_job_template=NO_TEMPLATE, concurrency_limit=1)
     client.create_work_pool(wanted, overwrite=True)
 
