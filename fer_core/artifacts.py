@@ -42,6 +42,10 @@ class Artifact:
         """Fingerprints of the artifacts of `step` among its inputs."""
         return {made["fingerprint"] for made in self._manifest()["inputs"].values() if made["step"] == step}
 
+    def seconds(self) -> float:
+        """How long it took to make."""
+        return float(self._manifest()["seconds"])
+
     def _manifest(self) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(self.file(MANIFEST).read_text(encoding="utf-8"))
         return manifest
@@ -138,27 +142,45 @@ def make_artifact(
     out = out.expanduser().resolve()
     if found := finished(out, fingerprint):
         return found
-    _refuse_to_replace(out)
-    beside = out.with_name(f"{out.name}{_UNFINISHED}")
+    beside = unfinished(out)
     started = time.time()
     try:
         with _held(beside) as mark:
             if found := finished(out, fingerprint):
                 shutil.rmtree(beside, ignore_errors=True)
                 return found
-            _start_or_resume(beside, mark, fingerprint)
-            told = work(beside) or {}
-            _write_manifest(beside, step, fingerprint, settings, inputs, time.time() - started, told)
-            if out.exists():
-                shutil.rmtree(out)
-            beside.rename(out)
-            (out / _UNFINISHED).unlink()
+            if finished(beside, fingerprint) is None:
+                _start_or_resume(beside, mark, fingerprint)
+                told = work(beside) or {}
+                _write_manifest(beside, step, fingerprint, settings, inputs, time.time() - started, told)
+            # A container that is given this folder alone cannot rename it; who started the container does.
+            if os.path.ismount(beside):
+                return Artifact(out, step, fingerprint)
+            publish(out)
     except OSError as error:
         if error.strerror is None:
             raise
         where = error.filename or beside
         raise ArtifactError(f"{where}: {error.strerror}; free or allow space there, and run again") from error
     return open_artifact(out, step)
+
+
+def unfinished(out: Path) -> Path:
+    """The folder in which the artifact of `out` is made.
+
+    Raises:
+        ArtifactError: something stands at `out` that is no artifact.
+    """
+    _refuse_to_replace(out)
+    return out.with_name(f"{out.name}{_UNFINISHED}")
+
+
+def publish(out: Path) -> None:
+    """Put what was finished beside `out` in its place, instead of what stood there."""
+    if out.exists():
+        shutil.rmtree(out)
+    unfinished(out).rename(out)
+    (out / _UNFINISHED).unlink()
 
 
 def replace_file(path: Path, content: bytes) -> None:

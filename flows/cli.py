@@ -21,6 +21,7 @@ from flows.server import (
     OwnServer,
     keep_prefect_off_the_network,
     keep_prefect_quiet,
+    prefect_setting,
     require_server,
     users_server,
 )
@@ -28,6 +29,10 @@ from flows.study import open_study, seeds_in
 from openface.names import spell
 
 _SECONDS_TO_STOP = 4.0
+_OPEN_SERVER = (
+    "warning: this server asks for no password, and whoever reaches it, a page in your browser included, can run "
+    "programs as you; start it with PREFECT_SERVER_API_AUTH_STRING=user:password, and set PREFECT_API_AUTH_STRING here"
+)
 
 Data = Annotated[
     str | None, typer.Option("--data", metavar="PATH", help="The dataset's folder; drawn faces need none.")
@@ -91,6 +96,8 @@ def serve(limit: Limit = 1) -> None:
     """Register the flow as `full-pipeline` on the user's server, and run what is asked for there."""
     keep_prefect_off_the_network()
     require_server()
+    if not (prefect_setting("PREFECT_API_AUTH_STRING") or prefect_setting("PREFECT_API_KEY")):
+        print(_OPEN_SERVER, file=sys.stderr)
     from prefect.types.entrypoint import EntrypointType
 
     from flows.pipeline import full_pipeline
@@ -111,9 +118,9 @@ def doctor(artifacts: Artifacts = "artifacts", settings: Settings = None) -> Non
     keep_prefect_off_the_network()
     from flows.doctor import examine
 
-    binary = experiment_from({}, "--set", settings or ()).openface.binary
+    openface = experiment_from({}, "--set", settings or ()).openface
     with Console().status("looking"):
-        findings = examine(Path(artifacts).expanduser().resolve(), binary)
+        findings = examine(Path(artifacts).expanduser().resolve(), openface)
     for finding in findings:
         print(f"{'ok ' if finding.fine else 'NO '} {finding.what:10} {finding.told}")
     sys.exit(0 if all(finding.fine for finding in findings) else 1)

@@ -13,8 +13,9 @@ from typing import Self, TypeVar
 from docker.errors import NotFound
 from docker.models.containers import Container
 
+from fer_core.artifacts import MANIFEST, publish, unfinished
 from fer_core.cli import ENGINE_AWAY, INTERRUPTED, OUT_OF_MEMORY
-from fer_core.errors import ExperimentError
+from fer_core.errors import ArtifactError, ExperimentError
 from flows.events import Event, parse_event
 from flows.runner import LINES_KEPT, MISTAKE, RETRY_DELAYS, Runner, StepCommand, StepFailed, Subprocesses, failure
 from flows.study import Study
@@ -128,9 +129,9 @@ class Containers:
 
     def _run(self, command: StepCommand, on_event: Callable[[Event], None]) -> None:
         _refuse_links_outside(command)
-        _make_room(command.out)
+        room = _make_room(command)
         with engine() as client:
-            container = create(client, self._box(command))
+            container = create(client, self._box(command, room))
             try:
                 if self._stopped.is_set():
                     raise StepFailed(command.step, INTERRUPTED, "stopped before it began")
@@ -143,8 +144,11 @@ class Containers:
                 raise self._unless_stopped(command, -signal.SIGKILL, "its container was taken away") from gone
             finally:
                 remove(container)
+        # Another run may have put it there meanwhile.
+        if (room / MANIFEST).is_file():
+            publish(command.out)
 
-    def _box(self, command: StepCommand) -> Box:
+    def _box(self, command: StepCommand, room: Path) -> Box:
         read = [*command.inputs, *command.reads]
         if Path(command.experiment).is_absolute():
             read.append(Path(command.experiment))
@@ -152,7 +156,7 @@ class Containers:
             self._image,
             command.arguments(),
             read={str(path): path for path in read},
-            write={str(command.out.parent): command.out.parent},
+            write={str(room): room},
             environment={"OMP_NUM_THREADS": str(command.threads)},
             labels={STEP: command.step},
             memory=min(self._memory, _MEMORY_TO_DECODE) if command.step == "prepare" else self._memory,
@@ -168,7 +172,7 @@ class Containers:
         if ran_out_of_memory(container):
             reason = f"killed for taking more than {self._memory >> 20:,} MB of memory"
             return StepFailed(command.step, OUT_OF_MEMORY, reason, "\n".join(lines))
-        # Of whom nobody here has asked it, a step that says that it was interrupted was ended.
+        # Exit code 130 without our asking for a stop: something else ended the step.
         signalled = 128 - exit_code if exit_code > 128 else exit_code
         return failure(command, -signal.SIGTERM if exit_code == INTERRUPTED else signalled, lines)
 
@@ -189,13 +193,23 @@ def _refuse_links_outside(command: StepCommand) -> None:
         raise StepFailed(command.step, MISTAKE, printable(reason))
 
 
-def _make_room(out: Path) -> None:
-    """The folder that a step writes its artifact into belongs to who it runs as, which is never root."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if os.geteuid() == 0 and out.parent.stat().st_uid == 0:
-        left = [path for folder in out.parent.glob(f"{out.name}*") for path in (folder, *folder.rglob("*"))]
-        for path in (out.parent, *left):
-            os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+def _make_room(command: StepCommand) -> Path:
+    """The folder that the step writes into, and nothing beside it: it belongs to who the step runs as, never root."""
+    try:
+        room = unfinished(command.out)
+        command.out.parent.mkdir(parents=True, exist_ok=True)
+        room.mkdir(exist_ok=True)
+    except ArtifactError as error:
+        raise StepFailed(command.step, MISTAKE, str(error)) from error
+    except OSError as error:
+        reason = f"{error.filename}: {error.strerror}; free or allow space there, and run again"
+        raise StepFailed(command.step, MISTAKE, reason) from error
+    if os.geteuid() == 0:
+        above = command.out.parent.stat()
+        user, group = (above.st_uid, above.st_gid) if above.st_uid else (NOBODY, NOBODY)
+        for path in (room, *room.rglob("*")):
+            os.chown(path, user, group, follow_symlinks=False)
+    return room
 
 
 def _lines(container: Container) -> Iterator[str]:

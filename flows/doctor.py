@@ -10,14 +10,20 @@ from docker.errors import ImageNotFound
 
 import docker
 from fer_core import __version__
-from flows.server import LOCAL, answers, users_server
+from flows.granted import OPENFACE
+from flows.server import LOCAL, reach_this_machine_directly, trouble_with, users_server
 from openface.engine import Box, create, engine, has_gpu, memory_of, remove, wait_for
 from openface.errors import EngineAway, EngineRefused
 from openface.settings import OpenFaceSettings
 
 _ENOUGH_DISK = 10e9
-IMAGES = tuple(f"fer-{part}:{__version__}" for part in ("trainer", "openface", "prefect"))
-_TRAINER, _OPENFACE, _PREFECT = IMAGES
+IMAGES = tuple(f"fer-{part}:{__version__}" for part in ("trainer", "prefect"))
+_TRAINER, _PREFECT = IMAGES
+_OTHER_MODEL = (
+    "where it lacks CE-CLM's files, set FER_OPENFACE_ARGUMENTS='-mloc model/main_clnf_general.txt'; else build it "
+    "again with `docker compose build openface`"
+)
+_WITHOUT_OPENFACE = "drawn faces, and runs with --aus, need none"
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Finding:
     told: str
 
 
-def examine(artifacts: Path, binary: str) -> list[Finding]:
+def examine(artifacts: Path, openface: OpenFaceSettings) -> list[Finding]:
     """All of it, in the order in which one thing needs another."""
     with_engine: list[tuple[str, Callable[[docker.DockerClient], str]]] = [
         ("images", _images),
@@ -39,10 +45,15 @@ def examine(artifacts: Path, binary: str) -> list[Finding]:
     findings = [_looked_at("engine", _engine)]
     if findings[0].fine:
         findings += [_looked_at(what, _inside(look)) for what, look in with_engine]
-    findings.append(_looked_at("OpenFace", lambda: _openface(binary)))
+    findings.append(examine_openface(openface))
     findings.append(_looked_at("Prefect", _prefect))
     findings.append(_looked_at("disk", lambda: _disk(artifacts)))
     return findings
+
+
+def examine_openface(settings: OpenFaceSettings) -> Finding:
+    """Whether OpenFace, with the arguments that it is run with, annotates a portrait."""
+    return _looked_at("OpenFace", lambda: _openface(settings))
 
 
 class _Wrong(Exception):
@@ -89,7 +100,8 @@ def _has(client: docker.DockerClient, image: str) -> bool:
 
 
 def _training(client: docker.DockerClient) -> str:
-    return _said(client, Box(_TRAINER, ["device"], gpu=has_gpu(client)), "docker compose build trainer")
+    box = Box(_TRAINER, ["device"], gpu=has_gpu(client))
+    return _said(client, box, "build it again with `docker compose build trainer`")
 
 
 def _gpu(client: docker.DockerClient) -> str:
@@ -100,14 +112,18 @@ def _gpu(client: docker.DockerClient) -> str:
     return "none; the steps run on the CPU"
 
 
-def _openface(binary: str) -> str:
-    if binary:
-        if not os.access(binary, os.X_OK):
-            raise _Wrong(f"openface.binary = {binary}: no program there")
-        return binary
-    with engine() as client:
-        box = Box(OpenFaceSettings().image, ["check"])
-        return _said(client, box, "docker compose build openface").partition(":")[0]
+def _openface(settings: OpenFaceSettings) -> str:
+    if settings.binary:
+        if not os.access(settings.binary, os.X_OK):
+            raise _Wrong(f"openface.binary = {settings.binary}: no program there; {_WITHOUT_OPENFACE}")
+        return settings.binary
+    image = os.environ.get(OPENFACE) or settings.image
+    try:
+        with engine() as client:
+            box = Box(image, ["check", *settings.arguments], environment={"OPENFACE_PROGRAM": settings.program})
+            return _said(client, box, _OTHER_MODEL).partition(":")[0]
+    except (EngineAway, EngineRefused) as wrong:
+        raise _Wrong(f"{wrong}; {_WITHOUT_OPENFACE}") from wrong
 
 
 def _said(client: docker.DockerClient, box: Box, remedy: str) -> str:
@@ -121,16 +137,17 @@ def _said(client: docker.DockerClient, box: Box, remedy: str) -> str:
         remove(container)
     if exit_code != 0 or not lines:
         last = lines[-1] if lines else "it said nothing"
-        raise _Wrong(f"{box.image} failed its check ({last}); build it again with `{remedy}`")
+        raise _Wrong(f"{box.image} failed its check ({last}); {remedy}")
     return lines[-1]
 
 
 def _prefect() -> str:
     from prefect import __version__ as prefect_version
 
-    url = users_server() or LOCAL
-    if not answers(url, timeout=5.0):
-        raise _Wrong(f"no server at {url}; run `docker compose up -d`, or set PREFECT_API_URL. `fer run` needs none")
+    url = (users_server() or LOCAL).rstrip("/")
+    reach_this_machine_directly(url)
+    if wrong := trouble_with(url):
+        raise _Wrong(f"{wrong}. `docker compose up -d` starts one, and `fer run` needs none")
     return f"{prefect_version}, server at {url}"
 
 

@@ -1,7 +1,7 @@
 """Makes a step's artifact inside a Prefect task: reused where it is whole, else run, watched and told about."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +14,36 @@ from fer_core.cli import ENGINE_AWAY, INTERRUPTED
 from fer_core.steps import Request
 from flows.display import Display
 from flows.events import Event, Metrics, Note, Progress
-from flows.prefect_artifacts import LiveProgress, shown_if_possible
+from flows.naming import experiment_slug, key_of
+from flows.prefect_artifacts import LiveProgress, Show, shown_if_possible
+from flows.run_progress import RunProgress
 from flows.runner import MISTAKE, RETRY_DELAYS, Runner, StepFailed
 from flows.study import Study
 from openface.errors import EngineAway
 
 
 class Maker:
-    """Makes artifacts of one study, with one runner, shown on one display."""
+    """Makes artifacts of one study, with one runner, shown on one display.
 
-    def __init__(self, study: Study, run: Runner, display: Display) -> None:
+    planned: steps of the run by kind, for a live artifact that tells how far all of it is; none without.
+    """
+
+    def __init__(self, study: Study, run: Runner, display: Display, planned: Mapping[str, int] | None = None) -> None:
         self._study = study
         self._run = run
         self._display = display
+        self._experiment = experiment_slug(study.source)
+        self._progress = RunProgress(planned, study.jobs) if planned else None
+        self._shown = LiveProgress(key_of(self._experiment, "00-run"))
         self._smaller: dict[str, Study] = {}
         """By the fingerprint of a step that ran out of memory: how it is tried again."""
+        self._missed: list[tuple[Show, Artifact]] = []
+        """What Prefect could not be shown while its server was away."""
+        if self._progress:
+            self._shown.show_now(0.0, self._progress.words())
 
-    def __call__(
-        self, step: str, *inputs: Artifact, seed: int | None = None, show: Callable[[Artifact], None] | None = None
-    ) -> Artifact:
-        """The artifact of a step; `show` is for one that was made just now.
+    def __call__(self, step: str, *inputs: Artifact, seed: int | None = None, show: Show | None = None) -> Artifact:
+        """The artifact of a step, which `show` shows in Prefect, whenever it was made.
 
         Raises:
             StepFailed: it could not be made.
@@ -48,10 +58,30 @@ class Maker:
         if found := finished(study.folder(wanted), wanted.fingerprint()):
             self._display.reused(name)
             get_run_logger().info("reused %s", found.path)
-            return found
+        else:
+            found = self._made(name, asked_for, study, wanted)
+        if self._progress:
+            self._progress.ended(name, step, found.seconds())
+            self._shown.show(self._progress.percent(), self._progress.words())
+        if show is not None and not shown_if_possible(show, found, self._experiment):
+            self._missed.append((show, found))
+        return found
+
+    def show_the_rest(self) -> None:
+        """Show what Prefect's server was away for, and how far the run came."""
+        missed, self._missed = self._missed, []
+        for show, artifact in missed:
+            shown_if_possible(show, artifact, self._experiment)
+        if self._progress:
+            self._shown.show_now(self._progress.percent(), self._progress.words())
+
+    def _made(self, name: str, asked_for: str, study: Study, wanted: Request) -> Artifact:
+        """Make it; where memory lacked, with half the batch at the next try."""
         try:
-            made = self._make(name, study, wanted)
+            return self._make(name, study, wanted)
         except StepFailed as failure:
+            if self._progress:
+                self._progress.failed(name)
             if failure.out_of_memory and (smaller := study.with_half_the_batch(wanted)):
                 self._smaller[asked_for] = smaller
                 get_run_logger().warning(
@@ -60,19 +90,18 @@ class Maker:
                     name,
                 )
             raise
-        if show is not None:
-            shown_if_possible(show, made)
-        return made
 
     def _make(self, name: str, study: Study, wanted: Request) -> Artifact:
-        started, live = time.monotonic(), LiveProgress(name)
+        started, live = time.monotonic(), LiveProgress(key_of(self._experiment, "01", name))
         self._display.started(name)
+        if self._progress:
+            self._progress.started(name, wanted.step.name)
         try:
             self._run(study.command(wanted), self._listener(name, live, study.folder(wanted)))
             made = _made(study, wanted)
         except StepFailed as failure:
             raise self._told(name, failure) from failure
-        live.finish()
+        live.finish(name)
         self._display.finished(name, time.monotonic() - started)
         return made
 
@@ -83,7 +112,7 @@ class Maker:
         def listen(event: Event) -> None:
             match event:
                 case Progress():
-                    live.show(event)
+                    self._show_progress(name, live, event)
                 case Metrics():
                     logger.info("%s", event)
                 case Note(text):
@@ -93,6 +122,14 @@ class Maker:
                 self._display.told(name, event)
 
         return listen
+
+    def _show_progress(self, name: str, live: LiveProgress, event: Progress) -> None:
+        done, total = event.of_step()
+        share = done / max(total, 1)
+        live.show(100 * share, name)
+        if self._progress:
+            self._progress.moved(name, share)
+            self._shown.show(self._progress.percent(), self._progress.words())
 
     def _told(self, name: str, failure: StepFailed) -> StepFailed:
         """The failure under the name that people know the step by, logged and shown."""

@@ -14,7 +14,9 @@ from fer_core.artifacts import Artifact
 from flows.containers import runner_for
 from flows.display import display
 from flows.making import Maker, worth_another_try
-from flows.prefect_artifacts import show_annotation, show_curves, show_graph, show_report, shown_if_possible
+from flows.naming import run_name
+from flows.prefect_artifacts import show_annotation, show_curves, show_graph, show_report
+from flows.run_progress import planned_steps
 from flows.runner import RETRY_DELAYS
 from flows.study import open_study, used_by
 
@@ -89,9 +91,7 @@ def evaluate(make: Maker, dataset: Artifact, model: Artifact, name: str, seed: i
 @task(task_run_name="report", **_step)
 def write_report(make: Maker, artifacts: list[Artifact]) -> Artifact:
     """The paper's table, and a page to look at, of what could be made."""
-    report = make("report", *used_by("report", artifacts))
-    shown_if_possible(show_report, report)
-    return report
+    return make("report", *used_by("report", artifacts), show=show_report)
 
 
 class RunFailed(Exception):
@@ -111,10 +111,7 @@ class RunFailed(Exception):
 
 
 def _run_name() -> str:
-    """What a person would call the run."""
-    parameters = flow_run.parameters
-    seeds = parameters.get("seeds")
-    return f"{parameters['experiment']}" + (f" · seeds {', '.join(map(str, seeds))}" if seeds else "")
+    return run_name(flow_run.parameters)
 
 
 @flow(name="fer", flow_run_name=_run_name)
@@ -144,7 +141,8 @@ def full_pipeline(
     study = open_study(experiment, data, aus, seeds, settings or (), artifacts)
     # On the way out, by an exception too, the runner ends its steps first, so that the pool's threads have an end.
     with _Pool(max_workers=study.jobs) as pool, runner_for(study) as runner:
-        submit = partial(_submit, pool, Maker(study, runner, display()))
+        make = Maker(study, runner, display(), planned_steps(len(study.seeds)))
+        submit = partial(_submit, pool, make)
 
         dataset = submit(prepare_images)
         action_units = submit(annotate_action_units, dataset=dataset)
@@ -171,6 +169,7 @@ def full_pipeline(
         if not any(artifact.step == "evaluate" for artifact in made):
             raise RunFailed(failures)
         reports, unreported = _outcome([submit(write_report, artifacts=ground + made)])
+        make.show_the_rest()
         if failures or unreported:
             raise RunFailed(failures + unreported, *reports)
         return reports[0]
@@ -199,9 +198,13 @@ def annotate(
     """
     study = open_study(experiment, data, aus, None, settings or (), artifacts)
     with _Pool(max_workers=study.jobs) as pool, runner_for(study) as runner:
-        make = Maker(study, runner, display())
+        make = Maker(study, runner, display(), {"prepare": 1, "annotate": 1})
         dataset = _submit(pool, make, prepare_images)
-        return _submit(pool, make, annotate_action_units, dataset=dataset).result()
+        action_units = _submit(pool, make, annotate_action_units, dataset=dataset)
+        # In this order, so that what failed says why, and not what then could not begin.
+        _, table = [future.result() for future in (dataset, action_units)]
+        make.show_the_rest()
+        return table
 
 
 def _submit(pool: _Pool, make: Maker, step: Task[..., Artifact], **inputs: Any) -> Future:

@@ -1,9 +1,13 @@
-"""What Prefect's pages show of a run: live progress, coverage, the graph, curves, and the paper's table."""
+"""What Prefect's pages show of a run: live progress, coverage, the graph, curves, and the paper's table.
+
+An artifact's key is the experiment's name, a number that puts it in order, and what it is.
+"""
 
 import base64
 import json
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -23,98 +27,126 @@ from prefect.logging import get_run_logger
 
 from fer_core.artifacts import Artifact
 from flows.display import paper_table
-from flows.events import Progress
+from flows.naming import key_of
 
+Show = Callable[[Artifact, str], None]
+"""Shows what was made, under keys that begin with the experiment's name."""
 _SECONDS_BETWEEN_UPDATES = 2.0
 REPORTS = "FER_REPORTS_URL"
 """Environment: where the folder of reports is served, for who cannot open the worker's files."""
+_MODELS = ("LDG", "LDG-AUs", "EF SLL", "EF + LDG", "EF + LDG-AUs")
+"""In the order in which they are trained."""
+_FIRST_PICTURE = re.compile(r'src="(data:image/svg\+xml;base64,[A-Za-z0-9+/=]+)"')
 
 
 class LiveProgress:
-    """A progress artifact of a step that takes longer than a moment."""
+    """A progress artifact, not updated more often than every two seconds."""
 
-    def __init__(self, step: str) -> None:
-        self._step = step
+    def __init__(self, key: str) -> None:
+        self._key = key
         self._last = time.monotonic()
         self._artifact: UUID | None = None
+        self._lock = threading.Lock()
 
-    def show(self, progress: Progress) -> None:
-        """Create or update it, not more often than every two seconds."""
-        now = time.monotonic()
-        if now - self._last < _SECONDS_BETWEEN_UPDATES:
+    def show(self, percent: float, description: str) -> None:
+        """Create or update it, if the last time is long enough ago and no other thread is at it."""
+        if time.monotonic() - self._last < _SECONDS_BETWEEN_UPDATES or not self._lock.acquire(blocking=False):
             return
-        self._last = now
-        done, total = progress.of_step()
-        self._set(100 * done / max(total, 1))
+        try:
+            self._set(percent, description)
+        finally:
+            self._lock.release()
 
-    def finish(self) -> None:
+    def show_now(self, percent: float, description: str) -> None:
+        """Create or update it at once."""
+        with self._lock:
+            self._set(percent, description)
+
+    def finish(self, description: str) -> None:
         """Leave it at its end, if it was ever shown."""
-        if self._artifact is not None:
-            self._set(100.0)
+        with self._lock:
+            if self._artifact is not None:
+                self._set(100.0, description)
 
-    def _set(self, percent: float) -> None:
+    def _set(self, percent: float, description: str) -> None:
+        self._last = time.monotonic()
         try:
             if self._artifact is None:
-                created = create_progress_artifact(percent, key_of("progress", self._step), self._step)
-                self._artifact = cast(UUID, created)
+                self._artifact = cast(UUID, create_progress_artifact(percent, self._key, description))
             else:
-                update_progress_artifact(self._artifact, percent)
-        except httpx.HTTPError as error:
+                update_progress_artifact(self._artifact, percent, description)
+        except (httpx.HTTPError, PrefectException) as error:
             # A server that is away for a while is no reason to lose hours of training.
             get_run_logger().warning("progress not shown in Prefect: %s", error)
 
 
-def shown_if_possible(show: Callable[[Artifact], None], made: Artifact) -> None:
-    """Tell Prefect of what was made; a server that is away is no reason to lose it."""
+def shown_if_possible(show: Show, made: Artifact, experiment: str) -> bool:
+    """Tell Prefect of what was made; False where its server is away, which is no reason to lose it."""
     try:
-        show(made)
+        show(made, experiment)
     except (httpx.HTTPError, PrefectException) as error:
         get_run_logger().warning("%s not shown in Prefect: %s", made.step, error)
+        return False
+    return True
 
 
-def show_annotation(action_units: Artifact) -> None:
+def show_annotation(action_units: Artifact, experiment: str) -> None:
     """How many images have a row of AUs, and what happened to the others."""
     counts = _read(action_units, "aus.json")
     total = max(sum(counts.values()), 1)
     rows = [{"status": status, "images": n, "share": f"{n / total:.1%}"} for status, n in counts.items()]
-    create_table_artifact(rows, "annotation", "Images by what came of their annotation.")
+    key = key_of(experiment, "11-annotation")
+    create_table_artifact(rows, key, "Images by what came of their annotation.")
 
 
-def show_graph(graph: Artifact) -> None:
+def show_graph(graph: Artifact, experiment: str) -> None:
     """The AU coverage by split, the AUs' histograms, and how the graph came about and how good it is."""
     card = _read(graph, "graph.json")
     coverage = card.pop("coverage")
     create_table_artifact(
         [{"split": split, **counts} for split, counts in coverage.items()],
-        "au-coverage",
+        key_of(experiment, "12-au-coverage"),
         "Images with an AU row that can be used, and why others have none.",
     )
+    _show_picture(
+        graph, "action_units.png", key_of(experiment, "13-au-histograms"), "Action units of the training images."
+    )
     create_table_artifact(
-        [{"figure": name, "value": value} for name, value in card.items()],
-        "neighbour-graph",
+        [{"figure": name, "value": _rounded(value)} for name, value in card.items()],
+        key_of(experiment, "21-neighbour-graph"),
         "The graph of neighbours in AU space; `recall` is against exact neighbours, over `recall_images`.",
     )
-    _show_picture(graph, "action_units.png", "au-histograms", "Action units of the training images.")
-    _show_picture(graph, "graph.png", "graph-figure", "Distances and similarities of neighbours, and their labels.")
+    about = "Distances and similarities of neighbours, and their labels."
+    _show_picture(graph, "graph.png", key_of(experiment, "22-graph-figure"), about)
 
 
-def show_curves(model: Artifact) -> None:
+def show_curves(model: Artifact, experiment: str) -> None:
     """The curves of a training, and a row of figures for each epoch."""
     card = _read(model, "model.json")
     name = f"{card['name']} · seed {card['seed']}"
+    place = f"{31 + _MODELS.index(card['name'])}" if card["name"] in _MODELS else "39"
     selected = f"Epoch {card['selected_epoch']} was selected on the validation split."
     page = f"# {name}\n\n{selected}\n\n{_markdown(card['history'])}"
-    create_markdown_artifact(page, key_of("epochs", name), f"Every epoch of {name}")
-    _show_picture(model, "curves.png", key_of("curves", name), f"Training curves of {name}")
+    curves, epochs = (key_of(experiment, place, name, kind) for kind in ("curves", "epochs"))
+    _show_picture(model, "curves.png", curves, f"Training curves of {name}")
+    create_markdown_artifact(page, epochs, f"Every epoch of {name}")
 
 
-def show_report(report: Artifact) -> None:
-    """The paper's table, and where the report is."""
+def show_report(report: Artifact, experiment: str) -> None:
+    """The paper's table, where the report is, and the picture that it opens with."""
     table = paper_table(report)
     head = ["accuracy, %", *table["columns"]]
-    rows = [dict(zip(head, [name, *values], strict=True)) for name, values in table["rows"].items()]
-    create_table_artifact(rows, "paper-table", "Accuracy on the test split, over the seeds.")
-    create_link_artifact(report_address(report), "The report", key="report", description=str(report.path))
+    rows = [
+        dict(zip(head, [name, *(None if value is None else round(value, 1) for value in values)], strict=True))
+        for name, values in table["rows"].items()
+    ]
+    create_table_artifact(rows, key_of(experiment, "91-paper-table"), "Accuracy on the test split, over the seeds.")
+    create_link_artifact(
+        report_address(report), "The report", key=key_of(experiment, "92-report"), description=str(report.path)
+    )
+    if picture := _FIRST_PICTURE.search(report.file("index.html").read_text(encoding="utf-8")):
+        about = "How the report begins: the models beside each other."
+        create_image_artifact(image_url=picture[1], key=key_of(experiment, "93-report-picture"), description=about)
 
 
 def report_address(report: Artifact) -> str:
@@ -122,11 +154,6 @@ def report_address(report: Artifact) -> str:
     served = os.environ.get(REPORTS)
     page = report.file("index.html")
     return f"{served.rstrip('/')}/{report.path.name}/{page.name}" if served else page.as_uri()
-
-
-def key_of(kind: str, name: str) -> str:
-    """An artifact's key: Prefect has them in small letters, digits and dashes."""
-    return f"{kind}-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}"
 
 
 def _show_picture(artifact: Artifact, name: str, key: str, description: str) -> None:
@@ -138,6 +165,11 @@ def _show_picture(artifact: Artifact, name: str, key: str, description: str) -> 
 def _read(artifact: Artifact, name: str) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(artifact.file(name).read_text(encoding="utf-8"))
     return document
+
+
+def _rounded(value: Any) -> Any:
+    """Four digits of a number are enough to look at."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def _markdown(rows: Sequence[Mapping[str, float]]) -> str:

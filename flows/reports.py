@@ -1,4 +1,4 @@
-"""The folder of reports over HTTP, for the links in Prefect's UI; behind the UI's password where it has one."""
+"""The folder of reports over HTTP, for the links in Prefect's UI: behind its password, and for its own pages alone."""
 
 import base64
 import hmac
@@ -7,6 +7,8 @@ import sys
 from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+from flows.guard import own_names, refusal
 
 PASSWORD = "FER_PASSWORD"
 """Environment: `user:password`, or empty for none."""
@@ -18,10 +20,15 @@ class _Reports(SimpleHTTPRequestHandler):
 
     def __init__(self, password: str, *arguments: object, **options: object) -> None:
         self._wanted = f"Basic {base64.b64encode(password.encode()).decode()}" if password else ""
+        self._names = own_names()
         super().__init__(*arguments, **options)  # type: ignore[arg-type]
 
     def parse_request(self) -> bool:
         if not super().parse_request():
+            return False
+        headers = [(name.lower(), value) for name, value in self.headers.items()]
+        if reason := refusal(self.command, headers, self._names):
+            self.send_error(HTTPStatus.FORBIDDEN, f"refused: {reason}")
             return False
         if self._wanted and not hmac.compare_digest(self.headers.get("Authorization", ""), self._wanted):
             self.send_response(HTTPStatus.UNAUTHORIZED)

@@ -5,7 +5,10 @@ Prefect is still being imported, outlives Ctrl-C for long enough to be told of i
 """
 
 import atexit
+import base64
+import http.client
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -16,11 +19,17 @@ import time
 import tomllib
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
+from typing import cast
+from urllib.parse import urlsplit
 
 from fer_core.errors import FerError
+from flows.guard import App, OnlyOwnPages, own_names
 
 LOCAL = "http://127.0.0.1:4200/api"
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_CLOUD = ".prefect.cloud"
 _OFF_THE_NETWORK = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
@@ -53,42 +62,128 @@ def keep_prefect_quiet() -> None:
 
 def users_server() -> str | None:
     """The API's address in the environment or in Prefect's active profile."""
-    if url := os.environ.get("PREFECT_API_URL"):
-        return url
+    return prefect_setting("PREFECT_API_URL")
+
+
+def prefect_setting(name: str) -> str | None:
+    """A setting of Prefect's, from the environment or its active profile, without importing it."""
+    if value := os.environ.get(name):
+        return value
     home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
     try:
         profiles = tomllib.loads((home / "profiles.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     active = os.environ.get("PREFECT_PROFILE", profiles.get("active"))
-    url = profiles.get("profiles", {}).get(active, {}).get("PREFECT_API_URL")
-    return None if url is None else str(url)
+    value = profiles.get("profiles", {}).get(active, {}).get(name)
+    return None if value is None else str(value)
 
 
 def require_server() -> None:
-    """See that the user's server answers, the usual local one where none is named.
+    """See that the user's server answers, the usual local one where none is named, and that Prefect will find it.
 
     Raises:
-        NoServer: it does not.
+        NoServer: it does not, or it is not Prefect's, or it wants another password.
     """
-    url = users_server() or LOCAL
-    if not answers(url, timeout=5.0):
-        raise NoServer(
-            f"{url}: no Prefect server answers there; start one with `prefect server start`, or set PREFECT_API_URL"
+    url = (users_server() or LOCAL).rstrip("/")
+    reach_this_machine_directly(url)
+    if wrong := trouble_with(url):
+        raise NoServer(wrong)
+    os.environ["PREFECT_API_URL"] = url
+
+
+def trouble_with(url: str) -> str:
+    """What is wrong with an address of Prefect's API, in a line that says what to do; "" where nothing is."""
+    no_address = f"{url}: no address of a server; set PREFECT_API_URL to one such as {LOCAL}"
+    if not url.lower().startswith(("http://", "https://")) or not _host(url):
+        return no_address
+    try:
+        status, said = _get(f"{url}/health")
+    except (ValueError, http.client.InvalidURL):
+        return no_address
+    except OSError:
+        return f"{url}: no Prefect server answers there; start one with `prefect server start`, or set PREFECT_API_URL"
+    except http.client.HTTPException:
+        status, said = 0, b""
+    if said.startswith(b"refused: "):
+        return f"{url}: {said.decode().strip()}"
+    if _host(url).endswith(_CLOUD) or status in (401, 403):
+        return ""  # It wants a key, which Prefect knows and this does not.
+    if (status, said.strip()) != (200, b"true"):
+        return f"{url}: {_not_prefect(url)}"
+    password = prefect_setting("PREFECT_API_AUTH_STRING") or ""
+    if _get(f"{url}/admin/version", password)[0] == 401:
+        wanted = "another password than PREFECT_API_AUTH_STRING's" if password else "a password"
+        return (
+            f"{url}: wants {wanted}; set PREFECT_API_AUTH_STRING to the server's user:password, which "
+            "`docker compose up` keeps in artifacts/.password"
         )
-    os.environ.setdefault("PREFECT_API_URL", url)
+    return ""
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _not_prefect(url: str) -> str:
+    """What to do about a server that is not Prefect's, or not its API."""
+    parts = urlsplit(url)
+    api = f"{parts.scheme}://{parts.netloc}/api"
+    with suppress(OSError, ValueError, http.client.HTTPException):
+        if url != api and _get(f"{api}/health")[1].strip() == b"true":
+            return f"Prefect's API is not there but at {api}; add /api to PREFECT_API_URL"
+    return f"a server answers there that is not Prefect's; set PREFECT_API_URL to Prefect's, such as {LOCAL}"
+
+
+def _get(url: str, password: str = "") -> tuple[int, bytes]:
+    """Status and the beginning of the body.
+
+    Raises:
+        OSError: nobody answers.
+        ValueError: it is no URL.
+        http.client.HTTPException: who answers does not speak HTTP.
+    """
+    credentials = base64.b64encode(password.encode()).decode()
+    request = urllib.request.Request(url, headers={"Authorization": f"Basic {credentials}"} if password else {})
+    try:
+        with urllib.request.urlopen(request, timeout=5.0) as answer:
+            return answer.status, answer.read(4096)
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code, refused.read(4096)
+
+
+def reach_this_machine_directly(url: str) -> None:
+    """Keep what goes to this machine itself away from proxies, in this process and in those that it starts.
+
+    A SOCKS proxy is forgotten altogether where Prefect's server is on this machine: its client fails of one that it
+    cannot use, even for addresses that never pass through it.
+    """
+    known = ",".join(os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY")).split(",")
+    names = dict.fromkeys(name.strip() for name in (*known, *_LOOPBACK) if name.strip())
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = "*" if "*" in names else ",".join(names)
+    if _host(url) in _LOOPBACK:
+        for name, value in list(os.environ.items()):
+            if name.lower().endswith("_proxy") and value.lower().startswith("socks"):
+                del os.environ[name]
 
 
 class OwnServer:
-    """Prefect's server on SQLite, at a free port, until this process ends."""
+    """Prefect's server on SQLite, at a free port, for this process alone and until it ends."""
 
     def __init__(self) -> None:
         port = free_port()
         self._url = f"http://127.0.0.1:{port}/api"
+        reach_this_machine_directly(self._url)
+        # Whoever else is on this machine, a page in a browser included, has no business there.
+        password = f"fer:{secrets.token_urlsafe(24)}"
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed by stop
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "flows.server", str(port)],
-            env=os.environ | _EPHEMERAL,
+            env=os.environ | _EPHEMERAL | {"PREFECT_SERVER_API_AUTH_STRING": password},
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,
@@ -97,6 +192,7 @@ class OwnServer:
         # Prefect hands in its last events while threads are shut down, which comes before this.
         atexit.register(self.stop)
         os.environ["PREFECT_API_URL"] = self._url
+        os.environ["PREFECT_API_AUTH_STRING"] = password
 
     def wait(self) -> None:
         """Until it answers.
@@ -106,7 +202,7 @@ class OwnServer:
         """
         deadline = time.monotonic() + float(os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"])
         while self._process.poll() is None and time.monotonic() < deadline:
-            if answers(self._url, timeout=5.0):
+            if answers(self._url):
                 return
             time.sleep(0.05)
         self._log.seek(0)
@@ -135,20 +231,38 @@ def serve_for_parent(port: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
+    serve_guarded("127.0.0.1", port, log_level="error")
+
+
+def serve_guarded(host: str, port: int, log_level: str, *names: str) -> None:
+    """Be Prefect's server, to which requests come only by its own names and from its own pages.
+
+    Args:
+        host, port: where it listens.
+        names: what else than this machine's loopback it may be called.
+    """
     import uvicorn
+    from prefect.server.api.server import create_app
+    from prefect.settings import get_current_settings
 
-    app = "prefect.server.api.server:create_app"
-    uvicorn.run(app, factory=True, host="127.0.0.1", port=port, log_level="error", lifespan="on")
+    api = get_current_settings().server.api
+    uvicorn.run(
+        OnlyOwnPages(cast(App, create_app(final=True)), own_names(*names)),
+        host=host,
+        port=port,
+        log_level=log_level,
+        lifespan="on",
+        timeout_keep_alive=api.keepalive_timeout,
+        ws_ping_interval=api.websocket_ping_interval,
+        ws_ping_timeout=api.websocket_ping_timeout,
+    )
 
 
-def answers(url: str, timeout: float) -> bool:
+def answers(url: str) -> bool:
     """Whether a Prefect server answers there."""
     try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=timeout):
-            return True
-    except urllib.error.HTTPError:
-        return True  # It wants a key, which Prefect knows and this does not.
-    except (OSError, ValueError):
+        return _get(f"{url}/health")[0] == 200
+    except (OSError, http.client.HTTPException):
         return False
 
 
@@ -161,4 +275,8 @@ def free_port() -> int:
 
 
 if __name__ == "__main__":
-    serve_for_parent(int(sys.argv[1]))
+    # `flows.server PORT` for a process that holds its stdin, `flows.server` in a container of its own.
+    if len(sys.argv) > 1:
+        serve_for_parent(int(sys.argv[1]))
+    else:
+        serve_guarded("0.0.0.0", 4200, "warning", "server")

@@ -9,16 +9,13 @@ from fer_core.artifacts import Artifact
 from fer_core.errors import ActionUnitError, DatasetError, ExperimentError
 from fer_core.experiment import BUNDLED, Experiment, find_experiment, load_experiment
 from fer_core.steps import STEPS, Request, action_unit_rows, aus_beside, request, with_openface_build
+from flows.granted import DATA, OPENFACE, is_path, limits_apply, require_granted_paths, require_granted_settings
 from flows.runner import StepCommand
 from openface.names import unspell
 from openface.settings import INSIDE
 
 _NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
 _SMALLEST_BATCH = 8
-OPENFACE = "FER_OPENFACE_IMAGE"
-"""Environment: OpenFace's image where it is not called as usual."""
-DATA = "FER_DATA_FOLDER"
-"""Environment: the dataset's folder where a run names none, which is where compose.yaml mounts FER_DATA."""
 
 
 @dataclass(frozen=True)
@@ -117,22 +114,27 @@ def open_study(
     """Read the experiment, lay the settings over it, and see that the data are there.
 
     Raises:
-        ExperimentError: the experiment cannot be read.
+        ExperimentError: the experiment cannot be read, or it names what a worker's runs may not.
         DatasetError: it needs images, and they are not given or not there.
         ActionUnitError: the AU table is not there.
     """
     if seeds is not None:
         settings = [*settings, f"seeds={list(seeds)}"]
+    limited = limits_apply()
+    if limited:
+        require_granted_paths(experiment=experiment if is_path(experiment) else None, artifacts=artifacts)
     source = _source(experiment)
     if image := os.environ.get(OPENFACE):
         settings = [f"openface.image={image}", *settings]
     loaded = load_experiment(source, settings)
-    if loaded.openface.binary and os.environ.get(INSIDE):
-        raise ExperimentError("openface.binary: the worker runs no program of yours; it has OpenFace in an image")
+    if limited:
+        require_granted_settings(loaded)
     if data is None and loaded.dataset.source != "sample":
         data = os.environ.get(DATA)
     folder = None if data is None else _path(data)
     table = aus_beside(folder) if aus is None else _path(aus)
+    if limited:
+        require_granted_paths(data=None if folder is None else str(folder), aus=None if table is None else str(table))
     if folder is None and loaded.dataset.source != "sample":
         raise DatasetError(f"dataset.source = {loaded.dataset.source!r} needs images; give their folder with --data")
     if folder is not None and not folder.exists():

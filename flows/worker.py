@@ -21,17 +21,19 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import State, StateType
 from prefect.states import Cancelled, Crashed
 
+from flows.doctor import examine_openface
+from flows.experiment_worker import POOL
 from openface.engine import OWNER, engine, has_gpu, remove_labelled, remove_orphans
 from openface.errors import EngineAway
+from openface.settings import OpenFaceSettings
 
-POOL = "fer"
 _DIED = "Its worker died. Run it again: what is made is kept."
 _SECONDS_TO_END = 12.0
 """For flows to end their containers and to tell Prefect; compose.yaml gives a few more."""
 
 
 def main() -> None:
-    """Run Prefect's process worker until it ends, or is asked to."""
+    """Run the worker of experiments until it ends, or is asked to."""
     try:
         with engine() as client:
             orphans = remove_orphans(client, starting=True)
@@ -44,9 +46,11 @@ def main() -> None:
         f"{dead} runs marked crashed",
         flush=True,
     )
+    openface = examine_openface(OpenFaceSettings())
+    print(f"OpenFace: {openface.told}", flush=True)
     asked_to_end = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: asked_to_end.set())
-    worker = subprocess.Popen(["prefect", "worker", "start", "--pool", POOL, "--type", "process", "--with-healthcheck"])
+    worker = subprocess.Popen([sys.executable, "-P", "-m", "flows.experiment_worker"])
     while worker.poll() is None:
         if asked_to_end.wait(0.5):
             _end(worker)

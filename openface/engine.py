@@ -1,6 +1,7 @@
 """The container engine: reached, described, and asked for containers that are given as little as possible."""
 
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -99,7 +100,9 @@ def require_image(client: docker.DockerClient, image: str) -> None:
     try:
         client.images.get(image)
     except ImageNotFound as error:
-        raise EngineRefused(f"{image}: no such image; build it with `docker compose build`") from error
+        ours = re.fullmatch("fer-(trainer|openface)(:.*)?", image)
+        build = f"docker compose build {ours[1]}" if ours else "docker compose build"
+        raise EngineRefused(f"{image}: no such image; build it with `{build}`") from error
 
 
 def image_id(client: docker.DockerClient, image: str) -> str:
@@ -189,15 +192,20 @@ def has_gpu(client: docker.DockerClient) -> bool:
 def host_path(client: docker.DockerClient, path: Path) -> str:
     """Where the engine finds a path of this process: itself, or, in a container, what is mounted there.
 
+    Links and `..` are followed first, so that what is named below a mounted folder also lies there. The engine's
+    socket is mounted too, but is no folder, and nothing else ever gets it.
+
     Raises:
         EngineRefused: the path is in this container alone.
     """
     if not os.environ.get(INSIDE):
         return str(path)
+    real = path.resolve()
     mounts = client.api.inspect_container(socket.gethostname())["Mounts"]
-    for mount in sorted(mounts, key=lambda mount: -len(mount["Destination"])):
-        if path.is_relative_to(mount["Destination"]):
-            return str(Path(mount["Source"]) / path.relative_to(mount["Destination"]))
+    folders = {Path(mount["Destination"]): Path(mount["Source"]) for mount in mounts}
+    for folder in sorted((f for f in folders if f.is_dir()), key=lambda f: -len(f.parts)):
+        if real.is_relative_to(folder):
+            return str(folders[folder] / real.relative_to(folder))
     raise EngineRefused(f"{path}: not in a folder that is mounted here; put it below FER_DATA")
 
 

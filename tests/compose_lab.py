@@ -1,5 +1,6 @@
 """A whole `docker compose up` for tests: its own project, ports and folders, on the stand-in for OpenFace."""
 
+import base64
 import json
 import os
 import shutil
@@ -50,9 +51,20 @@ class ComposeLab:
         return f"http://127.0.0.1:{self.port}/api"
 
     @property
+    def password(self) -> str:
+        """What the first `up` made; "" before it."""
+        file = self.artifacts / ".password"
+        return file.read_text().strip() if file.is_file() else ""
+
+    @property
+    def authorization(self) -> dict[str, str]:
+        return {"Authorization": f"Basic {base64.b64encode(self.password.encode()).decode()}"}
+
+    @property
     def environment(self) -> dict[str, str]:
         return {
             **os.environ,
+            "PREFECT_API_AUTH_STRING": self.password,
             "FER_PORT": str(self.port),
             "FER_REPORTS_PORT": str(self.reports_port),
             "FER_ARTIFACTS": str(self.artifacts),
@@ -109,7 +121,9 @@ class ComposeLab:
     def ask(self, path: str, **body: Any) -> Any:
         """The API's answer; asked again while its server is away."""
         request = urllib.request.Request(
-            f"{self.api}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+            f"{self.api}/{path}",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json", **self.authorization},
         )
         for _ in range(60):
             with suppress(OSError), urllib.request.urlopen(request, timeout=10) as answer:

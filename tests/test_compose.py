@@ -2,7 +2,9 @@
 
 import json
 import os
+import stat
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +14,12 @@ import pytest
 
 import docker
 from flows.containers import STEP
+from flows.doctor import examine_openface
 from flows.server import free_port
 from openface.engine import OWNER
 from openface.engine import engine as connection
 from openface.program import FOLDER
+from openface.settings import OpenFaceSettings
 from tests.browsing import CHROMIUM, DRIVER, NO_BROWSER, browser, until
 from tests.compose_lab import TAG, USER, ComposeLab, restart_engine
 from tests.measured import tell_measured
@@ -31,7 +35,7 @@ def lab(openface_image: str, trainer_image: str, tmp_path_factory: pytest.TempPa
     made = ComposeLab(tmp_path_factory.mktemp("compose"), free_port(), free_port())
     made.prepare_folders()
     made.compose("down", "-v", "--remove-orphans")
-    done = made.compose("build")
+    done = made.compose("--profile", "openface", "build")
     assert done.returncode == 0, done.stderr
     started = time.monotonic()
     made.up()
@@ -58,13 +62,13 @@ def artifact(lab: ComposeLab, key: str, run: str) -> dict[str, object]:
 
 
 def results_of(lab: ComposeLab, run: str) -> dict[str, object]:
-    report = str(artifact(lab, "report", run)["description"]).removeprefix("/artifacts/")
+    report = str(artifact(lab, "tiny-92-report", run)["description"]).removeprefix("/artifacts/")
     return dict(json.loads((lab.artifacts / report / "results.json").read_text()))
 
 
 def annotation_of(lab: ComposeLab, run: str) -> dict[str, int]:
     """Images by status, of a run that annotated them."""
-    return {row["status"]: row["images"] for row in json.loads(str(artifact(lab, "annotation", run)["data"]))}
+    return {row["status"]: row["images"] for row in json.loads(str(artifact(lab, "tiny-11-annotation", run)["data"]))}
 
 
 def fingerprints(lab: ComposeLab, step: str) -> dict[str, float]:
@@ -106,11 +110,12 @@ def first_run(lab: ComposeLab) -> str:
 
 
 def test_the_table_in_prefect_is_the_one_in_the_results(lab: ComposeLab, first_run: str) -> None:
-    table = json.loads(str(artifact(lab, "paper-table", first_run)["data"]))
+    table = json.loads(str(artifact(lab, "tiny-91-paper-table", first_run)["data"]))
     results = results_of(lab, first_run)["table"]
     assert isinstance(results, dict)
     assert results["columns"] == MODELS
-    assert {row["accuracy, %"]: [row[name] for name in MODELS] for row in table} == results["rows"]
+    rounded = {name: [round(value, 1) for value in values] for name, values in results["rows"].items()}
+    assert {row["accuracy, %"]: [row[name] for name in MODELS] for row in table} == rounded
 
 
 def test_what_is_made_belongs_to_who_owns_the_folder(lab: ComposeLab, first_run: str) -> None:
@@ -118,27 +123,109 @@ def test_what_is_made_belongs_to_who_owns_the_folder(lab: ComposeLab, first_run:
 
 
 def test_the_report_is_where_the_link_says(lab: ComposeLab, first_run: str) -> None:
-    link = str(artifact(lab, "report", first_run)["data"])
+    link = str(artifact(lab, "tiny-92-report", first_run)["data"])
     address = link[link.index("http") :].rstrip(")")
     assert address.startswith(f"http://127.0.0.1:{lab.reports_port}/")
-    with urllib.request.urlopen(address, timeout=10) as page:
+    assert answer(address) == 401
+    assert answer(address, **lab.authorization, Host="elsewhere.test") == 403
+    with urllib.request.urlopen(urllib.request.Request(address, headers=lab.authorization), timeout=10) as page:
         assert b"<!doctype html>" in page.read()[:100].lower()
 
 
+def answer(address: str, body: bytes | None = None, **headers: str) -> int:
+    """The status of an answer."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, body, headers), timeout=30) as answered:
+            return int(answered.status)
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return refused.code
+
+
+def test_a_password_is_made_at_the_first_up_and_asked_for_everywhere(
+    lab: ComposeLab, engine: docker.DockerClient
+) -> None:
+    kept = (lab.artifacts / ".password").stat()
+    assert (kept.st_uid, stat.S_IMODE(kept.st_mode)) == (USER, 0o600)
+    said = lab.compose("logs", "--no-log-prefix", "password").stdout
+    assert said.count(lab.password) == 1
+    for path in ("flow_runs/filter", "deployments/filter"):
+        assert answer(f"{lab.api}/{path}", b"{}") == 401
+        assert answer(f"{lab.api}/{path}", b"{}", Authorization="Basic YWRhOmZhbHNjaA==") == 401
+        assert answer(f"{lab.api}/{path}", b"{}", **lab.authorization, Origin="http://elsewhere.test") == 403
+        assert answer(f"{lab.api}/{path}", b"{}", **lab.authorization, Host="elsewhere.test") == 403
+    assert answer(lab.api.replace("/api", "/docs"), Host="elsewhere.test") == 403
+    for container in engine.containers.list(filters={"label": f"com.docker.compose.project={lab.project}"}):
+        assert lab.password not in json.dumps(container.attrs), container.name
+
+
+def test_a_run_is_started_by_the_command_that_is_printed_in_seconds(lab: ComposeLab, first_run: str) -> None:
+    printed = lab.compose("logs", "--no-log-prefix", "register").stdout.splitlines()
+    (command,) = [line.removeprefix("docker compose ") for line in printed if line.endswith("fer/annotate")]
+    started = time.monotonic()
+    done = lab.compose(*command.replace("exec ", "exec -T ").split(), "-p", f"experiment={TINY}")
+    seconds = time.monotonic() - started
+    assert done.returncode == 0, done.stderr
+    tell_measured(f"docker compose exec server start prefect deployment run: {seconds:.1f} s")
+    assert seconds < 20
+    run = lab.runs()[0]["id"]
+    assert lab.wait_for_end(run) == "COMPLETED"
+    # All was made by an earlier run, and is shown of this one too.
+    assert artifact(lab, "tiny-11-annotation", run)
+
+
+def test_whoever_may_use_the_api_starts_no_program(lab: ComposeLab) -> None:
+    """What the worker makes of deployments, settings and paths is in tests/test_experiment_worker.py."""
+    (deployment,) = [found["id"] for found in lab.ask("deployments/filter") if found["name"] == "full-pipeline"]
+    host = {"command": "docker run -v /:/host debian touch /host/tmp/touched", "env": {"A": "b"}}
+    headers = {"Content-Type": "application/json", **lab.authorization}
+    address = f"{lab.api}/deployments/{deployment}/create_flow_run"
+    assert answer(address, json.dumps({"job_variables": host}).encode(), **headers) == 422
+    run = lab.start(experiment="demo", settings=['ldg.weights="/data/../../../../../etc/passwd"'])
+    assert lab.wait_for_end(run) == "FAILED"
+    (found,) = [other for other in lab.runs() if other["id"] == run]
+    assert "not below /artifacts or /data" in found["state"]["message"]
+    run = lab.start(experiment="demo", data="/run/fer", settings=["dataset.source=folder"])
+    assert lab.wait_for_end(run) == "FAILED"
+
+
+def test_the_worker_has_no_internet_and_writes_nothing_but_artifacts(lab: ComposeLab) -> None:
+    probe = """
+import os, socket
+for path in ("/written", "/opt/src/written", "/data/written", "/run/fer/written"):
+    try:
+        open(path, "w")
+        print(path, "can be written")
+    except OSError:
+        pass
+try:
+    socket.create_connection(("1.1.1.1", 53), 2)
+    print("reaches the internet")
+except OSError:
+    pass
+print("looked")
+"""
+    assert lab.compose("exec", "-T", "worker", "python", "-c", probe).stdout == "looked\n"
+
+
 def test_coverage_histograms_graph_and_curves_are_there_to_look_at(lab: ComposeLab, first_run: str) -> None:
-    keys = ("annotation", "au-coverage", "neighbour-graph", "paper-table", "epochs-ldg-seed-1")
-    assert all(artifact(lab, key, first_run) for key in keys)
-    for key in ("au-histograms", "graph-figure", "curves-ldg-aus-seed-1", "curves-ef-ldg-seed-1"):
-        assert str(artifact(lab, key, first_run)["data"]).startswith("data:image/png;base64,")
+    keys = ("11-annotation", "12-au-coverage", "21-neighbour-graph", "91-paper-table", "31-ldg-seed-1-epochs")
+    assert all(artifact(lab, f"tiny-{key}", first_run) for key in keys)
+    for key in ("13-au-histograms", "22-graph-figure", "32-ldg-aus-seed-1-curves", "34-ef-ldg-seed-1-curves"):
+        assert str(artifact(lab, f"tiny-{key}", first_run)["data"]).startswith("data:image/png;base64,")
 
 
 def test_the_pages_show_the_run_and_its_artifacts(lab: ComposeLab, first_run: str, tmp_path: Path) -> None:
     if CHROMIUM is None or DRIVER is None:
         pytest.skip(NO_BROWSER)
     with browser(tmp_path) as driver:
+        driver.get(f"http://127.0.0.1:{lab.port}/")
+        # What its login page keeps of a password.
+        encoded = lab.authorization["Authorization"].removeprefix("Basic ")
+        driver.execute_script(f"localStorage.setItem('prefect-password', {encoded!r})")
         for page, wanted in (
             (f"runs/flow-run/{first_run}", ("Completed", TINY)),
-            ("artifacts", ("paper-table",)),
+            ("artifacts", ("tiny-91-paper-table",)),
         ):
             driver.get(f"http://127.0.0.1:{lab.port}/{page}")
             for words in wanted:
@@ -164,27 +251,49 @@ def test_a_mistake_is_not_tried_again(lab: ComposeLab) -> None:
     assert found["run_count"] == 1
 
 
-def test_a_cancelled_run_leaves_no_container(lab: ComposeLab) -> None:
+def test_a_cancelled_run_leaves_no_container_and_none_of_its_steps_saw_the_engine(lab: ComposeLab) -> None:
     run = lab.start(experiment=TINY, settings=[f"seeds=[{a_seed(lab)}]", "ldg.epochs=300"])
     lab.wait_until(lambda: any(step.labels[STEP] == "train-ldg" for step in lab.steps(STEP)))
+    for step in lab.steps(OWNER):
+        about = step.client.api.inspect_container(step.id)
+        assert not [mount for mount in about["Mounts"] if "docker.sock" in mount["Source"]]
+        (written,) = [mount["Source"] for mount in about["Mounts"] if mount["RW"]]
+        assert written.endswith(".unfinished")
+        assert about["HostConfig"]["NetworkMode"] == "none"
+        assert about["HostConfig"]["ReadonlyRootfs"]
     started = time.monotonic()
-    assert lab.prefect("flow-run", "cancel", run).returncode == 0
-    lab.wait_until(lambda: not lab.steps(), 15)
+    cancel(lab, run)
     tell_measured(f"containers gone {time.monotonic() - started:.1f} s after the cancellation")
     assert lab.wait_for_end(run, 60) == "CANCELLED"
     no_artifact_is_half(lab)
 
 
+def cancel(lab: ComposeLab, run: str) -> None:
+    assert lab.prefect("flow-run", "cancel", run).returncode == 0
+    lab.wait_until(lambda: not lab.steps(), 15)
+
+
+def trained(lab: ComposeLab, run: str, before: dict[str, float]) -> None:
+    """Wait for both generators of a run; what would follow is seen to its end by the first run, and cancelled here."""
+    failed = ("FAILED", "CRASHED", "CANCELLED")
+    lab.wait_until(
+        lambda: len(fingerprints(lab, "train-ldg").keys() - before.keys()) >= 2 or lab.state(run) in failed, 300
+    )
+    assert lab.state(run) not in failed
+    cancel(lab, run)
+    assert lab.wait_for_end(run, 60) == "CANCELLED"
+
+
 def test_a_killed_trainer_goes_on_from_its_last_epoch(lab: ComposeLab) -> None:
     seed = a_seed(lab)
-    before, left = fingerprints(lab, "prepare"), unfinished_trainings(lab)
+    before, left, models = fingerprints(lab, "prepare"), unfinished_trainings(lab), fingerprints(lab, "train-ldg")
     run = lab.start(experiment=TINY, settings=[f"seeds=[{seed}]", "ldg.epochs=6"])
     lab.wait_until(lambda: unfinished_trainings(lab) - left)
     killed = [step for step in lab.steps(STEP) if step.labels[STEP] == "train-ldg"]
     assert killed
     for step in killed:
         lab.kill_step(step)
-    assert lab.wait_for_end(run) == "COMPLETED"
+    trained(lab, run, models)
     logs = lab.ask("logs/filter", logs={"flow_run_id": {"any_": [run]}}, limit=200)
     assert any("killed by SIGKILL" in line["message"] for line in logs)
     assert any("goes on after epoch" in line["message"] for line in logs)
@@ -207,15 +316,20 @@ def test_a_killed_openface_costs_no_row(lab: ComposeLab) -> None:
 
 
 def test_a_killed_server_comes_back_and_the_run_or_its_rerun_ends_well(lab: ComposeLab) -> None:
-    seed = a_seed(lab)
-    settings = [f"seeds=[{seed}]", "ldg.epochs=4"]
+    settings, before = [f"seeds=[{a_seed(lab)}]", "ldg.epochs=4"], fingerprints(lab, "train-ldg")
     run = lab.start(experiment=TINY, settings=settings)
     lab.wait_until(lambda: any(step.labels[STEP] == "train-ldg" for step in lab.steps(STEP)))
     lab.kill("server")
-    if lab.wait_for_end(run) != "COMPLETED":
-        made = fingerprints(lab, "train-ldg")
-        assert lab.wait_for_end(lab.start(experiment=TINY, settings=settings)) == "COMPLETED"
-        assert made.items() <= fingerprints(lab, "train-ldg").items()
+    lab.wait_until(
+        lambda: len(fingerprints(lab, "train-ldg").keys() - before.keys()) >= 2 or lab.state(run) != "RUNNING", 300
+    )
+    made = fingerprints(lab, "train-ldg")
+    if lab.state(run) == "RUNNING":
+        cancel(lab, run)
+    else:
+        trained(lab, lab.start(experiment=TINY, settings=settings), before)
+    lab.wait_for_end(run)
+    assert made.items() <= fingerprints(lab, "train-ldg").items()
     no_artifact_is_half(lab)
 
 
@@ -225,7 +339,7 @@ def test_a_run_whose_worker_ends_leaves_no_container_and_its_rerun_picks_up(lab:
     settings, left = [f"seeds=[{seed}]", "ldg.epochs=6"], unfinished_trainings(lab)
     run = lab.start(experiment=TINY, settings=settings)
     lab.wait_until(lambda: unfinished_trainings(lab) - left)
-    made = fingerprints(lab, "prepare") | fingerprints(lab, "graph")
+    made, models = fingerprints(lab, "prepare") | fingerprints(lab, "graph"), fingerprints(lab, "train-ldg")
     if how == "killed":
         lab.kill("worker")
     else:
@@ -235,7 +349,7 @@ def test_a_run_whose_worker_ends_leaves_no_container_and_its_rerun_picks_up(lab:
         lab.up()
     assert lab.wait_for_end(run, 120) == "CRASHED"
     lab.wait_until(lambda: not lab.steps(), 60)
-    assert lab.wait_for_end(lab.start(experiment=TINY, settings=settings)) == "COMPLETED"
+    trained(lab, lab.start(experiment=TINY, settings=settings), models)
     assert made.items() <= (fingerprints(lab, "prepare") | fingerprints(lab, "graph")).items()
     no_artifact_is_half(lab)
 
@@ -288,6 +402,41 @@ def test_the_project_asks_for_no_more_than_it_needs(engine: docker.DockerClient)
         assert sees_socket == (name == "worker"), name
     assert list(services["postgres"]["networks"]) == ["database"]
     assert "ports" not in services["postgres"]
+    for name in ("password", "server", "register", "worker", "reports"):
+        sealed = services[name]
+        assert (sealed["read_only"], sealed["cap_drop"]) == (True, ["ALL"]), name
+        assert sealed["mem_limit"], name
+        assert sealed["pids_limit"], name
+    networks = json.loads(lab.compose("config", "--format", "json").stdout)["networks"]
+    assert [list(services[name]["networks"]) for name in ("worker", "register")] == [["api"], ["api"]]
+    assert networks["api"]["internal"]
+    assert networks["database"]["internal"]
+
+
+def test_up_waits_for_no_openface_and_its_arguments_are_said_once(engine: docker.DockerClient) -> None:
+    lab = ComposeLab(Path("/tmp"), 4200, 4201, more={"FER_OPENFACE_ARGUMENTS": "-mloc model/main_clnf_general.txt"})
+    services = json.loads(lab.compose("config", "--format", "json").stdout)["services"]
+    assert "openface" not in services
+    assert all("openface" not in service.get("depends_on", ()) for service in services.values())
+    every = json.loads(lab.compose("--profile", "openface", "config", "--format", "json").stdout)["services"]
+    assert every["openface"]["command"] == ["check", "-mloc", "model/main_clnf_general.txt"]
+    assert every["worker"]["environment"]["FER_OPENFACE_ARGUMENTS"] == "-mloc model/main_clnf_general.txt"
+
+
+def test_openface_is_looked_at_with_the_arguments_that_it_is_run_with(openface_image: str) -> None:
+    fine = examine_openface(OpenFaceSettings(image=openface_image))
+    assert (fine.fine, fine.told) == (True, "OpenFace annotated a portrait")
+    missing = examine_openface(OpenFaceSettings(image="fer-openface:none"))
+    assert not missing.fine
+    assert missing.told == (
+        "fer-openface:none: no such image; build it with `docker compose build openface`; drawn faces, and runs with "
+        "--aus, need none"
+    )
+    lacks_its_model = examine_openface(OpenFaceSettings(image=openface_image, arguments=("-mloc", "nowhere.txt")))
+    assert not lacks_its_model.fine
+    assert "FER_OPENFACE_ARGUMENTS='-mloc model/main_clnf_general.txt'" in lacks_its_model.told
+    other_model = ("-mloc", "model/main_clnf_general.txt")
+    assert examine_openface(OpenFaceSettings(image=openface_image, arguments=other_model)).fine
 
 
 def test_images_are_small(engine: docker.DockerClient, lab: ComposeLab) -> None:
@@ -296,15 +445,3 @@ def test_images_are_small(engine: docker.DockerClient, lab: ComposeLab) -> None:
         size = engine.images.get(image).attrs["Size"] - base
         tell_measured(f"{image}: {size / 1e6:.0f} MB above its base")
         assert size <= limit
-
-
-def test_no_container_of_a_step_sees_the_engine(lab: ComposeLab) -> None:
-    run = lab.start(experiment=TINY, settings=[f"seeds=[{a_seed(lab)}]", "ldg.epochs=300"])
-    lab.wait_until(lambda: any(step.labels[STEP] == "train-ldg" for step in lab.steps(STEP)))
-    for step in lab.steps(OWNER):
-        about = step.client.api.inspect_container(step.id)
-        assert not [mount for mount in about["Mounts"] if "docker.sock" in mount["Source"]]
-        assert about["HostConfig"]["NetworkMode"] == "none"
-        assert about["HostConfig"]["ReadonlyRootfs"]
-    lab.prefect("flow-run", "cancel", run)
-    lab.wait_until(lambda: not lab.steps(), 15)

@@ -117,6 +117,8 @@ def test_only_containers_of_dead_processes_are_orphans(engine: docker.DockerClie
 def test_an_image_that_is_not_there_is_named(engine: docker.DockerClient) -> None:
     with pytest.raises(EngineRefused, match=r"fer-nothing:0: no such image; build it with `docker compose build`"):
         create(engine, Box("fer-nothing:0", []))
+    with pytest.raises(EngineRefused, match=r"fer-openface:0: no such image; build it with `docker compose build open"):
+        create(engine, Box("fer-openface:0", []))
 
 
 def test_cuda_without_a_gpu_is_told_at_once(
@@ -171,6 +173,48 @@ def test_a_step_runs_in_the_trainer_image_as_who_owns_the_folder(trainer_image: 
     events = run(trainer_image, StepCommand("prepare", "demo", settings, (), out))
     assert Note(str(out)) in events
     assert {file.stat().st_uid for file in (out, *out.rglob("*"))} == {1234}
+
+
+def test_a_step_can_write_its_own_folder_and_nothing_beside_it(
+    engine: docker.DockerClient, trainer_image: str, tmp_path: Path
+) -> None:
+    finished = tmp_path / "prepare" / "finished"
+    finished.mkdir(parents=True)
+    (finished / "images.npy").write_text("x")
+    os.chown(tmp_path / "prepare", 1234, 1234)
+    runner = Containers(trainer_image, 1 << 30, gpu=False)
+    command = StepCommand("prepare", "demo", (), (), tmp_path / "prepare" / "mine")
+    room = containers._make_room(command)
+    container = create(engine, runner._box(command, room))
+    written = {mount["Source"] for mount in container.attrs["Mounts"] if mount["RW"]}
+    container.remove()
+    assert written == {str(tmp_path / "prepare" / "mine.unfinished")}
+
+
+def test_what_is_in_the_way_of_a_step_is_named(trainer_image: str, tmp_path: Path) -> None:
+    (tmp_path / "prepare").mkdir()
+    (tmp_path / "prepare" / "made.unfinished").write_text("in the way")
+    (tmp_path / "prepare" / "holidays").mkdir()
+    (tmp_path / "prepare" / "holidays" / "beach.jpg").touch()
+    for name, told in (("made", "made.unfinished: File exists"), ("holidays", "holds something that no step made")):
+        with pytest.raises(StepFailed, match=told) as failed:
+            run(trainer_image, StepCommand("prepare", "demo", (), (), tmp_path / "prepare" / name))
+        assert failed.value.exit_code == MISTAKE
+    assert (tmp_path / "prepare" / "holidays" / "beach.jpg").exists()
+
+
+def test_a_killed_container_leaves_what_the_next_goes_on_from_and_no_artifact(
+    trainer_image: str, tmp_path: Path
+) -> None:
+    """The step was at its last, its manifest written, when the runner died before it could rename the folder."""
+    command = StepCommand(
+        "prepare", "demo", ("dataset.count=80", "dataset.image_size=48"), (), tmp_path / "prepare" / "made"
+    )
+    run(trainer_image, command)
+    made = {file.name: file.stat().st_mtime_ns for file in command.out.iterdir()}
+    command.out.rename(tmp_path / "prepare" / "made.unfinished")
+    run(trainer_image, command)
+    assert {file.name: file.stat().st_mtime_ns for file in command.out.iterdir()} == made
 
 
 def test_a_mistake_is_told_in_the_steps_own_words(trainer_image: str, tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 """The flow as a user starts it: `fer run`, `fer serve`, a real Prefect server and real steps, at their smallest."""
 
+import http.server
 import json
 import os
 import signal
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -84,14 +87,18 @@ print(trains(*sys.argv[1:]))
 class Lab:
     """A Prefect server, and a folder of artifacts that the tests share."""
 
-    api: str
+    port: int
     environment: dict[str, str]
     artifacts: Path
+
+    @property
+    def api(self) -> str:
+        return f"http://127.0.0.1:{self.port}/api"
 
     def fer(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         """Run `fer` to its end."""
         return subprocess.run(
-            [BIN / "fer", *arguments], capture_output=True, text=True, env=self.environment | environment, timeout=300
+            [BIN / "fer", *arguments], capture_output=True, text=True, env=self.environment | environment, timeout=900
         )
 
     def run_tiny(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -126,7 +133,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     ):
         try:
             wait_for(lambda: answers(f"{api}/health"), 90)
-            yield Lab(api, environment | {"PREFECT_API_URL": api}, folder / "artifacts")
+            yield Lab(port, environment | {"PREFECT_API_URL": api}, folder / "artifacts")
         finally:
             server.terminate()
 
@@ -165,9 +172,15 @@ def test_prefect_is_told_of_every_step(lab: Lab, first_run: "subprocess.Complete
     assert {"train LDG-AUs · seed 1", "soft labels of LDG · seed 1", "evaluate EF SLL · seed 1"} < tasks.keys()
     assert {"train LDG · seed 1", "train EF SLL · seed 1", "distil EF + LDG-AUs · seed 1"} < tasks.keys()
     assert set(tasks.values()) == {"Completed"}
-    shown = {artifact["key"]: artifact for artifact in lab.ask("artifacts", **of_run)}
-    assert {"au-coverage", "neighbour-graph", "paper-table", "report", "curves-ldg-aus-seed-1"} <= shown.keys()
-    assert [row["accuracy, %"] for row in json.loads(shown["paper-table"]["data"])] == ["max", "median", "min"]
+    shown = {artifact["key"]: artifact for artifact in lab.ask("artifacts", sort="KEY_ASC", **of_run)}
+    assert list(shown) == sorted(shown)  # In the order of the method, as Prefect's page has them by key.
+    assert {"tiny-12-au-coverage", "tiny-21-neighbour-graph", "tiny-32-ldg-aus-seed-1-curves"} <= shown.keys()
+    assert {"tiny-91-paper-table", "tiny-92-report", "tiny-93-report-picture"} <= shown.keys()
+    assert (shown["tiny-00-run"]["data"], shown["tiny-00-run"]["description"]) == (100.0, "16 of 16 steps · done")
+    table = json.loads(shown["tiny-91-paper-table"]["data"])
+    assert [row["accuracy, %"] for row in table] == ["max", "median", "min"]
+    assert all(len(str(row[name])) <= 5 for row in table for name in MODELS)  # 21.7, not 21.73913043478261.
+    assert str(shown["tiny-93-report-picture"]["data"]).startswith("data:image/svg+xml;base64,")
     said = [log["message"] for log in lab.ask("logs", logs={"flow_run_id": {"any_": [run["id"]]}})]
     assert any(text.startswith("graph: recall@2") for text in said)
 
@@ -179,6 +192,22 @@ def test_the_same_again_makes_nothing(lab: Lab, first_run: "subprocess.Completed
     assert again.stdout.splitlines()[-8:] == first_run.stdout.splitlines()[-8:]
     assert again.stdout.count(" · reused\n") == 16
     assert contents(lab.artifacts) == before
+
+
+def test_a_run_that_reuses_all_shows_all_that_it_is_made_of(
+    lab: Lab, first_run: "subprocess.CompletedProcess[str]"
+) -> None:
+    assert lab.run_tiny().returncode == 0
+    first, *_, last = lab.ask(
+        "flow_runs", sort="START_TIME_ASC", flow_runs={"state": {"type": {"any_": ["COMPLETED"]}}}
+    )
+    of_first, of_last = ({made["key"] for made in lab.ask("artifacts", **of(run))} for run in (first, last))
+    assert {key for key in of_first if "-01-" not in key} == of_last  # 01: of steps that ran.
+
+
+def of(run: dict[str, Any]) -> dict[str, Any]:
+    """A filter for what belongs to a run."""
+    return {"flow_runs": {"id": {"any_": [run["id"]]}}}
 
 
 def test_another_lambda_redoes_ldg_aus_and_what_follows(
@@ -270,6 +299,117 @@ def test_a_mistake_that_a_step_finds_ends_the_run_with_its_line(lab: Lab, tmp_pa
     assert "trying again" not in done.stdout
 
 
+def test_annotate_fails_with_the_words_of_what_failed(lab: Lab, tmp_path: Path) -> None:
+    """`annotate action units` could not begin, which is nothing that a person can mend."""
+    code = "import sys; from flows.pipeline import annotate; annotate(*sys.argv[1:3], artifacts=sys.argv[3],\n"
+    code += "settings=['dataset.source=folder'])"
+    (tmp_path / "empty").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", code, TINY, str(tmp_path / "empty"), str(tmp_path / "artifacts")],
+        capture_output=True,
+        text=True,
+        env=lab.environment,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    (run,) = lab.ask("flow_runs", sort="START_TIME_DESC", limit=1)
+    assert run["state_name"] == "Failed"
+    assert "prepare images: " in run["state"]["message"]
+    assert "PENDING" not in run["state"]["message"]
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[dict[str, int]]:
+    """Ports at which something else than a Prefect server without a password is found."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>a page</html>")
+
+        def log_message(self, *arguments: Any) -> None: ...
+
+    class Locked(Page):
+        """As Prefect's server answers, and a test can have it at once."""
+
+        def do_GET(self) -> None:
+            health, right = self.path == "/api/health", self.headers.get("Authorization") == "Basic YWRhOmdlaGVpbQ=="
+            self.send_response(200 if health or right else 401)
+            self.end_headers()
+            self.wfile.write(b"true" if health else b'"3.8.8"')
+
+    class Mute(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+    made = {
+        "page": http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page),
+        "locked": http.server.ThreadingHTTPServer(("127.0.0.1", 0), Locked),
+        "ssh": socketserver.ThreadingTCPServer(("127.0.0.1", 0), Mute),
+    }
+    for server in made.values():
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield {name: int(server.server_address[1]) for name, server in made.items()}
+    for server in made.values():
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("url", "password", "told"),
+    [
+        ("http://127.0.0.1:{lab}", "", "Prefect's API is not there but at http://127.0.0.1:{lab}/api; add /api to"),
+        ("http://127.0.0.1:{lab}/", "", "add /api to PREFECT_API_URL"),
+        ("http://127.0.0.1:{lab}/dashboard", "", "Prefect's API is not there but at http://127.0.0.1:{lab}/api"),
+        ("127.0.0.1:{lab}/api", "", "no address of a server; set PREFECT_API_URL to one such as http://127.0.0.1:4200"),
+        ("http://127.0.0.1:none/api", "", "no address of a server; set PREFECT_API_URL"),
+        ("http://[::1/api", "", "no address of a server; set PREFECT_API_URL"),
+        ("http://127.0.0.1:9/api", "", "no Prefect server answers there"),
+        ("http://127.0.0.1:{page}/api", "", "a server answers there that is not Prefect's"),
+        ("http://127.0.0.1:{ssh}/api", "", "a server answers there that is not Prefect's"),
+        ("http://127.0.0.1:{locked}/api", "", "wants a password; set PREFECT_API_AUTH_STRING"),
+        ("http://127.0.0.1:{locked}/api", "ada:falsch", "wants another password than PREFECT_API_AUTH_STRING's"),
+    ],
+)
+def test_a_wrong_address_is_told_in_a_line_that_says_what_to_do(
+    lab: Lab, servers: dict[str, int], url: str, password: str, told: str, tmp_path: Path
+) -> None:
+    ports = {**servers, "lab": lab.port}
+    done = subprocess.run(
+        [BIN / "fer", "run", TINY, "--artifacts", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PREFECT_API_URL": url.format(**ports), "PREFECT_API_AUTH_STRING": password},
+        timeout=60,
+    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert told.format(**ports) in done.stderr
+
+
+@pytest.mark.parametrize("of_users", [True, False])
+def test_loopback_never_goes_through_a_proxy(lab: Lab, of_users: bool, tmp_path: Path) -> None:
+    """Neither to a server of the user's, here with a slash too many, nor to the one that a run starts."""
+    nowhere = "http://127.0.0.1:9"
+    proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "https_proxy"), nowhere)
+    proxies["all_proxy"] = "socks5://127.0.0.1:9"
+    environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    environment |= {"PREFECT_HOME": str(tmp_path / "prefect"), **proxies}
+    if of_users:
+        environment["PREFECT_API_URL"] = f"{lab.api}/"
+    code = """
+import sys
+from flows.cli import _start_server
+server = _start_server()
+if server:
+    server.wait()
+from prefect import flow
+flow(lambda: None, name="through")()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("command", [["run", TINY], ["serve"]])
 def test_a_server_that_does_not_answer_is_told_in_a_line(command: list[str], tmp_path: Path) -> None:
     api = f"http://127.0.0.1:{free_port()}/api"
@@ -312,14 +452,20 @@ def test_ctrl_c_stops_run_server_and_steps_within_five_seconds(lab: Lab, tmp_pat
     wait_for(lambda: not any(Path(f"/proc/{process}").exists() for process in processes), 2)
 
 
-def test_a_served_flow_runs_when_prefect_asks_for_it(lab: Lab, first_run: "subprocess.CompletedProcess[str]") -> None:
-    with subprocess.Popen(
-        [BIN / "fer", "serve"],
-        env=lab.environment,
-        cwd=lab.artifacts.parent,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as serving:
+def test_a_served_flow_runs_when_prefect_asks_for_it(
+    lab: Lab, first_run: "subprocess.CompletedProcess[str]", tmp_path: Path
+) -> None:
+    said = tmp_path / "said"
+    with (
+        said.open("w") as errors,
+        subprocess.Popen(
+            [BIN / "fer", "serve"],
+            env=lab.environment,
+            cwd=lab.artifacts.parent,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        ) as serving,
+    ):
         try:
             wait_for(lambda: [d for d in lab.ask("deployments") if d["name"] == "full-pipeline"], 30)
             done = subprocess.run(
@@ -336,6 +482,7 @@ def test_a_served_flow_runs_when_prefect_asks_for_it(lab: Lab, first_run: "subpr
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = lab.ask("flow_runs", sort="START_TIME_DESC", limit=1)
     assert (run["state_name"], run["deployment_id"] is None) == ("Completed", False)
+    assert "warning: this server asks for no password" in said.read_text()
 
 
 def test_a_study_shares_the_cores_among_its_jobs(tmp_path: Path) -> None:
@@ -434,7 +581,9 @@ def test_the_doctor_says_what_to_do(lab: Lab, tmp_path: Path) -> None:
     lines = {line[4:14].strip(): line for line in told.stdout.splitlines()}
     assert list(lines) == ["engine", "OpenFace", "Prefect", "disk"]
     assert "no container engine at unix://" in lines["engine"]
-    assert "no server at http://127.0.0.1:9/api; run `docker compose up -d`" in lines["Prefect"]
+    assert "http://127.0.0.1:9/api: no Prefect server answers there" in lines["Prefect"]
+    assert "`docker compose up -d` starts one" in lines["Prefect"]
+    assert "drawn faces, and runs with --aus, need none" in lines["OpenFace"]
     assert lines["disk"].startswith("ok")
     missing = lab.fer("doctor", "--set", "openface.binary=/nowhere/FaceLandmarkImg", **without)
     assert "openface.binary = /nowhere/FaceLandmarkImg: no program there" in missing.stdout

@@ -31,8 +31,8 @@ def guarded(tmp_path: Path) -> Iterator[str]:
     yield from serving(tmp_path, "ada:geheim")
 
 
-def ask(address: str, method: str = "GET", authorization: str | None = None) -> tuple[int, bytes]:
-    headers = {} if authorization is None else {"Authorization": authorization}
+def ask(address: str, method: str = "GET", authorization: str | None = None, **headers: str) -> tuple[int, bytes]:
+    headers |= {} if authorization is None else {"Authorization": authorization}
     try:
         with urllib.request.urlopen(
             urllib.request.Request(address, method=method, headers=headers), timeout=10
@@ -56,3 +56,17 @@ def test_with_one_nothing_is_told_without_it(guarded: str, method: str, path: st
 
 def test_with_it_all_is(guarded: str) -> None:
     assert ask(f"{guarded}/abc/index.html", authorization="Basic YWRhOmdlaGVpbQ==") == (200, b"a face")
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Host": "elsewhere.test"}, {"Origin": "http://elsewhere.test"}, {"Sec-Fetch-Site": "same-site"}]
+)
+def test_pages_of_another_origin_get_nothing_even_with_it(guarded: str, headers: dict[str, str]) -> None:
+    status, body = ask(f"{guarded}/abc/index.html", authorization="Basic YWRhOmdlaGVpbQ==", **headers)
+    assert status == 403
+    assert b"a face" not in body
+
+
+def test_the_link_in_prefects_page_leads_there(guarded: str) -> None:
+    link = {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    assert ask(f"{guarded}/abc/index.html", authorization="Basic YWRhOmdlaGVpbQ==", **link) == (200, b"a face")

@@ -176,6 +176,19 @@ def test_a_step_does_not_outlive_a_killed_flow() -> None:
     assert not alive(step)
 
 
+def test_prefects_own_server_answers_nobody_but_its_run() -> None:
+    run = (
+        "import os, urllib.request, urllib.error\nfrom flows.server import OwnServer, keep_prefect_quiet\n"
+        "keep_prefect_quiet()\nserver = OwnServer()\nserver.wait()\n"
+        "from prefect import get_client\n"
+        "with get_client(sync_client=True) as client: client.read_flows()\n"
+        "try: urllib.request.urlopen(os.environ['PREFECT_API_URL'] + '/flows/count', b'{}')\n"
+        "except urllib.error.HTTPError as refused: print(refused.code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert (done.stdout, done.returncode) == ("401\n", 0), done.stderr
+
+
 def test_prefects_own_server_does_not_outlive_a_killed_run() -> None:
     run = "import time\nfrom flows.server import OwnServer\nprint(OwnServer()._process.pid, flush=True)\ntime.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", run], stdout=subprocess.PIPE, text=True, cwd=ROOT) as parent:

@@ -1,0 +1,155 @@
+"""The process that runs what is asked for over the API: this project's flows, with parameters, and nothing else.
+
+Prefect's own worker runs what a deployment or a run says: a command, an environment, pull steps, any entrypoint's code.
+This one takes from Prefect the deployment's name and the run's parameters. What runs is a module of ours, in a process
+with this one's environment; whatever else the API was told has no effect.
+"""
+
+import asyncio
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import anyio
+import anyio.abc
+from prefect import Flow
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterName,
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.runner._flow_run_executor import FlowRunExecutorContext
+from prefect.runner._process_manager import ProcessHandle
+from prefect.runner._starter_engine import EngineCommandStarter
+from prefect.states import Crashed, Failed
+from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
+
+from flows.naming import run_name
+
+POOL = "fer"
+POOL_TYPE = "fer"
+"""Prefect's own workers refuse it, so that no other runs what is meant for ours."""
+FLOW = "fer"
+ENTRYPOINTS: Mapping[str, str] = {
+    "full-pipeline": "flows.pipeline.full_pipeline",
+    "annotate": "flows.pipeline.annotate",
+}
+"""The deployments that there are, and what each runs."""
+NO_TEMPLATE: dict[str, Any] = {
+    "job_configuration": {"command": None, "env": {}, "labels": {}, "name": None},
+    "variables": {"type": "object", "properties": {}, "additionalProperties": False},
+}
+"""The pool's base job template: nothing of how a run is started is for the API to say."""
+_QUEUED = 50
+_NO_WORD = "Its process ended without a word. Run it again: what is made is kept."
+
+
+class ExperimentWorker(ProcessWorker):
+    """Prefect's process worker, which decides by itself what it starts."""
+
+    type = POOL_TYPE
+
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        """Those that wait get their names meanwhile; Prefect would name them as they start."""
+        await self._name_queued_runs()
+        return await super().get_and_submit_flow_runs()
+
+    async def run(
+        self,
+        flow_run: FlowRun,
+        configuration: ProcessJobConfiguration,
+        task_status: "anyio.abc.TaskStatus[int] | None" = None,
+    ) -> ProcessWorkerResult:
+        """Run one of our flows in a process of its own; `configuration` comes from the API, and is not looked at."""
+        status = task_status or anyio.TASK_STATUS_IGNORED
+        entrypoint = ENTRYPOINTS.get(await self._deployment_of(flow_run) or "")
+        if entrypoint is None:
+            known = " or ".join(f"{FLOW}/{name}" for name in ENTRYPOINTS)
+            await self._end(flow_run, Failed(message=f"Not a deployment of this project; run {known}."))
+            status.started(0)
+            return ProcessWorkerResult(status_code=0, identifier="refused")
+        with tempfile.TemporaryDirectory(prefix="fer") as folder:
+            exit_code, pid = await self._execute(flow_run, entrypoint, folder, status)
+        await self._end_if_unended(flow_run)
+        return ProcessWorkerResult(status_code=exit_code, identifier=str(pid))
+
+    async def _execute(
+        self, flow_run: FlowRun, entrypoint: str, folder: str, status: "anyio.abc.TaskStatus[int]"
+    ) -> tuple[int, int]:
+        """Exit code and number of the process."""
+        async with FlowRunExecutorContext() as context, anyio.create_task_group() as group:
+            starter = EngineCommandStarter(
+                command=f"{sys.executable} -m prefect.engine",
+                entrypoint=entrypoint,
+                cwd=folder,
+                deployment_name="",
+                control_channel=context.control_channel,
+            )
+            # Hooks would be looked for in what the deployment says is the flow; ours have none.
+            executor = context.create_executor(flow_run, starter, resolve_flow=_without_hooks, propose_submitting=False)
+            handle: ProcessHandle = await group.start(partial(executor.submit))
+            assert handle.pid is not None
+            status.started(handle.pid)
+        return handle.returncode or 0, handle.pid or 0
+
+    async def _deployment_of(self, flow_run: FlowRun) -> str | None:
+        """The name of its deployment, where that is one of a flow called as ours."""
+        if flow_run.deployment_id is None:
+            return None
+        deployment = await self.client.read_deployment(flow_run.deployment_id)
+        flow = await self.client.read_flow(deployment.flow_id)
+        return deployment.name if flow.name == FLOW else None
+
+    async def _end_if_unended(self, flow_run: FlowRun) -> None:
+        """A run whose process ended without a word would keep the pool's slot."""
+        state = (await self.client.read_flow_run(flow_run.id)).state
+        if state is not None and state.type in (StateType.PENDING, StateType.RUNNING):
+            await self._end(flow_run, Crashed(message=_NO_WORD))
+
+    async def _end(self, flow_run: FlowRun, state: Any) -> None:
+        await self.client.set_flow_run_state(flow_run.id, state, force=True)
+
+    async def _name_queued_runs(self) -> None:
+        waiting = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
+        runs = await self.client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])),
+            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=list(ENTRYPOINTS))),
+            flow_run_filter=FlowRunFilter(state=waiting),
+            limit=_QUEUED,
+        )
+        for run in runs:
+            if run.name != (name := run_name(run.parameters)):
+                await self.client.update_flow_run(run.id, name=name)
+
+
+async def _without_hooks(flow_run: FlowRun) -> Flow[..., Any]:
+    return Flow(lambda: None, name=FLOW)
+
+
+async def _work() -> None:
+    """SIGTERM and Ctrl-C end it in good order."""
+    loop, work = asyncio.get_running_loop(), asyncio.current_task()
+    assert work is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, work.cancel)
+    worker = ExperimentWorker(work_pool_name=POOL, create_pool_if_not_found=False)
+    with suppress(asyncio.CancelledError):
+        await worker.start(with_healthcheck=True)
+
+
+def main() -> None:
+    """Work until asked to end."""
+    asyncio.run(_work())
+
+
+if __name__ == "__main__":
+    main()

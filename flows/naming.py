@@ -1,0 +1,27 @@
+"""What runs and artifacts are called in Prefect."""
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+
+def run_name(parameters: Mapping[str, Any]) -> str:
+    """What a person would call a run with these parameters."""
+    seeds = parameters.get("seeds")
+    name = str(parameters.get("experiment") or "demo")
+    return name + (f" · seeds {', '.join(map(str, seeds))}" if isinstance(seeds, list) and seeds else "")
+
+
+def experiment_slug(source: str) -> str:
+    """An experiment's name, or that of its file, as it begins the keys of its artifacts."""
+    return _slug(PurePath(source).stem) or "experiment"
+
+
+def key_of(*parts: str) -> str:
+    """An artifact's key: Prefect has them in small letters, digits and dashes."""
+    return "-".join(filter(None, map(_slug, parts)))
+
+
+def _slug(text: str) -> str:
+    return re.sub("[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -1,0 +1,228 @@
+"""The worker, a real one on a real server: who may use the API may run experiments, and no program."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from fer_core.errors import ExperimentError
+from flows.server import free_port
+from flows.study import open_study
+
+TINY = str(Path(__file__).parent / "tiny.toml")
+MISTAKEN = {"experiment": "demo", "settings": ["graph.kk=3"]}
+"""A run that our flow, once it is started, refuses by itself: no other would say so."""
+REFUSED = "unknown key graph.kk"
+ENDS = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
+class Lab:
+    """A server without a password, the worker, and an attacker who may use the API."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder, self.artifacts = folder, folder / "artifacts"
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}/api", timeout=30)
+        self.environment = os.environ | {
+            "PREFECT_HOME": str(folder / "prefect"),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "FER_ARTIFACTS_FOLDER": str(self.artifacts),
+            "FER_DATA_FOLDER": str(folder / "data"),
+        }
+
+    def post(self, where: str, expect: range = range(200, 300), **body: Any) -> dict[str, Any]:
+        answer = self.client.post(where, json=body)
+        while answer.status_code == 503:  # SQLite, which somebody else is writing to.
+            answer = self.client.post(where, json=body)
+        assert answer.status_code in expect, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def flow(self, name: str = "fer") -> str:
+        return str(self.post("/flows/", name=name)["id"])
+
+    def deployment(self, name: str, flow: str = "fer", **more: Any) -> str:
+        """Made, or as it is already under this name changed."""
+        own = {"flow_id": self.flow(flow), "work_pool_name": "fer", "parameters": {"artifacts": str(self.artifacts)}}
+        made = self.post("/deployments/", name=name, **own, **more)
+        return str(made["id"])
+
+    def run(self, deployment: str, **body: Any) -> dict[str, Any]:
+        """Started, and how it ended."""
+        run = self.post(f"/deployments/{deployment}/create_flow_run", **body)
+        return self.ending(str(run["id"]))
+
+    def ending(self, run: str) -> dict[str, Any]:
+        deadline = time.monotonic() + 90
+        while True:
+            found: dict[str, Any] = self.client.get(f"/flow_runs/{run}").json()
+            if found["state_type"] in ENDS:
+                return found
+            assert time.monotonic() < deadline, found["state"]
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    folder, port = tmp_path_factory.mktemp("worker"), free_port()
+    for made in ("artifacts", "data"):
+        (folder / made).mkdir()
+    lab = Lab(folder, port)
+    register = "from flows.register import make_pool; from prefect.client.orchestration import get_client\n"
+    register += "with get_client(sync_client=True) as client: make_pool(client)"
+    serve = f"from flows.server import serve_guarded; serve_guarded('127.0.0.1', {port}, 'warning')"
+    with (
+        (folder / "log").open("w") as log,
+        subprocess.Popen([sys.executable, "-c", serve], env=lab.environment, stdout=log, stderr=log) as server,
+    ):
+        try:
+            wait_for(lambda: answers(lab), 90)
+            lab.post("/work_pools/", name="fer", type="process")  # As an earlier version had it.
+            subprocess.run([sys.executable, "-c", register], env=lab.environment, check=True)
+            command = [sys.executable, "-m", "flows.experiment_worker"]
+            with subprocess.Popen(command, env=lab.environment, stdout=log, stderr=log) as worker:
+                try:
+                    yield lab
+                finally:
+                    worker.terminate()
+        finally:
+            server.terminate()
+            lab.client.close()
+
+
+def answers(lab: Lab) -> bool:
+    try:
+        return lab.client.get("/health").status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def wait_for(condition: Any, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.1)
+
+
+def test_a_run_may_override_nothing_of_how_it_is_started(lab: Lab) -> None:
+    """Job variables are refused where the pool's template counts, and without effect where an attacker changed it."""
+    deployment, touched = lab.deployment("full-pipeline", entrypoint="x.py:y"), lab.folder / "touched"
+    command = {"command": f"touch {touched}", "env": {"PREFECT__FLOW_ENTRYPOINT": "evil.flow"}}
+    lab.post(f"/deployments/{deployment}/create_flow_run", range(422, 423), job_variables=command)
+    template = {
+        "job_configuration": {"command": f"touch {touched}", "env": {"PYTHONPATH": str(lab.folder)}},
+        "variables": {"type": "object", "properties": {"command": {"type": "string"}, "env": {"type": "object"}}},
+    }
+    before = lab.client.get("/work_pools/fer").json()["base_job_template"]
+    assert lab.client.patch("/work_pools/fer", json={"base_job_template": template}).status_code == 204
+    try:
+        ended = lab.run(deployment, parameters=MISTAKEN, job_variables=command)
+    finally:
+        lab.client.patch("/work_pools/fer", json={"base_job_template": before})
+    assert (ended["state_type"], touched.exists()) == ("FAILED", False)
+    assert REFUSED in ended["state"]["message"]
+
+
+def test_a_deployments_own_steps_and_code_are_never_run(lab: Lab) -> None:
+    touched = lab.folder / "touched"
+    evil = lab.folder / "evil.py"
+    evil.write_text(f"from pathlib import Path\nPath({str(touched)!r}).touch()\ndef full_pipeline(): pass\n")
+    steps = [{"prefect.deployments.steps.run_shell_script": {"script": f"touch {touched}"}}]
+    deployment = lab.deployment("full-pipeline", entrypoint=f"{evil}:full_pipeline", pull_steps=steps, path="/")
+    ended = lab.run(deployment, parameters=MISTAKEN)
+    assert (ended["state_type"], touched.exists()) == ("FAILED", False)
+    assert REFUSED in ended["state"]["message"]
+
+
+@pytest.mark.parametrize(("name", "flow"), [("mine", "fer"), ("full-pipeline", "another")])
+def test_a_deployment_that_is_not_ours_is_refused_in_a_line(lab: Lab, name: str, flow: str) -> None:
+    ended = lab.run(lab.deployment(name, flow, entrypoint="os.system"))
+    assert ended["state_type"] == "FAILED"
+    assert ended["state"]["message"] == "Not a deployment of this project; run fer/full-pipeline or fer/annotate."
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ({"settings": ['ldg.weights="/data/../../../../../etc/passwd"']}, "ldg.weights = /data/../"),
+        ({"settings": ['sll.weights="~/.ssh/id_rsa"']}, "sll.weights = ~/.ssh/id_rsa: not below"),
+        ({"settings": ["dataset.source=folder"], "data": "/etc"}, "data = /etc: not below"),
+        ({"aus": "/var/run/docker.sock"}, "not below"),
+        ({"experiment": "/etc/passwd"}, "experiment = /etc/passwd: not below"),
+        ({"experiment": "../../etc/passwd"}, "experiment = ../../etc/passwd: not below"),
+        ({"artifacts": "/tmp/elsewhere"}, "artifacts = /tmp/elsewhere: not below"),
+        ({"settings": ["openface.binary=/bin/sh"]}, "openface.binary: the worker runs no program of yours"),
+        ({"settings": ["openface.image=alpine"]}, "openface.image = alpine: the worker runs its own"),
+        ({"settings": ["openface.program=/bin/sh"]}, "openface.program = /bin/sh: the worker runs its own"),
+    ],
+)
+def test_a_run_names_only_what_lies_below_the_workers_folders(
+    parameters: dict[str, Any], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = with_limits(tmp_path, monkeypatch) | parameters
+    with pytest.raises(ExperimentError) as refused:
+        open_study(**wanted)
+    assert told in str(refused.value)
+
+
+def test_a_link_out_of_the_folder_is_followed_before_it_is_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = with_limits(tmp_path, monkeypatch)
+    inside, outside = tmp_path / "data" / "mine.pth", tmp_path / "data" / "theirs.pth"
+    inside.touch()
+    outside.symlink_to("/etc/passwd")
+    open_study(
+        **wanted | {"settings": [f'distill.weights="{inside}"', f'ldg.weights="{inside.parent}/../data/mine.pth"']}
+    )
+    with pytest.raises(ExperimentError, match=r"distill\.weights = .*theirs\.pth: not below"):
+        open_study(**wanted | {"settings": [f'distill.weights="{outside}"']})
+    (tmp_path / "data" / "openface_aus.parquet").symlink_to("/etc/passwd")
+    with pytest.raises(ExperimentError, match=r"aus = .*openface_aus\.parquet: not below"):
+        open_study(**wanted | {"data": str(tmp_path / "data"), "settings": ["dataset.source=folder"]})
+
+
+def with_limits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A worker's folders, and the parameters of an honest run."""
+    for name in ("data", "artifacts"):
+        (folder / name).mkdir()
+        monkeypatch.setenv(f"FER_{name.upper()}_FOLDER", str(folder / name))
+    nothing = dict.fromkeys(("data", "aus", "seeds"))
+    return {"experiment": "demo", "settings": [], "artifacts": str(folder / "artifacts"), **nothing}
+
+
+def test_a_file_that_is_named_out_of_the_data_is_not_mounted(lab: Lab) -> None:
+    settings = [f'ldg.weights="{lab.folder}/data/../../../../../../../../etc/passwd"']
+    ended = lab.run(lab.deployment("full-pipeline"), parameters={"experiment": "demo", "settings": settings})
+    assert ended["state_type"] == "FAILED"
+    assert "ldg.weights = " in ended["state"]["message"]
+    assert "not below" in ended["state"]["message"]
+
+
+def test_the_slot_is_free_after_every_run_and_an_honest_one_goes_through(lab: Lab) -> None:
+    """After all of the above."""
+    honest = lab.deployment("annotate")
+    experiment = lab.folder / "data" / "tiny.toml"
+    experiment.write_text(Path(TINY).read_text())
+    ended = lab.run(honest, parameters={"experiment": str(experiment)})
+    assert ended["state_type"] == "COMPLETED", ended["state"]["message"]
+    pool = lab.client.get("/work_pools/fer").json()
+    assert (pool["type"], pool["concurrency_limit"]) == ("fer", 1)
+    assert pool["base_job_template"]["variables"]["properties"] == {}
+
+
+def test_a_run_that_waits_is_called_what_it_will_run(lab: Lab) -> None:
+    later = "2099-01-01T00:00:00Z"
+    state = {"type": "SCHEDULED", "state_details": {"scheduled_time": later}}
+    parameters = {"experiment": "paper", "seeds": [1, 2]}
+    run = lab.post(
+        f"/deployments/{lab.deployment('full-pipeline')}/create_flow_run", state=state, parameters=parameters
+    )
+    wait_for(lambda: lab.client.get(f"/flow_runs/{run['id']}").json()["name"] == "paper · seeds 1, 2", 20)
