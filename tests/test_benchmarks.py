@@ -41,7 +41,7 @@ def trained(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
 
 
 def test_the_reference_network_computes_what_ours_does() -> None:
-    """In float64, since a ReLU's input so near 0 that rounding decides its sign moves float32's gradients by percents."""
+    """In float64: where a ReLU's input is so near 0 that rounding decides its sign, float32 is off by percents."""
     from reference import PublishedEfficientFace
 
     from fer_core.models.architectures import build
