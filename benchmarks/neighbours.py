@@ -1,7 +1,7 @@
 """What the pull towards neighbours costs: a step of LDG-AUs over a step of LDG, ResNet-50, k = 4, side by side.
 
 Prints a table and writes it to `benchmarks/results/neighbours.json`. The reference forwards every neighbour, as the
-paper does; ours reads its last prediction from the bank, or finds it in a batch composed of neighbours.
+paper does; ours reads its last prediction from the bank.
 """
 
 import argparse
@@ -15,15 +15,14 @@ from turns import CLOCK, PROCESSOR, fastest_of_both
 from writing import Row, row, show, write_results
 
 from fer_core.augment import Views, on_device
-from fer_core.batches import Order, beside_neighbours, cut, reweighted, shuffled
-from fer_core.devices import mixed_precision
+from fer_core.batches import cut, shuffled
+from fer_core.devices import Precision, choose_precision, dtype_of, mixed_precision, processor_of
 from fer_core.models.architectures import build
 from fer_core.objectives import (
     Batch,
     Loss,
     cross_entropy_to,
     cross_entropy_with_bank,
-    cross_entropy_with_batch,
     cross_entropy_with_neighbours,
     empty_bank,
 )
@@ -31,25 +30,23 @@ from fer_core.objectives import (
 IMAGES, K, LAMBDA = 512, 4, 0.1
 
 
-def ways(images: int, batch: int) -> dict[str, tuple[Loss, Order]]:
-    """The LDG's, the paper's with its neighbours forwarded, and ours; a bank knows every image already."""
-    rows, target, graph = np.arange(images), distributions(images), random_links(images, K)
+def ways(images: int) -> dict[str, Loss]:
+    """The LDG's, the paper's with its neighbours forwarded, and ours, whose bank knows every image already."""
+    target, graph = distributions(images), random_links(images, K)
     bank = empty_bank(target.shape).fill_(-np.log(CLASSES))
-    anyhow, composed = shuffled(rows, seed=1), beside_neighbours(rows, graph.neighbours, seed=1)
-    weighted, _ = reweighted(graph, composed, batch, epochs=10)
     return {
-        "LDG": (cross_entropy_to(target), anyhow),
-        "forward": (cross_entropy_with_neighbours(target, graph, LAMBDA), anyhow),
-        "bank": (cross_entropy_with_bank(target, graph, LAMBDA, bank), anyhow),
-        "batch": (cross_entropy_with_batch(target, weighted, LAMBDA), composed),
+        "LDG": cross_entropy_to(target),
+        "forward": cross_entropy_with_neighbours(target, graph, LAMBDA),
+        "bank": cross_entropy_with_bank(target, graph, LAMBDA, bank),
     }
 
 
-def stepper(loss: Loss, order: Order, views: Views, precision: str, batch: int) -> Callable[[], None]:
+def stepper(loss: Loss, views: Views, precision: Precision, batch: int) -> Callable[[], None]:
     """Takes a training step on the next batch, as `fer_core.training` takes it."""
     model = build("resnet50", CLASSES, seed=1).to(views.device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, fused=views.device.type == "cuda")
     generator, augment = torch.Generator().manual_seed(1), Augmentation()
+    order = shuffled(np.arange(len(views.images)), seed=1)
     batches = chain.from_iterable(cut(order(epoch), batch) for epoch in count(1))
 
     def step() -> None:
@@ -72,12 +69,11 @@ def stepper(loss: Loss, order: Order, views: Views, precision: str, batch: int) 
 
 
 def seconds_of_steps(
-    size: int, batch: int, rounds: int, precision: str, device: torch.device, images: int = IMAGES
+    size: int, batch: int, rounds: int, precision: Precision, device: torch.device, images: int = IMAGES
 ) -> dict[str, tuple[float, float]]:
     """Of the fastest step of each kind, on the clock and of the processor; they take turns."""
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    views = Views(on_device(smooth_images(images), device), MEAN, STD, size, device, dtype)
-    steps = {name: stepper(*way, views, precision, batch) for name, way in ways(images, batch).items()}
+    views = Views(on_device(smooth_images(images), device), MEAN, STD, size, device, dtype_of(precision))
+    steps = {name: stepper(loss, views, precision, batch) for name, loss in ways(images).items()}
     return fastest_of_both(steps, rounds)
 
 
@@ -94,12 +90,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=112, help="side of the network's input, pixels")
     parser.add_argument("--rounds", type=int, default=12, help="steps of each kind")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16")
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     options = parser.parse_args()
+    cpu = torch.device("cpu")
+    precision = choose_precision(options.precision, "resnet50", options.size, processor_of(cpu))
     torch.set_num_threads(1)  # Two wait for each other less evenly than what is to be told apart.
-    seconds = seconds_of_steps(options.size, 16, options.rounds, options.precision, torch.device("cpu"))
-    what = f"ResNet-50, batch 16, {options.size} px, {options.precision}, k = {K}"
-    rows = [ratio_row(what, seconds, kind, measure) for kind in ("bank", "batch") for measure in (CLOCK, PROCESSOR)]
+    seconds = seconds_of_steps(options.size, 16, options.rounds, precision, cpu)
+    what = f"ResNet-50, batch 16, {options.size} px, {precision}, k = {K}"
+    rows = [ratio_row(what, seconds, "bank", measure) for measure in (CLOCK, PROCESSOR)]
     show(rows)
     write_results("neighbours", rows)
 

@@ -1,7 +1,7 @@
 """The student's epoch at 224 px and what it is made of: batches, and training steps; on a CPU, side by side.
 
 The reference is the original's way (reference.py); ours takes views of stored bytes, soft labels made once, and
-channels-last tensors, in float32 and in bfloat16. Prints a table and writes `benchmarks/results/student.json`.
+channels-last tensors, in float32 and, where the processor multiplies it by itself, in bfloat16. Prints a table and writes `benchmarks/results/student.json`.
 """
 
 import argparse
@@ -20,15 +20,15 @@ from turns import CLOCK, PROCESSOR, fastest, fastest_of_both
 from writing import Row, row, show, write_results
 
 from fer_core.augment import Views, on_device
-from fer_core.devices import mixed_precision
+from fer_core.devices import Precision, dtype_of, mixed_precision, processor_of
 from fer_core.models.architectures import build
 from fer_core.objectives import Batch, cross_entropy_to
 
 SIZE, BATCH = 224, 64
 EPOCHS = 100
 """Of the paper's student: the cached soft labels of one pass of the teacher serve as many."""
-PRECISIONS = ("float32", "bfloat16")
 CPU = torch.device("cpu")
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16") if processor_of(CPU).bfloat16 else ("float32",)
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,15 @@ class Student:
     """The student's training as `fer_core.training` goes about it, taken apart."""
 
     images: np.ndarray
-    precision: str
+    precision: Precision
     size: int = SIZE
     batch: int = BATCH
     device: torch.device = CPU
 
     def views(self) -> Views:
         """Of the stored images."""
-        dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
-        return Views(on_device(self.images, self.device), MEAN, STD, self.size, self.device, dtype)
+        stored = on_device(self.images, self.device)
+        return Views(stored, MEAN, STD, self.size, self.device, dtype_of(self.precision))
 
     def pass_over(self, use: Callable[[np.ndarray, Tensor], object]) -> Callable[[], None]:
         """Hands every random batch to `use`."""
