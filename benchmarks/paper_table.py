@@ -1,8 +1,9 @@
 """The paper's whole table on this machine's CPU, projected from measured steps: 5 models, 5 seeds, its epochs, 224 px.
 
-The reference is float32 with neighbours forwarded, and a teacher that is asked about every view; ours is in the precision
-that the processor is fastest in, with the bank, and soft labels made once. Steps of both take turns, the students' on batches of 64, where the paper's are of 128
-and 256. Prints a table and writes `benchmarks/results/paper_table.json`.
+The reference is float32 with neighbours forwarded, and a teacher that is asked about every view; ours is in the
+precision that the processor is fastest in, with the bank, and soft labels made once. Steps of both take turns, the
+students' on batches of 64, where the paper's are of 128 and 256. Prints a table and writes
+`benchmarks/results/paper_table.json`.
 """
 
 import argparse

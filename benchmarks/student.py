@@ -1,7 +1,8 @@
 """The student's epoch at 224 px and what it is made of: batches, and training steps; on a CPU, side by side.
 
 The reference is the original's way (reference.py); ours takes views of stored bytes, soft labels made once, and
-channels-last tensors, in float32 and, where the processor multiplies it by itself, in bfloat16. Prints a table and writes `benchmarks/results/student.json`.
+channels-last tensors, in float32 and, where the processor multiplies it by itself, in bfloat16. Prints a table and
+writes `benchmarks/results/student.json`.
 """
 
 import argparse
