@@ -7,6 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +177,27 @@ def test_a_loss_that_is_not_finite_ends_the_epoch() -> None:
     training = ResidentTraining(model, towards(target), images, plan.step(0), "float32", channels_last=True)
     with pytest.raises(ArithmeticError, match="not finite"):
         training.epoch(plan)
+
+
+def busy(seconds: float) -> Callable[[], object]:
+    """Counts for some seconds."""
+    return lambda: all(time.process_time() >= 0 for _ in iter(partial(passed, time.monotonic() + seconds), True))
+
+
+def passed(moment: float) -> bool:
+    return time.monotonic() >= moment
+
+
+def test_a_kind_in_a_process_of_its_own_tells_its_own_seconds() -> None:
+    from turns import elsewhere, take_turns
+
+    with elsewhere(busy, 0.2) as call:
+        taken = take_turns({"there": call, "here": lambda: None}, 2)
+    assert len(taken["there"]) == 2
+    for seconds in taken["there"]:
+        assert seconds.clock >= 0.2
+        assert seconds.processor > 0.005
+    assert max(seconds.clock for seconds in taken["here"]) < 0.2
 
 
 def test_how_busy_the_gpu_is_counts_overlaps_once() -> None:
