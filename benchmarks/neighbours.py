@@ -16,6 +16,7 @@ from writing import Row, row, show, write_results
 
 from fer_core.augment import Views, on_device
 from fer_core.batches import Epochs
+from fer_core.devices import Precision, choose_precision, dtype_of, processor_of
 from fer_core.models.architectures import build
 from fer_core.objectives import (
     Objective,
@@ -40,7 +41,7 @@ def ways(images: int, device: torch.device) -> dict[str, Objective]:
     }
 
 
-def stepper(objective: Objective, views: Views, precision: str, batch: int) -> Callable[[], None]:
+def stepper(objective: Objective, views: Views, precision: Precision, batch: int) -> Callable[[], None]:
     """Takes a training step on the next full batch, to its end."""
     model = build("resnet50", CLASSES, seed=1).to(views.device, memory_format=torch.channels_last).train()
     on_gpu = views.device.type == "cuda"
@@ -55,11 +56,10 @@ def stepper(objective: Objective, views: Views, precision: str, batch: int) -> C
 
 
 def seconds_of_steps(
-    size: int, batch: int, rounds: int, precision: str, device: torch.device, images: int = IMAGES
+    size: int, batch: int, rounds: int, precision: Precision, device: torch.device, images: int = IMAGES
 ) -> dict[str, tuple[float, float]]:
     """Of the fastest step of each kind, on the clock and of the processor; they take turns."""
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    views = Views(on_device(smooth_images(images), device), MEAN, STD, size, device, dtype)
+    views = Views(on_device(smooth_images(images), device), MEAN, STD, size, device, dtype_of(precision))
     steps = {name: stepper(way, views, precision, batch) for name, way in ways(images, device).items()}
     return fastest_of_both(steps, rounds)
 
@@ -77,11 +77,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=112, help="side of the network's input, pixels")
     parser.add_argument("--rounds", type=int, default=12, help="steps of each kind")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16")
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     options = parser.parse_args()
+    cpu = torch.device("cpu")
+    precision = choose_precision(options.precision, "resnet50", options.size, processor_of(cpu))
     torch.set_num_threads(1)  # Two wait for each other less evenly than what is to be told apart.
-    seconds = seconds_of_steps(options.size, 16, options.rounds, options.precision, torch.device("cpu"))
-    what = f"ResNet-50, batch 16, {options.size} px, {options.precision}, k = {K}"
+    seconds = seconds_of_steps(options.size, 16, options.rounds, precision, cpu)
+    what = f"ResNet-50, batch 16, {options.size} px, {precision}, k = {K}"
     rows = [ratio_row(what, seconds, "bank", measure) for measure in (CLOCK, PROCESSOR)]
     show(rows)
     write_results("neighbours", rows)

@@ -1,4 +1,4 @@
-"""A benchmark's rows: printed as a table, and written with the machine and the commit. Needs Python alone."""
+"""A benchmark's rows: printed as a table, and written with the processor's kind, the machine and the commit."""
 
 import json
 import os
@@ -53,6 +53,7 @@ def show(rows: Sequence[Row]) -> None:
     """Print the table."""
     lines = [_HEAD, *map(cells, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(_HEAD))]
+    print(f"CPU: {kind_of_cpu()}")
     for number, line in enumerate(lines):
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
         if number == 0:
@@ -76,14 +77,29 @@ def _text(value: float | None, unit: str) -> str:
 
 
 def write_results(name: str, rows: Sequence[Mapping[str, Any]], device: str = "") -> None:
-    """`benchmarks/results/NAME.json`; `device` is what was measured where that is not the CPU."""
+    """`benchmarks/results/NAME.json`, under the processor's kind; what other kinds have there stays.
+
+    Args:
+        device: what was measured where that is not the CPU.
+    """
     describe = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     done = subprocess.run(describe, capture_output=True, text=True, cwd=ROOT)
     cores = f"{_processor()}, {os.cpu_count()} cores"
-    RESULTS.mkdir(exist_ok=True)
     machine = f"{device}, {cores}" if device else cores
-    document = {"rows": list(rows), "machine": machine, "commit": done.stdout.strip()}
-    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path = RESULTS / f"{name}.json"
+    documents = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    documents[device or kind_of_cpu()] = {"rows": list(rows), "machine": machine, "commit": done.stdout.strip()}
+    RESULTS.mkdir(exist_ok=True)
+    path.write_text(json.dumps(documents, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def kind_of_cpu() -> str:
+    """Such as "AVX2": what this process may use of the processor."""
+    import torch
+
+    from fer_core.devices import processor_of
+
+    return processor_of(torch.device("cpu")).kind
 
 
 def _processor() -> str:

@@ -1,5 +1,6 @@
 """What to compute on, and in which precision: the one place that knows the hardware. Needs torch alone."""
 
+import ctypes
 import os
 import platform
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ from openface.machine import usable_cores
 
 Precision = Literal["float32", "bfloat16"]
 
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+"""Numbers of glibc's <malloc.h>."""
 _CUDA_WITH_BFLOAT16 = (8, 0)
 """The compute capability, Ampere's, from which products of bfloat16 are the hardware's own."""
 _MULTIPLY_BFLOAT16 = ("AVX-512 + bfloat16", "AVX-512 + AMX")
@@ -126,6 +129,18 @@ def dtype_of(precision: Precision) -> torch.dtype:
 def mixed_precision(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """Autocast to bfloat16 where that is the precision."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what tensors free for the next ones, instead of handing it back to the system.
+
+    Every page of a tensor of 32 MB or more would come from the system anew, which on a CPU is a tenth of a training
+    step. Elsewhere than with glibc nothing changes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.libc_ver()[0] == "glibc" else None
+    if mallopt is not None:
+        for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 64 << 20)):
+            mallopt(option, value)
 
 
 def try_device(wanted: Literal["auto", "cpu", "cuda"]) -> str:

@@ -12,7 +12,6 @@ from fer_core.steps import STEPS, Request, action_unit_rows, aus_beside, request
 from flows.granted import DATA, OPENFACE, is_path, limits_apply, require_granted_paths, require_granted_settings
 from flows.runner import StepCommand
 from openface.names import unspell
-from openface.settings import INSIDE
 
 _NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
 _SMALLEST_BATCH = 8

@@ -7,6 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -40,7 +43,7 @@ def trained(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
 
 
 def test_the_reference_network_computes_what_ours_does() -> None:
-    """In float64: where rounding decides the sign of a ReLU's input, gradients in float32 differ by percents."""
+    """In float64: where a ReLU's input is so near 0 that rounding decides its sign, float32 is off by percents."""
     from reference import PublishedEfficientFace
 
     from fer_core.models.architectures import build
@@ -67,6 +70,27 @@ def test_the_reference_reads_files_as_the_original_does(tmp_path: Path) -> None:
     assert [tuple(images.shape) for images in batches] == [(4, 3, 32, 32), (1, 3, 32, 32)]
     assert batches[0].dtype == torch.float32
     assert -4 < float(batches[0].min()) < float(batches[0].max()) < 4
+
+
+def busy(seconds: float) -> Callable[[], object]:
+    """Counts for some seconds."""
+    return lambda: all(time.process_time() >= 0 for _ in iter(partial(passed, time.monotonic() + seconds), True))
+
+
+def passed(moment: float) -> bool:
+    return time.monotonic() >= moment
+
+
+def test_a_kind_in_a_process_of_its_own_tells_its_own_seconds() -> None:
+    from turns import elsewhere, take_turns
+
+    with elsewhere(busy, 0.2) as call:
+        taken = take_turns({"there": call, "here": lambda: None}, 2)
+    assert len(taken["there"]) == 2
+    for seconds in taken["there"]:
+        assert seconds.clock >= 0.2
+        assert seconds.processor > 0.005
+    assert max(seconds.clock for seconds in taken["here"]) < 0.2
 
 
 def test_how_busy_the_gpu_is_counts_overlaps_once() -> None:
@@ -97,13 +121,28 @@ def test_rows_are_shown_and_written(
     writing.write_results("epoch", rows, "a device")
     told = capsys.readouterr().out.splitlines()[-1]
     assert " ".join(told.split()) == "an epoch 14 s 2 s 7 ≥ 6 × yes"
-    document = json.loads((tmp_path / "results" / "epoch.json").read_text(encoding="utf-8"))
-    assert document["rows"] == rows
-    assert document["machine"].startswith("a device, ")
-    assert document["commit"]
+    documents = json.loads((tmp_path / "results" / "epoch.json").read_text(encoding="utf-8"))
+    assert documents["a device"]["rows"] == rows
+    assert documents["a device"]["machine"].startswith("a device, ")
+    assert documents["a device"]["commit"]
 
 
-def test_one_table_has_both_columns(
+def test_results_of_two_kinds_of_processor_stand_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import writing
+
+    from fer_core.devices import processor_of
+
+    monkeypatch.setattr(writing, "RESULTS", tmp_path)
+    for rounds in (1, 2):
+        writing.write_results("epoch", [writing.row("an epoch", 2.0, 6, 14.0, judged="times faster", rounds=rounds)])
+    writing.write_results("epoch", [], "NVIDIA H100")
+    documents = json.loads((tmp_path / "epoch.json").read_text(encoding="utf-8"))
+    here = processor_of(torch.device("cpu")).kind
+    assert list(documents) == [here, "NVIDIA H100"]
+    assert [row["rounds"] for row in documents[here]["rows"]] == [2]
+
+
+def test_the_table_has_a_column_for_each_kind_of_processor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import table
@@ -111,19 +150,28 @@ def test_one_table_has_both_columns(
 
     monkeypatch.setattr(writing, "RESULTS", tmp_path)
     monkeypatch.setattr(table, "RESULTS", tmp_path)
+    monkeypatch.setattr(table, "REASONS", {("student epoch", "AVX2"): "bound by memory"})
     table.main()
-    assert "no GPU has run" in capsys.readouterr().out
-    ours = writing.row("student epoch, 224 px", 2.0, 6, 14.0, judged="times faster", unit="s")
-    theirs = writing.row("student epoch, 224 px, data on the device", 0.5, 20, 4.0, judged="times faster", unit="s")
+    assert "AVX2" not in capsys.readouterr().out
+    epochs = {
+        kind: writing.row(f"student epoch, {precision}", ours, 6, 14.0, judged="times faster", unit="s")
+        for kind, precision, ours in (("AVX-512 + bfloat16", "bfloat16", 2.0), ("AVX2", "float32", 3.5))
+    }
+    for kind, row in epochs.items():
+        writing.write_results("student", [row], kind)
     projected = writing.row("the paper's table", 10.0, None, 40.0, judged="times faster", unit="days")
-    writing.write_results("student", [ours])
-    writing.write_results("paper_table", [projected])
-    writing.write_results("gpu", [theirs], "a GPU")
+    writing.write_results("paper_table", [projected], "AVX2")
+    other = writing.row("something else", 3.0, 2, judged="at most", unit="s")
+    writing.write_results("gpu", [other], "NVIDIA H100")
     table.main()
-    shown = capsys.readouterr().out
-    assert "| 14 s | 2 s | 7 | ≥ 6 × | yes | 4 s | 0.5 s | 8 | ≥ 20 × | no |" in shown
-    assert "| the paper's table | 40 days | 10 days | 4 |  |  |" in shown
-    assert "Right: a GPU, " in shown
+    shown = capsys.readouterr().out.splitlines()
+    assert "| | AVX2 | AVX-512 + bfloat16 | NVIDIA H100 |" in shown
+    assert (
+        "| student epoch, float32 / student epoch, bfloat16 | 14 s → 3.5 s, 4 × (≥ 6 ×: no, bound by memory) "
+        "| 14 s → 2 s, 7 × (≥ 6 ×: yes) |  |"
+    ) in shown
+    assert "| the paper's table | 40 days → 10 days, 4 × |  |  |" in shown
+    assert "| something else |  |  | 3 s (≤ 2: no) |" in shown
 
 
 def test_the_gpus_column_needs_torch_torchvision_numpy_and_pandas_alone(tmp_path: Path) -> None:

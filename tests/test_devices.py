@@ -115,11 +115,36 @@ def test_every_recipe_that_comes_with_the_project_leaves_its_precision_to_the_ma
         assert {experiment.ldg.precision, experiment.sll.precision, experiment.distill.precision} == {"auto"}
 
 
+def test_threads_of_torch_sleep_while_they_wait() -> None:
+    """As the OpenMP library itself tells once it is loaded."""
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | {"OMP_DISPLAY_ENV": "true"}
+    code = "import fer_core.devices"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
+
+
+def test_memory_that_is_kept_is_not_asked_of_the_system_again() -> None:
+    """Pages that a tensor of 64 MB takes anew at its tenth time: all of them, or next to none."""
+    code = """
+import resource, sys, torch
+from fer_core.devices import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+for _ in range(10):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.zeros(16 << 20)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    pages = {}
+    for way in ("kept", "as it comes"):
+        done = subprocess.run([sys.executable, "-c", code, way], capture_output=True, text=True, cwd=ROOT, check=True)
+        pages[way] = int(done.stdout)
+    assert pages["kept"] < 100 < pages["as it comes"]
+
+
 def test_cores_are_those_that_affinity_leaves() -> None:
-    code = (
-        "import os; from openface.machine import usable_cores; "
-        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); print(usable_cores())"
-    )
+    one = "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})"
+    code = f"import os; from openface.machine import usable_cores; {one}; print(usable_cores())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout == "1\n"
     assert 1 <= usable_cores() <= len(os.sched_getaffinity(0))
