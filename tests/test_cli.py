@@ -188,9 +188,11 @@ def test_nan_among_the_aus_names_image_and_column(prepared: dict[str, Path], tmp
     done = fer(
         "annotate", TINY, "--in", prepared["dataset"], "--aus", tmp_path / "nan.parquet", "--out", tmp_path / "out"
     )
-    line = mistake(done)
-    assert table.loc[4, "id"] in line
-    assert "AU06_r" in line
+    assert done.returncode == 0, done.stderr
+    assert f"1 row of {tmp_path / 'nan.parquet'} cannot be used and count as failed: " in done.stdout
+    assert f"{table.loc[4, 'id']}: AU06_r is nan" in done.stdout
+    status = pd.read_parquet(tmp_path / "out" / "aus.parquet").set_index("id")["status"]
+    assert status[status == "failed"].index.str.endswith(f"/{table.loc[4, 'id']}").tolist() == [True]
 
 
 def test_without_an_au_table_the_user_is_told_what_to_give(
