@@ -28,6 +28,7 @@ CROP_AREA, CROP_RATIO = (0.5, 1.0), (0.8, 1.25)
 _STRONG = {"contrast": 0.5, "brightness": 0.5, "turn": 0.5, "erased": 0.4}
 """FixMatch's strong view: factors 0.5 to 1.5, ± deviations, ± radians, side of the grey square over the side."""
 _WARM_UPS = 2
+FEW = 10
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,9 @@ class Structure:
 
     @property
     def cost(self) -> float:
-        """Images a step, a forward pass alone counted as a third."""
-        return self.labelled + self.unlabelled * (4 / 3 if self.own else 1)
+        """Images a step as ResNet-18 takes them; a forward pass alone counts as a third, an EfficientFace as four."""
+        images = self.labelled + self.unlabelled * (4 / 3 if self.own else 1)
+        return images * (4 if self.architecture == "efficientface" else 1)
 
 
 @dataclass
@@ -94,7 +96,7 @@ def faces_from(path: str, device: torch.device, *, few: bool = False) -> tuple[F
     """The slim FER+, and what stays on the CPU for judging: votes and labels of validation and test.
 
     Args:
-        few: a tenth of the images, every third pixel of a line, for a quick look.
+        few: each FEW-th image, every third pixel of a line, for a quick look.
     """
     arrays = dict(np.load(path))
     usage = arrays["usage"]
@@ -102,7 +104,7 @@ def faces_from(path: str, device: torch.device, *, few: bool = False) -> tuple[F
     train = np.flatnonzero(usage == 0)
     judged = [np.flatnonzero(usage == part) for part in (1, 2)]
     if few:
-        train, *judged = (rows[::10] for rows in (train, *judged))
+        train, *judged = (rows[::FEW] for rows in (train, *judged))
         pixels = pixels[:, ::3, ::3]
     judged = np.concatenate(judged)
     votes = arrays["votes"].astype(np.float32)
@@ -160,7 +162,9 @@ def lesson(way: str, setting: dict[str, Any], faces: Faces, labelled: Tensor, se
     # A face without action units has no neighbours and no propagated label.
     reached = faces.usable & ~has_label
     unlinked = torch.full((count, OMEGA_NEIGHBOURS), -1, device=device)
-    made = Lesson(hard, has_label.float(), unlinked, torch.zeros(unlinked.shape, device=device), torch.zeros_like(hard[:, 0]))
+    made = Lesson(
+        hard, has_label.float(), unlinked, torch.zeros(unlinked.shape, device=device), torch.zeros_like(hard[:, 0])
+    )
     sources = labelled[faces.usable[labelled]]
     space = faces.spaces[setting.get("space", "both")]
 
@@ -210,7 +214,7 @@ class Schedule:
     rows: Tensor
     """(T, B) int64, the labelled first."""
     views: Tensor
-    """(T, B, 12) float32: a 2 × 3 affine map, contrast, brightness, the erased box (left, top, right, bottom in −1..1)."""
+    """(T, B, 12) float32: a 2 × 3 affine map, contrast, brightness, and the erased box, its four sides in −1..1."""
     rate: Tensor
     """(T,) learning rates."""
     own: Tensor
@@ -272,7 +276,14 @@ def _views(steps: int, batch: int, draw: torch.Generator, *, strong: bool = Fals
     brightness = uniform(-1, 1) * (_STRONG["brightness"] if strong else 0)
     half = _STRONG["erased"] if strong else -1.0  # a box that ends before it begins holds nothing
     x, y = uniform(-1, 1), uniform(-1, 1)
-    affine = (side * width * turn.cos(), -height * turn.sin(), left, side * width * turn.sin(), height * turn.cos(), top)
+    affine = (
+        side * width * turn.cos(),
+        -height * turn.sin(),
+        left,
+        side * width * turn.sin(),
+        height * turn.cos(),
+        top,
+    )
     return torch.stack((*affine, contrast, brightness, x - half, y - half, x + half, y + half), dim=2)
 
 
@@ -360,7 +371,8 @@ class Slot:
             getattr(self.lesson, name).copy_(getattr(lesson, name))
         self.threshold.fill_(lesson.threshold)
         self.instead.fill_(lesson.instead)
-        self.model.load_state_dict(weights)
+        for name, value in self.model.state_dict().items():
+            value.copy_(weights[name])
         for state in self.optimiser.state.values():
             state["momentum_buffer"].zero_()
         self.bank.fill_(torch.nan)
@@ -435,5 +447,4 @@ class Slot:
 
     def logits(self, images: Tensor) -> Tensor:
         """(M, C) float32 of plain images, by the network as it stands."""
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False):  # it would try all ways for a shape seen once
-            return torch.cat([self._own_predictions(part) for part in images.split(4096)])
+        return torch.cat([self._own_predictions(part) for part in images.split(4096)])

@@ -17,6 +17,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from curve_cells import FEW
 from learning_curve import ALL, CHOOSING
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
@@ -109,7 +110,9 @@ def measures(log_probabilities: np.ndarray, label: np.ndarray, crowd: np.ndarray
     of_hard = temperature(log_probabilities[fit], hard[fit])
     of_votes = temperature(log_probabilities[fit], crowd[fit])
     truth, found = crowd[test], log_probabilities[test]
-    raised = [np.maximum(p, _SMALLEST) / np.maximum(p, _SMALLEST).sum(axis=1, keepdims=True) for p in (truth, np.exp(found))]
+    raised = [
+        np.maximum(p, _SMALLEST) / np.maximum(p, _SMALLEST).sum(axis=1, keepdims=True) for p in (truth, np.exp(found))
+    ]
     return {
         "accuracy": 100.0 * (found.argmax(axis=1) == label[test]),
         "kl": (raised[0] * np.log(raised[0] / raised[1])).sum(axis=1),
@@ -197,7 +200,9 @@ def worth(groups: Mapping[tuple, Judged], bootstrap: Bootstrap, faces: int) -> p
         accuracy = judged.values["accuracy"]
         found = [labels_for(a, draws[:, i]) for i, a in enumerate(bootstrap.means(accuracy))]
         low, high = interval(np.array(found))
-        rows.append((labels, way, len(judged.seeds), float(accuracy.mean()), labels_for(accuracy.mean(), means), low, high))
+        rows.append(
+            (labels, way, len(judged.seeds), float(accuracy.mean()), labels_for(accuracy.mean(), means), low, high)
+        )
     names = ["labels", "way", "seeds", "accuracy", "worth_labels", "low", "high"]
     return pd.DataFrame(rows, columns=names).sort_values(["labels", "worth_labels"])
 
@@ -205,7 +210,8 @@ def worth(groups: Mapping[tuple, Judged], bootstrap: Bootstrap, faces: int) -> p
 def draw_curve(means: pd.DataFrame, faces: int, path: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(13, 5.6), constrained_layout=True)
     shown = {
-        "ldg": "#444444", "smoothing": "#a0a0a0", "votes": "#c9a227", "omega": "#7aa6c2", "propagated_random": "#d9a6a6",
+        "ldg": "#444444", "smoothing": "#a0a0a0", "votes": "#c9a227", "omega": "#7aa6c2",
+        "propagated_random": "#d9a6a6",
         "fixmatch": "#9467bd", "pseudo": "#c5a5dd", "linear": "#66a61e", "propagated": "#1f77b4",
         "propagated_fixmatch": "#d62728", "propagated_pseudo": "#ff8c42",
     }  # fmt: skip
@@ -237,7 +243,9 @@ def draw_forest(table: pd.DataFrame, path: Path, measures: Sequence[str] = ("acc
     pairs = [p for p in COMPARISONS if ((curve["way"] == p[0]) & (curve["against"] == p[1])).any()]
     height = 0.8 / len(counts)
     colours = plt.get_cmap("viridis")(np.linspace(0.05, 0.85, len(counts)))
-    figure, axes = plt.subplots(1, len(measures), figsize=(14, 0.42 * len(pairs) + 1.4), sharey=True, constrained_layout=True)
+    figure, axes = plt.subplots(
+        1, len(measures), figsize=(14, 0.42 * len(pairs) + 1.4), sharey=True, constrained_layout=True
+    )
     for axis, measure in zip(axes, measures, strict=True):
         for place, (way, other) in enumerate(pairs):
             for number, count in enumerate(counts):
@@ -251,7 +259,10 @@ def draw_forest(table: pd.DataFrame, path: Path, measures: Sequence[str] = ("acc
                 axis.plot(row[["low", "high"]].to_numpy()[0], (y, y), color=colours[number], linewidth=1.6)
                 axis.plot(row["difference"], [y], "o", color=colours[number], markersize=3.5)
         axis.axvline(0, color="black", linewidth=0.8)
-        axis.set_xlabel(f"difference in {MEASURES[measure]}" + (" (right is better)" if measure == "accuracy" else " (left is better)"))
+        axis.set_xlabel(
+            f"difference in {MEASURES[measure]}"
+            + (" (right is better)" if measure == "accuracy" else " (left is better)")
+        )
         axis.grid(axis="x", alpha=0.25)
         axis.spines[["top", "right", "left"]].set_visible(False)
     axes[0].set_yticks(range(len(pairs)), [f"{NAMES[way]} − {NAMES[other]}" for way, other in pairs], fontsize=8.5)
@@ -270,18 +281,20 @@ def main() -> None:
     arguments = parser.parse_args()
     arrays = np.load(arguments.data)
     usage = arrays["usage"]
-    faces = int((usage == 0).sum())
     lines, log_probabilities = read_cells(arguments.out)
-    judged = np.concatenate([np.flatnonzero(usage == part) for part in (1, 2)])
-    validation = int((usage == 1).sum())
-    assert len(judged) == log_probabilities.shape[1], "the logits are of other images; --quick judges fewer"
+    run = json.loads((arguments.out / "run.json").read_text(encoding="utf-8"))
+    parts = [np.flatnonzero(usage == part)[:: FEW if run["few"] else 1] for part in (1, 2)]
+    judged, validation = np.concatenate(parts), len(parts[0])
+    assert len(judged) == log_probabilities.shape[1], "the logits are of other images than the data holds"
     label = arrays["label"][judged]
     crowd = arrays["votes"][judged].astype(np.float64)
     crowd /= crowd.sum(axis=1, keepdims=True)
     models, by_way = [], {}
     for line, found in zip(lines, log_probabilities, strict=True):
-        values = measures(found, label, crowd, slice(CHOOSING), slice(validation, None))
-        models.append({k: line[k] for k in ("stage", "labels", "seed", "way")} | {"setting": json.dumps(line["setting"])})
+        values = measures(found, label, crowd, slice(min(CHOOSING, validation)), slice(validation, None))
+        models.append(
+            {k: line[k] for k in ("stage", "labels", "seed", "way")} | {"setting": json.dumps(line["setting"])}
+        )
         models[-1] |= {name: float(np.mean(value)) for name, value in values.items()}
         by_way.setdefault((line["stage"], line["labels"], line["way"]), []).append((line["seed"], values))
     groups = {
@@ -289,6 +302,7 @@ def main() -> None:
         for key, cells in by_way.items()
         if key[0] != "trial"
     }
+    faces = run["training_faces"]
     bootstrap = Bootstrap(len(judged) - validation)
     means = pd.DataFrame(
         [

@@ -4,10 +4,10 @@
     PYTHONPATH=. python benchmarks/learning_curve.py ferplus_slim.npz OUT --seconds 240
     PYTHONPATH=. python benchmarks/curve_summary.py ferplus_slim.npz OUT
 
-Needs torch, torchvision, numpy and pandas alone. First come the trials, which choose each way's strength on 500 validation faces
-by hard labels; then rounds of two seeds, each round the whole curve, so that it can end at any time with paired seeds;
-then students of what the networks at 500 labels say. A group of cells that does not fit into the time left is not
-begun. Every cell leaves a line in `cells.jsonl` and its logits, and the plan with what was skipped is in `run.json`.
+Needs torch, torchvision, numpy and pandas alone. First come the trials, which choose each way's strength on 500
+validation faces by hard labels; then rounds of two seeds, each round the whole curve, so that it can end at any time
+with paired seeds; then students of what the networks at 500 labels say. A group of cells that does not fit into the
+time left is not begun. Every cell leaves a line in `cells.jsonl` and its logits, and the plan with what was skipped is in `run.json`.
 """
 
 import argparse
@@ -60,8 +60,8 @@ STRUCTURES = {
     "propagated_pseudo": _WITH_OWN,
     "propagated_fixmatch": _WITH_OWN,
 }
-FEW = tuple(way for way in STRUCTURES if way != "mixed_random")
-MANY = ("ldg", "smoothing", "mixed", "mixed_random", "votes", "omega", "omega_random")
+WITH_FEW = tuple(way for way in STRUCTURES if way != "mixed_random")
+WITH_ALL = ("ldg", "smoothing", "mixed", "mixed_random", "votes", "omega", "omega_random")
 """Ways that need no unlabelled face."""
 TRIALS: tuple[tuple[str, dict[str, Any]], ...] = (
     *(("ldg", {"rate": rate}) for rate in (0.05, 0.1, 0.2)),
@@ -96,7 +96,16 @@ TAKES_FROM = {
 """Ways whose strength is that of others: a control as strong as what it controls. Later ones lay over earlier ones."""
 _OWN_KEYS = {"propagated_pseudo": ("instead",)}
 """What is taken over of a trial that held other keys fixed."""
-STUDENT_WAYS = ("ldg", "smoothing", "propagated", "fixmatch", "propagated_fixmatch", "votes", "omega", "propagated_random")
+STUDENT_WAYS = (
+    "ldg",
+    "smoothing",
+    "propagated",
+    "fixmatch",
+    "propagated_fixmatch",
+    "votes",
+    "omega",
+    "propagated_random",
+)
 STUDENT_LABELS = 500
 _SPARE = 1.05
 """What a group may take beyond its estimate."""
@@ -147,6 +156,7 @@ class Laboratory:
     eager: bool = False
     seconds_an_image: float = 0.0
     done: int = 0
+    few: bool = False
     kept: list[np.ndarray] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
@@ -211,8 +221,8 @@ class Laboratory:
         """Train cells side by side; nothing, where there is no time for all of them, or it ends meanwhile."""
         cost = self.cost(cells) * self.steps
         if cost * self.seconds_an_image * _SPARE > self.left:
-            self.skipped.append(f"{cells[0].stage} {cells[0].labels} seeds {sorted({c.seed for c in cells})}")
-            self.note(f"no time for {self.skipped[-1]}")
+            self.skipped.append(described(cells))
+            self.note(f"no time for {described(cells)}")
             return []
         begun = time.perf_counter()
         slots = self.slots_for(cells)
@@ -221,14 +231,17 @@ class Laboratory:
         synchronise(self.faces)
         loaded = time.perf_counter()
         if not advance(slots, self.steps, self.ends):
-            self.skipped.append(f"{cells[0].stage} {cells[0].labels}: the time ended")
+            self.skipped.append(described(cells))
+            self.note(f"the time ended in {described(cells)}")
             return []
         trained = time.perf_counter()
+        torch.backends.cudnn.benchmark = False  # it would try all ways for a shape seen once
         self.seconds_an_image = (trained - begun) / cost
         lines = [self.judge(cell, slot) for cell, slot in zip(cells, slots, strict=True)]
+        torch.backends.cudnn.benchmark = True
         self.write(lines)
         self.note(
-            f"{len(cells)} cells of {cells[0].stage} {cells[0].labels or 'all'}, seeds {sorted({c.seed for c in cells})}: "
+            f"{len(cells)} cells of {described(cells)}: "
             f"load {loaded - begun:.1f} s, train {trained - loaded:.1f} s ({cost / (trained - loaded):,.0f} images/s), "
             f"judge {time.perf_counter() - trained:.1f} s"
         )
@@ -263,6 +276,10 @@ class Laboratory:
         if len(self.kept) >= _CELLS_A_FILE:
             self.done += len(self.kept)
             self.kept.clear()
+
+
+def described(cells: Sequence[Cell]) -> str:
+    return f"{cells[0].stage}, {cells[0].labels or 'all'} labels, seeds {sorted({cell.seed for cell in cells})}"
 
 
 def synchronise(faces: Faces) -> None:
@@ -300,9 +317,8 @@ def best_cross_entropy(log_probabilities: np.ndarray, labels: np.ndarray) -> flo
     return best
 
 
-def trials(labels: int, seeds: Sequence[int]) -> list[Cell]:
-    defaults = {"rate": 0.1}
-    return [Cell("trial", labels, seed, way, defaults | setting) for seed in seeds for way, setting in TRIALS]
+def trials(labels: int, seed: int) -> list[Cell]:
+    return [Cell("trial", labels, seed, way, {"rate": 0.1} | setting) for way, setting in TRIALS]
 
 
 def chosen(lines: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -325,7 +341,7 @@ def chosen(lines: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def curve(labels: int, seeds: Sequence[int], settings: dict[str, dict[str, Any]]) -> list[Cell]:
-    ways = MANY if labels == ALL else FEW
+    ways = WITH_ALL if labels == ALL else WITH_FEW
     return [Cell("curve", labels, seed, way, settings[way]) for seed in seeds for way in ways]
 
 
@@ -336,7 +352,7 @@ def seeds_of(labels: int, seeds: Sequence[int]) -> list[int]:
 
 def planned_cost() -> float:
     """Images a step of the trials and of the first two rounds, which the number of steps is chosen by."""
-    cells = [cell for labels, seeds in TUNING.items() for cell in trials(labels, seeds)]
+    cells = [cell for labels, seeds in TUNING.items() for seed in seeds for cell in trials(labels, seed)]
     settings = {way: {"rate": 0.1} for way in STRUCTURES}
     for seeds in ROUNDS[:2]:
         cells += [cell for labels in LABELS for cell in curve(labels, seeds, settings)]
@@ -345,7 +361,7 @@ def planned_cost() -> float:
 
 def measured_steps(laboratory: Laboratory) -> int:
     """The most steps of STEPS with which trials and two rounds fit into nine tenths of the time; at least the least."""
-    cells = trials(500, TUNING[500])
+    cells = trials(500, TUNING[500][0])
     slots = laboratory.slots_for(cells)
     laboratory.note(f"{len(slots)} slots captured")
     for cell, slot in zip(cells, slots, strict=True):
@@ -370,10 +386,10 @@ def study(
     settings: dict[int, dict[str, dict[str, Any]]] = {}
     untried = chosen([{"way": way, "setting": setting, "validation_loss": 0.0} for way, setting in UNTRIED.items()])
     for at, seeds in tuning.items():
-        lines = laboratory.run(trials(at, seeds))
+        lines = [line for seed in seeds for line in laboratory.run(trials(at, seed))]
         settings[at] = chosen(lines) if lines else untried
         laboratory.note(f"{'chosen' if lines else 'untried'} at {at} labels: {json.dumps(settings[at])}")
-    few, many = settings[min(settings)], settings[max(settings)]
+    few, many = settings.get(500, untried), settings.get(2500, untried)
     write_run(laboratory, settings)
     for seeds in rounds:
         for count in labels:
@@ -391,11 +407,12 @@ def write_run(laboratory: Laboratory, settings: dict[int, dict[str, dict[str, An
     document = {
         "device": torch.cuda.get_device_name() if cuda else "CPU",
         "torch": torch.__version__,
+        "few": laboratory.few,
         "steps": laboratory.steps,
         "batch": {"labelled": _LABELLED, "unlabelled": _UNLABELLED},
         "training_faces": len(laboratory.labels),
         "with_action_units": int(laboratory.faces.usable.sum()),
-        "images_per_second": 1 / laboratory.seconds_an_image,
+        "images_per_second": 1 / max(laboratory.seconds_an_image, 1e-9),
         "settings": settings,
         "skipped": laboratory.skipped,
         "seconds_left": laboratory.left,
@@ -413,7 +430,7 @@ def main() -> None:
     arguments = parser.parse_args()
     begun = time.perf_counter()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit = True, 5
     arguments.out.mkdir(parents=True, exist_ok=True)
     faces, judged = faces_from(str(arguments.data), device, few=arguments.quick)
     steps = arguments.steps or (2 if arguments.quick else STEPS[-1])
@@ -425,13 +442,14 @@ def main() -> None:
         begun + arguments.seconds,
         faces.labels.cpu().numpy(),
         shrink=16 if arguments.quick else 1,
+        few=arguments.quick,
     )
     laboratory.note(f"{len(faces.labels)} training faces, {int(faces.usable.sum())} with action units, on {device}")
     if not arguments.steps and not arguments.quick:
         laboratory.steps = measured_steps(laboratory)
     laboratory.note(f"{laboratory.steps} steps a training")
     if arguments.quick:
-        study(laboratory, {500: (101,)}, (500, ALL), ((1,),))
+        study(laboratory, {}, (500, ALL), ((1,),))
     else:
         study(laboratory, TUNING, LABELS, ROUNDS)
     laboratory.note("done")

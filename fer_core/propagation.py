@@ -1,4 +1,4 @@
-"""Labels for faces that nobody labelled, from faces that move alike; and targets softened by a constant or by neighbours.
+"""Labels for unlabelled faces from labelled ones that move alike, and targets softened by a constant or by neighbours.
 
 References:
     Zhu & Ghahramani, "Learning from Labeled and Unlabeled Data with Label Propagation", 2002; here one step of it,

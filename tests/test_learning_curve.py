@@ -46,7 +46,9 @@ def faces() -> Any:
 def small_network(architecture: str, classes: int, seed: int) -> nn.Module:
     """Batch normalisation and all, and smooth, so that rounding does not grow from step to step."""
     torch.manual_seed(seed)
-    stem = nn.Sequential(nn.Conv2d(3, 12, 3, 2, bias=False), nn.BatchNorm2d(12), nn.Softplus(), nn.Conv2d(12, 16, 3, 2, bias=False))
+    stem = nn.Sequential(
+        nn.Conv2d(3, 12, 3, 2, bias=False), nn.BatchNorm2d(12), nn.Softplus(), nn.Conv2d(12, 16, 3, 2, bias=False)
+    )
     return nn.Sequential(stem, nn.BatchNorm2d(16), nn.Softplus(), nn.Flatten(), nn.Linear(16 * 49, classes))
 
 
@@ -64,14 +66,25 @@ def plain_training(way: str, setting: dict[str, Any], faces: Any, rows: list[int
     remembered: dict[int, torch.Tensor] = {}
     neighbours, alike = faces.omega["both"]
     of_usable = [float(alike[i].sum()) for i in range(FACES) if faces.usable[i]]
-    apart = np.array([np.sort(np.linalg.norm(vectors[[s for s in sources if s != i]] - vectors[i], axis=1))[:8] for i in range(FACES)])
+    apart = np.array(
+        [
+            np.sort(np.linalg.norm(vectors[[s for s in sources if s != i]] - vectors[i], axis=1))[:8]
+            for i in range(FACES)
+        ]
+    )
     median = np.sort(apart.flatten())[(apart.size - 1) // 2]
 
     def target(row: int) -> torch.Tensor | None:
         hard = torch.eye(CLASSES)[faces.labels[row]]
         if row in rows:
             share = setting.get("share", 0.0)
-            return (1 - share) * hard + share / CLASSES if way == "smoothing" else faces.crowd[row] if way == "votes" else hard
+            return (
+                (1 - share) * hard + share / CLASSES
+                if way == "smoothing"
+                else faces.crowd[row]
+                if way == "votes"
+                else hard
+            )
         if not way.startswith("propagated") or not faces.usable[row]:
             return None
         distance = {s: np.linalg.norm(vectors[s] - vectors[row]) for s in sources if s != row}
@@ -88,7 +101,9 @@ def plain_training(way: str, setting: dict[str, Any], faces: Any, rows: list[int
             model.eval()
             own = model(plain(faces.images[batch], faces.mean, faces.std)).softmax(dim=1)
         model.train()
-        log_probabilities = model(seen(faces.images[batch], drawn.views[step], faces.mean, faces.std)).log_softmax(dim=1)
+        log_probabilities = model(seen(faces.images[batch], drawn.views[step], faces.mean, faces.std)).log_softmax(
+            dim=1
+        )
         loss = torch.zeros(())
         for place, row in enumerate(batch):
             share = 1 / labelled_in_batch if place < labelled_in_batch else 1 / (len(batch) - labelled_in_batch)

@@ -1,4 +1,4 @@
-"""Labels for unlabelled faces from labelled neighbours, softened targets, and pseudo-labels; numbers by hand and by scikit-learn."""
+"""Labels propagated to unlabelled faces, softened targets, and pseudo-labels: numbers by hand and by scikit-learn."""
 
 import math
 
