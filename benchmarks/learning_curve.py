@@ -7,7 +7,8 @@
 Needs torch, torchvision, numpy and pandas alone. First come the trials, which choose each way's strength on 500
 validation faces by hard labels; then rounds of two seeds, each round the whole curve, so that it can end at any time
 with paired seeds; then students of what the networks at 500 labels say. A group of cells that does not fit into the
-time left is not begun. Every cell leaves a line in `cells.jsonl` and its logits, and the plan with what was skipped is in `run.json`.
+time left is not begun. Every cell leaves a line in `cells.jsonl` and its logits; `run.json` has the strengths that were
+chosen and what was skipped.
 """
 
 import argparse
@@ -235,10 +236,8 @@ class Laboratory:
             self.note(f"the time ended in {described(cells)}")
             return []
         trained = time.perf_counter()
-        torch.backends.cudnn.benchmark = False  # it would try all ways for a shape seen once
         self.seconds_an_image = (trained - begun) / cost
         lines = [self.judge(cell, slot) for cell, slot in zip(cells, slots, strict=True)]
-        torch.backends.cudnn.benchmark = True
         self.write(lines)
         self.note(
             f"{len(cells)} cells of {described(cells)}: "
@@ -430,7 +429,6 @@ def main() -> None:
     arguments = parser.parse_args()
     begun = time.perf_counter()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit = True, 5
     arguments.out.mkdir(parents=True, exist_ok=True)
     faces, judged = faces_from(str(arguments.data), device, few=arguments.quick)
     steps = arguments.steps or (2 if arguments.quick else STEPS[-1])
