@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
-from fer_core.dataset import DatasetCard, save_dataset
+from fer_core.dataset import UNLABELLED, DatasetCard, save_dataset
 from fer_core.datasets import open_source
 from fer_core.datasets.source import Source
 from fer_core.datasets.splits import complete_splits, draw_stratified, is_repeated
@@ -153,7 +153,7 @@ def _make_manifest(
     kept = frame[~repeated]
     limited = _limit_train(kept, settings.limit, settings.split_seed)
     dropped = {"duplicates dropped": int(repeated.sum()), "beyond the limit": len(kept) - len(limited)}
-    return _with_crowd(limited, source), dropped
+    return _hide_labels(_with_crowd(limited, source), settings.labelled, settings.split_seed), dropped
 
 
 def _limit_train(manifest: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
@@ -162,6 +162,20 @@ def _limit_train(manifest: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
         return manifest
     drawn = train.index[draw_stratified(train["sha256"], train["label"], limit, seed)]
     return manifest[(manifest["split"] != "train") | manifest.index.isin(drawn)]
+
+
+def _hide_labels(manifest: pd.DataFrame, labelled: int, seed: int) -> pd.DataFrame:
+    """Take label and crowd from all training images but a stratified draw; 0 takes none."""
+    train = manifest[manifest["split"] == "train"]
+    if not labelled or labelled >= len(train):
+        return manifest
+    drawn = train.index[draw_stratified(train["sha256"], train["label"], labelled, seed)]
+    hidden = train.index.difference(drawn)
+    crowd = [name for name in manifest if str(name).startswith("crowd_")]
+    manifest = manifest.copy()
+    manifest.loc[hidden, ["split", "label"]] = "unlabelled", UNLABELLED
+    manifest.loc[hidden, crowd] = np.nan
+    return manifest
 
 
 def _with_crowd(manifest: pd.DataFrame, source: Source) -> pd.DataFrame:
@@ -219,7 +233,8 @@ def _channel_statistics(images: np.ndarray, rows: np.ndarray) -> tuple[tuple[flo
 
 
 def _sizes(manifest: pd.DataFrame) -> dict[str, int]:
-    return {name: int((manifest["split"] == name).sum()) for name in ("train", "validation", "test")}
+    counts = {name: int((manifest["split"] == name).sum()) for name in ("train", "validation", "test", "unlabelled")}
+    return counts if counts["unlabelled"] else {name: n for name, n in counts.items() if name != "unlabelled"}
 
 
 def _note_unreadable(reasons: list[str], count: int, report: Reporter) -> None:
