@@ -95,8 +95,7 @@ class GraphSettings:
     sigma: Annotated[Literal["auto"] | float, BeforeValidator(_positive_or_auto)] = "auto"
     """σ of a_ij = exp(−d/σ²); `auto` takes σ² = the median distance of an image to its k neighbours."""
     labelled_k: Positive = 8
-    """Nearest labelled images of each image, which labels are propagated from; counts where there are unlabelled ones,
-    or `ldg.mixed`."""
+    """Nearest labelled images of each image, which labels are propagated from; counts where some are unlabelled."""
     backend: Literal["annoy", "exact"] = "annoy"
     """`exact` takes up to 100,000 distinct vectors, and knows no trees and no recall."""
     trees: Positive = 50

@@ -165,16 +165,13 @@ def _limit_train(manifest: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
 
 
 def _hide_labels(manifest: pd.DataFrame, labelled: int, seed: int) -> pd.DataFrame:
-    """Take label and crowd from all training images but a stratified draw; 0 takes none."""
-    train = manifest[manifest["split"] == "train"]
-    if not labelled or labelled >= len(train):
-        return manifest
-    drawn = train.index[draw_stratified(train["sha256"], train["label"], labelled, seed)]
-    hidden = train.index.difference(drawn)
+    """Take the labels from all training images but a stratified draw; 0 takes none. No unlabelled image has a crowd."""
+    train, manifest = manifest[manifest["split"] == "train"], manifest.copy()
+    if labelled and labelled < len(train):
+        drawn = train.index[draw_stratified(train["sha256"], train["label"], labelled, seed)]
+        manifest.loc[train.index.difference(drawn), ["split", "label"]] = "unlabelled", UNLABELLED
     crowd = [name for name in manifest if str(name).startswith("crowd_")]
-    manifest = manifest.copy()
-    manifest.loc[hidden, ["split", "label"]] = "unlabelled", UNLABELLED
-    manifest.loc[hidden, crowd] = np.nan
+    manifest.loc[manifest["split"] == "unlabelled", crowd] = np.nan
     return manifest
 
 
