@@ -128,7 +128,9 @@ def _refuse_nan(table: pd.DataFrame, vectors: np.ndarray, annotated: np.ndarray)
 def _coverage(dataset: Dataset, lost: np.ndarray) -> dict[str, dict[str, int]]:
     frame = pd.DataFrame({"split": dataset.manifest["split"].to_numpy(), "lost": np.where(lost == "", "usable", lost)})
     coverage: dict[str, dict[str, int]] = {}
-    for split in ("train", "validation", "test"):
+    for split in ("train", "validation", "test", "unlabelled"):
+        if split == "unlabelled" and not len(dataset.rows(split)):
+            continue
         inside = frame.loc[frame["split"] == split, "lost"]
         coverage[split] = {"images": len(inside), "usable": 0}
         coverage[split] |= {str(what): int(count) for what, count in inside.value_counts().items()}

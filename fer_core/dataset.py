@@ -10,7 +10,9 @@ import pandas as pd
 
 from fer_core.errors import ArtifactError
 
-Split = Literal["train", "validation", "test"]
+Split = Literal["train", "validation", "test", "unlabelled"]
+UNLABELLED = -1
+"""The label of an image of the split `unlabelled`."""
 AU_TABLE = "aus.parquet"
 """What the annotate step makes of a dataset: a row of action units for each image."""
 EMOTIONS: tuple[str, ...] = (
@@ -57,11 +59,12 @@ class Dataset:
     manifest: one row an image, in the order of `images`, with the columns
         id           unique; names the image in AU tables (a path without its ending, or a number)
         sha256       of the decoded pixels
-        split        train, validation or test
-        label        index into `card.labels`
+        split        train, validation, test, or unlabelled: to be trained on without a label
+        label        index into `card.labels`, or UNLABELLED
         published    whether FER+'s own rule counts the image, which makes its test images the published test set; only
                      where the source is ferplus
-        crowd_LABEL  for each label, a distribution that sums to 1; only where `card.truth` says what it is
+        crowd_LABEL  for each label, a distribution that sums to 1; only where `card.truth` says what it is, and NaN
+                     for an unlabelled image
     images: (N, S, S, C) uint8, C = 1 (grey) or 3 (RGB), memory-mapped
     """
 

@@ -83,6 +83,9 @@ class DatasetSettings:
     """Images that cannot be decoded are skipped and counted up to this share; beyond it is an error."""
     limit: Annotated[int, Field(ge=0)] = 0
     """Keep a stratified draw of this many training images; 0 keeps all."""
+    labelled: Annotated[int, Field(ge=0)] = 0
+    """For experiments: a stratified draw of this many training images keeps its labels and the others become
+    unlabelled; 0 leaves all labels."""
     count: Positive = 2000
     """`sample` only: faces drawn."""
     seed: Seed = 1
@@ -109,6 +112,8 @@ class GraphSettings:
     sigma: Annotated[Literal["auto"] | float, BeforeValidator(_positive_or_auto)] = "auto"
     """σ of a_ij = exp(−d/σ²); `auto` takes σ² = the median distance of an image to its k neighbours. Where that is 0,
     because most links join equal vectors, as of presences with k = 1, it takes the mean, and where all are 0, 1."""
+    labelled_k: Positive = 8
+    """Nearest labelled images of each image, which labels are propagated from; counts where some are unlabelled."""
     backend: Literal["annoy", "exact"] = "annoy"
     """`exact` takes up to 100,000 distinct vectors, and knows no trees and no recall."""
     trees: Positive = 50
@@ -176,6 +181,18 @@ class LdgSettings(Recipe):
     """Whether f(x_j) in KL(f(x_j) ‖ f(x_i)) carries a gradient too; what is remembered in a bank has none."""
     epochs_with_neighbours: Annotated[int, Field(ge=0)] = 0
     """Epochs of LDG-AUs where they differ from the LDG's; 0 takes the same."""
+    smoothing: Share = 0.0
+    """Label smoothing: this share of every label is spread over all classes."""
+    mixed: Share = 0.0
+    """With a graph: this share of a label is the mean label of the image's nearest labelled images."""
+    propagated: Annotated[float, Field(ge=0)] = 0.0
+    """With a graph: weight of an unlabelled image's cross-entropy to the mean label of its nearest labelled images."""
+    pseudo_labels: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of an unlabelled image's cross-entropy to what the network itself is sure of."""
+    pseudo_threshold: Share = 0.95
+    """The least probability at which it is sure."""
+    labelled_share: Annotated[float, Field(gt=0, lt=1)] = 1 / 3
+    """Share of labelled images in an epoch, where unlabelled ones are learnt from."""
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -14,7 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from fer_core.crops import cut_out, middle_square
-from fer_core.dataset import DatasetCard, save_dataset
+from fer_core.dataset import UNLABELLED, DatasetCard, save_dataset
 from fer_core.datasets import open_source
 from fer_core.datasets.source import Source
 from fer_core.datasets.splits import complete_splits, draw_stratified, is_repeated
@@ -179,7 +179,7 @@ def _make_manifest(
     limited = _limit_train(kept, settings.limit, settings.split_seed)
     duplicates = "duplicates dropped" if settings.duplicates == "drop" else "duplicates kept"
     dropped = {duplicates: int(repeated.sum()), "beyond the limit": len(kept) - len(limited)}
-    return _with_crowd(limited, source), dropped
+    return _hide_labels(_with_crowd(limited, source), settings.labelled, settings.split_seed), dropped
 
 
 def _limit_train(manifest: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
@@ -188,6 +188,17 @@ def _limit_train(manifest: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
         return manifest
     drawn = train.index[draw_stratified(train["sha256"], train["label"], limit, seed)]
     return manifest[(manifest["split"] != "train") | manifest.index.isin(drawn)]
+
+
+def _hide_labels(manifest: pd.DataFrame, labelled: int, seed: int) -> pd.DataFrame:
+    """Take the labels from all training images but a stratified draw; 0 takes none. No unlabelled image has a crowd."""
+    train, manifest = manifest[manifest["split"] == "train"], manifest.copy()
+    if labelled and labelled < len(train):
+        drawn = train.index[draw_stratified(train["sha256"], train["label"], labelled, seed)]
+        manifest.loc[train.index.difference(drawn), ["split", "label"]] = "unlabelled", UNLABELLED
+    crowd = [name for name in manifest if str(name).startswith("crowd_")]
+    manifest.loc[manifest["split"] == "unlabelled", crowd] = np.nan
+    return manifest
 
 
 def _with_crowd(manifest: pd.DataFrame, source: Source) -> pd.DataFrame:
@@ -245,7 +256,8 @@ def _channel_statistics(images: np.ndarray, rows: np.ndarray) -> tuple[tuple[flo
 
 
 def _sizes(manifest: pd.DataFrame) -> dict[str, int]:
-    return {name: int((manifest["split"] == name).sum()) for name in ("train", "validation", "test")}
+    counts = {name: int((manifest["split"] == name).sum()) for name in ("train", "validation", "test", "unlabelled")}
+    return counts if counts["unlabelled"] else {name: n for name, n in counts.items() if name != "unlabelled"}
 
 
 def _note_unreadable(unreadable: Mapping[int, str], count: int, report: Reporter) -> None:

@@ -15,7 +15,15 @@ from fer_core.experiment import Experiment, to_document
 from openface.errors import EngineAway, OpenFaceError
 
 Settings = dict[str, Any]
-NEIGHBOUR_SETTINGS = ("lambda", "neighbours", "neighbours_drawn", "neighbour_gradient", "epochs_with_neighbours")
+NEIGHBOUR_SETTINGS = (
+    "lambda",
+    "neighbours",
+    "neighbours_drawn",
+    "neighbour_gradient",
+    "epochs_with_neighbours",
+    "mixed",
+    "propagated",
+)
 """Keys of [ldg] that count only where there is a graph."""
 _SHARED = ("prepare", "annotate", "graph")
 """Steps whose artifact all inputs of a step have to be made from, where it is an input too."""

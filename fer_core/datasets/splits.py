@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pandas as pd
 
-_PRECEDENCE = {"train": 0, "validation": 1, "test": 2}
+_PRECEDENCE = {"train": 0, "validation": 1, "test": 2, "unlabelled": 3}
 
 
 def complete_splits(frame: pd.DataFrame, validation_share: float, test_share: float, seed: int) -> pd.Series:
@@ -22,7 +22,7 @@ def complete_splits(frame: pd.DataFrame, validation_share: float, test_share: fl
 
 
 def is_repeated(sha256: pd.Series, split: pd.Series) -> np.ndarray:
-    """(N,) whether an image of validation or test occurs in a split before its own, or earlier in its own.
+    """(N,) whether an image of validation, test or unlabelled occurs in a split before its own, or earlier in its own.
 
     Repetitions within train are left alone: they cost nothing but weight.
     """

@@ -1,0 +1,92 @@
+"""Labels for unlabelled faces from labelled ones that move alike, and targets softened by a constant or by neighbours.
+
+References:
+    Zhu & Ghahramani, "Learning from Labeled and Unlabeled Data with Label Propagation", 2002; here one step of it,
+        from labelled faces alone.
+    Le et al., "Uncertainty-aware Label Distribution Learning for Facial Expression Recognition", WACV 2023 (LDLVA):
+        neighbours' labels mixed into the target.
+    Hastie, Tibshirani & Friedman, "The Elements of Statistical Learning", section 4.3, for the discriminant.
+
+Needs torch alone.
+"""
+
+import torch
+from torch import Tensor
+
+_AT_A_TIME = 4096
+"""Rows of the distance matrix that are in memory at once."""
+
+
+def nearest(vectors: Tensor, among: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k nearest of some rows to every row, exact, an image never its own neighbour.
+
+    Args:
+        vectors: (N, D), one for every image; no NaN.
+        among: (M,) int64 row numbers that may be chosen, M > k.
+
+    Returns:
+        (N, k) int64 row numbers, nearest first, and (N, k) Euclidean distances.
+    """
+    assert len(among) > k
+    chosen = vectors[among]
+    rows, distances = [], []
+    for start in range(0, len(vectors), _AT_A_TIME):
+        part = torch.cdist(vectors[start : start + _AT_A_TIME], chosen)  # (B, M)
+        own = torch.arange(start, start + len(part), device=vectors.device)[:, None] == among
+        distance, place = part.masked_fill(own, torch.inf).topk(k, largest=False)
+        rows.append(among[place])
+        distances.append(distance)
+    return torch.cat(rows), torch.cat(distances)
+
+
+def similarity(distance: Tensor) -> Tensor:
+    """a_ij = exp(−d_ij / median d): the paper's similarity with σ² the median distance, or 1 where that is 0."""
+    median = distance.median()
+    return torch.exp(-distance / torch.where(median > 0, median, 1.0))
+
+
+def propagated(labels: Tensor, neighbours: Tensor, alike: Tensor) -> Tensor:
+    """The similarity-weighted mean of the neighbours' labels.
+
+    Args:
+        labels: (N, C), rows sum to 1 wherever `neighbours` points.
+        neighbours: (M, k) row numbers; alike: (M, k), not negative.
+
+    Returns:
+        (M, C), rows sum to 1; equal weights where all similarities underflow to 0.
+    """
+    weights = alike.clamp(min=torch.finfo(alike.dtype).tiny)
+    weights = weights / weights.sum(dim=1, keepdim=True)
+    return (weights.unsqueeze(-1) * labels[neighbours]).sum(dim=1)
+
+
+def mixed(own: Tensor, neighbours: Tensor, share: float) -> Tensor:
+    """(1 − share) · own label + share · the neighbours' mean, LDLVA's target with one share for all. Shapes (N, C)."""
+    return (1 - share) * own + share * neighbours
+
+
+def smoothed(own: Tensor, share: float) -> Tensor:
+    """Label smoothing: (1 − share) · own label, `share` spread over all classes. Shape (N, C) → (N, C)."""
+    return (1 - share) * own + share / own.shape[-1]
+
+
+def linear_discriminant(vectors: Tensor, labels: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
+    """Fisher's linear discriminant: Gaussian classes of one covariance, shrunk towards its mean variance.
+
+    Args:
+        vectors: (M, D) of labelled images; labels: (M, C) one-hot.
+        shrinkage: in 0..1; above 0 also where there are fewer images than dimensions.
+
+    Returns:
+        (D, C) weights and (C,) biases: softmax(vectors @ weights + biases) are the classes' probabilities. A class
+        without an image has a bias of −inf.
+    """
+    counts = labels.sum(dim=0)  # (C,)
+    means = (labels.T @ vectors) / counts.clamp(min=1)[:, None]  # (C, D)
+    residuals = vectors - labels @ means
+    covariance = residuals.T @ residuals / len(vectors)
+    mean_variance = covariance.diagonal().mean()
+    unit = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
+    covariance = (1 - shrinkage) * covariance + shrinkage * mean_variance * unit
+    weights = torch.linalg.solve(covariance, means.T)  # (D, C)
+    return weights, (counts / counts.sum()).log() - (means * weights.T).sum(dim=1) / 2

@@ -1,0 +1,82 @@
+"""Labels propagated to unlabelled faces, softened targets, and pseudo-labels: numbers by hand and by scikit-learn."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial import cKDTree
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from fer_core.propagation import linear_discriminant, mixed, nearest, propagated, similarity, smoothed
+from fer_core.self_training import confident
+
+
+def test_the_nearest_are_those_of_a_tree_and_never_the_image_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fer_core.propagation._AT_A_TIME", 7)
+    vectors = torch.randn(50, 5, generator=torch.Generator().manual_seed(1))
+    among = torch.tensor([3, 8, 9, 20, 21, 33, 49])
+    rows, distance = nearest(vectors, among, k=3)
+    for image in range(50):
+        others = among[among != image].numpy()
+        apart, place = cKDTree(vectors[others].numpy()).query(vectors[image].numpy(), k=3)
+        assert rows[image].tolist() == others[place].tolist()
+        np.testing.assert_allclose(distance[image].numpy(), apart, rtol=1e-4, atol=1e-4)
+
+
+def test_similarity_is_one_over_e_at_the_median_distance() -> None:
+    alike = similarity(torch.tensor([[0.0, 2.0, 6.0]]))
+    torch.testing.assert_close(alike, torch.tensor([[1.0, math.exp(-1), math.exp(-3)]]))
+
+
+def test_equal_vectors_have_similarity_one() -> None:
+    assert similarity(torch.zeros(2, 2)).tolist() == [[1.0, 1.0], [1.0, 1.0]]
+
+
+def test_a_propagated_label_is_the_weighted_mean_of_its_neighbours() -> None:
+    labels = torch.eye(3)
+    found = propagated(labels, torch.tensor([[0, 1], [2, 2]]), torch.tensor([[0.75, 0.25], [0.1, 0.1]]))
+    torch.testing.assert_close(found, torch.tensor([[0.75, 0.25, 0.0], [0.0, 0.0, 1.0]]))
+
+
+def test_neighbours_too_far_to_tell_apart_weigh_alike() -> None:
+    found = propagated(torch.eye(2), torch.tensor([[0, 1]]), torch.zeros(1, 2))
+    assert found.tolist() == [[0.5, 0.5]]
+
+
+def test_softened_targets_sum_to_one_and_have_the_share_asked_for() -> None:
+    own = torch.tensor([[0.0, 1.0, 0.0, 0.0]])
+    torch.testing.assert_close(smoothed(own, 0.2), torch.tensor([[0.05, 0.85, 0.05, 0.05]]))
+    neighbours = torch.tensor([[0.5, 0.5, 0.0, 0.0]])
+    torch.testing.assert_close(mixed(own, neighbours, 0.4), torch.tensor([[0.2, 0.8, 0.0, 0.0]]))
+
+
+def test_the_discriminant_is_scikit_learns() -> None:
+    generator = np.random.default_rng(3)
+    labels = np.arange(90) % 3
+    vectors = generator.normal(size=(90, 4)) + labels[:, None] * np.array([1.0, 0.0, -1.0, 0.5])
+    theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3, priors=[1 / 3] * 3)
+    # theirs shrinks each class's covariance and takes the mean weighted by priors: the same for classes of one size
+    theirs.fit(vectors, labels)
+    weights, biases = linear_discriminant(torch.from_numpy(vectors), torch.eye(3, dtype=torch.float64)[labels], 0.3)
+    ours = (torch.from_numpy(vectors) @ weights + biases).softmax(dim=1)
+    np.testing.assert_allclose(ours.numpy(), theirs.predict_proba(vectors), atol=0.02)
+    assert (ours.argmax(dim=1).numpy() == theirs.predict(vectors)).mean() > 0.97
+
+
+def test_a_class_that_nobody_labelled_is_never_predicted() -> None:
+    vectors = torch.randn(20, 6, generator=torch.Generator().manual_seed(2))
+    labels = torch.eye(3)[torch.arange(20) % 2]
+    weights, biases = linear_discriminant(vectors, labels, 0.1)
+    found = (vectors @ weights + biases).softmax(dim=1)
+    assert found[:, 2].tolist() == [0.0] * 20
+    assert torch.isfinite(found).all()
+
+
+def test_pseudo_labels_are_the_top_classes_of_what_the_network_is_sure_of() -> None:
+    logits = torch.log(torch.tensor([[0.9, 0.05, 0.05], [0.2, 0.5, 0.3], [0.1, 0.1, 0.8]])).requires_grad_()
+    labels, sure = confident(logits, 0.75)
+    assert labels.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert sure.tolist() == [1, 0, 1]
+    assert not labels.requires_grad
+    assert not sure.requires_grad

@@ -1,0 +1,182 @@
+"""Faces without a label: who they are, whose labels they are given, what that weighs, and how often they are seen."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fer_core.au_features import ActionUnits, action_units
+from fer_core.dataset import UNLABELLED, Dataset, open_dataset
+from fer_core.datasets.splits import is_repeated
+from fer_core.errors import ActionUnitError
+from fer_core.experiment import ActionUnitSettings, DatasetSettings, GraphSettings, LdgSettings
+from fer_core.graph import Graph
+from fer_core.prepare import prepare
+from fer_core.progress import JsonLines
+from fer_core.unlabelled import lesson, link_to_labelled, rows_of_an_epoch
+
+
+def drawn(out: Path, **settings: Any) -> Dataset:
+    out.mkdir()
+    chosen: dict[str, Any] = {"source": "sample", "count": 120, "image_size": 24, **settings}
+    prepare(DatasetSettings(**chosen), None, out, JsonLines())
+    return open_dataset(out)
+
+
+def units_of(vectors: list[list[float]], usable: list[bool] | None = None) -> ActionUnits:
+    columns = tuple(f"AU{c}" for c in range(len(vectors[0])))
+    return ActionUnits(columns, np.array(vectors, np.float32), np.array(usable or [True] * len(vectors)), {})
+
+
+# Who has no label
+
+
+def test_labels_are_kept_by_a_stratified_draw_and_everything_else_stays_as_it_was(tmp_path: Path) -> None:
+    whole, few = drawn(tmp_path / "whole"), drawn(tmp_path / "few", labelled=30)
+    assert len(few.rows("train")) == 30
+    assert len(few.rows("train")) + len(few.rows("unlabelled")) == len(whole.rows("train"))
+    for split in ("validation", "test"):
+        assert (few.rows(split) == whole.rows(split)).all()  # type: ignore[arg-type]
+    assert (few.images == whole.images).all()
+    assert (few.labels()[few.rows("train")] == whole.labels()[few.rows("train")]).all()
+    assert set(few.labels()[few.rows("train")]) == set(range(len(few.card.labels)))
+    assert few.card.counts["unlabelled"] == len(few.rows("unlabelled"))
+    assert "unlabelled" not in whole.card.counts
+
+
+def test_nothing_of_a_hidden_label_is_left(tmp_path: Path) -> None:
+    few = drawn(tmp_path / "few", labelled=30)
+    hidden = few.rows("unlabelled")
+    assert (few.labels()[hidden] == UNLABELLED).all()
+    crowd = few.crowd()
+    assert crowd is not None
+    assert np.isnan(crowd[hidden]).all()
+    assert np.isfinite(np.delete(crowd, hidden, axis=0)).all()
+
+
+def test_other_seeds_label_other_images_and_more_labels_keep_the_fewer(tmp_path: Path) -> None:
+    def labelled(out: str, count: int, seed: int) -> set[str]:
+        dataset = drawn(tmp_path / out, labelled=count, split_seed=seed)
+        return set(dataset.manifest["id"].to_numpy()[dataset.rows("train")])
+
+    first = labelled("first", 20, 0)
+    assert first != labelled("other", 20, 1)
+    assert first <= labelled("more", 40, 0)
+
+
+@pytest.mark.parametrize("labelled", [0, 10_000])
+def test_without_a_number_or_with_too_large_a_one_every_label_stays(tmp_path: Path, labelled: int) -> None:
+    assert len(drawn(tmp_path / "all", labelled=labelled).rows("unlabelled")) == 0
+
+
+def test_an_unlabelled_copy_of_a_judged_image_is_a_repetition() -> None:
+    import pandas as pd
+
+    sha256 = pd.Series(["a", "b", "b", "a", "c"])
+    split = pd.Series(["unlabelled", "test", "unlabelled", "train", "unlabelled"])
+    assert is_repeated(sha256, split).tolist() == [True, False, True, False, False]
+
+
+def test_the_coverage_of_action_units_counts_unlabelled_faces_too(tmp_path: Path) -> None:
+    import pandas as pd
+
+    from openface.columns import INTENSITIES
+
+    few = drawn(tmp_path / "few", labelled=30)
+    table = pd.DataFrame({"id": few.manifest["id"], "status": "ok", "confidence": 1.0})
+    table.loc[few.rows("unlabelled")[:3], "status"] = "no_face"
+    table = table.assign(**dict.fromkeys(INTENSITIES, 0.5))
+    units = action_units(few, table, ActionUnitSettings(features="intensity"))
+    hidden = len(few.rows("unlabelled"))
+    assert units.coverage["unlabelled"] == {"images": hidden, "usable": hidden - 3, "no_face": 3}
+
+
+# Whose labels they are given
+
+
+def test_every_image_is_linked_to_labelled_ones_alone_and_never_to_itself() -> None:
+    draw = np.random.default_rng(0)
+    vectors, usable = draw.normal(size=(80, 4)), draw.random(80) < 0.8
+    labelled = np.arange(0, 80, 3)
+    graph = link_to_labelled(units_of(vectors.tolist(), usable.tolist()), labelled, GraphSettings(labelled_k=3))
+    sources = {int(row) for row in labelled if usable[row]}
+    for row in range(80):
+        if not usable[row]:
+            assert graph.neighbours[row].tolist() == [-1] * 3
+            continue
+        others = sorted(sources - {row}, key=lambda s: float(np.linalg.norm(vectors[s] - vectors[row])))
+        assert graph.neighbours[row].tolist() == others[:3]
+    reached = graph.neighbours[:, 0] >= 0
+    assert graph.similarity[reached].max() <= 1
+    median = np.median(graph.distance[reached])
+    np.testing.assert_allclose(graph.similarity[reached], np.exp(-graph.distance[reached] / median), rtol=1e-5)
+
+
+def test_equal_faces_are_each_others_neighbours_and_not_their_own() -> None:
+    graph = link_to_labelled(units_of([[1.0]] * 6), np.arange(5), GraphSettings(labelled_k=2))
+    for row in range(6):
+        assert row not in graph.neighbours[row]
+        assert set(graph.neighbours[row]) <= set(range(5))
+    assert (graph.similarity == 1).all()
+
+
+def test_the_random_control_keeps_the_similarities_and_draws_labelled_faces() -> None:
+    vectors = np.random.default_rng(1).normal(size=(60, 3)).tolist()
+    real = link_to_labelled(units_of(vectors), np.arange(20), GraphSettings(labelled_k=4))
+    control = link_to_labelled(units_of(vectors), np.arange(20), GraphSettings(labelled_k=4, control="random"))
+    assert (control.similarity == real.similarity).all()
+    assert (control.neighbours != real.neighbours).mean() > 0.5
+    assert control.neighbours.max() < 20
+
+
+def test_too_few_labelled_faces_with_action_units_are_refused() -> None:
+    with pytest.raises(ActionUnitError, match=r"graph\.labelled_k = 8, but only 3 of 4 labelled images"):
+        link_to_labelled(units_of([[float(i)] for i in range(9)], [False] + [True] * 8), np.arange(4), GraphSettings())
+
+
+# What they teach
+
+LABELLED = torch.tensor([True, True, False, False])
+HARD = torch.tensor([[1.0, 0.0], [0.0, 1.0], [torch.nan, torch.nan], [torch.nan, torch.nan]])
+TO_LABELLED = Graph(
+    neighbours=np.array([[1, 1], [0, 0], [0, 1], [-1, -1]], np.int32),
+    distance=np.zeros((4, 2), np.float32),
+    similarity=np.array([[1, 1], [1, 1], [0.75, 0.25], [0, 0]], np.float32),
+)
+
+
+def test_by_default_labels_teach_and_nothing_else() -> None:
+    for graph in (None, TO_LABELLED):
+        found = lesson(HARD, LABELLED, graph, LdgSettings())
+        assert found.target.tolist() == [[1, 0], [0, 1], [0.5, 0.5], [0.5, 0.5]]
+        assert found.weight.tolist() == [1, 1, 0, 0]
+
+
+def test_an_unlabelled_face_is_given_its_neighbours_labels_at_the_weight_asked_for() -> None:
+    found = lesson(HARD, LABELLED, TO_LABELLED, LdgSettings(propagated=0.3))
+    torch.testing.assert_close(found.target[2], torch.tensor([0.75, 0.25]))
+    torch.testing.assert_close(found.weight, torch.tensor([1, 1, 0.3, 0]))
+    assert found.target[:2].tolist() == [[1, 0], [0, 1]]
+
+
+def test_mixing_and_smoothing_change_labelled_targets_alone() -> None:
+    found = lesson(HARD, LABELLED, TO_LABELLED, LdgSettings(mixed=0.4, smoothing=0.1, propagated=1.0))
+    torch.testing.assert_close(found.target[:2], torch.tensor([[0.59, 0.41], [0.41, 0.59]]))
+    torch.testing.assert_close(found.target[2], torch.tensor([0.75, 0.25]))
+    torch.testing.assert_close(found.target.sum(dim=1), torch.ones(4))
+
+
+# How often they are seen
+
+
+def test_labelled_images_come_as_often_as_makes_their_share() -> None:
+    rows = rows_of_an_epoch(np.arange(10), np.arange(100, 400), share=1 / 3)
+    assert np.bincount(rows)[:10].tolist() == [15] * 10
+    assert np.bincount(rows)[100:].tolist() == [1] * 300
+
+
+def test_labelled_images_come_once_where_they_are_many_or_alone() -> None:
+    assert rows_of_an_epoch(np.arange(100), np.arange(100, 105), share=1 / 3).tolist() == list(range(105))
+    assert rows_of_an_epoch(np.arange(7), np.arange(0), share=1 / 3).tolist() == list(range(7))
