@@ -72,9 +72,9 @@ class Dataset:
     manifest: pd.DataFrame
     images: np.ndarray
 
-    def rows(self, split: Split) -> np.ndarray:
-        """Row numbers of a split, ascending, int64."""
-        return np.flatnonzero(self.manifest["split"].to_numpy() == split)
+    def rows(self, *splits: Split) -> np.ndarray:
+        """Row numbers of one split or several, ascending, int64."""
+        return np.flatnonzero(self.manifest["split"].isin(splits))
 
     def labels(self) -> np.ndarray:
         """(N,) int64."""

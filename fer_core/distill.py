@@ -38,5 +38,6 @@ def train_efficientface(
         augment=experiment.augment,
         objective=cross_entropy_to(target.to(run.device)),
         au_coverage=au_coverage,
+        rows=dataset.rows("train") if soft_labels is None else dataset.rows("train", "unlabelled"),
     )
     train(training, dataset, run)

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fer_core.dataset import UNLABELLED
 from fer_core.graph import Graph
 from openface.columns import INTENSITIES, PRESENCES
 
@@ -43,6 +44,7 @@ def save_au_figure(folder: Path, usable: pd.DataFrame) -> None:
 def save_graph_figure(folder: Path, graph: Graph, labels: np.ndarray) -> None:
     """Distances, similarities, and how often a neighbour has the image's own label, by rank."""
     linked = graph.neighbours >= 0
+    known = linked & (labels != UNLABELLED)[:, None] & (labels != UNLABELLED)[graph.neighbours]
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     apart, alike, same = figure.subplots(1, 3)
     apart.hist(graph.distance[linked], bins=40, color=_BLUE)
@@ -51,7 +53,7 @@ def save_graph_figure(folder: Path, graph: Graph, labels: np.ndarray) -> None:
     alike.set_xlabel("similarity a_ij = exp(−d / σ²)")
     agreement = [
         100 * np.mean(labels[column[is_linked]] == labels[is_linked]) if is_linked.any() else 0.0
-        for column, is_linked in zip(graph.neighbours.T, linked.T, strict=True)
+        for column, is_linked in zip(graph.neighbours.T, known.T, strict=True)
     ]
     same.bar(range(1, len(agreement) + 1), agreement, color=_BLUE)
     same.set(xlabel="rank of the neighbour", ylabel="same label, %", ylim=(0, 100))

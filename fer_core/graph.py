@@ -23,6 +23,8 @@ EXACT_AT_MOST = 100_000
 """Distinct vectors that `graph.backend = exact` takes; its time goes with their square."""
 RECALL_OF_ALL_AT_MOST = 30_000
 """Distinct vectors up to which recall is measured on every image; the exact search takes six seconds on two cores."""
+TO_LABELLED = "to_labelled.npz"
+"""In a graph's folder, each image's nearest labelled ones, where there are unlabelled images."""
 _RECALL_SAMPLE = 1000
 _ALIKE = 0.05
 """Chance that two images have the same vector, above which it is told; .0001 for FER+'s presences, .001 for drawn
@@ -75,7 +77,7 @@ def link_neighbours(
     """Link every training image with usable AUs to its k nearest.
 
     Args:
-        train: row numbers of the training split.
+        train: row numbers of the images that are trained on, labelled or not.
         scratch: a folder for the index, which is gone in the end.
 
     Raises:
@@ -146,6 +148,26 @@ def load_graph(folder: Path) -> tuple[Graph, GraphCard]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{folder}: not a graph ({error}); make one with `fer graph`") from error
     return graph, card
+
+
+def save_links(path: Path, links: Graph) -> None:
+    """Write links of another kind beside the graph."""
+    np.savez(path, neighbours=links.neighbours, distance=links.distance, similarity=links.similarity)
+
+
+def load_links(path: Path) -> Graph | None:
+    """Read what `save_links` wrote, or None where there is no such file.
+
+    Raises:
+        ArtifactError: it is not readable.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Graph(arrays["neighbours"], arrays["distance"], arrays["similarity"])
+    except (OSError, ValueError, KeyError) as error:
+        raise ArtifactError(f"{path}: not a graph ({error}); make one with `fer graph`") from error
 
 
 @dataclass(frozen=True)

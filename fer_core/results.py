@@ -10,7 +10,7 @@ import pandas as pd
 from fer_core.au_features import ActionUnits
 from fer_core.baselines import au_neighbours_alone, best_smoothing, smoothed, uniform
 from fer_core.comparisons import compare
-from fer_core.dataset import Dataset
+from fer_core.dataset import UNLABELLED, Dataset
 from fer_core.experiment import Experiment, to_document
 from fer_core.graph import Graph, GraphCard
 from fer_core.metrics import CLIP, bootstrap_mean, distribution_measures, mean_measures, unclipped_divergence
@@ -185,19 +185,20 @@ def paired(evidence: Evidence) -> list[dict[str, Any]]:
 
 
 def label_agreement(evidence: Evidence) -> dict[str, Any]:
-    """How often a neighbour has the image's own hard label.
+    """How often a neighbour has the image's own hard label, of links between labelled images.
 
     Returns:
         `neighbours`, the share over all links; `by_rank`, nearest first; `chance`, of two different linked images.
     """
-    linked = np.flatnonzero((evidence.graph.neighbours >= 0).all(axis=1))
-    labels = evidence.dataset.labels()
-    same = labels[evidence.graph.neighbours[linked]] == labels[linked, None]
+    labels, neighbours = evidence.dataset.labels(), evidence.graph.neighbours
+    linked = np.flatnonzero((neighbours >= 0).all(axis=1) & (labels != UNLABELLED))
+    known = labels[neighbours[linked]] != UNLABELLED
+    same = (labels[neighbours[linked]] == labels[linked, None]) & known
     counts = np.bincount(labels[linked])
     chance = (counts * (counts - 1)).sum() / (len(linked) * (len(linked) - 1))
     return {
-        "neighbours": float(same.mean()),
-        "by_rank": [float(share) for share in same.mean(axis=0)],
+        "neighbours": float(same.sum() / max(1, known.sum())),
+        "by_rank": [float(share) for share in same.sum(axis=0) / np.maximum(1, known.sum(axis=0))],
         "chance": float(chance),
     }
 

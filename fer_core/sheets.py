@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import entr
 
-from fer_core.dataset import Dataset
+from fer_core.dataset import UNLABELLED, Dataset
 from fer_core.pictures import emotion_colours, face_uri
 from fer_core.results import GENERATORS, Evidence, Generator, JudgedModel
 
@@ -67,8 +67,9 @@ class Neighbourhood:
 
 def neighbourhoods(evidence: Evidence) -> list[Neighbourhood]:
     """Linked training images, drawn at random one a class in turn, each with its nearest neighbours."""
-    linked = np.flatnonzero((evidence.graph.neighbours >= 0).all(axis=1))
-    chosen = _one_a_class_in_turn(evidence.dataset.labels(), linked, _NEIGHBOUR_ROWS)
+    labels = evidence.dataset.labels()
+    linked = np.flatnonzero((evidence.graph.neighbours >= 0).all(axis=1) & (labels != UNLABELLED))
+    chosen = _one_a_class_in_turn(labels, linked, _NEIGHBOUR_ROWS)
     return [_neighbourhood(evidence, int(row)) for row in chosen]
 
 
@@ -125,7 +126,7 @@ def _neighbourhood(evidence: Evidence, row: int) -> Neighbourhood:
     near = evidence.graph.neighbours[row, :_NEIGHBOURS_SHOWN]
     apart = evidence.graph.distance[row, :_NEIGHBOURS_SHOWN]
     faces = [
-        _face(evidence.dataset, int(n), f"distance {d:.2f}", differs=bool(labels[n] != labels[row]))
+        _face(evidence.dataset, int(n), f"distance {d:.2f}", differs=labels[n] not in (labels[row], UNLABELLED))
         for n, d in zip(near, apart, strict=True)
     ]
     return Neighbourhood(_face(evidence.dataset, row), tuple(faces))
@@ -158,10 +159,11 @@ def _truth_name(dataset: Dataset) -> str:
 
 
 def _face(dataset: Dataset, row: int, remark: str = "", *, differs: bool = False, bars: tuple[Bar, ...] = ()) -> Face:
+    label = int(dataset.manifest["label"].iloc[row])
     return Face(
         uri=face_uri(np.asarray(dataset.images[row])),
         image_id=str(dataset.manifest["id"].iloc[row]),
-        label=dataset.card.labels[int(dataset.manifest["label"].iloc[row])],
+        label="no label" if label == UNLABELLED else dataset.card.labels[label],
         remark=remark,
         differs=differs,
         bars=bars,

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 from fer_core.artifacts import replace_file
 from fer_core.augment import Views, on_device
 from fer_core.batches import Epochs, cut
-from fer_core.dataset import Dataset
+from fer_core.dataset import UNLABELLED, Dataset
 from fer_core.devices import Precision, choose_precision, dtype_of, processor_of, warn_of_precision
 from fer_core.errors import TrainingError
 from fer_core.experiment import AugmentSettings, Recipe
@@ -48,6 +48,12 @@ class Training:
     objective: Objective
     au_coverage: dict[str, dict[str, int]] | None = None
     """Images by split and by what became of their action units, where any were used."""
+    rows: np.ndarray | None = None
+    """Row numbers of an epoch, a row as often as it is seen; the training images once where none are given."""
+
+    def epoch_rows(self, dataset: Dataset) -> np.ndarray:
+        """Row numbers of an epoch's images."""
+        return dataset.rows("train") if self.rows is None else self.rows
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ def train(training: Training, dataset: Dataset, run: Run) -> None:
         capture=capture,
         tell=run.report.note,
     )
-    rows, companions = dataset.rows("train"), training.objective.companions
+    rows, companions = training.epoch_rows(dataset), training.objective.companions
     epochs = Epochs(rows, recipe.batch, views, training.augment, companions, run.seed, training.epochs)
     with ThreadPoolExecutor(1, "files") as thread:
         written = thread.submit(lambda: None)
@@ -151,7 +157,7 @@ def _optimiser(
         weight_decay=recipe.weight_decay,
         fused=run.device.type == "cuda",
     )
-    steps = len(cut(dataset.rows("train"), recipe.batch))
+    steps = len(cut(training.epoch_rows(dataset), recipe.batch))
     return optimiser, _schedule(optimiser, recipe, steps, training.epochs)
 
 
@@ -170,8 +176,11 @@ def train_one_epoch(
         ids = dataset.manifest["id"].to_numpy()[batches[number]]
         raise TrainingError(_not_finite(measured[number, -1], what, ids))
     # One after the other, as a running sum adds them.
-    totals = np.cumsum(measured, axis=0)[-1] / sum(map(len, batches))
-    return {f"train_{name}": float(total) for name, total in zip([*step.terms, "accuracy"], totals, strict=False)}
+    *terms, right, _ = np.cumsum(measured, axis=0)[-1]
+    seen = np.concatenate(batches)
+    metrics = {f"train_{name}": float(total / len(seen)) for name, total in zip(step.terms, terms, strict=True)}
+    labelled = (dataset.labels()[seen] != UNLABELLED).sum()  # what has no label is never predicted right
+    return metrics | {"train_accuracy": float(right / labelled)}
 
 
 def selected_epoch(history: list[dict[str, float]]) -> int:
@@ -289,13 +298,15 @@ def targets(dataset: Dataset, labels: Literal["majority", "distribution"]) -> Te
     """What a model without a generator learns from: one-hot labels, or the crowd's distribution.
 
     Returns:
-        (N, classes) float32, rows sum to 1.
+        (N, classes) float32, rows sum to 1; NaN for an unlabelled image.
 
     Raises:
         TrainingError: the crowd's distribution is asked for and the dataset has none.
     """
     if labels == "majority":
-        return nn.functional.one_hot(torch.from_numpy(dataset.labels()), len(dataset.card.labels)).float()
+        hard = torch.from_numpy(dataset.labels())
+        one_hot = nn.functional.one_hot(hard.clamp(min=0), len(dataset.card.labels)).float()
+        return torch.where((hard == UNLABELLED).unsqueeze(1), torch.nan, one_hot)
     crowd = dataset.crowd()
     if crowd is None:
         raise TrainingError(

@@ -152,7 +152,7 @@ def _graph(request: Request, folder: Path, report: Reporter) -> None:
     from fer_core.au_features import action_units, read_au_table
     from fer_core.dataset import AU_TABLE
     from fer_core.figures import save_au_figure, save_graph_figure
-    from fer_core.graph import link_neighbours, save_graph
+    from fer_core.graph import TO_LABELLED, link_neighbours, save_graph, save_links
 
     dataset = _open_to_train_on(request)
     table = read_au_table(request.input("annotate").file(AU_TABLE), dataset)
@@ -160,22 +160,27 @@ def _graph(request: Request, folder: Path, report: Reporter) -> None:
     report.note(f"AU vectors of {len(units.columns)} columns, {units.columns[0]} to {units.columns[-1]}")
     for split, counts in units.coverage.items():
         report.note(f"AU coverage of {split}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
-    graph, card = link_neighbours(units, dataset.rows("train"), request.experiment.graph, folder, report)
+    settings, trained_on = request.experiment.graph, dataset.rows("train", "unlabelled")
+    graph, card = link_neighbours(units, trained_on, settings, folder, report)
     save_graph(folder, graph, card)
-    train = dataset.manifest["split"].to_numpy() == "train"
-    save_au_figure(folder, table[train & units.usable])
+    if len(dataset.rows("unlabelled")):
+        from fer_core.unlabelled import link_to_labelled  # torch, which a graph needs for nothing else
+
+        save_links(folder / TO_LABELLED, link_to_labelled(units, dataset.rows("train"), settings))
+    save_au_figure(folder, table.iloc[trained_on[units.usable[trained_on]]])
     save_graph_figure(folder, graph, dataset.labels())
 
 
 def _train_ldg(request: Request, folder: Path, report: Reporter) -> Told:
-    from fer_core.graph import load_graph
+    from fer_core.graph import TO_LABELLED, load_graph, load_links
     from fer_core.ldg import train_ldg
 
     dataset = _open_to_train_on(request)
     graphs = [load_graph(artifact.path) for artifact in request.inputs_of("graph")]
     graph, coverage = (graphs[0][0], graphs[0][1].coverage) if graphs else (None, None)
+    links = next((load_links(artifact.path / TO_LABELLED) for artifact in request.inputs_of("graph")), None)
     _tell_start("ldg", request.experiment.ldg, report)
-    train_ldg(request.experiment, dataset, _labels(request), graph, _run(request, folder, report), coverage)
+    train_ldg(request.experiment, dataset, _labels(request), graph, _run(request, folder, report), coverage, links)
     return _finish_checkpoint(folder, dataset)
 
 

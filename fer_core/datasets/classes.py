@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from fer_core.dataset import EMOTIONS
-from fer_core.datasets.names import DROP, DROPPED, emotion_of, mentions_split, number_of
+from fer_core.datasets.names import DROP, DROPPED, UNLABELLED, emotion_of, has_no_label, mentions_split, number_of
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
 
 _TABLE = "[dataset.classes]"
 _NAMED = 12
+DROPPED_INDEX, UNLABELLED_INDEX = -1, -2
 _DOUBT = math.log(1000)
 """A stated order is refused where two of its classes would be a thousand times as likely the other way round."""
 
@@ -39,7 +40,7 @@ class Classes:
     labels: tuple[str, ...]
     """Emotions in the order of EMOTIONS, then other words by the alphabet."""
     index: np.ndarray
-    """(N,) int64 into `labels`; -1 where the image is dropped."""
+    """(N,) int64 into `labels`; -1 where the image is dropped, -2 where it has no label."""
     dropped: Mapping[str, int]
     """Images of the labels that are dropped."""
     notes: tuple[str, ...]
@@ -73,7 +74,7 @@ def name_classes(
     if unknown:
         _refuse_numbers(unknown, counts, where, order)
         _refuse_splits(unknown, where)
-        if len(unknown) < len(counts) or table:
+        if len(unknown) < sum(name != UNLABELLED for name in meaning.values()) or table:
             _refuse_strays(unknown, counts, where)
     named = {label: known or label for label, known in meaning.items()}
     by_order = {label: name for label, name in named.items() if order and label not in table and number_of(label)}
@@ -116,6 +117,8 @@ def _meaning_of_value(key: str, value: str, labels: Iterable[str], where: object
 
 
 def _usual_meaning(label: str, order: NumberOrder | None) -> str | None:
+    if has_no_label(label):
+        return UNLABELLED
     number = number_of(label)
     if number is None:
         return emotion_of(label)
@@ -189,9 +192,12 @@ def _is_balanced(sizes: Sequence[int]) -> bool:
 def _classes(
     own: Sequence[str], named: Mapping[str, str], counts: Mapping[str, int], notes: tuple[str, ...]
 ) -> Classes:
-    present = set(named.values()) - {DROPPED}
+    present = set(named.values()) - {DROPPED, UNLABELLED}
     labels = (*(e for e in EMOTIONS if e in present), *sorted(present - set(EMOTIONS)))
-    position = {name: index for index, name in enumerate(labels)} | {DROPPED: -1}
+    position = {name: index for index, name in enumerate(labels)} | {
+        DROPPED: DROPPED_INDEX,
+        UNLABELLED: UNLABELLED_INDEX,
+    }
     index = np.array([position[named[label]] for label in own], np.int64)
     dropped = {f"labelled {label}": counts[label] for label, name in named.items() if name == DROPPED}
     return Classes(labels, index, dropped, notes)
@@ -204,12 +210,14 @@ def _how_numbers_are_read(meaning: Mapping[str, str], counts: Mapping[str, int],
 
 def _sizes(named: Mapping[str, str], counts: Mapping[str, int]) -> str:
     """Each class with its images and, where they differ, its own labels."""
-    rank = {emotion: number for number, emotion in enumerate(EMOTIONS)} | {DROPPED: len(EMOTIONS) + 1}
+    rank = {emotion: number for number, emotion in enumerate(EMOTIONS)}
+    rank |= {UNLABELLED: len(EMOTIONS) + 1, DROPPED: len(EMOTIONS) + 2}
     parts = []
     for name in sorted(set(named.values()), key=lambda name: (rank.get(name, len(EMOTIONS)), name)):
         own = [label for label, meaning in named.items() if meaning == name]
         told = "" if own == [name] else f" ({_told(own, counts) if len(own) > 1 else own[0]})"
-        parts.append(f"{'dropped' if name == DROPPED else name} {sum(counts[label] for label in own):,}{told}")
+        shown = {DROPPED: "dropped", UNLABELLED: "without a label"}.get(name, name)
+        parts.append(f"{shown} {sum(counts[label] for label in own):,}{'' if name == UNLABELLED else told}")
     return ", ".join(parts)
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from fer_core.datasets.classes import Classes, NumberOrder, name_classes
-from fer_core.datasets.names import emotion_of, split_of, split_of_folder
+from fer_core.dataset import UNLABELLED
+from fer_core.datasets.classes import DROPPED_INDEX, UNLABELLED_INDEX, Classes, NumberOrder, name_classes
+from fer_core.datasets.names import emotion_of, has_no_label, split_of, split_of_folder
 from fer_core.datasets.source import Source, find_images, note_of_frames, read_file, unique_ids, without_ending
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
@@ -88,11 +89,24 @@ def source_of_folders(
 
 
 def kept(source: Source, classes: Classes) -> Source:
-    """A source of all images without those whose label is dropped."""
-    rows = (classes.index >= 0).nonzero()[0]
+    """A source of all images without those whose label is dropped; those without a label are a split of their own.
+
+    Raises:
+        DatasetError: an image that models are judged on has no label.
+    """
+    rows = (classes.index[: len(source.records)] != DROPPED_INDEX).nonzero()[0]
+    records = source.records.iloc[rows].reset_index(drop=True)
+    without = records["label"] == UNLABELLED_INDEX
+    judged = records.loc[without & ~records["split"].isin(("", "train")), ["id", "split"]]
+    if len(judged):
+        raise DatasetError(
+            f"{judged['id'].iloc[0]}: of the {judged['split'].iloc[0]} split and without a label, one of {len(judged):,}; "
+            "only training images may go without"
+        )
+    records.loc[without, ["label", "split"]] = UNLABELLED, "unlabelled"
     return replace(
         source,
-        records=source.records.iloc[rows].reset_index(drop=True),
+        records=records,
         distributions=None if source.distributions is None else source.distributions[rows],
         read_image=lambda row: source.read_image(int(rows[row])),
         dropped={**source.dropped, **classes.dropped},
@@ -115,7 +129,7 @@ def read_class_folders(settings: DatasetSettings, folder: Path) -> ClassFolders:
     splits = [split_of_parts[parts] for parts in above]
     without_split = {parts: tuple(part for part in parts if not _split_among(parts, part)) for parts in set(above)}
     names = [without_split[parts] for parts in above]
-    _check_splits(folder, above, splits, names)
+    _check_splits(folder, *_with_a_label(above, splits, names))
     labels = _labels(names, settings, folder)
     images = [
         FolderImage(path, label, split) for path, label, split in zip(found.paths, labels, splits, strict=True) if label
@@ -140,6 +154,14 @@ def _split(parts: tuple[str, ...], folder: Path) -> str:
     if len(found) > 1:
         raise DatasetError(f"{folder / Path(*parts)}: its folders are of two splits; {_SPLIT_BESIDE}")
     return found.pop() if found else ""
+
+
+def _with_a_label(
+    above: Sequence[tuple[str, ...]], splits: Sequence[str], names: Sequence[tuple[str, ...]]
+) -> tuple[list[tuple[str, ...]], list[str], list[tuple[str, ...]]]:
+    """The same without the images of a folder `unlabelled`, which may stand beside classes and splits alike."""
+    rows = [row for row in zip(above, splits, names, strict=True) if not any(map(has_no_label, row[2]))]
+    return [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
 
 
 def _check_splits(
@@ -171,6 +193,8 @@ def _labels(names: Sequence[tuple[str, ...]], settings: DatasetSettings, folder:
     depths: Counter[int] = Counter()
     for parts in names:
         known = [depth for depth, part in enumerate(parts) if emotion_of(part) or part in table]
+        if any(map(has_no_label, parts)):
+            continue
         if len({emotion_of(parts[depth]) or parts[depth] for depth in known}) > 1:
             raise DatasetError(
                 f"{folder}: {'/'.join(parts)} names more than one class; have each image below just one of them"
@@ -179,7 +203,8 @@ def _labels(names: Sequence[tuple[str, ...]], settings: DatasetSettings, folder:
     usual = depths.most_common(1)[0][0] if depths else _first_that_differs(names)
     labels = []
     for parts in names:
-        own = next((part for part in parts if emotion_of(part) or part in table), None)
+        own = next((part for part in parts if has_no_label(part)), None)
+        own = own or next((part for part in parts if emotion_of(part) or part in table), None)
         labels.append(own or (parts[min(usual, len(parts) - 1)] if parts else ""))
     return labels
 

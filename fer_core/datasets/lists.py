@@ -114,8 +114,7 @@ def _read_list(path: Path, split: str) -> ListedImages:
         raise DatasetError(f"{path}: holds pixels, no paths; for FER2013 set dataset.source = 'fer2013'")
     names = table[_require_column(path, headers, _PATH)]
     labels = table[_label_column(path, table, headers)]
-    for column, what in ((names, "path"), (labels, "label")):
-        refuse_rows(path, column == "", f"no {what}; give one, or take the line out")
+    refuse_rows(path, names == "", "no path; give one, or take the line out")
     of_split = _split_columns(path, table, headers, (str(names.name), str(labels.name)))
     used = {str(names.name), str(labels.name), *of_split, *(headers[name] for name in BOX if name in headers)}
     unused = [name for name in table.columns if name not in used and not str(name).startswith(SHARE)]

@@ -9,6 +9,10 @@ DROP = "drop"
 DROPPED = "\0"
 """The class of such images, which no label is called."""
 
+UNLABELLED = "\1"
+"""The class of images without a label, which no label is called either."""
+_NO_LABEL = ("", "unlabelled", "unlabeled")
+
 _SPLITS = {
     "train": "train",
     "training": "train",
@@ -47,6 +51,11 @@ _NUMBER = re.compile(r"[+-]?\d{1,9}(\.0*)?")
 def emotion_of(name: str) -> str | None:
     """The emotion of EMOTIONS that a name means, if any: `Happy`, ` JOY`, `3_happiness`."""
     return _EMOTION_OF.get(_NUMBERED.sub("", name.strip()).strip(" _-.").lower())
+
+
+def has_no_label(name: str) -> bool:
+    """Whether an own label, or a class folder's name, says that there is none: empty, or `unlabelled`."""
+    return name.strip().lower() in _NO_LABEL
 
 
 def number_of(name: str) -> str | None:

@@ -1,0 +1,95 @@
+"""Unlabelled faces through the flow's own objective, its training, and its commands."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from fer_core.objectives import Batch, Objective, cross_entropy_to
+from fer_core.self_training import weighted, with_pseudo_labels
+
+ROOT = Path(__file__).parent.parent
+TARGET = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.25, 0.75]])
+
+
+class Fixed(nn.Module):
+    """Says the same of every image: its first two pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        assert not self.norm.training, "a pseudo-label comes from the running averages"
+        return images[:, 0, 0, :2]
+
+
+def batch_of(rows: list[int], images: torch.Tensor) -> Batch:
+    logits = torch.zeros(len(rows), 2, requires_grad=True)
+    return Batch(torch.tensor(rows), images, logits)
+
+
+def test_weights_scale_the_cross_entropy_and_leave_other_terms() -> None:
+    def loss(model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        return {"cross_entropy": torch.ones(len(batch.rows)), "lambda_omega": torch.full((len(batch.rows),), 5.0)}
+
+    terms = weighted(Objective(loss), torch.tensor([1.0, 0.0, 0.3])).loss(
+        nn.Identity(), batch_of([2, 1], torch.zeros(2, 3, 2, 2))
+    )
+    torch.testing.assert_close(terms["cross_entropy"], torch.tensor([0.3, 0.0]))
+    assert terms["lambda_omega"].tolist() == [5.0, 5.0]
+
+
+def test_what_the_network_says_of_the_mirrored_image_is_learnt_where_it_is_sure_and_has_begun() -> None:
+    images = torch.zeros(3, 3, 2, 2)
+    images[0, 0, 0] = torch.tensor([3.0, 0.0])  # mirrored: the second class, at .95
+    images[1, 0, 0] = torch.tensor([0.1, 0.0])  # not sure
+    images[2, 0, 0] = torch.tensor([3.0, 0.0])  # labelled: weighs nothing
+    objective = with_pseudo_labels(cross_entropy_to(TARGET), torch.tensor([0.5, 0.5, 0.0]), 0.9, first_step=1)
+    model = Fixed().train()
+    batch = batch_of([0, 1, 2], images)
+    before = objective.loss(model, batch)
+    assert before["pseudo_labels"].tolist() == [0.0, 0.0, 0.0]
+    assert model.training
+    terms = objective.loss(model, batch)
+    torch.testing.assert_close(terms["pseudo_labels"], torch.tensor([0.5 * np.log(2), 0.0, 0.0], dtype=torch.float32))
+    torch.testing.assert_close(terms["cross_entropy"], cross_entropy_to(TARGET).loss(model, batch)["cross_entropy"])
+    terms["pseudo_labels"].sum().backward()
+    assert batch.logits.grad is not None
+    assert batch.logits.grad[0, 0] > 0 > batch.logits.grad[0, 1]
+    assert int(objective.memory["steps_taken"]) == 2
+
+
+def test_the_memory_of_the_objective_below_is_kept() -> None:
+    bank = torch.zeros(3, 2)
+    below = replace(cross_entropy_to(TARGET), memory={"bank": bank})
+    assert weighted(below, torch.ones(3)).memory == {"bank": bank}
+    memory = with_pseudo_labels(below, torch.ones(3), 0.9, 0).memory
+    assert memory["bank"] is bank
+    assert set(memory) == {"bank", "steps_taken"}
+
+
+def test_a_whole_run_learns_from_faces_without_labels(tmp_path: Path) -> None:
+    """prepare, annotate, graph, both generators, soft labels, a student, and the report."""
+    ways = ("propagated=1.0", "pseudo_labels=0.5", "pseudo_threshold=0.2", "mixed=0.2", "smoothing=0.1")
+    settings = ["dataset.labelled=30", *(f"ldg.{way}" for way in ways)]
+    asked = [word for setting in settings for word in ("--set", setting)]
+    program = [str(Path(sys.executable).parent / "fer"), "run", str(ROOT / "tests" / "tiny.toml"), *asked]
+    run = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=900)
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
+    artifacts = tmp_path / "artifacts"
+    (prepared,) = (json.loads(path.read_text()) for path in artifacts.glob("prepare/*/dataset.json"))
+    assert prepared["counts"]["train"] == 30
+    assert len(list(artifacts.glob("graph/*/to_labelled.npz"))) == 1
+    cards = [json.loads(path.read_text()) for path in artifacts.glob("train-ldg/*/model.json")]
+    assert {card["name"] for card in cards} == {"LDG", "LDG-AUs"}
+    for card in cards:
+        told = card["history"][0]
+        assert np.isfinite(told["train_cross_entropy"])
+        assert np.isfinite(told["train_pseudo_labels"])
+        assert ("train_lambda_omega" in told) == (card["name"] == "LDG-AUs")
