@@ -100,8 +100,8 @@ def kept(source: Source, classes: Classes) -> Source:
     judged = records.loc[without & ~records["split"].isin(("", "train")), ["id", "split"]]
     if len(judged):
         raise DatasetError(
-            f"{judged['id'].iloc[0]}: of the {judged['split'].iloc[0]} split and without a label, one of {len(judged):,}; "
-            "only training images may go without"
+            f"{judged['id'].iloc[0]}: of the {judged['split'].iloc[0]} split and without a label, one of "
+            f"{len(judged):,}; only training images may go without"
         )
     records.loc[without, ["label", "split"]] = UNLABELLED, "unlabelled"
     return replace(
