@@ -172,7 +172,7 @@ REQUEST_BODY: dict[str, Any] = {
                         "type": "array",
                         "minItems": 1,
                         "items": {"type": "string", "format": "binary"},
-                        "description": "JPEG, PNG, WebP, HEIC, AVIF, BMP, TIFF, GIF or PPM; of several pictures the first.",
+                        "description": "JPEG, PNG, WebP, HEIC, AVIF, BMP, TIFF, GIF or PPM; of several the first.",
                     },
                     ALIGNED: {
                         "type": "boolean",
