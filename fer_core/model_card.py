@@ -81,8 +81,14 @@ def _commit() -> str:
         return ""
 
 
+def _hardware(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.backends.cpu.get_cpu_capability()}"
+
+
 def describe(card: ModelCard, model: nn.Module, views: Views, dataset: Dataset) -> ModelCard:
-    """The card with a temperature fitted on validation, and the figures of validation and test.
+    """The card with a temperature fitted on validation, the figures of validation and test, and what they were made on.
 
     Args:
         model: with the weights of the selected epoch.
@@ -97,7 +103,8 @@ def describe(card: ModelCard, model: nn.Module, views: Views, dataset: Dataset) 
         "test": judge(dataset, test, probabilities(of_test), _RESAMPLES),
         "calibrated": judge(dataset, test, probabilities(of_test, temperature), _RESAMPLES),
     }
-    return replace(card, temperature=temperature, figures=figures)
+    made_on = card.trained_on | {"hardware": _hardware(views.device)}
+    return replace(card, temperature=temperature, figures=figures, trained_on=made_on)
 
 
 def facts_of(card: ModelCard) -> ModelFacts:

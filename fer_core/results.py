@@ -269,7 +269,6 @@ _ROW = (
     "code",
     "commit",
     "hardware",
-    "precision",
     "dataset",
     "test_images",
     "epochs",
@@ -308,11 +307,8 @@ def _as_row(evidence: Evidence, model: JudgedModel) -> dict[str, Any]:
     row |= {key: test.get(key) for key in ("accuracy", "macro_f1", "calibration_error", "kl_unclipped", "clip")}
     for name, interval in (("accuracy", test["accuracy_interval"]), ("kl", test.get("kl_interval"))):
         row |= {f"{name}_{end}": interval and interval[end] for end in ("low", "high")}
-    made_on = figures.get("hardware", {})
     return row | {
         "model": model.name,
-        "hardware": made_on.get("processor"),
-        "precision": made_on.get("precision"),
         "seed": model.seed,
         "experiment": evidence.experiment.title,
         "fingerprint": evidence.fingerprints.get((model.name, model.seed)),
@@ -352,7 +348,6 @@ def _model(evidence: Evidence, model: JudgedModel) -> dict[str, Any]:
         "calibrated",
     )
     return {key: model.figures[key] for key in kept} | {
-        "hardware": model.figures.get("hardware"),
         "training_seconds": model.training_seconds,
         "checkpoint": evidence.checkpoints.get((model.name, model.seed)),
     }
@@ -370,7 +365,6 @@ def _over_seeds(evidence: Evidence, name: str) -> dict[str, Any]:
         "name": name,
         "seeds": [model.seed for model in models],
         "architecture": models[0].figures["architecture"],
-        "hardware": list(dict.fromkeys(" in ".join(m.figures.get("hardware", {}).values()) for m in models)),
         "parameters": models[0].figures["parameters"],
         "epochs": models[0].figures["epochs"],
         "selected_epochs": [model.figures["selected_epoch"] for model in models],

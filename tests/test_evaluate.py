@@ -226,13 +226,14 @@ def test_a_checkpoint_knows_its_images_by_marks_alone_and_its_card_says_so(home:
     assert "training_images.npz" in (checkpoint.path / MODEL_CARD).read_text()
 
 
-def test_a_card_says_its_clip_and_its_code(checkpoint: Artifact) -> None:
+def test_a_card_says_its_clip_its_code_and_its_machine(checkpoint: Artifact) -> None:
     card, page = read_card(checkpoint.path), (checkpoint.path / MODEL_CARD).read_text()
     assert CLIPPING in page
     assert f"| KL, unclipped | {card.figures['test']['kl_unclipped']:.3f} |" in page
     asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert card.trained_on["commit"].removesuffix("-dirty") == asked.stdout.strip()
-    assert f"commit {card.trained_on['commit']}" in page
+    assert card.trained_on["hardware"].startswith("CPU")
+    assert card.trained_on["hardware"] in page
 
 
 def test_what_it_was_trained_on_is_said_to_be_unknown_where_it_is(checkpoint: Artifact, tmp_path: Path) -> None:

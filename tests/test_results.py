@@ -187,7 +187,7 @@ def test_the_table_of_models_has_a_row_a_model_with_what_it_came_from() -> None:
     ]
     last = table.iloc[3]
     test = whole.seeds_of("LDG")[1].figures["selected"]["test"]
-    assert (last["fingerprint"], last["commit"], last["hardware"]) == ("0123456789abcdef", "abc", "AVX2")
+    assert (last["fingerprint"], last["commit"], last["hardware"]) == ("0123456789abcdef", "abc", "CPU, AVX2")
     assert (last["accuracy"], last["accuracy_low"]) == (test["accuracy"], test["accuracy_interval"]["low"])
     assert (last["kl"], last["kl_high"]) == (test["distribution"]["kl"], test["kl_interval"]["high"])
     assert (last["kl_unclipped"], last["clip"]) == (test["kl_unclipped"], 1e-6)
