@@ -3,7 +3,7 @@
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -52,6 +52,7 @@ def elsewhere(make: Callable[..., Callable[[], object]], *arguments: Any) -> Ite
     ours, theirs = spawned.Pipe()
     process = spawned.Process(target=_serve, args=(theirs, make, arguments))
     process.start()
+    theirs.close()  # So that a process that failed is heard of here.
 
     def call() -> Seconds:
         ours.send("go")
@@ -61,7 +62,8 @@ def elsewhere(make: Callable[..., Callable[[], object]], *arguments: Any) -> Ite
     try:
         yield call
     finally:
-        ours.send("end")
+        with suppress(BrokenPipeError):
+            ours.send("end")
         process.join()
 
 
