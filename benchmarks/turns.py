@@ -55,14 +55,17 @@ def elsewhere(make: Callable[..., Callable[[], object]], *arguments: Any) -> Ite
     theirs.close()  # So that a process that failed is heard of here.
 
     def call() -> Seconds:
-        ours.send("go")
-        taken: Seconds = ours.recv()
+        try:
+            ours.send("go")
+            taken: Seconds = ours.recv()
+        except (EOFError, ConnectionError) as gone:
+            raise RuntimeError("what was timed in a process of its own failed there; its error stands above") from gone
         return taken
 
     try:
         yield call
     finally:
-        with suppress(BrokenPipeError):
+        with suppress(ConnectionError):
             ours.send("end")
         process.join()
 

@@ -207,7 +207,7 @@ def failing() -> Callable[[], object]:
 def test_a_kind_that_fails_in_its_process_is_waited_for_no_longer() -> None:
     from turns import elsewhere
 
-    with pytest.raises(EOFError), elsewhere(failing) as call:
+    with pytest.raises(RuntimeError, match="failed there"), elsewhere(failing) as call:
         call()
 
 

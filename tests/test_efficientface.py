@@ -156,7 +156,7 @@ def test_five_steps_are_those_of_a_stacking_to_the_bit(precision: str, monkeypat
 def test_twenty_steps_under_autocast_go_as_in_float32() -> None:
     """Losses of the first twenty steps, bfloat16 beside float32, from the same weights on the same images."""
     torch.manual_seed(1)
-    images, labels = torch.randn(8, 3, 48, 48), torch.arange(8) % 7
+    images, labels = torch.randn(16, 3, 64, 64), torch.arange(16) % 7
     losses = {}
     for precision in ("float32", "bfloat16"):
         model = build("efficientface", 7, seed=1).train()
