@@ -8,7 +8,7 @@ help:
 	@echo "make demo    the whole method on drawn faces, in a few minutes"
 	@echo "make test    the tests"
 	@echo "make lint    ruff and mypy"
-	@echo "make bench   the README's figures, measured on this machine"
+	@echo "make bench   the README's figures, measured on this machine, under its processor's kind"
 	@echo "make bench-gpu  the same of a GPU; needs torch, torchvision, numpy and pandas alone"
 
 setup: $(VENV)/ready
@@ -23,7 +23,9 @@ $(VENV)/ready: pyproject.toml
 demo: setup
 	@$(BIN)/fer run demo
 
-# Files of tests side by side; those that have the container engine to themselves one after the other.
+# Files of tests side by side, with one thread each, since threads of several processes on the same cores wait for one
+# another; those that have the container engine to themselves one after the other.
+test: export OMP_NUM_THREADS = 1
 test: setup
 	@$(BIN)/python -m pytest -m "not engine" -n auto --dist loadfile
 	@$(BIN)/python -m pytest -m engine
@@ -32,8 +34,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Once more with ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 gives the column of a processor without AVX-512.
+bench: export OMP_WAIT_POLICY = passive
 bench: setup
-	@for name in neighbours student inference graph memory overhead paper_table figures; do \
+	@for name in precision neighbours student inference graph memory overhead paper_table oversubscribed figures; do \
 		$(BIN)/python benchmarks/$$name.py || exit 1; done
 	@$(BIN)/python benchmarks/table.py
 

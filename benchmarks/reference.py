@@ -94,6 +94,7 @@ def image_loader(
         num_workers=workers,
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
+        multiprocessing_context="fork" if workers else None,
     )
 
 

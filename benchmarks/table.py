@@ -6,7 +6,19 @@ from typing import Any
 
 from writing import RESULTS, Row, cells
 
-NAMES = ("neighbours", "student", "inference", "graph", "memory", "overhead", "paper_table", "figures", "gpu")
+NAMES = (
+    "precision",
+    "neighbours",
+    "student",
+    "inference",
+    "graph",
+    "memory",
+    "overhead",
+    "paper_table",
+    "oversubscribed",
+    "figures",
+    "gpu",
+)
 KINDS = ("AVX2", "AVX-512", "AVX-512 + bfloat16", "AVX-512 + AMX")
 """Of CPUs, in the order of their columns; GPUs come after them."""
 SUBJECTS = (

@@ -3,7 +3,7 @@
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -52,16 +52,21 @@ def elsewhere(make: Callable[..., Callable[[], object]], *arguments: Any) -> Ite
     ours, theirs = spawned.Pipe()
     process = spawned.Process(target=_serve, args=(theirs, make, arguments))
     process.start()
+    theirs.close()  # So that a process that failed is heard of here.
 
     def call() -> Seconds:
-        ours.send("go")
-        taken: Seconds = ours.recv()
+        try:
+            ours.send("go")
+            taken: Seconds = ours.recv()
+        except (EOFError, ConnectionError) as gone:
+            raise RuntimeError("what was timed in a process of its own failed there; its error stands above") from gone
         return taken
 
     try:
         yield call
     finally:
-        ours.send("end")
+        with suppress(ConnectionError):
+            ours.send("end")
         process.join()
 
 

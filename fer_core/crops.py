@@ -13,9 +13,9 @@ always as the *checkpoint's* training images were, whatever dataset or program i
 5. From `stored_size` to `input_size` it is resized bilinear, antialiased, in floats; then the mean is subtracted and
    divided by the deviation.
 
-`prepare` does 1 to 4 for a dataset, `cut_out` 2 to 4 for a predictor and the service, `faces_for` brings the stored
-images of another dataset to what 4 would have given, and `fer_core.deployed.Deployed`, which is what is exported,
-does 2 to 5 in the network, so that whoever runs an export cannot get them wrong. Needs numpy and Pillow alone.
+`prepare` does 1 to 4 for a dataset, `cut_out` 2 to 4 for a predictor and the service, and
+`fer_core.deployed.Deployed` does 2 to 5 in the network: that is what is exported, so that whoever runs an export
+cannot get them wrong, and what judges a checkpoint on another dataset's images. Needs numpy and Pillow alone.
 """
 
 from dataclasses import dataclass
@@ -90,24 +90,3 @@ def cut_out(
     if face.size != (size, size):
         face = face.resize((size, size), resample)
     return np.asarray(face.convert("RGB"))
-
-
-def faces_for(images: np.ndarray, stored_size: int | None, *, grey: bool) -> np.ndarray:
-    """A dataset's stored images as a checkpoint's own training images were stored.
-
-    Args:
-        images: (N, S, S, C) uint8, C = 1 or 3, of any dataset.
-        stored_size, grey: of the checkpoint.
-
-    Returns:
-        (N, stored_size, stored_size, 1 if grey else 3) uint8; `images` itself where it is that already. With
-        `stored_size` None they keep their size.
-    """
-    side, channels = stored_size or images.shape[1], 1 if grey else 3
-    if images.shape[1:] == (side, side, channels):
-        return images
-    faces = np.empty((len(images), side, side, channels), np.uint8)
-    for number, image in enumerate(images):
-        colour = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else np.asarray(image)
-        faces[number] = cut_out(colour, middle_square(colour), side, grey=grey)[..., :channels]
-    return faces

@@ -26,7 +26,7 @@ _CUDA_WITH_BFLOAT16 = (8, 0)
 _MULTIPLY_BFLOAT16 = ("AVX-512 + bfloat16", "AVX-512 + AMX")
 _ISA_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 
-# Measured by benchmarks/precision.py: one forward and backward pass of a batch on one thread, over the same in float32.
+# Measured by benchmarks/precision.py: a training step on one thread, over the same in float32.
 _FASTER_FROM: Mapping[Architecture, int] = {"resnet18": 0, "resnet50": 0, "efficientface": 112}
 """Input size in pixels from which bfloat16 is faster on a processor that multiplies it: ResNets .59 to .69 of float32's
 time from 48 px on; EfficientFace 1.07 at 48, 1.00 at 64, .88 at 112 and .73 at 224 px (AMD Zen 5)."""

@@ -114,8 +114,7 @@ def _decode_images(
                 unreadable[len(sha256)] = image.reason
             sha256.append(image.sha256)
             remarks.update([image.remark] if image.remark else [])
-    for remark, images in remarks.most_common(_NAMED):
-        report.note(f"{images} of {count} images: {remark}")
+    _note_remarks(remarks, count, report)
     return np.array(sha256, dtype=object), unreadable
 
 
@@ -265,6 +264,15 @@ def _note_unreadable(unreadable: Mapping[int, str], count: int, report: Reporter
     if reasons:
         more = f" and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
         report.note(f"{len(reasons)} of {count} images skipped: {'; '.join(reasons[:_NAMED])}{more}")
+
+
+def _note_remarks(remarks: Counter[str], count: int, report: Reporter) -> None:
+    """What was concluded about images whose files do not say it, the commonest first."""
+    named = remarks.most_common(_NAMED)
+    for remark, images in named:
+        report.note(f"{images} of {count} images: {remark}")
+    if rest := remarks.total() - sum(images for _, images in named):
+        report.note(f"{rest} of {count} images: {len(remarks) - len(named)} other remarks of this kind")
 
 
 def _note_counts(counts: dict[str, int], report: Reporter) -> None:

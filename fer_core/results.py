@@ -349,6 +349,7 @@ def _model(evidence: Evidence, model: JudgedModel) -> dict[str, Any]:
         "calibrated",
     )
     return {key: model.figures[key] for key in kept} | {
+        "hardware": model.figures.get("trained_on", {}).get("hardware"),
         "training_seconds": model.training_seconds,
         "checkpoint": evidence.checkpoints.get((model.name, model.seed)),
     }
@@ -366,6 +367,7 @@ def _over_seeds(evidence: Evidence, name: str) -> dict[str, Any]:
         "name": name,
         "seeds": [model.seed for model in models],
         "architecture": models[0].figures["architecture"],
+        "hardware": list(dict.fromkeys(m.figures.get("trained_on", {}).get("hardware", "") for m in models)),
         "parameters": models[0].figures["parameters"],
         "epochs": models[0].figures["epochs"],
         "selected_epochs": [model.figures["selected_epoch"] for model in models],

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Seque
 from typing import Any
 from urllib.parse import urlsplit
 
-HOST = "FER_HOST"
-"""Environment: names besides localhost that the server may be called by, with commas between them."""
+ADDRESS = "FER_URL"
+"""Environment: where a browser finds the server, if not on this machine alone."""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 Scope = MutableMapping[str, Any]
@@ -23,9 +23,9 @@ Headers = Sequence[tuple[str, str]]
 
 
 def own_names(*more: str) -> frozenset[str]:
-    """The names that a server may be called by: this machine's loopback, those of FER_HOST, and more."""
-    configured = os.environ.get(HOST, "").split(",")
-    return frozenset(name.strip().lower().strip("[]") for name in (*_LOOPBACK, *configured, *more) if name.strip())
+    """The names that a server may be called by: this machine's loopback, the one in FER_URL, and more."""
+    configured = _address(os.environ.get(ADDRESS, ""))
+    return frozenset((*_LOOPBACK, *([configured[0]] if configured else []), *more))
 
 
 def refusal(method: str, headers: Headers, names: frozenset[str]) -> str:
@@ -38,7 +38,7 @@ def refusal(method: str, headers: Headers, names: frozenset[str]) -> str:
     """
     hosts, origins = _values(headers, "host"), _values(headers, "origin")
     if len(hosts) != 1 or not (called := _address(f"//{hosts[0]}")) or called[0] not in names:
-        return f"not called by a name of this server; set {HOST} to the name that you call it by"
+        return f"not called by a name of this server; set {ADDRESS} to the address that you call it by"
     if len(origins) > 1:
         return "from several origins"
     if origins:

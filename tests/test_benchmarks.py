@@ -93,6 +93,17 @@ def test_a_kind_in_a_process_of_its_own_tells_its_own_seconds() -> None:
     assert max(seconds.clock for seconds in taken["here"]) < 0.2
 
 
+def failing() -> Callable[[], object]:
+    raise SystemExit(1)
+
+
+def test_a_kind_that_fails_in_its_process_is_waited_for_no_longer() -> None:
+    from turns import elsewhere
+
+    with pytest.raises(RuntimeError, match="failed there"), elsewhere(failing) as call:
+        call()
+
+
 def test_how_busy_the_gpu_is_counts_overlaps_once() -> None:
     from gpu import busy_share
 

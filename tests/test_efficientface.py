@@ -126,7 +126,7 @@ def test_what_was_shuffled_hands_its_gradient_on_without_gaps() -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_twenty_steps_are_those_of_a_stacking_to_the_bit(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_five_steps_are_those_of_a_stacking_to_the_bit(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shuffled by torch's own stacking and its gradient: slower, and the same."""
 
     def stacked(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -136,12 +136,12 @@ def test_twenty_steps_are_those_of_a_stacking_to_the_bit(precision: str, monkeyp
     def losses() -> list[float]:
         model = build("efficientface", 7, seed=1).to(memory_format=torch.channels_last).train()
         optimiser = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
-        images = torch.randn(8, 3, 48, 48, generator=torch.Generator().manual_seed(1))
+        images = torch.randn(4, 3, 48, 48, generator=torch.Generator().manual_seed(1))
         found = []
-        for _ in range(20):
+        for _ in range(5):
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
                 logits = model(images.to(memory_format=torch.channels_last))
-                loss = nn.functional.cross_entropy(logits.float(), torch.arange(8) % 7)
+                loss = nn.functional.cross_entropy(logits.float(), torch.arange(4) % 7)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

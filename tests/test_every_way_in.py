@@ -31,9 +31,9 @@ from fer_core.export_web import write_web
 from fer_core.logits import predict_logits
 from fer_core.models.checkpoint import load_checkpoint
 from fer_core.onnx_model import OnnxModel
-from fer_core.predict import Picture, Predictor
+from fer_core.predict import Predictor
 from fer_core.progress import JsonLines
-from openface.decoding import rgb_pixels
+from openface.decoding import Picture, rgb_pixels
 from tests.browsing import CHROMIUM, DRIVER, NO_BROWSER, browser
 
 HEIGHT, WIDTH = 72, 101

@@ -16,7 +16,7 @@ from PIL import Image
 from fer_core.artifacts import open_artifact
 from fer_core.augment import Views
 from fer_core.calibration import probabilities
-from fer_core.crops import Box, FaceFormat, cut_out, faces_for
+from fer_core.crops import Box, FaceFormat, cut_out
 from fer_core.dataset import EMOTIONS, open_dataset
 from fer_core.deployed import Deployed
 from fer_core.errors import CheckpointError, ExportError
@@ -207,20 +207,6 @@ def test_weights_of_others_see_a_face_in_their_own_size_at_once(tmp_path: Path) 
     cut = cut_out(np.array(picture), Box(0, 0, 350), facts.face_format.side, grey=False, resample=Image.Resampling(2))
     np.testing.assert_array_equal(cut, resized)
     assert facts.face_format == FaceFormat(224, False, Image.Resampling.BILINEAR)
-
-
-def test_another_datasets_images_are_brought_to_the_checkpoints_size_and_colour() -> None:
-    generator = np.random.default_rng(0)
-    colour = generator.integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
-    grey = colour[..., :1]
-    assert faces_for(grey, 64, grey=True) is grey
-    assert faces_for(colour, None, grey=False) is colour
-    small = faces_for(colour, 48, grey=True)
-    one = Image.fromarray(colour[1]).convert("L").resize((48, 48), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(small[1, ..., 0], np.asarray(one))
-    assert small.shape == (3, 48, 48, 1)
-    np.testing.assert_array_equal(faces_for(grey, 64, grey=False), np.repeat(grey, 3, axis=3))
-    assert faces_for(grey, None, grey=False).shape == (3, 64, 64, 3)
 
 
 def test_int8_cannot_do_without_faces(model: DeployedModel, tmp_path: Path) -> None:

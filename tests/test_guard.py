@@ -124,10 +124,10 @@ def test_programs_and_the_own_pages_go_through(port: int) -> None:
 
 
 def test_a_configured_name_is_one_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FER_HOST", "Fer.Example.org, other.example")
+    monkeypatch.setenv("FER_URL", "https://Fer.Example.org")
     headers = [("host", "fer.example.org"), ("origin", "https://fer.example.org")]
     assert refusal("POST", headers, own_names()) == ""
-    assert "set FER_HOST" in refusal("POST", [("host", "example.org")], own_names())
+    assert "set FER_URL" in refusal("POST", [("host", "example.org")], own_names())
     twice = [("host", "localhost"), ("host", "elsewhere.test")]
     assert refusal("GET", twice, own_names())
 

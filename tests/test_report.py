@@ -281,6 +281,10 @@ def test_a_temperature_that_makes_calibration_worse_is_told_so(whole: Page, tmp_
     assert worse
 
 
+def test_a_report_says_what_its_models_were_trained_on(whole: Page) -> None:
+    assert "on CPU, AVX2" in whole.text
+
+
 def test_results_csv_has_a_row_for_every_trained_model(tmp_path: Path) -> None:
     write(report_request(tmp_path / "in", experiment((1, 2)), dataset()), tmp_path / "out")
     table = pd.read_csv(tmp_path / "out/results.csv")

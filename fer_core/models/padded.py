@@ -12,38 +12,96 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from fer_core.models.efficientface import InvertedResidual
+from fer_core.models.efficientface import EfficientFace, InvertedResidual
 
 _BLOCK = 16
 
 
 def padded(model: nn.Module) -> nn.Module:
-    """A copy in evaluation mode whose units' second branches are folded and padded; without such units, a copy."""
+    """A copy in evaluation mode that is folded and padded where that helps; without such units, a copy."""
     copied = copy.deepcopy(model).eval()
     for unit in copied.modules():
         if isinstance(unit, InvertedResidual):
             unit.branch2 = _padded_branch(unit.branch2)
+    if isinstance(copied, EfficientFace):
+        _pad_stem(copied)
     return copied
+
+
+@torch.no_grad()
+def _pad_stem(model: EfficientFace) -> None:
+    """29 channels to 32, so that the largest maps of all stay in blocks from the first convolution to stage 2."""
+    first = model.stage2[0]
+    assert isinstance(first, InvertedResidual)
+    (stem,) = _folded(model.conv1)
+    width = len(stem.weight)
+    more = -width % _BLOCK
+    model.conv1 = nn.Sequential(
+        _convolution(_more_outputs(stem.weight, more), _more_outputs(_bias(stem), more), 2), nn.ReLU()
+    )
+    depthwise, pointwise = _folded(first.branch1)
+    first.branch1 = nn.Sequential(
+        _convolution(
+            _more_outputs(depthwise.weight, more),
+            _more_outputs(_bias(depthwise), more),
+            depthwise.stride[0],
+            width + more,
+        ),
+        _convolution(_more_inputs(pointwise.weight, more), _bias(pointwise)),
+        nn.ReLU(),
+    )
+    reduced = first.branch2[0]
+    assert isinstance(reduced, nn.Conv2d)
+    first.branch2[0] = _convolution(_more_inputs(reduced.weight, more), _bias(reduced))
+    model.add_module("local", _Unpadded(model.local, width))
+
+
+class _Unpadded(nn.Module):
+    """A module behind channels that were added: it is given those before them."""
+
+    def __init__(self, module: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.module, self.channels = module, channels
+
+    def forward(self, features: Tensor) -> Tensor:
+        given: Tensor = self.module(features[:, : self.channels])
+        return given
 
 
 @torch.no_grad()
 def _padded_branch(branch: nn.Sequential) -> nn.Sequential:
     """Pointwise, depthwise, pointwise; each with its batch normalisation folded in."""
-    convolutions = [layer for layer in branch if isinstance(layer, nn.Conv2d)]
-    normalisations = [layer for layer in branch if isinstance(layer, nn.BatchNorm2d)]
-    folded = [fuse_conv_bn_eval(c, n) for c, n in zip(convolutions, normalisations, strict=True)]
-    (first, first_bias), (depthwise, depthwise_bias), (last, last_bias) = [(c.weight, _bias(c)) for c in folded]
-    more = -len(first) % _BLOCK
-    stride = 2 if convolutions[1].stride == (2, 2) else 1
+    first, depthwise, last = _folded(branch)
+    more = -len(first.weight) % _BLOCK
     return nn.Sequential(
-        _convolution(pad(first, (0, 0, 0, 0, 0, 0, 0, more)), pad(first_bias, (0, more))),
+        _convolution(_more_outputs(first.weight, more), _more_outputs(_bias(first), more)),
         nn.ReLU(),
         _convolution(
-            pad(depthwise, (0, 0, 0, 0, 0, 0, 0, more)), pad(depthwise_bias, (0, more)), stride, len(first) + more
+            _more_outputs(depthwise.weight, more),
+            _more_outputs(_bias(depthwise), more),
+            depthwise.stride[0],
+            len(first.weight) + more,
         ),
-        _convolution(pad(last, (0, 0, 0, 0, 0, more)), last_bias),
+        _convolution(_more_inputs(last.weight, more), _bias(last)),
         nn.ReLU(),
     )
+
+
+def _folded(layers: nn.Sequential) -> list[nn.Conv2d]:
+    """The convolutions, each with the batch normalisation that follows it folded in."""
+    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    normalisations = [layer for layer in layers if isinstance(layer, nn.BatchNorm2d)]
+    return [fuse_conv_bn_eval(c, n) for c, n in zip(convolutions, normalisations, strict=True)]
+
+
+def _more_outputs(values: Tensor, more: int) -> Tensor:
+    """A weight (outputs, inputs, side, side) or a bias (outputs,) with zeros for more outputs."""
+    return pad(values, (0, 0) * (values.dim() - 1) + (0, more))
+
+
+def _more_inputs(weight: Tensor, more: int) -> Tensor:
+    """A weight (outputs, inputs, side, side) that does not look at more inputs."""
+    return pad(weight, (0, 0, 0, 0, 0, more))
 
 
 def _bias(folded: nn.Conv2d) -> Tensor:
