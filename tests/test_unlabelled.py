@@ -82,12 +82,12 @@ def test_an_unlabelled_copy_of_a_judged_image_is_a_repetition() -> None:
 def test_the_coverage_of_action_units_counts_unlabelled_faces_too(tmp_path: Path) -> None:
     import pandas as pd
 
-    from openface.columns import INTENSITIES
+    from openface.columns import INTENSITIES, PRESENCES
 
     few = drawn(tmp_path / "few", labelled=30)
     table = pd.DataFrame({"id": few.manifest["id"], "status": "ok", "confidence": 1.0})
     table.loc[few.rows("unlabelled")[:3], "status"] = "no_face"
-    table = table.assign(**dict.fromkeys(INTENSITIES, 0.5))
+    table = table.assign(**dict.fromkeys(INTENSITIES + PRESENCES, 0.5))
     units = action_units(few, table, ActionUnitSettings(features="intensity"))
     hidden = len(few.rows("unlabelled"))
     assert units.coverage["unlabelled"] == {"images": hidden, "usable": hidden - 3, "no_face": 3}
