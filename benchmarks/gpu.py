@@ -10,10 +10,9 @@ which shows that it runs and no more, and writes nothing; `--quick` takes these 
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from importlib.util import find_spec
+from importlib import import_module
 from itertools import cycle, islice, product
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from fer_core.models import Architecture
 from fer_core.models.architectures import build
 from fer_core.objectives import Objective, cross_entropy_to, cross_entropy_with_bank
 from fer_core.training_step import TrainingStep, take_epoch
+from openface.machine import usable_cores
 
 MULTIPLY_ADDS = 149.7e6
 """Of EfficientFace on an image of 224 px; forward and backward take three times as many."""
@@ -219,7 +219,7 @@ def batches_row(bench: Bench, paths: Sequence[Path]) -> Row:
 
 def bench_workers() -> int:
     """One for each core, sixteen at most."""
-    return min(16, torch.multiprocessing.cpu_count())
+    return min(16, usable_cores())
 
 
 def epoch_rows(bench: Bench, paths: Sequence[Path], precision: str) -> tuple[list[Row], float]:
@@ -297,7 +297,7 @@ def table_row(bench: Bench, precision: str, labels: float) -> Row:
         "EF SLL": (100, sizes.sll_batch, "efficientface", precision, lambda: bench.student),
         "EF + LDG and EF + LDG-AUs": (200, sizes.student_batch, "efficientface", precision, lambda: bench.student),
     }
-    whole = all(find_spec(name) is not None for name in NEEDED)
+    whole = can_train_whole()
     epoch = seconds_of_whole_trainings if whole else seconds_of_epochs
     seconds = {
         name: epoch(bench, architecture, objective(), batch, its_precision)
@@ -309,6 +309,16 @@ def table_row(bench: Bench, precision: str, labels: float) -> Row:
     name = f"the paper's table, 5 models × {SEEDS} seeds, {sizes.images:,} images, {sizes.size} px, projected, {kind}"
     more = {"minutes": minutes, "seconds_of_an_epoch": seconds}
     return row(name, sum(minutes.values()), 60, judged="at most", unit="min", **more)
+
+
+def can_train_whole() -> bool:
+    """Whether all that a whole training needs beside torch is there."""
+    try:
+        for name in NEEDED:
+            import_module(name)
+    except ModuleNotFoundError:
+        return False
+    return True
 
 
 def seconds_of_epochs(
@@ -377,21 +387,18 @@ def measured_device(device: torch.device) -> str:
     return torch.cuda.get_device_name() if device.type == "cuda" else "a CPU"
 
 
-def measure(sizes: Sizes, device: torch.device) -> list[Row]:
-    """All rows."""
-    bench, tell = Bench(sizes, device), partial(print, "measuring", flush=True)
-    tell("steps")
+def measure(sizes: Sizes, device: torch.device) -> Iterator[Row]:
+    """All rows, each as soon as it is measured: a lent GPU may be gone before the last."""
+    bench = Bench(sizes, device)
     step, precision = step_row(bench)
+    yield step
     with tempfile.TemporaryDirectory() as folder:
         paths = write_files(Path(folder), bench.stored[: sizes.reference_images])
-        tell("the student's epoch")
         epochs, labels = epoch_rows(bench, paths, precision)
-        tell("batches")
-        batches = batches_row(bench, paths)
-    tell("neighbours")
-    pulled = neighbour_rows(bench)
-    tell("the paper's table")
-    return [*pulled, *epochs, batches, step, table_row(bench, precision, labels)]
+        yield from epochs
+        yield batches_row(bench, paths)
+    yield from neighbour_rows(bench)
+    yield table_row(bench, precision, labels)
 
 
 def main() -> None:
@@ -404,11 +411,13 @@ def main() -> None:
     if device.type == "cpu":
         torch.set_num_threads(1)  # On so little work, threads wait for one another.
     print(f"measuring {measured_device(device)}" + (", tiny sizes: this shows that it runs, no more" if quick else ""))
-    rows = measure(QUICK if quick else Sizes(), device)
+    rows: list[Row] = []
+    for line in measure(QUICK if quick else Sizes(), device):
+        rows.append(line)
+        print(f"{time.perf_counter() - started:5.0f} s  {line['name']}: {line['ours']:g} {line['unit']}", flush=True)
+        if not quick:
+            write_results("gpu", rows, measured_device(device))
     show(rows)
-    print(f"{time.perf_counter() - started:.0f} s")
-    if not quick:
-        write_results("gpu", rows, measured_device(device))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """The nearest of many distinct AU vectors: by Annoy's trees, searched by several processes in one index, or exactly."""
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -11,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from annoy import AnnoyIndex
 from scipy.spatial import cKDTree
+
+from openface.machine import usable_cores
 
 Search = Callable[[np.ndarray], np.ndarray]
 """From (Q,) positions of vectors to (Q, count) positions of the vectors nearest to each, itself mostly among them."""
@@ -42,7 +43,7 @@ def search_trees(path: Path, dimensions: int, count: int, nodes: int, tell: Call
     def search(queries: np.ndarray) -> np.ndarray:
         parts = [queries[start : start + _AT_A_TIME] for start in range(0, len(queries), _AT_A_TIME)]
         find = partial(_find, str(path), dimensions, count, nodes)
-        cores = len(os.sched_getaffinity(0))
+        cores = usable_cores()
         if len(queries) < _WORTH_A_PROCESS or cores == 1:
             return _gathered(map(find, parts), len(queries), count, tell)
         spawned = multiprocessing.get_context("spawn")

@@ -18,7 +18,7 @@ from fer_core.artifacts import replace_file
 from fer_core.augment import Views, on_device
 from fer_core.batches import Epochs, cut
 from fer_core.dataset import UNLABELLED, Dataset
-from fer_core.devices import Precision, choose_precision, dtype_of, processor_of, warn_of_precision
+from fer_core.devices import Precision, choose_precision, dtype_of, keep_freed_memory, processor_of, warn_of_precision
 from fer_core.errors import TrainingError
 from fer_core.experiment import AugmentSettings, Recipe
 from fer_core.logits import predict_logits
@@ -77,6 +77,8 @@ def train(training: Training, dataset: Dataset, run: Run) -> None:
     Raises:
         TrainingError: a loss is not finite.
     """
+    if run.device.type == "cpu":
+        keep_freed_memory()
     recipe, memory = training.recipe, training.objective.memory
     precision = _chosen_precision(training, run)
     model = _initial_model(training, dataset, run)

@@ -36,6 +36,7 @@ from openface.engine import (
 )
 from openface.errors import EngineAway, EngineRefused
 from openface.files import links_outside
+from openface.machine import has_gpu
 from openface.names import printable
 
 Answer = TypeVar("Answer")
@@ -45,8 +46,6 @@ STEP = "fer.step"
 """Label: the step's name."""
 _SHARE_OF_MEMORY = 0.9
 _MEMORY_TO_DECODE = 4 << 30
-_SIGNS_OF_A_GPU = (Path("/proc/driver/nvidia/gpus"), Path("/dev/dxg"))
-"""Linux's, and that of Windows' subsystem for Linux."""
 
 
 def runner_for(study: Study) -> Runner:
@@ -58,7 +57,7 @@ def runner_for(study: Study) -> Runner:
     image = os.environ.get(TRAINER)
     wants_gpu = study.experiment.run.device == "cuda"
     if not image:
-        if wants_gpu and not any(sign.exists() for sign in _SIGNS_OF_A_GPU):
+        if wants_gpu and not has_gpu():
             raise ExperimentError("run.device = cuda: no GPU here, or no driver of it; set run.device=cpu")
         return Subprocesses()
     try:

@@ -11,9 +11,9 @@ from fer_core.experiment import BUNDLED, Experiment, find_experiment, load_exper
 from fer_core.steps import STEPS, Request, action_unit_rows, aus_beside, request, with_openface_build
 from flows.granted import DATA, OPENFACE, is_path, limits_apply, require_granted_paths, require_granted_settings
 from flows.runner import StepCommand
+from openface.machine import has_gpu, usable_cores
 from openface.names import unspell
 
-_NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
 _SMALLEST_BATCH = 8
 
 
@@ -40,13 +40,13 @@ class Study:
         """Steps at a time: what the experiment says, or one on a GPU, or one for every two cores."""
         if self.experiment.run.jobs:
             return self.experiment.run.jobs
-        on_gpu = self.experiment.run.device != "cpu" and _NVIDIA_GPUS.is_dir()
-        return 1 if on_gpu else max(1, _cores() // 2)
+        on_gpu = self.experiment.run.device != "cpu" and has_gpu()
+        return 1 if on_gpu else max(1, usable_cores() // 2)
 
     @property
     def threads(self) -> int:
         """For each step; decided by the machine and `jobs` alone, since the bits of a result hang on it."""
-        return max(1, _cores() // self.jobs)
+        return max(1, usable_cores() // self.jobs)
 
     def request(self, step: str, inputs: Sequence[Artifact], seed: int | None = None) -> Request:
         """The step as `fer_core` knows it.
@@ -177,8 +177,3 @@ def _source(experiment: str) -> str:
     found = find_experiment(experiment)
     bundled = found.parent == BUNDLED and not Path(experiment).expanduser().is_file()
     return experiment if bundled else str(found.resolve())
-
-
-def _cores() -> int:
-    """Those that this process may use, where the system tells."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

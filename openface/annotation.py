@@ -18,6 +18,7 @@ from openface.columns import INTENSITIES, PRESENCES
 from openface.decoding import UnreadableImage, open_image
 from openface.errors import EngineAway, OpenFaceError
 from openface.images import Images, ladder
+from openface.machine import usable_cores
 from openface.program import Program
 from openface.reading import best_face
 from openface.settings import OpenFaceSettings
@@ -107,7 +108,7 @@ class Annotation:
         self._tell = tell
         self._journal = Journal(folder / _JOURNAL)
         self._runs = itertools.count()
-        self._workers = settings.workers or _cores()
+        self._workers = settings.workers or usable_cores()
         self._slots = threading.Semaphore(self._workers)
         self._stopping = threading.Event()
 
@@ -315,8 +316,3 @@ def _batches(numbers: Sequence[int], size: int, workers: int) -> list[Sequence[i
     if len(numbers) >= workers:
         count = -(-count // workers) * workers
     return [part.tolist() for part in np.array_split(np.array(numbers), count) if len(part)]
-
-
-def _cores() -> int:
-    """Those that this process may use, where the system tells."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

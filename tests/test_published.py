@@ -172,9 +172,14 @@ def test_a_file_is_read_whatever_its_ending(tmp_path: Path, ending: str, legacy:
 
 def test_our_own_checkpoint_is_not_taken_for_theirs(tmp_path: Path) -> None:
     """Its head is in our order already, and would be permuted into no order at all."""
-    save_weights(tmp_path / "selected.safetensors", build("resnet18", 7, seed=1))
-    with pytest.raises(CheckpointError, match=r"selected\.safetensors: not a file that torch\.save wrote"):
-        load_published(tmp_path / "selected.safetensors", build("resnet18", 7, seed=2), LABELS)
+    path = tmp_path / "selected.safetensors"
+    save_weights(path, build("resnet18", 7, seed=1))
+    header, tensors = path.read_bytes()[8:].partition(b"}}")[::2]
+    # A header whose length begins with the byte that a pickle begins with.
+    for length in (len(header) + 2, (len(header) + 2 + 0x1FF) // 0x100 * 0x100 + 0x80):
+        path.write_bytes(length.to_bytes(8, "little") + (header + b"}}").ljust(length) + tensors)
+        with pytest.raises(CheckpointError, match=r"selected\.safetensors: not a file that torch\.save wrote"):
+            load_published(path, build("resnet18", 7, seed=2), LABELS)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, 5_000, 1_000_000])

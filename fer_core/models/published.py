@@ -147,14 +147,15 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 def _named_in(path: Path, file: BinaryIO) -> set[str]:
     """The classes and functions that a file's pickle names, read off its opcodes alone."""
-    begins = file.read(2)
+    begins = file.read(9)
     file.seek(0)
     if begins.startswith(_ZIP):
         with zipfile.ZipFile(file) as archive:
             (record,) = [name for name in archive.namelist() if name.split("/")[-1] == "data.pkl"]
             with archive.open(record) as pickled:
                 return set(_globals(pickled))
-    if not begins.startswith(_PICKLE):
+    # safetensors begins with the length of its JSON, whose first byte may be a pickle's by chance.
+    if not begins.startswith(_PICKLE) or begins.endswith(b"{"):
         raise CheckpointError(f"{path}: not a file that torch.save wrote, so not the original authors'")
     for _ in range(_PICKLES_BEFORE_WEIGHTS):
         for _ in pickletools.genops(file):

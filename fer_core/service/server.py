@@ -17,6 +17,7 @@ from fer_core.errors import CheckpointError, ServiceError
 from fer_core.onnx_model import OnnxModel
 from fer_core.service.app import create_app
 from fer_core.service.limits import Limits
+from openface.machine import usable_cores
 
 _EXPORTED = "model.onnx"
 _HEADERS_SECONDS = 10.0
@@ -37,7 +38,7 @@ def serve(model: Path, host: str = "127.0.0.1", port: int = 8000, limits: Limits
         CheckpointError: the file is no model that `fer export` wrote, or gives no probabilities.
         ServiceError: the port is taken, or the host is not this machine's.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     # Images are looked at in as many threads as there are cores: OpenCV needs no more of its own, and those of ONNX
     # Runtime, which spin while they wait, would take the cores from them.
     cv2.setNumThreads(1)
