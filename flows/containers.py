@@ -36,7 +36,7 @@ from openface.engine import (
 )
 from openface.errors import EngineAway, EngineRefused
 from openface.files import links_outside
-from openface.machine import has_gpu
+from openface.machine import has_gpu as machine_has_gpu
 from openface.names import printable
 
 Answer = TypeVar("Answer")
@@ -57,7 +57,7 @@ def runner_for(study: Study) -> Runner:
     image = os.environ.get(TRAINER)
     wants_gpu = study.experiment.run.device == "cuda"
     if not image:
-        if wants_gpu and not has_gpu():
+        if wants_gpu and not machine_has_gpu():
             raise ExperimentError("run.device = cuda: no GPU here, or no driver of it; set run.device=cpu")
         return Subprocesses()
     try:
