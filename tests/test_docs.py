@@ -53,6 +53,8 @@ _VARIABLE = re.compile(r"\b(?:FER|PREFECT)_[A-Z][A-Z_]*[A-Z]\b")
 _ASSIGNMENT = re.compile(r"[A-Z_]+=.*")
 _FILE = re.compile(r"(?:fer_core|flows|openface|tests|benchmarks|docs|docker)/[\w./*]+")
 _OURS = re.compile(r"(?:\.venv/bin/)?(?:fer|make|prefect|docker compose|python benchmarks/\S+)(?= |$)")
+_NAME = re.compile(r"(?:[A-Za-z]+\.)?(?!fer_)(?:[a-z]*_[a-z_]+|[A-Z][A-Za-z]+|[A-Z_]{5,})")
+_DEFINED = re.compile(r"^ *(?:def |class )?(\w+)(?:\(| =|:)", re.MULTILINE)
 _SETTING = re.compile(rf"(?:{'|'.join(sorted(SECTIONS))})\.\w+( = .+|=.+)?")
 
 
@@ -325,6 +327,18 @@ def test_every_file_and_variable_that_is_named_is_there(page: Path) -> None:
     assert [name for name in sorted(files) if not list(ROOT.glob(name))] == []
     named = set(_VARIABLE.findall(text))
     assert sorted(named - variables()) == []
+
+
+def test_every_function_and_class_on_the_map_is_there() -> None:
+    named = {
+        span.rpartition(".")[2] for span in _SPAN.findall(text_of(ROOT / "CONTRIBUTING.md")) if _NAME.fullmatch(span)
+    }
+    sources = [
+        path.read_text(encoding="utf-8") for top in ("fer_core", "openface") for path in (ROOT / top).rglob("*.py")
+    ]
+    defined = {name for text in sources for name in _DEFINED.findall(text)}
+    assert len(named) > 20
+    assert sorted(named - defined) == []
 
 
 def test_readme_is_short() -> None:
