@@ -4,8 +4,9 @@ Path, bytes, open file, Pillow image, array, dataset, HTTP service, ONNX, TorchS
 orientation, colour, range and container, none of them square.
 """
 
+import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from test_decoding import ORIENTATION, STORED
 from test_prepare import SIZE, store
 from test_web import choose, says, served, shares, squares, visit
 
+from fer_core.artifacts import MANIFEST, make_artifact, open_artifact
 from fer_core.augment import Views
 from fer_core.calibration import probabilities
 from fer_core.crops import cut_out, middle_square
@@ -29,7 +31,7 @@ from fer_core.errors import ExportError
 from fer_core.export import _run_torchscript, export
 from fer_core.export_web import write_web
 from fer_core.logits import predict_logits
-from fer_core.models.checkpoint import load_checkpoint
+from fer_core.models.checkpoint import load_checkpoint, read_card, save_card
 from fer_core.onnx_model import OnnxModel
 from fer_core.predict import Predictor
 from fer_core.progress import JsonLines
@@ -37,6 +39,7 @@ from openface.decoding import Picture, rgb_pixels
 from tests.browsing import CHROMIUM, DRIVER, NO_BROWSER, browser
 
 HEIGHT, WIDTH = 72, 101
+TEMPERATURE = 0.5
 LOSSY = 0.05
 """Of a probability; what a JPEG or an ink model changes in a picture is seen, a quarter turn is far more."""
 
@@ -106,6 +109,25 @@ def brought() -> Iterator[Brought]:
 
 PICTURES = list(brought())
 every_picture = pytest.mark.parametrize("picture", PICTURES, ids=str)
+
+
+@pytest.fixture(scope="module")
+def model(model: DeployedModel, tmp_path_factory: pytest.TempPathFactory) -> DeployedModel:
+    """The checkpoint at a temperature at which no probability is all but 0 or 1, whatever processor trained it."""
+
+    def soften(out: Path) -> None:
+        for file in model.checkpoint.iterdir():
+            if file.name != MANIFEST:
+                shutil.copy(file, out)
+        save_card(out, replace(read_card(model.checkpoint), temperature=TEMPERATURE))
+
+    folder, inputs = tmp_path_factory.mktemp("softened"), {"prepare-0": open_artifact(model.dataset)}
+    return DeployedModel(make_artifact(folder / "m", "distill", "softened", {}, inputs, soften).path, model.dataset)
+
+
+@pytest.fixture(scope="module")
+def exported(model: DeployedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(model.checkpoint, "onnx", tmp_path_factory.mktemp("export"), None, JsonLines())
 
 
 @pytest.fixture(scope="module")

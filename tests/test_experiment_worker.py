@@ -125,7 +125,7 @@ def test_a_run_may_override_nothing_of_how_it_is_started(lab: Lab) -> None:
     try:
         ended = lab.run(deployment, parameters=MISTAKEN, job_variables=command)
     finally:
-        lab.client.patch("/work_pools/fer", json={"base_job_template": before})
+        wait_for(lambda: lab.client.patch("/work_pools/fer", json={"base_job_template": before}).status_code == 204, 30)
     assert (ended["state_type"], touched.exists()) == ("FAILED", False)
     assert REFUSED in ended["state"]["message"]
 

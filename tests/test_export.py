@@ -137,7 +137,7 @@ def with_outliers(model: DeployedModel, folder: Path, factor: float) -> Path:
 def test_int8_that_loses_too_much_keeps_16_bits_between_layers_and_says_its_own_figures(
     model: DeployedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    checkpoint = with_outliers(model, tmp_path / "checkpoint", 100)
+    checkpoint = with_outliers(model, tmp_path / "checkpoint", 1000)
     path = export(checkpoint, "int8", tmp_path / "out", model.dataset, JsonLines())
     facts = OnnxModel(path).facts
     assert facts.precision == "int8 weights, 16-bit activations"

@@ -133,6 +133,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, weights_only=True, map_location="cpu")
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}; name a file of weights") from error
+    except CheckpointError:
+        raise
     except _DAMAGE as error:
         raise CheckpointError(
             f"{path}: damaged, or more than weights, so it is not opened ({_first(error)})"
