@@ -8,7 +8,7 @@ help:
 	@echo "make demo    the whole method on drawn faces, in a few minutes"
 	@echo "make test    the tests"
 	@echo "make lint    ruff and mypy"
-	@echo "make bench   the README's figures, measured on this machine, under its processor's kind"
+	@echo "make bench   the figures of benchmarks/README.md, measured on this machine, under its processor's kind"
 	@echo "make bench-gpu  the same of a GPU; needs torch, torchvision, numpy and pandas alone"
 
 setup: $(VENV)/ready

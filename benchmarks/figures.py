@@ -1,4 +1,4 @@
-"""The README's figures of a whole run, measured on this machine: `make bench`, FER_DATA=… for those on FER+.
+"""The figures of a whole run, measured on this machine: `make bench`, FER_DATA=… for those on FER+.
 
 Prints a table and writes it to `benchmarks/results/figures.json`.
 """

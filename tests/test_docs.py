@@ -415,3 +415,9 @@ def test_what_is_not_checked_is_still_said() -> None:
     assert [program for program in NOT_CHECKED if program not in words | inline] == []
     assert [text for text in PREFECTS if text not in said] == []
     assert ANY_STEP.keys() <= steps
+
+
+def test_the_distribution_is_not_called_as_another_project_of_the_index() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["name"] != "fer"
+    assert set(project["scripts"]) == {"fer"}

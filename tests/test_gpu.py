@@ -1,5 +1,5 @@
 """What only a GPU can show: no step waits for it, a captured step is the step, and its checkpoints predict the same on
-a CPU. Skipped where there is none; `make test-gpu` needs torch and what `fer_core` trains with, and no Prefect."""
+a CPU. Skipped where there is none; needs what `fer_core` trains with, and no Prefect."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
