@@ -39,7 +39,7 @@ SUBJECTS = (
 )
 """How the names of all columns' rows begin."""
 REASONS: Mapping[tuple[str, str], str] = {}
-"""Why a target is missed, by how a row's name begins and the processor's kind; at length in README.md beside this file."""
+"""Why a target is missed, by how a row's name begins and the processor's kind; README.md beside this file has more."""
 
 Documents = dict[str, dict[str, Any]]
 
