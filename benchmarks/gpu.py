@@ -28,7 +28,7 @@ from writing import Row, row, show, write_results
 
 from fer_core.augment import Views, on_device
 from fer_core.batches import Epochs
-from fer_core.devices import choose_device
+from fer_core.devices import Precision, choose_device, choose_precision, dtype_of, processor_of
 from fer_core.models import Architecture
 from fer_core.models.architectures import build
 from fer_core.objectives import Objective, cross_entropy_to, cross_entropy_with_bank
@@ -39,7 +39,7 @@ MULTIPLY_ADDS = 149.7e6
 """Of EfficientFace on an image of 224 px; forward and backward take three times as many."""
 SEEDS = 5
 LAMBDA = 0.01
-COMBINATIONS = tuple(product(("bfloat16", "float32"), (True, False)))
+COMBINATIONS: tuple[tuple[Precision, bool], ...] = tuple(product(("bfloat16", "float32"), (True, False)))
 """Precision, and whether the step is captured."""
 NEEDED = ("pydantic", "safetensors", "sklearn", "scipy", "jinja2")
 """What a whole training needs beside torch: its settings, files and model card."""
@@ -77,23 +77,29 @@ class Bench:
         self.target = distributions(sizes.images).to(device)
         self.labels = self.target.argmax(dim=1)
         self.student = cross_entropy_to(self.target)
+        self.precision = choose_precision("auto", "resnet50", sizes.size, processor_of(device))
+        """The generators', which this device multiplies by itself."""
 
     def bank(self) -> Objective:
         """LDG-AUs with neighbours' last predictions."""
         return cross_entropy_with_bank(self.target, random_links(self.sizes.images, neighbours.K), LAMBDA)
 
-    def views(self, precision: str) -> Views:
+    def views(self, precision: Precision) -> Views:
         """Views of the stored images."""
-        dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-        return Views(self.images, MEAN, STD, self.sizes.size, self.device, dtype)
+        return Views(self.images, MEAN, STD, self.sizes.size, self.device, dtype_of(precision))
 
-    def epochs(self, batch: int, objective: Objective, precision: str = "bfloat16") -> Epochs:
+    def epochs(self, batch: int, objective: Objective, precision: Precision = "bfloat16") -> Epochs:
         """An epoch's draws after the other's."""
         rows = np.arange(self.sizes.images)
         return Epochs(rows, batch, self.views(precision), Augmentation(), objective.companions, 1, 10**6)
 
     def step(
-        self, architecture: Architecture, objective: Objective, precision: str = "bfloat16", *, capture: bool = True
+        self,
+        architecture: Architecture,
+        objective: Objective,
+        precision: Precision = "bfloat16",
+        *,
+        capture: bool = True,
     ) -> TrainingStep:
         """A training, ready for steps."""
         model = build(architecture, CLASSES, seed=1).to(self.device, memory_format=torch.channels_last).train()
@@ -142,14 +148,14 @@ def neighbour_rows(bench: Bench) -> list[Row]:
     rows, sizes = [], bench.sizes
     for batch in sizes.ldg_batches:
         seconds = neighbours.seconds_of_steps(
-            sizes.size, batch, sizes.rounds + 5, "bfloat16", bench.device, min(sizes.images, 2048)
+            sizes.size, batch, sizes.rounds + 5, bench.precision, bench.device, min(sizes.images, 2048)
         )
         what = f"ResNet-50, batch {batch}, {sizes.size} px, k = {neighbours.K}"
         rows.append(neighbours.ratio_row(what, seconds, "bank"))
     return rows
 
 
-def step_row(bench: Bench) -> tuple[Row, str]:
+def step_row(bench: Bench) -> tuple[Row, Precision]:
     """EfficientFace's step, its batch drawn from the device's images, against eager float32 on a batch that is there.
 
     Returns:
@@ -167,13 +173,15 @@ def step_row(bench: Bench) -> tuple[Row, str]:
         bench.wait()
 
     runs: dict[str, Callable[[], object]] = {"reference": reference}
+    precisions: dict[str, Precision] = {}
     for precision, capture in COMBINATIONS:
         step = bench.step("efficientface", bench.student, precision, capture=capture)
         run = bench.several(step, batch, bench.student)
         run()
-        runs[f"{precision}, {how(step)}"] = run
+        name = f"{precision}, {how(step)}"
+        runs[name], precisions[name] = run, precision
     rates = {name: batch / seconds for name, seconds in bench.seconds(runs).items()}
-    best = max(list(runs)[1:], key=rates.__getitem__)
+    best = max(precisions, key=rates.__getitem__)
     rate, peak = rates[best], rate_of_products(bench)
     achieved = 6 * MULTIPLY_ADDS * (bench.sizes.size / 224) ** 2 * rate
     name = f"EfficientFace training step, batch {batch}, {bench.sizes.size} px, {best}"
@@ -181,7 +189,7 @@ def step_row(bench: Bench) -> tuple[Row, str]:
     line = row(name, rate, 3, rates["reference"], judged="times faster", unit="images/s", **more)
     if bench.device.type == "cuda":
         line |= {"kernels": kernels(runs[best])}
-    return line, best.partition(",")[0]
+    return line, precisions[best]
 
 
 def rate_of_products(bench: Bench) -> float:
@@ -222,7 +230,7 @@ def bench_workers() -> int:
     return min(16, usable_cores())
 
 
-def epoch_rows(bench: Bench, paths: Sequence[Path], precision: str) -> tuple[list[Row], float]:
+def epoch_rows(bench: Bench, paths: Sequence[Path], precision: Precision) -> tuple[list[Row], float]:
     """The student's epoch with its share of the pass that made the soft labels, and how busy the GPU is in it.
 
     Returns:
@@ -288,12 +296,12 @@ def kernels(call: Callable[[], object], count: int = 8) -> dict[str, float]:
     return {key[:80]: round(times[key] / whole, 3) for key in largest}
 
 
-def table_row(bench: Bench, precision: str, labels: float) -> Row:
+def table_row(bench: Bench, precision: Precision, labels: float) -> Row:
     """Minutes of the paper's table, one training after the other: epochs of whole trainings where these can be run."""
     sizes = bench.sizes
-    models: dict[str, tuple[int, int, Architecture, str, Callable[[], Objective]]] = {
-        "LDG": (100, sizes.ldg_batches[0], "resnet50", "bfloat16", lambda: bench.student),
-        "LDG-AUs": (35, sizes.ldg_batches[0], "resnet50", "bfloat16", bench.bank),
+    models: dict[str, tuple[int, int, Architecture, Precision, Callable[[], Objective]]] = {
+        "LDG": (100, sizes.ldg_batches[0], "resnet50", bench.precision, lambda: bench.student),
+        "LDG-AUs": (35, sizes.ldg_batches[0], "resnet50", bench.precision, bench.bank),
         "EF SLL": (100, sizes.sll_batch, "efficientface", precision, lambda: bench.student),
         "EF + LDG and EF + LDG-AUs": (200, sizes.student_batch, "efficientface", precision, lambda: bench.student),
     }
@@ -322,7 +330,7 @@ def can_train_whole() -> bool:
 
 
 def seconds_of_epochs(
-    bench: Bench, architecture: Architecture, objective: Objective, batch: int, precision: str
+    bench: Bench, architecture: Architecture, objective: Objective, batch: int, precision: Precision
 ) -> float:
     """Of an epoch's steps; the first, which captures, is left out."""
     step, epochs = bench.step(architecture, objective, precision), bench.epochs(batch, objective, precision)
@@ -331,7 +339,7 @@ def seconds_of_epochs(
 
 
 def seconds_of_whole_trainings(
-    bench: Bench, architecture: Architecture, objective: Objective, batch: int, precision: str
+    bench: Bench, architecture: Architecture, objective: Objective, batch: int, precision: Precision
 ) -> float:
     """Of the fastest epoch of `fer_core.training.train`, with its validation and its files.
 

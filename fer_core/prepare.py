@@ -144,8 +144,9 @@ def _decode_one(source: Source, row: int, settings: DatasetSettings) -> _Decoded
 
 
 def _content_hash(image: Image.Image) -> str:
-    digest = hashlib.sha256(f"{image.mode} {image.width} {image.height} ".encode())
-    digest.update(image.tobytes())
+    """Hash the colours alone: a grey picture is the same whether its file calls it grey or RGB."""
+    digest = hashlib.sha256(f"RGB {image.width} {image.height} ".encode())
+    digest.update(image.convert("RGB").tobytes())
     return digest.hexdigest()
 
 

@@ -471,6 +471,21 @@ def test_a_test_share_of_one_makes_all_of_a_dataset_its_test_split(tmp_path: Pat
     assert Counter(dataset.manifest["split"]) == {"test": 5}
 
 
+def test_a_grey_picture_saved_in_colour_is_the_same_picture(tmp_path: Path) -> None:
+    generator = np.random.default_rng(1)
+    for name in ("happiness", "sadness"):
+        (tmp_path / "faces" / name).mkdir(parents=True)
+        for number in range(6):
+            grey = Image.fromarray(generator.integers(0, 256, (20, 20), dtype=np.uint8))
+            grey.save(tmp_path / "faces" / name / f"{number}.png")
+    sad = tmp_path / "faces" / "sadness"
+    Image.open(sad / "0.png").convert("RGB").save(sad / "again.png")
+    dataset = prepared(tmp_path / "out", tmp_path / "faces", duplicates="keep")
+    marks = dataset.manifest.set_index("id")["sha256"]
+    assert marks["sadness/0"] == marks["sadness/again"]
+    assert marks.nunique() == 12
+
+
 def test_duplicates_are_kept_and_counted_where_that_is_asked_for(tmp_path: Path) -> None:
     folder = fill(tmp_path / "faces" / "train", 0, happy=3, sad=3).parent
     fill(folder / "val", 10_000, happy=3, sad=3)
