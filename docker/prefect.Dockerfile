@@ -9,7 +9,7 @@ RUN python3 -m venv /opt/fer
 WORKDIR /src
 COPY pyproject.toml docker/requirements.py ./
 # What goes again: the libraries' own tests, Arrow's network filesystems, its libraries' second names, the UI that is off,
-# and the bytecode of what is never imported.
+# the decoder of HEIC, as no image is opened here, and the bytecode of what is never imported.
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 requirements.py flow >requirements.txt \
  && /opt/fer/bin/pip install --disable-pip-version-check -q -r requirements.txt \
@@ -19,7 +19,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
  && find . -name '*.c' -o -name '*.pyx' -o -name '*.pxi' -o -name '*.pxd' | xargs rm \
  && rm -rf pyarrow/include pyarrow/libarrow_flight* pyarrow/libarrow_python_flight* pyarrow/_flight* \
            pyarrow/libarrow_s3* pyarrow/_s3fs* \
-           pyarrow/libarrow*.so pyarrow/libarrow*.so.*.* prefect/server/ui-v2 \
+           pyarrow/libarrow*.so pyarrow/libarrow*.so.*.* prefect/server/ui-v2 pi_heif* \
            pygments/lexers/__pycache__ pygments/styles/__pycache__ apprise/plugins/__pycache__
 
 FROM debian:bookworm-slim
