@@ -20,7 +20,8 @@ from openface.images import images_below
 
 VIDEO_ENDINGS = (
     *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".avi", ".divx", ".mkv", ".webm", ".mpg", ".mpeg", ".mpe"),
-    *(".m2v", ".vob", ".ts", ".mts", ".m2ts", ".wmv", ".asf", ".flv", ".f4v", ".ogv", ".ogg", ".mxf", ".dv"),
+    *(".m2v", ".vob", ".ts", ".mts", ".m2t", ".m2ts", ".wmv", ".asf", ".flv", ".f4v", ".ogv", ".ogg", ".mxf", ".dv"),
+    *(".mjpeg", ".mjpg"),
 )
 """Endings of the videos that are taken from a folder; a file that is named is read whatever it ends with."""
 CAMERA = "camera"

@@ -15,7 +15,14 @@ from openface.images import reason_of
 _SEPARATORS = (",", ";", "\t", "|")
 _EXCEL = re.compile(r"sep=(.)\s*$")
 """What Excel writes as a first line."""
-_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_MARKS = {
+    b"\xef\xbb\xbf": "utf-8-sig",
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+"""UTF-32's begins with UTF-16's."""
 
 
 @dataclass(frozen=True)
