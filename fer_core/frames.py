@@ -6,6 +6,7 @@ and timed where the file says how long each is shown. Everywhere else in the pro
 
 import glob
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,15 @@ def find_sources(names: list[str], every: int = 1) -> list[Source]:
             )
         sources += found
     return sources
+
+
+def passed_over(names: list[str]) -> dict[str, int]:
+    """The files in folders among `names` that are neither images nor videos, counted by ending or kind."""
+    left: Counter[str] = Counter()
+    for folder in (Path(name).expanduser() for name in names):
+        if folder.is_dir():
+            left.update(images_below(folder).left)
+    return {what: count for what, count in left.most_common() if what not in VIDEO_ENDINGS}
 
 
 def frames_of(source: Source, every: int = 1) -> Iterator[Frame]:

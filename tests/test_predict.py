@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -344,6 +345,16 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(exported: Path, tmp_p
     assert lines[-1] == "1 faces in 1 images and frames; 3 could not be read"
     assert list(pd.read_csv(out)["status"]) == ["unreadable", "unreadable", "ok", "unreadable"]
     assert pd.read_csv(out)["reason"].notna().sum() == 3
+
+
+def test_files_in_a_folder_that_are_not_read_are_counted_by_ending(exported: Path, tmp_path: Path) -> None:
+    shutil.copy(PORTRAIT, tmp_path / "photo.jpg")
+    write_video(tmp_path / "clip.mp4", moving())
+    for name in ("one.psd", "two.psd", "notes.txt", "portrait"):
+        (tmp_path / name).write_bytes(b"nothing")
+    done = fer("predict", tmp_path, "--model", exported)
+    assert "files that are no images or videos, not read: 2 .psd, 1 .txt, 1 without an ending" in done.stderr
+    assert ".mp4" not in done.stderr
 
 
 @pytest.mark.parametrize(
