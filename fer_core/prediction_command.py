@@ -70,7 +70,7 @@ def predict(
 
 
 def _could_be_a_face(frame: Frame) -> bool:
-    """Whether an image is as small and as square as one that a face was cut out as; no frame of a video."""
+    """Tell whether an image is as small and as square as one that a face was cut out as; no frame of a video."""
     if frame.pixels is None or frame.number is not None:
         return False
     shorter, longer = sorted(frame.pixels.shape[:2])

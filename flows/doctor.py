@@ -52,7 +52,7 @@ def examine(artifacts: Path, openface: OpenFaceSettings) -> list[Finding]:
 
 
 def examine_openface(settings: OpenFaceSettings) -> Finding:
-    """Whether OpenFace, with the arguments that it is run with, annotates a portrait."""
+    """Tell whether OpenFace, with the arguments that it is run with, annotates a portrait."""
     return _looked_at("OpenFace", lambda: _openface(settings))
 
 

@@ -260,7 +260,7 @@ def serve_guarded(host: str, port: int, log_level: str, *names: str) -> None:
 
 
 def answers(url: str) -> bool:
-    """Whether a Prefect server answers there."""
+    """Tell whether a Prefect server answers there."""
     try:
         return _get(f"{url}/health")[0] == 200
     except (OSError, http.client.HTTPException):

@@ -49,7 +49,7 @@ _AMBIGUOUS = 16.0
 _UNSEEN = 0.5 / 255
 """Beyond 0..1 by less than this, a float is what rounding left, and the same in eight bits."""
 _LOST_BITS = 64
-"""Of 16 bits a channel Pillow keeps the upper 8; a picture of no more than this has lost most of what it had."""
+"""With 16 bits a channel, Pillow keeps the upper 8; a picture of no more than this has lost most of what it had."""
 _REMARK = "remark"
 
 
@@ -209,7 +209,7 @@ def _opened_heif(file: BinaryIO) -> Image.Image:
 
 
 def _is_turned_by_container(file: BinaryIO) -> bool:
-    """Whether a HEIF's `meta` box has a property that rotates or mirrors."""
+    """Tell whether a HEIF's `meta` box has a property that rotates or mirrors."""
     file.seek(0)
     content = file.read()
     start = content.find(b"meta")

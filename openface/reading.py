@@ -104,7 +104,7 @@ def number(text: str) -> float:
 
 
 def _is_whole(csv_path: Path) -> bool:
-    """Whether its last line has an end and as many fields as its first; a program that was killed leaves less."""
+    """Tell whether its last line has an end and as many fields as its first; a program that was killed leaves less."""
     lines = csv_path.read_bytes().split(b"\n")
     return not lines[-1] and lines[-2].count(b",") == lines[0].count(b",")
 
@@ -244,14 +244,14 @@ def _plain(header: str) -> str:
 
 
 def _numbers_rows(values: Sequence[str], frames: Sequence[str] | None) -> bool:
-    """Whether a column is the frames' numbers once more, or counts the rows; of nine images, names may do so too."""
+    """Tell whether a column is the frames' numbers once more, or counts rows; of nine images, names may do so too."""
     if len(set(values)) <= _FRAMES_IN_ORDER:
         return False
     return values == frames or (_only_counts(values) and all(int(a) <= int(b) for a, b in pairwise(values)))
 
 
 def _only_counts(values: Sequence[str]) -> bool:
-    """Whether these are whole numbers as one counts, none written as 007."""
+    """Tell whether these are whole numbers as one counts, none written as 007."""
     return all(re.fullmatch(r"0|[1-9]\d*", value) for value in values)
 
 
@@ -289,7 +289,7 @@ def _column(sheet: _Sheet, header: str) -> list[str] | None:
 
 
 def _figure_places(headers: Sequence[str]) -> dict[str, int]:
-    """Where each figure's column is."""
+    """The place of each figure's column."""
     return {name: place for place, header in enumerate(headers) if (name := figure_in(header)) is not None}
 
 

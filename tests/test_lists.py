@@ -10,7 +10,7 @@ from PIL import Image
 
 from fer_core.datasets import open_source
 from fer_core.experiment import DatasetSettings
-from openface.images import UnreadableImage
+from openface.decoding import UnreadableImage
 
 
 def write_list(folder: Path, *lines: str) -> Path:

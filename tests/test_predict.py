@@ -21,10 +21,11 @@ from videos import stretch, turn, write_video
 
 from fer_core.augment import Views
 from fer_core.calibration import probabilities
+from fer_core.crops import Box, cut_out, whole_image
 from fer_core.dataset import open_dataset
 from fer_core.drawn_predictions import draw_faces
 from fer_core.errors import CheckpointError, DetectorError, InputError
-from fer_core.faces import Box, cut_out, open_detector, whole_image
+from fer_core.faces import open_detector
 from fer_core.frames import find_sources, frames_of
 from fer_core.logits import predict_logits
 from fer_core.models.checkpoint import load_checkpoint

@@ -192,7 +192,7 @@ def _doubt(sizes: Mapping[str, int], published: Mapping[str, int], larger: str, 
 
 
 def _is_balanced(sizes: Sequence[int]) -> bool:
-    """Whether the classes that there are have one size but for chance: such a draw says nothing of an order."""
+    """Tell whether the classes that there are have one size but for chance: such a draw says nothing of an order."""
     present = [size for size in sizes if size]
     mean, freedom = sum(present) / max(1, len(present)), len(present) - 1
     deviation = sum((size - mean) ** 2 for size in present) / max(1, mean)

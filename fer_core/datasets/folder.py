@@ -13,7 +13,7 @@ from fer_core.datasets.names import emotion_of, has_no_label, split_of, split_of
 from fer_core.datasets.source import Source, find_images, note_of_frames, read_file, unique_ids, without_ending
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
-from openface.images import ENDINGS
+from openface.decoding import ENDINGS
 
 _SPLIT_BESIDE = "keep either class folders or train, validation and test"
 _NAMED = 3

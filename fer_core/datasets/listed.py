@@ -26,7 +26,7 @@ from fer_core.datasets.source import (
 from fer_core.datasets.tables import plain
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
-from openface.images import ENDINGS, UnreadableImage
+from openface.decoding import ENDINGS, UnreadableImage
 
 _DEPTH = 2
 """Images are looked for so many folders below the one that is given."""
@@ -205,7 +205,7 @@ def _read_shares(lists: Sequence[ListedImages], columns: Sequence[str], classes:
 
 
 def _locate(given: Path, lists: Sequence[ListedImages]) -> list[Path]:
-    """Where each listed image is, or would be."""
+    """The place where each listed image is, or would be."""
     paths: list[Path] = []
     for found in lists:
         folder = _base(given if given.is_dir() else found.path.parent, found)

@@ -74,7 +74,7 @@ def emotion_of(name: str) -> str | None:
 
 
 def has_no_label(name: str) -> bool:
-    """Whether an own label, or a class folder's name, says that there is none: empty, or `unlabelled`."""
+    """Tell whether an own label, or a class folder's name, says that there is none: empty, or `unlabelled`."""
     return name.strip().lower() in _NO_LABEL
 
 
@@ -98,7 +98,7 @@ def split_of_folder(name: str) -> str | None:
 
 
 def mentions_split(name: str) -> bool:
-    """Whether a word of a name is a split's, as in `is_train`, `istrain` or `train_happy`."""
+    """Tell whether a word of a name is a split's, as in `is_train`, `istrain` or `train_happy`."""
     return any(word.removeprefix("is") in (*_SPLITS, *_SPLITS_OF_EITHER_KIND) for word in _words(name))
 
 

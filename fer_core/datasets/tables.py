@@ -10,7 +10,7 @@ from typing import TextIO
 import pandas as pd
 
 from fer_core.errors import DatasetError
-from openface.images import reason_of
+from openface.decoding import reason_of
 
 _SEPARATORS = (",", ";", "\t", "|")
 _EXCEL = re.compile(r"sep=(.)\s*$")
@@ -30,7 +30,7 @@ class Row:
     """One row of a CSV file."""
 
     line: int
-    """Where it begins in the file, from 1."""
+    """The line where it begins in the file, from 1."""
     fields: dict[str, str]
     """Stripped, by the stripped names of the header; "" where the row is too short."""
 

@@ -36,7 +36,7 @@ _ZIP, _PICKLE = b"PK", b"\x80"
 _WRAPPED = re.compile(r"^(module\.)+")
 """What DataParallel puts before a name, twice where a loaded model was wrapped again."""
 _PICKLES_BEFORE_WEIGHTS = 3
-"""Of the older format: a magic number, its version, and the machine it was written on."""
+"""Those of the older format: a magic number, its version, and the machine it was written on."""
 _DAMAGE = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
