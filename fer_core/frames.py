@@ -79,6 +79,8 @@ def find_sources(names: list[str], every: int = 1) -> list[Source]:
     """
     sources = []
     for name in names:
+        if not name:
+            raise InputError("a source's name is empty; name images, folders, videos or camera")
         is_camera = name.partition(":")[0] == CAMERA
         found = [Source(name, None, kind="camera")] if is_camera else [_file(path, every) for path in _files(name)]
         if not found:

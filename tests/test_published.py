@@ -242,6 +242,14 @@ def test_weights_that_are_no_tensors_are_refused(tmp_path: Path) -> None:
         load_published(path, build("efficientface", 7, seed=1), LABELS)
 
 
+def test_weights_of_a_training_that_diverged_are_refused(tmp_path: Path) -> None:
+    theirs = build("resnet18", 7, seed=1)
+    torch.nn.init.constant_(theirs.get_parameter("bn1.weight"), np.nan)
+    path = publish(tmp_path / "nan.pth", theirs)
+    with pytest.raises(CheckpointError, match=r"module\.bn1\.weight holds values that are no finite numbers"):
+        load_published(path, build("resnet18", 7, seed=1), LABELS)
+
+
 def test_a_whole_module_is_no_state_dict(tmp_path: Path) -> None:
     torch.save(build("resnet18", 7, seed=1), tmp_path / "module.pth")
     with pytest.raises(CheckpointError, match=r"module\.pth: "):

@@ -126,7 +126,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors of a published file by name, without `module.`; nothing of the file is run.
 
     Raises:
-        CheckpointError: it is missing, was not written by torch.save, is damaged, or holds no state_dict of tensors.
+        CheckpointError: it is missing, was not written by torch.save, is damaged, or holds no finite weights.
     """
     try:
         with path.open("rb") as file:
@@ -147,6 +147,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: holds no state_dict")
     if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()):
         raise CheckpointError(f"{path}: its state_dict holds more than tensors")
+    spoilt = next((name for name, tensor in weights.items() if not tensor.isfinite().all()), None)
+    if spoilt is not None:
+        raise CheckpointError(f"{path}: {spoilt} holds values that are no finite numbers; the training had diverged")
     return {_WRAPPED.sub("", name): tensor for name, tensor in weights.items()}
 
 
