@@ -27,7 +27,7 @@ Rows = np.ndarray | Tensor
 """(B,) int64 row numbers of images."""
 _CROP_TRIES = 10
 _SHARE_OF_GPU = 0.25
-"""Of its free memory, which the stored images may take."""
+"""Share of its free memory, which the stored images may take."""
 _BATCHES_AHEAD = 2
 """Batches that are read before the GPU asks for them, where it has no room for all images."""
 _IN_CACHE = 4

@@ -29,7 +29,7 @@ ENGINE_AWAY = 4
 _OUT_OF_MEMORY = re.compile("out of memory|not enough memory|can't allocate memory", re.IGNORECASE)
 """Torch's words, for a GPU's memory and for the machine's."""
 EXPORTS = Path("artifacts/export")
-"""Where `fer export` writes, and where what it wrote is looked for."""
+"""The folder that `fer export` writes into, and where what it wrote is looked for."""
 STOPPED = "stopped; what is finished is kept, and the same command goes on from there"
 _PATHS = {
     "data": "The dataset's folder, or a .csv that lists images; drawn faces need none.",

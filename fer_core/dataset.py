@@ -42,7 +42,7 @@ class DatasetCard:
     truth: str
     """What `crowd_*` holds: `crowd votes`, `true distribution`, or nothing where there is none."""
     mean: tuple[float, ...]
-    """Of the training images, or of all where there are none, by channel, in 0..1."""
+    """Mean of the training images, or of all where there are none, by channel, in 0..1."""
     std: tuple[float, ...]
     counts: dict[str, int]
     """Images read, unreadable, dropped by reason, and left by split."""

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from fer_core.artifacts import replace_file
-from fer_core.faces import Box
+from fer_core.crops import Box
 from fer_core.frames import Frame
 from fer_core.pictures import emotion_colours
 from fer_core.predict import FacePrediction
@@ -23,7 +23,7 @@ _SMALLEST_SIDE = 480
 _NARROWEST = 150
 """Pixels across a panel of bars; else it is about as wide as its face."""
 _WIDEST_SHARE = 0.45
-"""Of the picture's shorter side."""
+"""Share of the picture's shorter side."""
 _COVERED = 0.1
 """Share of a panel that may lie over faces and other panels; in a crowd a face has its top emotion alone."""
 _INK, _PANEL = (255, 255, 255), (18, 22, 30, 200)
@@ -111,7 +111,7 @@ def _scaled(box: Box, factor: float) -> Area:
 
 
 def _place(face: Area, lines: int, width: int, height: int, taken: list[Area]) -> Area:
-    """Where a panel covers least of the faces and of other panels: beside the face, below it or above it."""
+    """The place where a panel covers least of the faces and of other panels: beside the face, below it or above it."""
     left, top, right, bottom = face
     shorter = min(width, height)
     across = round(min(max(0.9 * (right - left), _NARROWEST), _WIDEST_SHARE * shorter))

@@ -134,7 +134,7 @@ def _logits_as_deployed(
 
 
 def _differences(card: ModelCard, dataset: Dataset) -> list[str]:
-    """Where the stored images hold less than the checkpoint takes, and what to prepare them with."""
+    """Tell where the stored images hold less than the checkpoint takes, and what to prepare them with."""
     size, channels = dataset.images.shape[1], dataset.images.shape[3]
     wanted = card.stored_size or card.input_size
     told = []

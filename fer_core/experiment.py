@@ -147,7 +147,7 @@ class Recipe:
     decay_every: Positive = 15
     decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
     momentum: Share = 0.9
-    """Of the step schedule; One-Cycle moves it between 0.95 and 0.85 against the rate, as torch's does."""
+    """Momentum of the step schedule; One-Cycle moves it between 0.95 and 0.85 against the rate, as torch's does."""
     weight_decay: Annotated[float, Field(ge=0)] = 4e-4
     input_size: Pixels = 224
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -175,10 +175,10 @@ class LdgSettings(Recipe):
     """`forward` is the paper's: a batch's neighbours pass through the network with it. `bank` pulls towards what each
     neighbour was last predicted to be, at next to no cost."""
     neighbours_drawn: Annotated[int, Field(ge=0)] = 0
-    """Of `forward`: neighbours of an image drawn anew each time it is seen, an unbiased estimate of its Σ_j; 0 takes
+    """For `forward`: neighbours of an image drawn anew each time it is seen, an unbiased estimate of its Σ_j; 0 takes
     all k."""
     neighbour_gradient: bool = False
-    """Whether f(x_j) in KL(f(x_j) ‖ f(x_i)) carries a gradient too; what is remembered in a bank has none."""
+    """True where f(x_j) in KL(f(x_j) ‖ f(x_i)) carries a gradient too; what is remembered in a bank has none."""
     epochs_with_neighbours: Annotated[int, Field(ge=0)] = 0
     """Epochs of LDG-AUs where they differ from the LDG's; 0 takes the same."""
     smoothing: Share = 0.0
@@ -213,7 +213,7 @@ class EvaluationSettings:
 
 @dataclass(frozen=True, config=_STRICT)
 class RunSettings:
-    """Where and how wide to run; changes no result's meaning and no fingerprint."""
+    """The place and the width of a run; changes no result's meaning and no fingerprint."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     jobs: Annotated[int, Field(ge=0)] = 0

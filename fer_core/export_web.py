@@ -22,7 +22,7 @@ JSFEAT = "0.0.8"
 _VERSIONS = {"onnxruntime-web": ONNXRUNTIME_WEB, "jsfeat": JSFEAT}
 _PAGE = Path(__file__).parent / "web"
 _JSON_FIELDS = ("labels", "accuracy")
-"""Of the model's metadata; the rest are sentences and figures, read as they are."""
+"""Keys of the model's metadata; the rest are sentences and figures, read as they are."""
 _PATIENCE = 600
 """Seconds for npm to fetch 34 MB."""
 
@@ -226,7 +226,7 @@ def _checked(packages: Path, wanted: _Wanted) -> bytes:
 
 
 def _cached_packages() -> Path:
-    """Where the packages are kept for this user; fetched where they are not yet."""
+    """The folder where the packages are kept for this user; fetched where they are not yet."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fer"
     packages = cache / f"web-{ONNXRUNTIME_WEB}-{JSFEAT}"
     if not all((packages / str(wanted)).is_file() for wanted in _WANTED):

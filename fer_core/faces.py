@@ -10,9 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fer_core.crops import Box as Box
-from fer_core.crops import cut_out as cut_out
-from fer_core.crops import whole_image as whole_image
+from fer_core.crops import Box
 from fer_core.errors import DetectorError
 
 _CASCADE = "haarcascade_frontalface_alt2.xml"

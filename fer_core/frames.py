@@ -6,6 +6,7 @@ and timed where the file says how long each is shown. Everywhere else in the pro
 
 import glob
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ from openface.images import images_below
 
 VIDEO_ENDINGS = (
     *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".avi", ".divx", ".mkv", ".webm", ".mpg", ".mpeg", ".mpe"),
-    *(".m2v", ".vob", ".ts", ".mts", ".m2ts", ".wmv", ".asf", ".flv", ".f4v", ".ogv", ".ogg", ".mxf", ".dv"),
+    *(".m2v", ".vob", ".ts", ".mts", ".m2t", ".m2ts", ".wmv", ".asf", ".flv", ".f4v", ".ogv", ".ogg", ".mxf", ".dv"),
+    *(".mjpeg", ".mjpg"),
 )
 """Endings of the videos that are taken from a folder; a file that is named is read whatever it ends with."""
 CAMERA = "camera"
@@ -77,6 +79,8 @@ def find_sources(names: list[str], every: int = 1) -> list[Source]:
     """
     sources = []
     for name in names:
+        if not name:
+            raise InputError("a source's name is empty; name images, folders, videos or camera")
         is_camera = name.partition(":")[0] == CAMERA
         found = [Source(name, None, kind="camera")] if is_camera else [_file(path, every) for path in _files(name)]
         if not found:
@@ -86,6 +90,15 @@ def find_sources(names: list[str], every: int = 1) -> list[Source]:
             )
         sources += found
     return sources
+
+
+def passed_over(names: list[str]) -> dict[str, int]:
+    """The files in folders among `names` that are neither images nor videos, counted by ending or kind."""
+    left: Counter[str] = Counter()
+    for folder in (Path(name).expanduser() for name in names):
+        if folder.is_dir():
+            left.update(images_below(folder).left)
+    return {what: count for what, count in left.most_common() if what not in VIDEO_ENDINGS}
 
 
 def frames_of(source: Source, every: int = 1) -> Iterator[Frame]:

@@ -61,7 +61,7 @@ class GraphCard:
     sigma_squared: float
     backend: str
     trees: int
-    """Of Annoy's index; 0 for the exact search."""
+    """Trees of Annoy's index; 0 for the exact search."""
     nodes_searched: int
     recall: float
     """Share of the k neighbours no farther than the exact k-th, over `recall_images` of the images."""

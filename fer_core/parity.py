@@ -1,4 +1,4 @@
-"""Whether an export says what its checkpoint says, on the dataset's own faces."""
+"""Check that an export says what its checkpoint says, on the dataset's own faces."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -72,7 +72,7 @@ def compare(
 
 
 def comparison_of(ours: np.ndarray, theirs: np.ndarray, labels: np.ndarray) -> Comparison:
-    """Of (N, classes) probabilities of an export and of its checkpoint."""
+    """Compare (N, classes) probabilities of an export and of its checkpoint."""
     accuracy, checkpoint = (100 * float((p.argmax(axis=1) == labels).mean()) for p in (ours, theirs))
     return Comparison(
         images=len(labels),

@@ -19,7 +19,7 @@ from openface.columns import FACS_NAMES, INTENSITIES, PRESENCES
 _WIDTH = 11.2
 _FEW_EPOCHS = 25
 _FEWEST_IN_A_BIN = 10
-"""Of confidence; as many as the calibration error counts."""
+"""Bins with fewer predictions are not drawn."""
 _HEAT = "#0072B2"
 
 
@@ -212,7 +212,7 @@ def graph_figure(evidence: Evidence, agreement: dict[str, Any]) -> Picture:
 
 
 def loss_is_cut(evidence: Evidence) -> float | None:
-    """Where the training curves' loss axis ends, if a loss is beyond it."""
+    """The end of the training curves' loss axis, if a loss is beyond it."""
     ceiling = _loss_ceiling(evidence)
     return ceiling if _largest_loss(evidence) > ceiling else None
 

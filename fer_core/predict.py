@@ -9,8 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
+from fer_core.crops import Box, cut_out, whole_image
 from fer_core.errors import CheckpointError, InputError
-from fer_core.faces import Box, Detector, cut_out, open_detector, whole_image
+from fer_core.faces import Detector, open_detector
 from fer_core.frames import Frame
 from fer_core.model_facts import ModelFacts
 from fer_core.models.checkpoint import CARD

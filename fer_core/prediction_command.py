@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from fer_core.frames import Frame, Source, find_sources, frames_of
+from fer_core.frames import Frame, Source, find_sources, frames_of, passed_over
 from fer_core.predict import FacePrediction, Predictor
 from fer_core.prediction_table import lines, open_table, rows_of
 from fer_core.progress import Reporter
@@ -55,6 +55,9 @@ def predict(
         print(f"{frame.source}: {frame.reason}", file=sys.stderr)
     for remark, images in remarks.items():
         print(f"{images:,} images: {remark}", file=sys.stderr)
+    if left := passed_over(names):
+        counted = ", ".join(f"{count:,} {what}" for what, count in left.items())
+        print(f"files that are no images or videos, not read: {counted}", file=sys.stderr)
     if crops_without and predictor.looks_for_faces:
         print(
             f"no face was found in {crops_without:,} of {crops:,} small images; if each is a face already, "
@@ -67,7 +70,7 @@ def predict(
 
 
 def _could_be_a_face(frame: Frame) -> bool:
-    """Whether an image is as small and as square as one that a face was cut out as; no frame of a video."""
+    """Tell whether an image is as small and as square as one that a face was cut out as; no frame of a video."""
     if frame.pixels is None or frame.number is not None:
         return False
     shorter, longer = sorted(frame.pixels.shape[:2])

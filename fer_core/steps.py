@@ -72,7 +72,7 @@ class Request:
         return [artifact for artifact in self.inputs if artifact.step == step]
 
     def has(self, step: str) -> bool:
-        """Whether there is an artifact of a step."""
+        """Tell whether there is an artifact of a step."""
         return bool(self.inputs_of(step))
 
     def settings(self) -> Settings:

@@ -58,14 +58,14 @@ class Training:
 
 @dataclass(frozen=True)
 class Run:
-    """Where one training goes: its seed, the folder of its files, the device, and who is told."""
+    """The place of one training: its seed, the folder of its files, the device, and who is told."""
 
     seed: int
     folder: Path
     device: torch.device
     report: Reporter
     capture: bool = True
-    """Whether a GPU's steps are captured as CUDA graphs."""
+    """Capture a GPU's steps as CUDA graphs."""
 
 
 def train(training: Training, dataset: Dataset, run: Run) -> None:

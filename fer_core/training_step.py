@@ -57,7 +57,7 @@ class TrainingStep:
 
     @property
     def captured(self) -> bool:
-        """Whether steps are replayed as a CUDA graph."""
+        """Tell whether steps are replayed as a CUDA graph."""
         return self._captured is not None
 
     def __call__(self, draws: Draws, pixels: Tensor | None = None) -> Tensor:
@@ -152,7 +152,7 @@ class _CapturedGradient:
         self._gradients = [parameter.grad for parameter in parameters]
 
     def fits(self, draws: Draws) -> bool:
-        """Whether the batch is of the captured shape; an epoch's last one may not be."""
+        """Tell whether the batch is of the captured shape; an epoch's last one may not be."""
         return len(draws.rows) == len(self._draws.rows)
 
     def __call__(self, draws: Draws, pixels: Tensor | None) -> Tensor:

@@ -73,7 +73,7 @@ def runner_for(study: Study) -> Runner:
 
 
 def _examined(image: str) -> tuple[bool, int]:
-    """Whether the engine has a GPU, and the bytes of memory for all steps; what dead runs left is removed."""
+    """Tell whether the engine has a GPU, and the bytes of memory for all steps; what dead runs left is removed."""
     with engine() as client:
         remove_orphans(client)
         require_image(client, image)

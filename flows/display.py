@@ -114,7 +114,7 @@ _shown_on: ContextVar[Display | None] = ContextVar("_shown_on", default=None)
 
 
 def display() -> Display:
-    """Where the run of this context is shown.
+    """The place where the run of this context is shown.
 
     A function, since Prefect pickles a served flow with the names that its body knows, and a ContextVar has no pickle.
     """

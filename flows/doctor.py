@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from docker.errors import ImageNotFound
@@ -14,6 +14,7 @@ from flows.granted import OPENFACE
 from flows.server import LOCAL, reach_this_machine_directly, trouble_with, users_server
 from openface.engine import Box, create, engine, has_gpu, memory_of, remove, wait_for
 from openface.errors import EngineAway, EngineRefused
+from openface.program import check_box
 from openface.settings import OpenFaceSettings
 
 _ENOUGH_DISK = 10e9
@@ -52,7 +53,7 @@ def examine(artifacts: Path, openface: OpenFaceSettings) -> list[Finding]:
 
 
 def examine_openface(settings: OpenFaceSettings) -> Finding:
-    """Whether OpenFace, with the arguments that it is run with, annotates a portrait."""
+    """Tell whether OpenFace, with the arguments that it is run with, annotates a portrait."""
     return _looked_at("OpenFace", lambda: _openface(settings))
 
 
@@ -120,8 +121,7 @@ def _openface(settings: OpenFaceSettings) -> str:
     image = os.environ.get(OPENFACE) or settings.image
     try:
         with engine() as client:
-            box = Box(image, ["check", *settings.arguments], environment={"OPENFACE_PROGRAM": settings.program})
-            return _said(client, box, _OTHER_MODEL).partition(":")[0]
+            return _said(client, check_box(replace(settings, image=image)), _OTHER_MODEL).partition(":")[0]
     except (EngineAway, EngineRefused) as wrong:
         raise _Wrong(f"{wrong}; {_WITHOUT_OPENFACE}") from wrong
 

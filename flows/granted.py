@@ -18,12 +18,12 @@ OPENFACE = "FER_OPENFACE_IMAGE"
 
 
 def limits_apply() -> bool:
-    """Whether this process runs what others ask for."""
+    """Tell whether this process runs what others ask for."""
     return ARTIFACTS in os.environ
 
 
 def is_path(text: str) -> bool:
-    """Whether a text leads out of the current folder, as a bare name does not."""
+    """Tell whether a text leads out of the current folder, as a bare name does not."""
     return os.sep in text or text.startswith("~") or text == os.pardir
 
 

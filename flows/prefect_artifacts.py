@@ -150,7 +150,7 @@ def show_report(report: Artifact, experiment: str) -> None:
 
 
 def report_address(report: Artifact) -> str:
-    """Where a browser finds the report's page."""
+    """The address where a browser finds the report's page."""
     served = os.environ.get(REPORTS)
     page = report.file("index.html")
     return f"{served.rstrip('/')}/{report.path.name}/{page.name}" if served else page.as_uri()

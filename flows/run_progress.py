@@ -59,7 +59,7 @@ class RunProgress:
             self._running.pop(name, None)
 
     def percent(self) -> float:
-        """Of the steps, parts of running ones included."""
+        """Percentage of the steps, parts of running ones included."""
         with self._lock:
             done = self._done() + sum(running.share for running in self._running.values())
         return 100 * min(done / max(self._total, 1), 1.0)

@@ -81,17 +81,17 @@ class StepFailed(Exception):
 
     @property
     def mistake(self) -> bool:
-        """Whether the user has to mend something."""
+        """Tell whether the user has to mend something."""
         return self.exit_code == MISTAKE
 
     @property
     def out_of_memory(self) -> bool:
-        """Whether it may end well with less to hold at a time."""
+        """Tell whether it may end well with less to hold at a time."""
         return self.exit_code == OUT_OF_MEMORY
 
     @property
     def may_pass(self) -> bool:
-        """Whether it is worth another try."""
+        """Tell whether it is worth another try."""
         return self.exit_code not in (MISTAKE, INTERRUPTED, -signal.SIGINT)
 
 

@@ -28,7 +28,8 @@ from fer_core.errors import FerError
 from flows.guard import App, OnlyOwnPages, own_names
 
 LOCAL = "http://127.0.0.1:4200/api"
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_LOOPBACK = ("127.0.0.1", "localhost", "::1", "0.0.0.0")
+"""The last is where servers listen, and what their users then ask."""
 _CLOUD = ".prefect.cloud"
 _OFF_THE_NETWORK = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -259,7 +260,7 @@ def serve_guarded(host: str, port: int, log_level: str, *names: str) -> None:
 
 
 def answers(url: str) -> bool:
-    """Whether a Prefect server answers there."""
+    """Tell whether a Prefect server answers there."""
     try:
         return _get(f"{url}/health")[0] == 200
     except (OSError, http.client.HTTPException):

@@ -59,7 +59,7 @@ class Study:
         return with_openface_build(wanted, (self.artifacts / step).glob("*"))
 
     def folder(self, wanted: Request) -> Path:
-        """Where a step's artifact goes."""
+        """The folder that a step's artifact goes into."""
         return self.artifacts / wanted.step.name / wanted.fingerprint()
 
     def command(self, wanted: Request) -> StepCommand:

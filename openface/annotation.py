@@ -309,7 +309,7 @@ def _without_csv(out: Path) -> str:
 
 
 def _batches(numbers: Sequence[int], size: int, workers: int) -> list[Sequence[int]]:
-    """Of at most `size`, and of about equal length, so that no worker sits idle at the end."""
+    """Parts of at most `size`, and of about equal length, so that no worker sits idle at the end."""
     if not numbers:
         return []
     count = -(-len(numbers) // size)

@@ -49,7 +49,7 @@ _AMBIGUOUS = 16.0
 _UNSEEN = 0.5 / 255
 """Beyond 0..1 by less than this, a float is what rounding left, and the same in eight bits."""
 _LOST_BITS = 64
-"""Of 16 bits a channel Pillow keeps the upper 8; a picture below this value there has lost most of what it had."""
+"""With 16 bits a channel, Pillow keeps the upper 8; a picture of no more than this has lost most of what it had."""
 _REMARK = "remark"
 
 
@@ -209,7 +209,7 @@ def _opened_heif(file: BinaryIO) -> Image.Image:
 
 
 def _is_turned_by_container(file: BinaryIO) -> bool:
-    """Whether a HEIF's `meta` box has a property that rotates or mirrors."""
+    """Tell whether a HEIF's `meta` box has a property that rotates or mirrors."""
     file.seek(0)
     content = file.read()
     start = content.find(b"meta")
@@ -252,6 +252,8 @@ def _decoded(image: Image.Image, *, alone: bool = True) -> Image.Image:
 
 def _is_deep(image: Image.Image) -> bool:
     """Colour of 16 bits a channel, of which Pillow keeps the upper eight."""
+    if any(tile[0].startswith("ppm") and tile[3] == ("RGB", 2**16 - 1) for tile in getattr(image, "tile", ())):
+        return True
     arguments = [tile[3] for tile in getattr(image, "tile", ())]
     modes = [given[0] if isinstance(given, tuple) and given else given for given in arguments]
     return not image.mode.startswith("I") and any(";16" in mode for mode in modes if isinstance(mode, str))
@@ -259,8 +261,9 @@ def _is_deep(image: Image.Image) -> bool:
 
 def _refuse_lost_bits(image: Image.Image) -> None:
     brightest = int(np.asarray(image).max())
-    if brightest < _LOST_BITS:
-        used = 8 + brightest.bit_length()
+    if brightest <= _LOST_BITS:
+        # Pillow rounds what a PPM holds, and cuts off what others do.
+        used = 8 + max(0, brightest - 1).bit_length()
         raise UnreadableImage(f"colour of 16 bits a channel, of which {used} are used; save it in 8 bits a channel")
 
 

@@ -28,7 +28,7 @@ PROCESS = "fer.process"
 HOST = "FER_DOCKER_HOST"
 """Environment: the engine's address, where it is not the usual one."""
 NOBODY = 10001
-"""Who steps run as where their folder is root's."""
+"""The user that steps run as where their folder is root's."""
 
 _USUAL = "unix:///var/run/docker.sock"
 _PIDS = 512
@@ -183,14 +183,14 @@ def owner_labels() -> dict[str, str]:
 
 
 def has_gpu(client: docker.DockerClient) -> bool:
-    """Whether the engine can hand a GPU on: NVIDIA's runtime, or devices that it has discovered itself."""
+    """Tell whether the engine can hand a GPU on: NVIDIA's runtime, or devices that it has discovered itself."""
     about = client.info()
     discovered = about.get("DiscoveredDevices") or ()
     return "nvidia" in about.get("Runtimes", {}) or any("nvidia.com/gpu" in str(device) for device in discovered)
 
 
 def host_path(client: docker.DockerClient, path: Path) -> str:
-    """Where the engine finds a path of this process: itself, or, in a container, what is mounted there.
+    """The place where the engine finds a path of this process: itself, or, in a container, what is mounted there.
 
     Links and `..` are followed first, so that what is named below a mounted folder also lies there. The engine's
     socket is mounted too, but is no folder, and nothing else ever gets it.
@@ -232,7 +232,7 @@ def memory_of(client: docker.DockerClient) -> int:
 
 
 def ran_out_of_memory(container: Container) -> bool:
-    """Whether the kernel ended something in it for its memory limit."""
+    """Tell whether the kernel ended something in it for its memory limit."""
     container.reload()
     return bool(container.attrs["State"].get("OOMKilled"))
 
@@ -265,7 +265,7 @@ def _mount(client: docker.DockerClient, inside: str, path: Path, read_only: bool
 
 
 def _user(written: "Sequence[Path] | Any") -> str:
-    """Who owns the folders that are written to; never root."""
+    """The user who owns the folders that are written to; never root."""
     for folder in written:
         status = folder.stat()
         if status.st_uid:

@@ -10,10 +10,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from openface.decoding import ENDINGS as ENDINGS
-from openface.decoding import UnreadableImage as UnreadableImage
-from openface.decoding import open_image as open_image
-from openface.decoding import reason_of as reason_of
+from openface.decoding import ENDINGS, UnreadableImage, open_image
 from openface.files import files_below
 from openface.names import printable, spell
 
@@ -25,7 +22,7 @@ _COMFORTABLE = 160
 _TOO_SMALL = 60
 _FACTORS = (1, 2, 4, 8)
 _BORDER = 0.29
-"""Of each side; 14 pixels around 48, which on FER+ finds a third of the faces that are missed without."""
+"""Share of each side; 14 pixels around 48, which on FER+ finds a third of the faces that are missed without."""
 
 
 @dataclass(frozen=True)

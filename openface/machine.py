@@ -42,7 +42,7 @@ def granted_cores(own: Path, mounted: Path) -> Iterator[float]:
 
 
 def has_gpu() -> bool:
-    """Whether a driver shows a GPU here. torch, which takes seconds to load, has the last word."""
+    """Tell whether a driver shows a GPU here. torch, which takes seconds to load, has the last word."""
     return any(sign.exists() for sign in _SIGNS_OF_A_GPU)
 
 

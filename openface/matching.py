@@ -143,7 +143,7 @@ def _alike(one: Sequence[str], other: Sequence[str]) -> int:
 
 
 def _agree(name: _Name, meant: set[str], image: _Name) -> bool:
-    """Whether a name's folders, of which some mean something among the images, can be the image's."""
+    """Tell whether a name's folders, of which some mean something among the images, can be the image's."""
     splits, others = _splits(image), _splits(name)
     return not image.folders or (meant <= set(image.folders) and not (splits and others and splits.isdisjoint(others)))
 

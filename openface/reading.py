@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import NoReturn
 
@@ -104,7 +104,7 @@ def number(text: str) -> float:
 
 
 def _is_whole(csv_path: Path) -> bool:
-    """Whether its last line has an end and as many fields as its first; a program that was killed leaves less."""
+    """Tell whether its last line has an end and as many fields as its first; a program that was killed leaves less."""
     lines = csv_path.read_bytes().split(b"\n")
     return not lines[-1] and lines[-2].count(b",") == lines[0].count(b",")
 
@@ -187,7 +187,7 @@ def _rows_of(sheet: _Sheet, path: Path, key: str | None) -> Iterator[_Row]:
     numbers = {header for header, values in columns.items() if _only_counts(values)}
     names = _names_in(columns, numbers, _column(sheet, "frame"))
     if names is None and key is None:
-        _refuse_nameless(path, sheet.headers)
+        _refuse_nameless(path, sheet.headers, numbers)
     places = _figure_places(sheet.headers)
     statuses = _statuses(path, _column(sheet, "status"), _column(sheet, "success"), len(sheet.lines))
     for row, line in enumerate(sheet.lines):
@@ -227,7 +227,7 @@ def _names_in(
         frames: the frames' numbers, which under no header are names.
     """
     ours = {_plain(header): header for header in columns}
-    named = [ours[name] for name in _NAME_COLUMNS if name in ours and not _repeats(columns[ours[name]], frames)]
+    named = [ours[name] for name in _NAME_COLUMNS if name in ours and not _numbers_rows(columns[ours[name]], frames)]
     is_own = {"id", "status"} <= ours.keys()
     if is_own:
         named = [ours["id"]]
@@ -243,13 +243,15 @@ def _plain(header: str) -> str:
     return re.sub(r"[^a-z0-9]", "", header.lower())
 
 
-def _repeats(values: Sequence[str], frames: Sequence[str] | None) -> bool:
-    """Whether a column is the frames' numbers once more; of up to nine images, names may well be the same numbers."""
-    return frames is not None and list(values) == list(frames) and len(set(values)) > _FRAMES_IN_ORDER
+def _numbers_rows(values: Sequence[str], frames: Sequence[str] | None) -> bool:
+    """Tell whether a column is the frames' numbers once more, or counts rows; of nine images, names may do so too."""
+    if len(set(values)) <= _FRAMES_IN_ORDER:
+        return False
+    return values == frames or (_only_counts(values) and all(int(a) <= int(b) for a, b in pairwise(values)))
 
 
 def _only_counts(values: Sequence[str]) -> bool:
-    """Whether these are whole numbers as one counts, none written as 007."""
+    """Tell whether these are whole numbers as one counts, none written as 007."""
     return all(re.fullmatch(r"0|[1-9]\d*", value) for value in values)
 
 
@@ -263,12 +265,14 @@ def _are_different_faces(sheet: _Sheet) -> bool:
     return 0 < len(sheet.lines) == len(set(faces))
 
 
-def _refuse_nameless(path: Path, headers: Sequence[str]) -> NoReturn:
-    counting = [header or "a column without a name" for header in headers if _plain(header) in _COUNTED_BY]
-    numbers = f"; {', '.join(counting)} only count" if counting else ""
+def _refuse_nameless(path: Path, headers: Sequence[str], numbers: Set[str]) -> NoReturn:
+    counting = [
+        header or "a column without a name" for header in headers if header in numbers or _plain(header) in _COUNTED_BY
+    ]
+    told = f"; {', '.join(counting)} only count" if counting else ""
     raise TableError(
-        f"{path}: no column names the images{numbers}; add one of file names, called {_WOULD_DO}, or give a folder of "
-        "one CSV an image"
+        f"{path}: no column names the images{told}; add one of file names with their endings, called {_WOULD_DO}, or "
+        "give a folder of one CSV an image"
     )
 
 
@@ -285,16 +289,16 @@ def _column(sheet: _Sheet, header: str) -> list[str] | None:
 
 
 def _figure_places(headers: Sequence[str]) -> dict[str, int]:
-    """Where each figure's column is."""
+    """The place of each figure's column."""
     return {name: place for place, header in enumerate(headers) if (name := figure_in(header)) is not None}
 
 
 def _read_csv(path: Path) -> _Sheet | None:
-    """None where there is no header to read. Commas, semicolons (then with decimal commas) or tabs separate."""
+    """None where there is no header to read. Commas, semicolons (then with decimal commas), tabs or bars separate."""
     try:
         text = _decoded(path.read_bytes())
         first = text.partition("\n")[0]
-        separator = max(",;\t", key=first.count)
+        separator = max(",;\t|", key=first.count)
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
         headers = [name.strip() for name in next(lines, [])]
         rows = [list(_padded(line, len(headers))) for line in lines if line]
@@ -364,13 +368,14 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     _refuse_two_of_a_name(path, headers)
     columns = {header: table.iloc[:, place] for place, header in enumerate(headers)}
     naming = {header: column for header, column in columns.items() if _may_name(header)}
+    numbers = {header for header, column in naming.items() if pd.api.types.is_numeric_dtype(column)}
     names = _names_in(
         {header: _texts(column) for header, column in naming.items()},
-        {header for header, column in naming.items() if pd.api.types.is_numeric_dtype(column)},
+        numbers,
         _texts(columns["frame"]) if "frame" in columns else None,
     )
     if names is None:
-        _refuse_nameless(path, headers)
+        _refuse_nameless(path, headers, numbers)
     own = _texts(columns["status"]) if "status" in columns else None
     success = list(columns["success"]) if "success" in columns else None
     frame = pd.DataFrame({"key": names, "status": _statuses(path, own, success, len(table))}, dtype=str)

@@ -73,6 +73,9 @@ def test_a_folder_of_test_images_alone_is_read(tmp_path: Path) -> None:
         ("training_data", "dev", "Testing"),
         ("Training", "PublicTest", "PrivateTest"),
         ("my-faces-train", "my-faces-val", "my-faces-test"),
+        ("entrenamiento", "validación", "prueba"),
+        ("Treino", "VALIDACAO", "Teste"),
+        ("apprentissage", "validation", "tests"),
     ],
 )
 def test_splits_are_known_by_any_usual_name(tmp_path: Path, names: tuple[str, str, str]) -> None:
@@ -81,6 +84,21 @@ def test_splits_are_known_by_any_usual_name(tmp_path: Path, names: tuple[str, st
             save_image(tmp_path / name / label / "1.jpg")
     splits = open_source(FOLDER, tmp_path).records["split"]
     assert splits.value_counts().to_dict() == {"train": 2, "validation": 2, "test": 2}
+
+
+@pytest.mark.parametrize("name", ["eval", "Holdout", "my_evaluation"])
+def test_a_folder_that_may_be_of_either_split_is_no_class(tmp_path: Path, name: str) -> None:
+    for place in ("one", name):
+        save_faces(tmp_path / place, 2)
+    assert f"{name} is the name of a split, not of a class" in refused(FOLDER, tmp_path)
+
+
+def test_folders_above_the_classes_that_are_no_splits_are_told(tmp_path: Path) -> None:
+    for place in ("first", "second"):
+        for label in ("happy", "sad"):
+            save_image(tmp_path / "all" / place / label / "1.jpg")
+    notes = open_source(FOLDER, tmp_path).notes
+    assert "folders above the classes, taken for no splits: all/first, all/second" in notes
 
 
 def test_splits_below_the_classes_are_splits_too(tmp_path: Path) -> None:
@@ -92,7 +110,9 @@ def test_splits_below_the_classes_are_splits_too(tmp_path: Path) -> None:
     assert source.labels == ("happiness", "sadness")
 
 
-@pytest.mark.parametrize("names", [("FER2013Train", "FER2013Valid", "FER2013Test"), ("train", "test"), ("Test",)])
+@pytest.mark.parametrize(
+    "names", [("FER2013Train", "FER2013Valid", "FER2013Test"), ("train", "test"), ("Test",), ("prueba",)]
+)
 def test_folders_of_splits_without_classes_are_no_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
     for name in names:
         save_faces(tmp_path / name, 3)
@@ -158,6 +178,14 @@ def test_names_of_one_emotion_are_one_class(tmp_path: Path) -> None:
     source = open_source(FOLDER, tmp_path)
     assert counts(source) == {"happiness": 6, "surprise": 1, "sadness": 4}
     assert "happiness 6 (HAPPY (2), Joy (1), happy (3))" in source.notes[0]
+
+
+def test_spellings_of_a_class_of_its_own_are_one_class(tmp_path: Path) -> None:
+    for name, count in {"Joie": 1, "joie": 3, " JOIE": 1, "Col\u00e8re": 2, "cole\u0300re": 1}.items():
+        save_faces(tmp_path / name, count)
+    source = open_source(FOLDER, tmp_path)
+    assert counts(source) == {"Col\u00e8re": 3, "joie": 5}
+    assert "joie 5 ( JOIE (1), Joie (1), joie (3))" in source.notes[0]
 
 
 def test_a_stray_label_is_named_with_its_count_until_a_map_says_what_becomes_of_it(tmp_path: Path) -> None:

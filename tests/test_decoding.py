@@ -216,11 +216,11 @@ def test_a_colour_profile_changes_nothing() -> None:
     np.testing.assert_array_equal(rgb_pixels(profiled), rgb_pixels(plain))
 
 
-def deep_colour(values: np.ndarray) -> bytes:
-    """A PNG of 16 bits a channel, which Pillow does not write."""
+def deep_colour(values: np.ndarray, ending: str = ".png") -> bytes:
+    """A file of 16 bits a channel, which Pillow does not write."""
     import cv2
 
-    return bytes(cv2.imencode(".png", values)[1])
+    return bytes(cv2.imencode(ending, values)[1])
 
 
 def test_colour_of_sixteen_bits_is_read_or_refused_never_black() -> None:
@@ -228,6 +228,9 @@ def test_colour_of_sixteen_bits_is_read_or_refused_never_black() -> None:
     np.testing.assert_array_equal(rgb_pixels(deep_colour(full[..., ::-1])), upright())
     with pytest.raises(UnreadableImage, match="12 are used; save it in 8 bits"):
         open_image(deep_colour(full >> 4))
+    for lost in (2, 4, 6):
+        with pytest.raises(UnreadableImage, match=f"{16 - lost} are used; save it in 8 bits"):
+            open_image(deep_colour(full >> lost, ".ppm"))
 
 
 SPOILT = {

@@ -13,7 +13,7 @@ from fer_core.dataset import EMOTIONS
 from fer_core.datasets import open_source
 from fer_core.datasets.ferplus import ANSWERS
 from fer_core.experiment import DatasetSettings
-from openface.images import UnreadableImage
+from openface.decoding import UnreadableImage
 
 SHARED = Path(os.environ.get("FER_SHARED", Path(__file__).parents[2] / "shared")) / "data" / "ferplus"
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from fer_core.datasets import open_source
 from fer_core.experiment import DatasetSettings
-from openface.images import UnreadableImage
+from openface.decoding import UnreadableImage
 
 
 def write_list(folder: Path, *lines: str) -> Path:
@@ -90,7 +90,7 @@ def write_faces(folder: Path, *names: str) -> None:
 FACES = ("faces/a.png", "faces/b.png", "faces/c.png")
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|", "sep=;", "  "])
 def test_a_list_is_read_with_any_usual_separator_and_encoding(tmp_path: Path, separator: str, encoding: str) -> None:
     write_faces(tmp_path, *FACES)
@@ -205,6 +205,8 @@ def test_pixels_in_a_list_point_to_fer2013(tmp_path: Path) -> None:
         ("TRAIN", "Valid", "TESTING"),
         (" training ", "validation", "Test"),
         ("train", "dev", "test"),
+        ("entrenamiento", "validaci\u00f3n", "prueba"),
+        ("Treino", "Validac\u0327a\u0303o", "Teste"),
     ],
 )
 def test_a_column_of_splits_is_read_whatever_it_is_called(
@@ -227,7 +229,14 @@ def test_splits_that_are_given_twice_have_to_agree(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("column", "values"),
-    [("partition", ("0", "1")), ("is_train", ("True", "False")), ("test", ("0", "1")), ("train_test", ("a", "b"))],
+    [
+        ("partition", ("0", "1")),
+        ("subset", ("tr", "te")),
+        ("is_train", ("True", "False")),
+        ("istraining", ("1", "0")),
+        ("test", ("0", "1")),
+        ("train_test", ("a", "b")),
+    ],
 )
 def test_a_column_that_seems_to_hold_splits_is_not_passed_over(
     tmp_path: Path, column: str, values: tuple[str, str]
@@ -247,6 +256,26 @@ def test_a_list_for_each_split_is_read(tmp_path: Path) -> None:
     for name in ("train_labels", "test_labels"):
         write_rows(tmp_path / f"{name}.csv", ("image", "label"), (f"{name}1.png", "happy"), (f"{name}2.png", "sad"))
     assert set(open_source(LIST, tmp_path).records["split"]) == {"train", "test"}
+
+
+def test_the_lists_in_folders_of_splits_are_all_read(tmp_path: Path) -> None:
+    for split, shade in (("train", 10), ("test", 200)):
+        for name in ("1.png", "2.png"):
+            save_image(tmp_path / split / name, shade)
+        write_rows(tmp_path / split / "labels.csv", ("image", "label"), ("1.png", "happy"), ("2.png", "sad"))
+    source = open_source(LIST, tmp_path)
+    assert splits_by_id(source) == {f"{split}/{n}.png": split for split in ("test", "train") for n in (1, 2)}
+    assert [source.read_image(row).getpixel((0, 0))[0] for row in (0, 2)] == [200, 10]  # type: ignore[index]
+    (tmp_path / "train").rename(tmp_path / "more")
+    assert "several folders hold lists (more/labels.csv, test/labels.csv)" in refused(LIST, tmp_path)
+
+
+def test_lists_that_are_passed_over_are_named(tmp_path: Path) -> None:
+    for name in ("labels", "test", "extra"):
+        write_rows(tmp_path / f"{name}.csv", ("image", "label"), (f"{name}1.png", "happy"), (f"{name}2.png", "sad"))
+    assert "files beside the list, not read: extra.csv, test.csv" in open_source(LIST, tmp_path).notes
+    (tmp_path / "labels.csv").unlink()
+    assert "files beside the list, not read: extra.csv" in open_source(LIST, tmp_path).notes
 
 
 # Labels

@@ -129,6 +129,8 @@ def numbered(count: int = 300) -> list[str]:
         {"id": range(1, 301)},
         {"image_id": range(300)},
         {"image": range(1, 301)},
+        {"image": range(300)},
+        {"filename": [1, *range(3, 302)]},
     ],
     ids=lambda columns: ", ".join(columns) or "frame alone",
 )

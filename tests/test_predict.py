@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,10 +21,11 @@ from videos import stretch, turn, write_video
 
 from fer_core.augment import Views
 from fer_core.calibration import probabilities
+from fer_core.crops import Box, cut_out, whole_image
 from fer_core.dataset import open_dataset
 from fer_core.drawn_predictions import draw_faces
 from fer_core.errors import CheckpointError, DetectorError, InputError
-from fer_core.faces import Box, cut_out, open_detector, whole_image
+from fer_core.faces import open_detector
 from fer_core.frames import find_sources, frames_of
 from fer_core.logits import predict_logits
 from fer_core.models.checkpoint import load_checkpoint
@@ -346,6 +348,16 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(exported: Path, tmp_p
     assert pd.read_csv(out)["reason"].notna().sum() == 3
 
 
+def test_files_in_a_folder_that_are_not_read_are_counted_by_ending(exported: Path, tmp_path: Path) -> None:
+    shutil.copy(PORTRAIT, tmp_path / "photo.jpg")
+    write_video(tmp_path / "clip.mp4", moving())
+    for name in ("one.psd", "two.psd", "notes.txt", "portrait"):
+        (tmp_path / name).write_bytes(b"nothing")
+    done = fer("predict", tmp_path, "--model", exported)
+    assert "files that are no images or videos, not read: 2 .psd, 1 .txt, 1 without an ending" in done.stderr
+    assert ".mp4" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -353,6 +365,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(exported: Path, tmp_p
         (["{portrait}", "--model", "{dataset}"], "no model"),
         (["{portrait}", "--model", "{portrait}"], "no model"),
         (["nowhere/*.jpg", "--model", "{model}"], "no image or video"),
+        (["", "--model", "{model}"], "name is empty"),
         (["camera:9", "--model", "{model}"], "no camera there"),
         (["camera:front", "--model", "{model}"], "camera:0"),
         (["{portrait}", "--model", "{model}", "--out", "faces.xlsx"], ".csv, .jsonl, .parquet"),

@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,24 @@ def test_a_file_is_read_whatever_its_ending(tmp_path: Path, ending: str, legacy:
     assert load_published(path, build("efficientface", 7, seed=2), LABELS)
 
 
+@pytest.mark.parametrize("key", ["model", "net", "model_state_dict", "ema"])
+def test_weights_are_found_under_any_name_and_wrapped_twice(tmp_path: Path, key: str) -> None:
+    theirs = build("efficientface", 7, seed=1)
+    weights = {f"module.module.{name}": tensor for name, tensor in theirs.state_dict().items()}
+    torch.save({"epoch": 3, key: weights, "optimizer": {"state": {}, "param_groups": []}}, tmp_path / "own.pth")
+    ours = build("efficientface", 7, seed=2)
+    assert load_published(tmp_path / "own.pth", ours, LABELS)
+    assert torch.equal(ours.get_parameter("conv1.0.weight"), theirs.get_parameter("conv1.0.weight"))
+
+
+def test_why_a_file_is_not_opened_is_said_in_plain_words(tmp_path: Path) -> None:
+    weights = build("efficientface", 7, seed=1).state_dict()
+    torch.save({"state_dict": weights, "queue": deque([1])}, tmp_path / "own.pth")
+    with pytest.raises(CheckpointError, match=r"not opened \(Can only append to lists") as refused:
+        load_published(tmp_path / "own.pth", build("efficientface", 7, seed=2), LABELS)
+    assert str(refused.value).isprintable()
+
+
 def test_our_own_checkpoint_is_not_taken_for_theirs(tmp_path: Path) -> None:
     """Its head is in our order already, and would be permuted into no order at all."""
     path = tmp_path / "selected.safetensors"
@@ -221,6 +240,14 @@ def test_weights_that_are_no_tensors_are_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {"fc.weight": Path("/")}}, path)
     with pytest.raises(CheckpointError, match="its state_dict holds more than tensors"):
         load_published(path, build("efficientface", 7, seed=1), LABELS)
+
+
+def test_weights_of_a_training_that_diverged_are_refused(tmp_path: Path) -> None:
+    theirs = build("resnet18", 7, seed=1)
+    torch.nn.init.constant_(theirs.get_parameter("bn1.weight"), np.nan)
+    path = publish(tmp_path / "nan.pth", theirs)
+    with pytest.raises(CheckpointError, match=r"module\.bn1\.weight holds values that are no finite numbers"):
+        load_published(path, build("resnet18", 7, seed=1), LABELS)
 
 
 def test_a_whole_module_is_no_state_dict(tmp_path: Path) -> None:

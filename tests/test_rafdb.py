@@ -154,6 +154,16 @@ def test_rafdbs_numbers_in_a_known_order_are_told_with_their_counts(
     assert ("RAF-DB's own order" if first else "EfficientFace's order") in source.notes[0]
 
 
+@pytest.mark.parametrize("order", [OFFICIAL_NAMES, sorted(OFFICIAL_NAMES)])
+def test_the_official_lists_numbers_are_held_against_its_counts(tmp_path: Path, order: Sequence[str]) -> None:
+    names = [(number, name) for number, name in enumerate(order, start=1) for _ in range(PARTS[name])]
+    write_rafdb(tmp_path, [f"train_{row:05d}.jpg {number}" for row, (number, _) in enumerate(names)])
+    if order == OFFICIAL_NAMES:
+        assert "RAF-DB's own order: neutral 25 (7), happiness 47 (4)" in open_source(RAFDB, tmp_path).notes[0]
+    else:
+        assert "another order than RAF-DB's own order" in refused(RAFDB, tmp_path)
+
+
 def test_the_official_lists_numbers_need_no_map(tmp_path: Path) -> None:
     said = refused(DatasetSettings(source="rafdb", classes={"1": "fear"}), write_rafdb(tmp_path))
     assert "its numbers have RAF-DB's own meaning; leave [dataset.classes] out" in said
@@ -171,6 +181,7 @@ def test_rafdbs_one_to_seven_in_another_order_are_refused(tmp_path: Path, order:
         ("{}_aligned.png", "basic/Image/aligned"),
         ("{}_aligned.jpg", "basic/Image/aligned/aligned"),
         ("{}.PNG", "basic/aligned"),
+        ("{}_ALIGNED.JPG", "basic/Image/Aligned"),
         ("{}_aligned.jpg", "Image/aligned"),
     ],
 )

@@ -41,11 +41,12 @@ from service_lab import (
 from test_decoding import SPOILT
 
 import docker
+from fer_core.crops import Box, cut_out
 from fer_core.dataset import EMOTIONS
 from fer_core.deployed import Deployed
 from fer_core.errors import ServiceError
 from fer_core.export import export
-from fer_core.faces import Box, cut_out, open_detector
+from fer_core.faces import open_detector
 from fer_core.models.architectures import build
 from fer_core.models.checkpoint import ModelCard, load_checkpoint, save_card, save_weights
 from fer_core.onnx_model import OnnxModel

@@ -1,6 +1,7 @@
 """What a dataset's own labels mean: numbers by a stated order, words by what people call emotions."""
 
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,7 +77,8 @@ def name_classes(
         _refuse_splits(unknown, where)
         if len(unknown) < sum(name != UNLABELLED for name in meaning.values()) or table:
             _refuse_strays(unknown, counts, where)
-    named = {label: known or label for label, known in meaning.items()}
+    own_word = _usual_spelling(unknown, counts)
+    named = {label: known or own_word[label] for label, known in meaning.items()}
     by_order = {label: name for label, name in named.items() if order and label not in table and number_of(label)}
     if order and by_order:
         _check_sizes(by_order, counts, where, order)
@@ -101,7 +103,15 @@ def _table(settings: DatasetSettings, counts: Mapping[str, int], where: object) 
 
 
 def _plain(label: str) -> str:
-    return number_of(label) or label.strip().lower()
+    return number_of(label) or unicodedata.normalize("NFC", label.strip()).lower()
+
+
+def _usual_spelling(words: Iterable[str], counts: Mapping[str, int]) -> dict[str, str]:
+    """From each word to the commonest of those that differ from it in case, blanks around or composed letters alone."""
+    commonest: dict[str, str] = {}
+    for word in sorted(words, key=lambda word: (-counts[word], word)):
+        commonest.setdefault(_plain(word), word)
+    return {word: commonest[_plain(word)] for word in words}
 
 
 def _meaning_of_value(key: str, value: str, labels: Iterable[str], where: object) -> str:
@@ -160,7 +170,7 @@ def _check_sizes(meaning: Mapping[str, str], counts: Mapping[str, int], where: o
     if _doubt(sizes, order.sizes, larger, smaller) > _DOUBT and not _is_balanced(
         [size for size in sizes.values() if size]
     ):
-        told = ", ".join(f"{label} {emotion} ({counts[label]:,})" for label, emotion in sorted(meaning.items()))
+        told = ", ".join(f"{label} {_shown(emotion)} ({counts[label]:,})" for label, emotion in sorted(meaning.items()))
         raise DatasetError(
             f"{where}: its numbers are of another order than {order.name}, which would make them {told}, where there "
             f"is far more {larger} than {smaller} in that dataset; say what each number means in {_TABLE}, such as "
@@ -182,7 +192,7 @@ def _doubt(sizes: Mapping[str, int], published: Mapping[str, int], larger: str, 
 
 
 def _is_balanced(sizes: Sequence[int]) -> bool:
-    """Whether the classes that there are have one size but for chance: such a draw says nothing of an order."""
+    """Tell whether the classes that there are have one size but for chance: such a draw says nothing of an order."""
     present = [size for size in sizes if size]
     mean, freedom = sum(present) / max(1, len(present)), len(present) - 1
     deviation = sum((size - mean) ** 2 for size in present) / max(1, mean)
@@ -216,8 +226,7 @@ def _sizes(named: Mapping[str, str], counts: Mapping[str, int]) -> str:
     for name in sorted(set(named.values()), key=lambda name: (rank.get(name, len(EMOTIONS)), name)):
         own = [label for label, meaning in named.items() if meaning == name]
         told = "" if own == [name] else f" ({_told(own, counts) if len(own) > 1 else own[0]})"
-        shown = {DROPPED: "dropped", UNLABELLED: "without a label"}.get(name, name)
-        parts.append(f"{shown} {sum(counts[label] for label in own):,}{'' if name == UNLABELLED else told}")
+        parts.append(f"{_shown(name)} {sum(counts[label] for label in own):,}{'' if name == UNLABELLED else told}")
     return ", ".join(parts)
 
 
@@ -236,7 +245,11 @@ def _told(labels: Any, counts: Mapping[str, int]) -> str:
 
 
 def _pairs(meaning: Mapping[str, str]) -> str:
-    return ", ".join(f"{number} {'dropped' if name == DROPPED else name}" for number, name in meaning.items())
+    return ", ".join(f"{number} {_shown(name)}" for number, name in meaning.items())
+
+
+def _shown(name: str) -> str:
+    return {DROPPED: "dropped", UNLABELLED: "without a label"}.get(name, name)
 
 
 def _key(label: str) -> str:

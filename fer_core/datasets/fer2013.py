@@ -15,7 +15,7 @@ from fer_core.datasets.source import Source, unwrapped
 from fer_core.datasets.tables import plain, read_rows
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
-from openface.images import UnreadableImage
+from openface.decoding import UnreadableImage
 
 FILES = ("fer2013.csv", "icml_face_data.csv")
 """What the file is called in the two places where it is published."""
@@ -50,7 +50,7 @@ class PixelRows:
 
     path: Path
     lines: list[int]
-    """Where each row is in the file."""
+    """The line where each row is in the file."""
     splits: list[str]
     """train, validation, test; "" where the file has no Usage."""
     labels: list[str]

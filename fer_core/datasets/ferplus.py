@@ -37,7 +37,7 @@ ANSWERS = (*EMOTIONS, "unknown", "NF")
 
 _SIDE = fer2013.SIDE
 _MOST_VOTES = 1_000_000
-"""Of an answer; ten people vote, and what no integer can hold is refused with the rest."""
+"""Votes of an answer; ten people vote, and what no integer can hold is refused with the rest."""
 _AGREEMENT = 0.6
 """FER2013's own label is the FER+ majority for 66 % of the images; this is asked for, less three standard errors."""
 _BLOCK = 500

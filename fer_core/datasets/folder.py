@@ -1,7 +1,7 @@
 """A folder for each class, with or without a folder for each split above, and whatever lies between."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,9 +13,10 @@ from fer_core.datasets.names import emotion_of, has_no_label, split_of, split_of
 from fer_core.datasets.source import Source, find_images, note_of_frames, read_file, unique_ids, without_ending
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
-from openface.images import ENDINGS
+from openface.decoding import ENDINGS
 
 _SPLIT_BESIDE = "keep either class folders or train, validation and test"
+_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,16 @@ def read_class_folders(settings: DatasetSettings, folder: Path) -> ClassFolders:
             f"train|validation|test/CLASS/* of two classes or more, with {', '.join(ENDINGS)} files"
         )
     note = (f"images in no class folder, not read: {outside:,}",) if outside else ()
-    return ClassFolders(images, (*note, *found.note()))
+    return ClassFolders(images, (*_folders_above(names, labels), *note, *found.note()))
+
+
+def _folders_above(names: Sequence[tuple[str, ...]], labels: Sequence[str]) -> Iterator[str]:
+    """Which folders above the classes are none of a split, where there are several."""
+    above = {parts[: parts.index(label)] for parts, label in zip(names, labels, strict=True) if label}
+    if len(above) > 1:
+        told = sorted("/".join(parts) for parts in above if parts)
+        more = f" and {len(told) - _NAMED:,} more" if len(told) > _NAMED else ""
+        yield f"folders above the classes, taken for no splits: {', '.join(told[:_NAMED])}{more}"
 
 
 def _split_among(parts: tuple[str, ...], part: str) -> str | None:

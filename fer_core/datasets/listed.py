@@ -12,7 +12,7 @@ from PIL import Image
 
 from fer_core.datasets.classes import Classes, NumberOrder, name_classes
 from fer_core.datasets.folder import kept
-from fer_core.datasets.lists import BOX, SHARE, ListedImages, read_lists, refuse_rows
+from fer_core.datasets.lists import BOX, SHARE, ListedImages, list_files, read_lists, refuse_rows
 from fer_core.datasets.names import DROPPED, number_of, split_of_folder
 from fer_core.datasets.source import (
     Source,
@@ -26,7 +26,7 @@ from fer_core.datasets.source import (
 from fer_core.datasets.tables import plain
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
-from openface.images import ENDINGS, UnreadableImage
+from openface.decoding import ENDINGS, UnreadableImage
 
 _DEPTH = 2
 """Images are looked for so many folders below the one that is given."""
@@ -99,6 +99,7 @@ def listed_files(folder: Path) -> list[Path]:
 
 def _source(name: str, settings: DatasetSettings, folder: Path, lists: Sequence[ListedImages], protocol: str) -> Source:
     where = lists[0].path
+    root = os.path.commonpath([found.path.parent for found in lists])
     names = [text for found in lists for text in found.names]
     own = [label for found in lists for label in found.labels]
     share_columns = _share_columns(lists)
@@ -116,9 +117,7 @@ def _source(name: str, settings: DatasetSettings, folder: Path, lists: Sequence[
         splits = [split.replace("validation", "test") for split in splits]
     records = pd.DataFrame(
         {
-            "id": unique_ids(
-                [without_ending(text) for text in names], [os.path.relpath(path, where.parent) for path in paths]
-            ),
+            "id": unique_ids([without_ending(text) for text in names], [os.path.relpath(path, root) for path in paths]),
             "label": classes.index[: len(own)],
             "split": splits,
         }
@@ -131,7 +130,7 @@ def _source(name: str, settings: DatasetSettings, folder: Path, lists: Sequence[
         truth="" if shares is None else "crowd votes",
         protocol=protocol,
         read_image=lambda row: _read_face(paths[row], None if boxes is None else boxes[row]),
-        notes=(*_unused(lists), *_unlisted(folder, paths), *note_of_frames(paths)),
+        notes=(*_unused(lists), *_unread(folder, lists), *_unlisted(folder, paths), *note_of_frames(paths)),
     )
     return kept(source, replace(classes, index=classes.index[: len(own)]))
 
@@ -155,6 +154,15 @@ def _unused(lists: Sequence[ListedImages]) -> Iterator[str]:
     columns = list(dict.fromkeys(name for found in lists for name in found.unused))
     if columns:
         yield f"columns not used: {', '.join(columns)}"
+
+
+def _unread(given: Path, lists: Sequence[ListedImages]) -> Iterator[str]:
+    """Which files beside the lists may be lists too."""
+    if given.is_dir():
+        folders = dict.fromkeys(found.path.parent for found in lists)
+        beside = {path.name for folder in folders for path in list_files(folder)} - {found.path.name for found in lists}
+        if beside:
+            yield f"files beside the list, not read: {', '.join(sorted(beside))}"
 
 
 def _unlisted(given: Path, paths: Sequence[Path]) -> Iterator[str]:
@@ -197,7 +205,7 @@ def _read_shares(lists: Sequence[ListedImages], columns: Sequence[str], classes:
 
 
 def _locate(given: Path, lists: Sequence[ListedImages]) -> list[Path]:
-    """Where each listed image is, or would be."""
+    """The place where each listed image is, or would be."""
     paths: list[Path] = []
     for found in lists:
         folder = _base(given if given.is_dir() else found.path.parent, found)

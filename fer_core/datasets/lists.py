@@ -87,22 +87,40 @@ def read_lists(folder: Path) -> list[ListedImages]:
 
 
 def _find_lists(given: Path) -> list[tuple[Path, str]]:
-    """Each list with the split that its name means: labels.csv, those called as splits, or the only one."""
+    """Each list with the split that its name, or its folder's, means: those of `given`, or of the folders in it."""
     if not given.is_dir():
         return [(given, "")]
-    for folder in (given, *subfolders(given)):
-        if (folder / LIST).is_file():
-            return [(folder / LIST, "")]
-        files = sorted(
-            p for p in folder.iterdir() if p.suffix.lower() in _LIST_ENDINGS and p.is_file() and p.name[0] != "."
+    if found := _lists_in(given):
+        return found
+    below = {folder: found for folder in subfolders(given) if (found := _lists_in(folder))}
+    if not below:
+        raise DatasetError(f"{given / LIST}: no such file; it must list the images under path,label")
+    if len(below) == 1:
+        return next(iter(below.values()))
+    if not all(split_of_folder(folder.name) for folder in below):
+        names = ", ".join(str(lists[0][0].relative_to(given)) for lists in list(below.values())[:3])
+        raise DatasetError(
+            f"{given}: several folders hold lists ({names}); give one of them with --data, or write one {LIST} with "
+            "path,label,split"
         )
-        of_splits = [(path, split) for path in files if (split := split_of_folder(path.stem))]
-        if of_splits or len(files) == 1:
-            return of_splits or [(files[0], "")]
-        if files:
-            names = ", ".join(path.name for path in files[:3])
-            raise DatasetError(f"{folder}: no {LIST}, but {len(files)} others ({names}); give one of them with --data")
-    raise DatasetError(f"{given / LIST}: no such file; it must list the images under path,label")
+    return [(path, split_of_folder(folder.name) or split) for folder, lists in below.items() for path, split in lists]
+
+
+def _lists_in(folder: Path) -> list[tuple[Path, str]]:
+    """Its labels.csv, its lists called as splits, or its only one, each with the split that its name means."""
+    if (folder / LIST).is_file():
+        return [(folder / LIST, "")]
+    files = list_files(folder)
+    of_splits = [(path, split) for path in files if (split := split_of_folder(path.stem))]
+    if files and not of_splits and len(files) > 1:
+        names = ", ".join(path.name for path in files[:3])
+        raise DatasetError(f"{folder}: no {LIST}, but {len(files)} others ({names}); give one of them with --data")
+    return of_splits or [(path, "") for path in files]
+
+
+def list_files(folder: Path) -> list[Path]:
+    """The files in a folder that may be lists, sorted."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in _LIST_ENDINGS and p.is_file() and p.name[0] != ".")
 
 
 def _read_list(path: Path, split: str) -> ListedImages:
@@ -159,7 +177,7 @@ def _split_columns(path: Path, table: pd.DataFrame, headers: Mapping[str, str], 
             wrong = table[name].isin(values - splits)
             refuse_rows(path, wrong, f"its {name} must be train, validation, test or empty")
             columns.append(name)
-        elif len(values) <= _FEW and (mentions_split(name) or (plain(name) in _SPLIT and all(map(number_of, values)))):
+        elif len(values) <= _FEW and (mentions_split(name) or (plain(name) in _SPLIT and len(values) > 1)):
             raise DatasetError(
                 f"{path}: the column {name} seems to say which split an image is in, by "
                 f"{', '.join(sorted(values)[:4])}; write train, validation or test, or rename the column"

@@ -1,6 +1,7 @@
 """What people call emotions and splits."""
 
 import re
+import unicodedata
 
 from fer_core.dataset import EMOTIONS
 
@@ -18,19 +19,38 @@ _SPLITS = {
     "training": "train",
     "trainval": "train",
     "trn": "train",
+    "learn": "train",
+    "learning": "train",
+    "entrenamiento": "train",
+    "treino": "train",
+    "treinamento": "train",
+    "apprentissage": "train",
+    "entrainement": "train",
+    "addestramento": "train",
     "validation": "validation",
     "valid": "validation",
     "val": "validation",
     "dev": "validation",
     "devel": "validation",
     "development": "validation",
+    "validacion": "validation",
+    "validacao": "validation",
+    "validazione": "validation",
+    "validierung": "validation",
     "publictest": "validation",
     "test": "test",
     "testing": "test",
+    "tests": "test",
     "tst": "test",
+    "prueba": "test",
+    "pruebas": "test",
+    "teste": "test",
+    "testes": "test",
     "privatetest": "test",
 }
 """FER2013 calls its parts Training, PublicTest and PrivateTest; its makers validate on the second."""
+_SPLITS_OF_EITHER_KIND = ("eval", "evaluation", "evaluacion", "avaliacao", "holdout", "heldout")
+"""Words of a split that is for validation to some and for testing to others."""
 
 _ALIASES = {
     "neutral": ("normal", "neutrality", "neu"),
@@ -54,7 +74,7 @@ def emotion_of(name: str) -> str | None:
 
 
 def has_no_label(name: str) -> bool:
-    """Whether an own label, or a class folder's name, says that there is none: empty, or `unlabelled`."""
+    """Tell whether an own label, or a class folder's name, says that there is none: empty, or `unlabelled`."""
     return name.strip().lower() in _NO_LABEL
 
 
@@ -65,7 +85,7 @@ def number_of(name: str) -> str | None:
 
 def split_of(name: str) -> str | None:
     """train, validation or test, where a name means one: `Training`, `PrivateTest`, `test_set`."""
-    plain = re.sub(r"[\W_]+", "", name).lower()
+    plain = re.sub(r"[\W_]+", "", _without_accents(name)).lower()
     return _SPLITS.get(plain) or _SPLITS.get(re.sub(r"(set|data|split|part|images|faces)$", "", plain))
 
 
@@ -78,9 +98,13 @@ def split_of_folder(name: str) -> str | None:
 
 
 def mentions_split(name: str) -> bool:
-    """Whether a word of a name is a split's, as in `is_train` or `train_happy`."""
-    return any(word in _SPLITS for word in _words(name))
+    """Tell whether a word of a name is a split's, as in `is_train`, `istrain` or `train_happy`."""
+    return any(word.removeprefix("is") in (*_SPLITS, *_SPLITS_OF_EITHER_KIND) for word in _words(name))
 
 
 def _words(name: str) -> list[str]:
-    return [word.lower() for word in _WORDS.findall(name)]
+    return [word.lower() for word in _WORDS.findall(_without_accents(name))]
+
+
+def _without_accents(name: str) -> str:
+    return "".join(letter for letter in unicodedata.normalize("NFD", name) if not unicodedata.combining(letter))

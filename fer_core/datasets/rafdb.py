@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fer_core.dataset import EMOTIONS
-from fer_core.datasets.classes import NumberOrder
+from fer_core.datasets.classes import NumberOrder, name_classes
 from fer_core.datasets.folder import ClassFolders, read_class_folders, source_of_folders
 from fer_core.datasets.names import number_of, split_of
 from fer_core.datasets.source import Source, find_images, image_stem, read_file, read_text, subfolders, unwrapped
@@ -53,7 +53,7 @@ def read(settings: DatasetSettings, folder: Path) -> Source:
     if labels_file and isinstance(settings.classes, Mapping):
         raise DatasetError(f"{labels_file}: its numbers have RAF-DB's own meaning; leave [dataset.classes] out")
     if labels_file:
-        return _read_official(inner, labels_file)
+        return _read_official(settings, inner, labels_file)
     if by_folders:
         return _read_class_folders(settings, inner)
     raise DatasetError(
@@ -71,8 +71,10 @@ def _labels_file(folder: Path) -> Path | None:
     return next((place / name for place in places for name in LABELS if (place / name).is_file()), None)
 
 
-def _read_official(folder: Path, labels_file: Path) -> Source:
+def _read_official(settings: DatasetSettings, folder: Path, labels_file: Path) -> Source:
     records = _read_labels(labels_file)
+    numbers = [str(OFFICIAL_ORDER.index(_CLASSES[label]) + 1) for label in records["label"]]
+    classes = name_classes(numbers, settings, labels_file, _OFFICIAL)
     distributions = None
     if (labels_file.parent / DISTRIBUTIONS).is_file():
         distributions = _read_distributions(labels_file.parent / DISTRIBUTIONS, records)
@@ -85,6 +87,7 @@ def _read_official(folder: Path, labels_file: Path) -> Source:
         truth="" if distributions is None else "crowd votes",
         protocol=_PROTOCOL,
         read_image=lambda row: read_file(paths[row]),
+        notes=classes.notes,
     )
 
 

@@ -16,7 +16,7 @@ from openface.decoding import ENDINGS, UnreadableImage, open_image, read_header,
 from openface.files import FoundFile, files_below
 from openface.names import spell
 
-_ALIGNED = re.compile(r"_aligned$")
+_ALIGNED = re.compile(r"_aligned$", re.IGNORECASE)
 _MOVING = (".gif", ".tif", ".tiff", ".webp", ".apng")
 _JUNK = "__MACOSX"
 """What macOS leaves in archives."""

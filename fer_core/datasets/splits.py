@@ -1,4 +1,4 @@
-"""Who is on which side: cuts by content hash, duplicates across splits, and a stratified draw of train."""
+"""Sides that images are on: cuts by content hash, duplicates across splits, and a stratified draw of train."""
 
 import hashlib
 

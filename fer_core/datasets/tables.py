@@ -10,12 +10,19 @@ from typing import TextIO
 import pandas as pd
 
 from fer_core.errors import DatasetError
-from openface.images import reason_of
+from openface.decoding import reason_of
 
 _SEPARATORS = (",", ";", "\t", "|")
 _EXCEL = re.compile(r"sep=(.)\s*$")
 """What Excel writes as a first line."""
-_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_MARKS = {
+    b"\xef\xbb\xbf": "utf-8-sig",
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+"""UTF-32's begins with UTF-16's."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,7 @@ class Row:
     """One row of a CSV file."""
 
     line: int
-    """Where it begins in the file, from 1."""
+    """The line where it begins in the file, from 1."""
     fields: dict[str, str]
     """Stripped, by the stripped names of the header; "" where the row is too short."""
 

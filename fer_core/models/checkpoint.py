@@ -57,7 +57,7 @@ class ModelCard:
     recipe: dict[str, Any] = field(default_factory=dict)
     """The experiment's settings of the training."""
     figures: dict[str, Any] = field(default_factory=dict)
-    """Of the selected epoch on `validation` and `test`, and `calibrated` on `test` at the temperature."""
+    """Figures of the selected epoch on `validation` and `test`, and `calibrated` on `test` at the temperature."""
 
 
 def image_marks(sha256: Iterable[str]) -> np.ndarray:

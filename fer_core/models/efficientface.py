@@ -147,7 +147,7 @@ class ChannelGate(nn.Module):
 
 
 class SpatialGate(nn.Module):
-    """Where it matters: a 1×1 bottleneck, two dilated convolutions, one map."""
+    """Spatial attention: a 1×1 bottleneck, two dilated convolutions, one map."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

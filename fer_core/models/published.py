@@ -12,6 +12,7 @@ References:
 
 import pickle
 import pickletools
+import re
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -32,8 +33,10 @@ PUBLISHED_ORDER = ("neutral", "happiness", "sadness", "surprise", "fear", "disgu
 """The class order of EfficientFace and of its LDG, which is not RAF-DB's; a head of seven has the first seven."""
 _ZIP, _PICKLE = b"PK", b"\x80"
 """What the two formats of torch.save begin with. Our own checkpoints are in another, and in another class order."""
+_WRAPPED = re.compile(r"^(module\.)+")
+"""What DataParallel puts before a name, twice where a loaded model was wrapped again."""
 _PICKLES_BEFORE_WEIGHTS = 3
-"""Of the older format: a magic number, its version, and the machine it was written on."""
+"""Those of the older format: a magic number, its version, and the machine it was written on."""
 _DAMAGE = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
@@ -123,7 +126,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors of a published file by name, without `module.`; nothing of the file is run.
 
     Raises:
-        CheckpointError: it is missing, was not written by torch.save, is damaged, or holds no state_dict of tensors.
+        CheckpointError: it is missing, was not written by torch.save, is damaged, or holds no finite weights.
     """
     try:
         with path.open("rb") as file:
@@ -139,12 +142,24 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path}: damaged, or more than weights, so it is not opened ({_first(error)})"
         ) from error
-    weights = content.get("state_dict", content) if isinstance(content, dict) else None
+    weights = _weights_in(content)
     if not isinstance(weights, dict) or not weights:
         raise CheckpointError(f"{path}: holds no state_dict")
     if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()):
         raise CheckpointError(f"{path}: its state_dict holds more than tensors")
-    return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+    spoilt = next((name for name, tensor in weights.items() if not tensor.isfinite().all()), None)
+    if spoilt is not None:
+        raise CheckpointError(f"{path}: {spoilt} holds values that are no finite numbers; the training had diverged")
+    return {_WRAPPED.sub("", name): tensor for name, tensor in weights.items()}
+
+
+def _weights_in(content: object) -> object:
+    """What `state_dict` holds, or the only dictionary of tensors under another name, or the file's own content."""
+    if not isinstance(content, dict) or "state_dict" in content:
+        return content["state_dict"] if isinstance(content, dict) else None
+    named = [value for value in content.values() if isinstance(value, dict) and value]
+    of_tensors = [value for value in named if all(isinstance(tensor, Tensor) for tensor in value.values())]
+    return of_tensors[0] if len(of_tensors) == 1 else content
 
 
 def _named_in(path: Path, file: BinaryIO) -> set[str]:
@@ -168,7 +183,8 @@ def _named_in(path: Path, file: BinaryIO) -> set[str]:
 def _globals(pickled: object) -> Iterator[str]:
     for opcode, argument, _ in pickletools.genops(pickled):  # type: ignore[arg-type]
         if opcode.name == "GLOBAL":
-            yield str(argument).replace(" ", ".", 1)
+            # Older pickles call it as Python 2 did; torch looks for today's name.
+            yield re.sub(r"^__builtin__\.", "builtins.", str(argument).replace(" ", ".", 1))
 
 
 def _shapes(architecture: Architecture) -> Mapping[str, Tensor]:
@@ -183,4 +199,6 @@ def _differing(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list
 
 
 def _first(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+    """The line that says what is wrong, without the advice and the colours that torch puts around it."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).rpartition("WeightsUnpickler error:")[2]
+    return (text.strip().splitlines() or [type(error).__name__])[0][:120]

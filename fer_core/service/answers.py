@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from fer_core.faces import Box
+from fer_core.crops import Box
 from fer_core.onnx_model import ModelFacts
 from fer_core.service.upload import ALIGNED, FILES
 from fer_core.uncertainty import uncertainty

@@ -47,7 +47,7 @@ class Finder:
         self._threads = ThreadPoolExecutor(threads, "faces", self._open_detector)
 
     async def __call__(self, content: bytearray, *, aligned: bool) -> Found:
-        """Where its turn has not come when the caller is cancelled, it is not looked at.
+        """Find the faces; an image whose caller is cancelled before its turn has come is not looked at.
 
         Args:
             aligned: the image is a face already.
