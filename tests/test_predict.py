@@ -271,12 +271,14 @@ def test_an_animation_is_a_table_of_its_pictures_and_a_video_of_what_was_read(ex
 
 def test_crops_without_a_face_are_told_of_aligned(exported: Path, model: DeployedModel, tmp_path: Path) -> None:
     stored = open_dataset(model.dataset).images[:6, ..., 0]
+    faces = tmp_path / "faces"
+    faces.mkdir()
     for number, face in enumerate(stored):
-        Image.fromarray(face).save(tmp_path / f"{number}.png")
-    done = fer("predict", tmp_path, "--model", exported, "--out", tmp_path / "a.csv")
+        Image.fromarray(face).save(faces / f"{number}.png")
+    done = fer("predict", faces, "--model", exported, "--out", tmp_path / "a.csv")
     assert "--aligned" in done.stderr
     assert "of 6 small images" in done.stderr
-    done = fer("predict", tmp_path, "--model", exported, "--out", tmp_path / "a.csv", "--aligned")
+    done = fer("predict", faces, "--model", exported, "--out", tmp_path / "a.csv", "--aligned")
     assert done.stderr == "6 faces in 6 images and frames\n"
 
 
