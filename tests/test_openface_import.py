@@ -65,7 +65,7 @@ def frames(names: list[str]) -> pd.DataFrame:
 def test_frames_are_refused_and_names_are_used(names: list[str], dataset: Path, tmp_path: Path) -> None:
     frames(names).to_csv(tmp_path / "frames.csv", index=False)
     line = refusal("annotate", "demo", "--in", dataset, "--aus", tmp_path / "frames.csv", "--out", tmp_path / "aus")
-    assert "frame, face_id, timestamp only count; add one of file names with their endings, called filename, image, path" in line
+    assert "timestamp only count; add one of file names with their endings, called filename, image, path, file" in line
 
     frames(names).assign(path=names).to_csv(tmp_path / "names.csv", index=False)
     done = fer("annotate", "demo", "--in", dataset, "--aus", tmp_path / "names.csv", "--out", tmp_path / "aus")
