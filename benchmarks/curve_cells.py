@@ -49,7 +49,7 @@ class Faces:
     """(M, S, S) uint8: validation, then test."""
     mean: float
     std: float
-    """Of the training images, in 0..255."""
+    """Mean and deviation of the training images, in 0..255."""
     omega: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     """(N, k) neighbours and similarities by space, over all training faces; made once."""
 

@@ -61,7 +61,7 @@ class Sizes:
     """Taken at a time between two looks at the clock."""
     rounds: int = 3
     epochs: int = 3
-    """Of a whole training; the fastest counts."""
+    """Epochs of a whole training; the fastest counts."""
 
 
 QUICK = Sizes(32, 16, 32, (4,), 8, 8, 4, 2, 1, 2)
@@ -134,12 +134,12 @@ class Bench:
         return run
 
     def seconds(self, runs: dict[str, Callable[[], object]]) -> dict[str, float]:
-        """Of a step of each kind."""
+        """Seconds of a step of each kind."""
         return {name: taken / self.sizes.steps for name, taken in fastest(runs, self.sizes.rounds).items()}
 
 
 def how(step: TrainingStep) -> str:
-    """Whether steps are captured, for a row's name."""
+    """How steps are taken, for a row's name."""
     return "captured" if step.captured else "kernel by kernel"
 
 
@@ -320,7 +320,7 @@ def table_row(bench: Bench, precision: Precision, labels: float) -> Row:
 
 
 def can_train_whole() -> bool:
-    """Whether all that a whole training needs beside torch is there."""
+    """Tell whether all that a whole training needs beside torch is there."""
     try:
         for name in NEEDED:
             import_module(name)
