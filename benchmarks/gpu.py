@@ -332,7 +332,7 @@ def can_train_whole() -> bool:
 def seconds_of_epochs(
     bench: Bench, architecture: Architecture, objective: Objective, batch: int, precision: Precision
 ) -> float:
-    """Of an epoch's steps; the first, which captures, is left out."""
+    """Seconds of an epoch's steps; the first, which captures, is left out."""
     step, epochs = bench.step(architecture, objective, precision), bench.epochs(batch, objective, precision)
     numbers = iter(range(1, 10**6))
     return fastest({"epoch": lambda: take_epoch(step, epochs, next(numbers))}, 1)["epoch"]
@@ -341,7 +341,7 @@ def seconds_of_epochs(
 def seconds_of_whole_trainings(
     bench: Bench, architecture: Architecture, objective: Objective, batch: int, precision: Precision
 ) -> float:
-    """Of the fastest epoch of `fer_core.training.train`, with its validation and its files.
+    """Seconds of the fastest epoch of `fer_core.training.train`, with its validation and its files.
 
     A tenth of the images validates, as in the paper's experiment, beside as many that train.
     """

@@ -58,7 +58,7 @@ def stepper(objective: Objective, views: Views, precision: Precision, batch: int
 def seconds_of_steps(
     size: int, batch: int, rounds: int, precision: Precision, device: torch.device, images: int = IMAGES
 ) -> dict[str, tuple[float, float]]:
-    """Of the fastest step of each kind, on the clock and of the processor; they take turns."""
+    """Seconds of the fastest step of each kind, on the clock and of the processor; they take turns."""
     views = Views(on_device(smooth_images(images), device), MEAN, STD, size, device, dtype_of(precision))
     steps = {name: stepper(way, views, precision, batch) for name, way in ways(images, device).items()}
     return fastest_of_both(steps, rounds)

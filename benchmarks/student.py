@@ -43,7 +43,7 @@ class Student:
     device: torch.device = CPU
 
     def views(self) -> Views:
-        """Of the stored images."""
+        """Views of the stored images."""
         stored = on_device(self.images, self.device)
         return Views(stored, MEAN, STD, self.size, self.device, dtype_of(self.precision))
 
