@@ -62,7 +62,7 @@ def students(rounds: int) -> tuple[dict[str, float], dict[str, float], float]:
 
 
 def days(seconds_of_an_image: dict[str, float]) -> dict[str, float]:
-    """Seconds of all seeds of each model."""
+    """Days that all seeds of each model take."""
     return {name: SEEDS * EPOCHS[name] * IMAGES * each / 86_400 for name, each in seconds_of_an_image.items()}
 
 
