@@ -82,7 +82,7 @@ def a_seed(lab: ComposeLab) -> int:
 
 
 def unfinished_trainings(lab: ComposeLab) -> set[Path]:
-    """Where an epoch is finished and the training is not; those that cancelled runs left are among them."""
+    """Trainings with a finished epoch that are not finished; those that cancelled runs left are among them."""
     return set((lab.artifacts / "train-ldg").glob("*.unfinished/resume.pt"))
 
 

@@ -30,7 +30,7 @@ PUBLISHED_KEYS = [
 
 
 def multiply_adds(model: nn.Module, images: Tensor) -> int:
-    """Of convolutions and linear layers, counted from the shapes that pass through them."""
+    """Multiply-adds of convolutions and linear layers, counted from the shapes that pass through them."""
     counted = 0
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

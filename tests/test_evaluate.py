@@ -79,7 +79,7 @@ def kept(images: Dataset, rows: np.ndarray) -> Dataset:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the dataset of a checkpoint is, the checkpoint, and a dataset of other images of the same classes."""
+    """The dataset of a checkpoint, the checkpoint, and a dataset of other images of the same classes."""
     folder = tmp_path_factory.mktemp("home")
     own = prepared(folder / "own", striped_dataset(folder / "drawn"))
     run_step(request("distill", EXPERIMENT, [own], seed=1), folder / "checkpoint", JsonLines())

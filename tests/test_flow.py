@@ -510,7 +510,7 @@ def test_seeds_are_read_from_a_list_with_commas() -> None:
 
 
 def folders_of_seed(study: Study, seed: int) -> list[Path]:
-    """Where the seed's three models go that need no other model: LDG, LDG-AUs, EF SLL."""
+    """Folders of the seed's three models that need no other model: LDG, LDG-AUs, EF SLL."""
     dataset = open_artifact(study.folder(study.request("prepare", [])))
     action_units = open_artifact(study.folder(study.request("annotate", [dataset])))
     graph = open_artifact(study.folder(study.request("graph", [dataset, action_units])))
@@ -531,7 +531,7 @@ def descendants(process: int) -> list[int]:
 
 
 def answers(url: str) -> bool:
-    """Whether a server is there."""
+    """A server answers at the address."""
     try:
         with urllib.request.urlopen(url, timeout=5):
             return True
