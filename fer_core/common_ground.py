@@ -59,13 +59,19 @@ def common_ground(card: ModelCard, dataset: Dataset, seen: dict[str, np.ndarray]
         )
     test = dataset.rows("test")
     place = np.array([common.index(name) if name in common else -1 for name in theirs])  # of each class of the dataset
+    onto = (place[:, None] == np.arange(len(common))).astype(np.float64)  # (the dataset's classes, the common ones)
     known = place[dataset.labels()[test]] >= 0
+    crowd = None if (votes := dataset.crowd()) is None else votes[test].astype(np.float64) @ onto
+    # A crowd that is silent on the common classes says nothing that could be made to sum to 1.
+    silent = known & (crowd.sum(axis=1) == 0) if crowd is not None else np.zeros(len(test), dtype=bool)
     fates = _fates(dataset, test, seen)
-    rows = test[known & (fates == "")]
+    judged = known & ~silent & (fates == "")
+    rows = test[judged]
     if not len(rows):
         raise CheckpointError(
             f"no test image is left to judge: of {len(test)}, {int((~known).sum())} are of classes that the checkpoint "
-            f"lacks and {int((fates != '').sum())} were used in its training; give another dataset"
+            f"lacks, {int(silent.sum())} have votes for such classes alone, and {int((fates != '').sum())} were used "
+            "in its training; give another dataset"
         )
     names = [label for label, index in zip(dataset.card.labels, place, strict=True) if index < 0]
     lost = dataset.labels()[test[~known]]
@@ -83,7 +89,8 @@ def common_ground(card: ModelCard, dataset: Dataset, seen: dict[str, np.ndarray]
         "images": {"test": len(test), "judged": len(rows)},
         "images_left_out": {
             "of other classes": int((~known).sum()),
-            **{f"in the checkpoint's {split}": int((known & (fates == split)).sum()) for split in seen or ()},
+            "with votes for other classes alone": int(silent.sum()),
+            **{f"in the checkpoint's {split}": int((known & ~silent & (fates == split)).sum()) for split in seen or ()},
         },
         "training_images_known": seen is not None,
     }
@@ -92,7 +99,7 @@ def common_ground(card: ModelCard, dataset: Dataset, seen: dict[str, np.ndarray]
         columns=np.array([ours.index(name) for name in common]),
         rows=rows,
         classes=place[dataset.labels()[rows]],
-        truth=_truth(dataset, rows, place, len(common)),
+        truth=None if crowd is None else crowd[judged] / crowd[judged].sum(axis=1, keepdims=True),
         told=told,
     )
 
@@ -135,13 +142,3 @@ def _fates(dataset: Dataset, rows: np.ndarray, seen: dict[str, np.ndarray] | Non
     for split in reversed(seen or {}):  # What is in several counts as the first, train.
         fates[np.isin(marks, seen[split])] = split  # type: ignore[index]
     return fates
-
-
-def _truth(dataset: Dataset, rows: np.ndarray, place: np.ndarray, classes: int) -> np.ndarray | None:
-    crowd = dataset.crowd()
-    if crowd is None:
-        return None
-    onto = (place[:, None] == np.arange(classes)).astype(np.float64)  # (the dataset's classes, the common ones)
-    over_common = crowd[rows].astype(np.float64) @ onto
-    truth: np.ndarray = over_common / over_common.sum(axis=1, keepdims=True)
-    return truth

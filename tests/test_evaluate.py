@@ -167,6 +167,19 @@ def test_other_words_fewer_and_more_classes_are_matched_by_what_they_mean(checkp
     )
 
 
+def test_votes_for_other_classes_alone_are_counted_and_left_out(checkpoint: Artifact, tmp_path: Path) -> None:
+    """Such a row has nothing that could be made to sum to 1 over the common classes."""
+    other = only_test(others(tmp_path / "drawn", labels=("surprise", "joy", "boredom")))
+    silent = np.flatnonzero(other.labels() < 2)[:3]
+    other.manifest.loc[silent, ["crowd_surprise", "crowd_joy", "crowd_boredom"]] = (0.0, 0.0, 1.0)
+    figures, table, said = evaluated(prepared(tmp_path / "other", other), checkpoint, tmp_path / "out")
+    assert figures["judged_on"]["images_left_out"]["with votes for other classes alone"] == 3
+    assert figures["judged_on"]["images"]["judged"] == (other.labels() < 2).sum() - 3
+    assert not set(table["id"]) & set(other.manifest["id"].iloc[silent])
+    assert np.isfinite(figures["selected"]["test"]["distribution"]["total_variation"])
+    assert any("3 test images left out: with votes for other classes alone" in sentence for sentence in said)
+
+
 def test_two_names_of_one_emotion_are_one_class(checkpoint: Artifact, tmp_path: Path) -> None:
     other = only_test(others(tmp_path / "drawn", labels=("happy", "joy", "surprise")))
     figures, _, _ = evaluated(prepared(tmp_path / "other", other), checkpoint, tmp_path / "out")
@@ -202,6 +215,7 @@ def test_images_that_it_was_trained_or_chosen_on_are_counted_and_left_out(
     assert judged_on["images"] == {"test": 14, "judged": 5}
     assert judged_on["images_left_out"] == {
         "of other classes": 0,
+        "with votes for other classes alone": 0,
         "in the checkpoint's train": 7,
         "in the checkpoint's validation": 2,
     }
