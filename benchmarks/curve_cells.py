@@ -14,10 +14,10 @@ import torch
 from curve_data import CLASSES, standardised
 from torch import Tensor, nn
 
-from fer_core.losses import neighbour_divergence, soft_cross_entropy
+from fer_core.graph.propagation import linear_discriminant, mixed, nearest, propagated, similarity, smoothed
 from fer_core.models.architectures import build
-from fer_core.propagation import linear_discriminant, mixed, nearest, propagated, similarity, smoothed
-from fer_core.self_training import confident
+from fer_core.train.losses import neighbour_divergence, soft_cross_entropy
+from fer_core.train.self_training import confident
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
 OMEGA_NEIGHBOURS, LABELLED_NEIGHBOURS, MIXED_NEIGHBOURS = 4, 8, 16

@@ -23,11 +23,11 @@ from torch import nn
 from turns import take_turns
 from writing import write_results
 
-from fer_core.deployed import Deployed
-from fer_core.export import export
+from fer_core.export.export import export
+from fer_core.export.onnx_model import OnnxModel
 from fer_core.models.architectures import build
 from fer_core.models.checkpoint import ModelCard, load_checkpoint, save_card, save_weights
-from fer_core.onnx_model import OnnxModel
+from fer_core.models.deployed import Deployed
 from fer_core.progress import JsonLines
 
 BATCHES = (1, 32)

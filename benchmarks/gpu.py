@@ -1,6 +1,6 @@
 """The table's GPU column, in one command: `make bench-gpu`, or `PYTHONPATH=. python benchmarks/gpu.py`.
 
-Needs torch, torchvision, numpy and pandas alone. Measures steps and epochs as `fer_core.training` takes them: the
+Needs torch, torchvision, numpy and pandas alone. Measures steps and epochs as `fer_core.train.loop` takes them: the
 neighbours' cost, EfficientFace's step, the student's epoch against the original's way on the same machine, how busy the
 GPU is, and projects the paper's whole table, from whole trainings where all that `fer_core` trains with is there, else
 from epochs. Prints a table and writes `benchmarks/results/gpu.json`. Without a GPU it takes tiny sizes on the CPU,
@@ -26,13 +26,13 @@ from torch.optim.lr_scheduler import OneCycleLR
 from turns import fastest
 from writing import Row, row, show, write_results
 
-from fer_core.augment import Views, on_device
-from fer_core.batches import Epochs
+from fer_core.data.order import Epochs
+from fer_core.data.views import Views, on_device
 from fer_core.devices import Precision, choose_device, choose_precision, dtype_of, processor_of
 from fer_core.models import Architecture
 from fer_core.models.architectures import build
-from fer_core.objectives import Objective, cross_entropy_to, cross_entropy_with_bank
-from fer_core.training_step import TrainingStep, take_epoch
+from fer_core.train.objectives import Objective, cross_entropy_to, cross_entropy_with_bank
+from fer_core.train.step import TrainingStep, take_epoch
 from openface.machine import usable_cores
 
 MULTIPLY_ADDS = 149.7e6
@@ -234,7 +234,7 @@ def epoch_rows(bench: Bench, paths: Sequence[Path], precision: Precision) -> tup
     """The student's epoch with its share of the pass that made the soft labels, and how busy the GPU is in it.
 
     Returns:
-        The rows, and seconds of that pass, in float32 as `fer_core.soft_labels` makes it.
+        The rows, and seconds of that pass, in float32 as `fer_core.train.soft_labels` makes it.
     """
     sizes, batch = bench.sizes, bench.sizes.student_batch
     asked, published = teacher(CLASSES, bench.device), PublishedEfficientFace(CLASSES).to(bench.device).train()
@@ -341,12 +341,12 @@ def seconds_of_epochs(
 def seconds_of_whole_trainings(
     bench: Bench, architecture: Architecture, objective: Objective, batch: int, precision: Precision
 ) -> float:
-    """Seconds of the fastest epoch of `fer_core.training.train`, with its validation and its files.
+    """Seconds of the fastest epoch of `fer_core.train.loop.train`, with its validation and its files.
 
     A tenth of the images validates, as in the paper's experiment, beside as many that train.
     """
     from fer_core.experiment import Recipe
-    from fer_core.training import Run, Training, train
+    from fer_core.train.loop import Run, Training, train
 
     recipe = Recipe(
         bench.sizes.epochs, batch, 0.01, schedule="one-cycle", input_size=bench.sizes.size, precision=precision
@@ -380,7 +380,7 @@ def prepared(bench: Bench, folder: Path) -> Any:
     """The bench's images as a dataset; a tenth validates, and a few test."""
     import pandas as pd
 
-    from fer_core.dataset import EMOTIONS, Dataset, DatasetCard
+    from fer_core.data.dataset import EMOTIONS, Dataset, DatasetCard
 
     count = bench.sizes.images
     card = DatasetCard("sample", EMOTIONS[:CLASSES], "none", "", MEAN, STD, {})

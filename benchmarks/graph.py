@@ -21,9 +21,9 @@ from annoy import AnnoyIndex
 from scipy.spatial import cKDTree
 from writing import row, show, write_results
 
-from fer_core.au_features import ActionUnits
 from fer_core.experiment import GraphSettings
-from fer_core.graph import link_neighbours
+from fer_core.graph.action_units import ActionUnits
+from fer_core.graph.neighbours import link_neighbours
 from fer_core.progress import reporter
 
 K, DIMENSIONS, EXPRESSIONS = 4, 17, 7

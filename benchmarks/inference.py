@@ -27,7 +27,7 @@ SIZE = 224
 
 
 def exported(model: nn.Module, path: Path) -> onnxruntime.InferenceSession:
-    """The network alone, its channels padded as `fer_core.export` pads them, for a batch of one, on one thread."""
+    """The network alone, its channels padded as an export pads them, for a batch of one, on one thread."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(

@@ -16,7 +16,7 @@ MEAN, STD = (0.575, 0.449, 0.401), (0.207, 0.190, 0.181)
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What `fer_core.augment` reads of an experiment's `[augment]`, with its values of the start."""
+    """What `fer_core.data.views` reads of an experiment's `[augment]`, with its values of the start."""
 
     crop_area: tuple[float, float] = (0.08, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -25,7 +25,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Links:
-    """What `fer_core.objectives` reads of a graph: (N, k) row numbers and similarities."""
+    """What `fer_core.train.objectives` reads of a graph: (N, k) row numbers and similarities."""
 
     neighbours: np.ndarray
     similarity: np.ndarray

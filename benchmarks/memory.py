@@ -1,7 +1,7 @@
 """Memory while EfficientFace trains on a million stored images, and the wait for the first batch.
 
 The images are a sparse file of a million times 100 × 100 × 3 bytes, 30 GB that take no disk, memory-mapped as
-`fer prepare` leaves them; the training is `fer_core.training.train`, in a process of its own, stopped after some
+`fer prepare` leaves them; the training is `fer_core.train.loop.train`, in a process of its own, stopped after some
 steps. Prints a table and writes `benchmarks/results/memory.json`.
 """
 
@@ -48,7 +48,7 @@ def write_dataset(folder: Path, count: int) -> None:
     """A million rows, and images whose bytes are all zero and on no disk."""
     import pandas as pd
 
-    from fer_core.dataset import DatasetCard, save_dataset
+    from fer_core.data.dataset import DatasetCard, save_dataset
 
     np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (count, STORED, STORED, 3)).flush()
     manifest = pd.DataFrame({"id": [f"face{number:07d}" for number in range(count)]})
@@ -64,10 +64,10 @@ def measure(folder: Path, steps: int, batch: int, size: int) -> dict[str, float]
     started = time.perf_counter()
     import torch
 
-    from fer_core.dataset import open_dataset
-    from fer_core.distill import train_efficientface
+    from fer_core.data.dataset import open_dataset
     from fer_core.experiment import experiment_from
-    from fer_core.training import Run
+    from fer_core.train.efficientface import train_efficientface
+    from fer_core.train.loop import Run
 
     settings = {"input_size": size, "batch": batch, "epochs": 1}
     watch, dataset = Watch(steps), open_dataset(folder)

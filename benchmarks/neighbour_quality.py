@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.table import Table
 from writing import ROOT, write_results
 
-from fer_core.comparisons import compare
-from fer_core.dataset import open_dataset
-from fer_core.metrics import distribution_measures
+from fer_core.data.dataset import open_dataset
+from fer_core.evaluation.metrics import distribution_measures
+from fer_core.evaluation.paired import compare
 
 RESAMPLES = 1000
 FORWARDED, RANDOM = "forwarded", "bank, random neighbours"

@@ -14,17 +14,17 @@ from inputs import CLASSES, MEAN, STD, Augmentation, distributions, random_links
 from turns import CLOCK, PROCESSOR, fastest_of_both
 from writing import Row, row, show, write_results
 
-from fer_core.augment import Views, on_device
-from fer_core.batches import Epochs
+from fer_core.data.order import Epochs
+from fer_core.data.views import Views, on_device
 from fer_core.devices import Precision, choose_precision, dtype_of, processor_of
 from fer_core.models.architectures import build
-from fer_core.objectives import (
+from fer_core.train.objectives import (
     Objective,
     cross_entropy_to,
     cross_entropy_with_bank,
     cross_entropy_with_neighbours,
 )
-from fer_core.training_step import TrainingStep
+from fer_core.train.step import TrainingStep
 
 IMAGES, K, LAMBDA = 512, 4, 0.1
 

@@ -19,18 +19,18 @@ from rich.table import Table
 from torch import Tensor, nn
 from writing import ROOT, write_results
 
-from fer_core.augment import Views
-from fer_core.calibration import probabilities
-from fer_core.comparisons import compare
-from fer_core.dataset import Dataset, open_dataset
+from fer_core.data.dataset import Dataset, open_dataset
+from fer_core.data.views import Views
+from fer_core.evaluation.calibration import probabilities
+from fer_core.evaluation.metrics import distribution_measures
+from fer_core.evaluation.paired import compare
 from fer_core.experiment import load_experiment
-from fer_core.logits import predict_logits
-from fer_core.losses import soft_cross_entropy
-from fer_core.metrics import distribution_measures
 from fer_core.models.checkpoint import load_checkpoint
-from fer_core.objectives import Batch, LossTerms, Objective
+from fer_core.models.logits import predict_logits
 from fer_core.progress import reporter
-from fer_core.training import Run, Training, train
+from fer_core.train.loop import Run, Training, train
+from fer_core.train.losses import soft_cross_entropy
+from fer_core.train.objectives import Batch, LossTerms, Objective
 
 SEEDS = (1, 2, 3)
 CPU = torch.device("cpu")

@@ -17,14 +17,14 @@ from writing import ROOT, row, show, write_results
 
 FER = Path(sys.executable).with_name("fer")
 IMPORTS = {
-    "prepare": "import fer_core.prepare",
-    "annotate": "import fer_core.dataset, openface.table",
-    "graph": "import fer_core.au_features, fer_core.figures, fer_core.graph",
-    "train-ldg": "import fer_core.ldg, fer_core.figures",
-    "soft-labels": "import fer_core.soft_labels",
-    "distill": "import fer_core.distill, fer_core.soft_labels, fer_core.figures",
-    "evaluate": "import fer_core.evaluate",
-    "report": "import fer_core.report",
+    "prepare": "import fer_core.data.prepare",
+    "annotate": "import fer_core.data.dataset, openface.table",
+    "graph": "import fer_core.graph.action_units, fer_core.report.step_plots, fer_core.graph.neighbours",
+    "train-ldg": "import fer_core.train.ldg, fer_core.report.step_plots",
+    "soft-labels": "import fer_core.train.soft_labels",
+    "distill": "import fer_core.train.efficientface, fer_core.train.soft_labels, fer_core.report.step_plots",
+    "evaluate": "import fer_core.evaluation.evaluate",
+    "report": "import fer_core.report.page",
 }
 """What each step imports when its work begins, after `fer_core.cli`."""
 

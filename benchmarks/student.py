@@ -20,10 +20,10 @@ from torch import Tensor
 from turns import CLOCK, PROCESSOR, elsewhere, fastest, fastest_of_both
 from writing import Row, row, show, write_results
 
-from fer_core.augment import Views, on_device
+from fer_core.data.views import Views, on_device
 from fer_core.devices import Precision, dtype_of, keep_freed_memory, mixed_precision, processor_of
 from fer_core.models.architectures import build
-from fer_core.objectives import Batch, cross_entropy_to
+from fer_core.train.objectives import Batch, cross_entropy_to
 
 SIZE, BATCH = 224, 64
 EPOCHS = 100
@@ -34,7 +34,7 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16") if processor_of(CPU)
 
 @dataclass(frozen=True)
 class Student:
-    """The student's training as `fer_core.training` goes about it, taken apart."""
+    """The student's training as `fer_core.train.loop` goes about it, taken apart."""
 
     images: np.ndarray
     precision: Precision

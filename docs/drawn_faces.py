@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
-
 from fer_core.datasets.drawn_faces import EMOTIONS, action_units_of, draw_identity
 from fer_core.datasets.face_geometry import draw_face
+from PIL import Image, ImageDraw, ImageFont
 
 _SIDE = 96
 _PEOPLE = 9

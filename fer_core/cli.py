@@ -16,11 +16,11 @@ import typer
 from fer_core.artifacts import fingerprint, open_artifact, replace_file, signature_of_files
 from fer_core.errors import ActionUnitError, FerError
 from fer_core.experiment import experiment_from, load_experiment
-from fer_core.model_facts import ExportFormat
 from fer_core.models import Architecture
+from fer_core.models.facts import ExportFormat
 from fer_core.progress import reporter
 from fer_core.steps import STEPS, Step, request, with_openface_build
-from fer_core.work import run_step
+from fer_core.steps.run import run_step
 from openface.errors import EngineAway
 
 INTERRUPTED = 130
@@ -116,7 +116,7 @@ def _import_weights(
     ] = None,
 ) -> None:
     """Make a checkpoint of the original authors' published weights. Nothing of the file is run."""
-    from fer_core.import_weights import import_weights, presumption
+    from fer_core.train.import_weights import import_weights, presumption
 
     made = import_weights(published.expanduser(), architecture, out, trained_on)
     if trained_on is None:
@@ -130,8 +130,8 @@ def _openface(
     settings: Settings = None,
 ) -> None:
     """Run OpenFace on photographs at their own size. What is finished is kept, and the same command goes on."""
-    from fer_core.work import annotate_images, openface_build
-    from openface.images import images_below
+    from fer_core.steps.run import annotate_images, openface_build
+    from openface.views import images_below
 
     if out.suffix != ".parquet":
         raise ActionUnitError(f"--out {out}: name a .parquet file")
@@ -163,7 +163,7 @@ def _device(
     name: Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="As run.device has it.")] = "auto",
 ) -> None:
     """Train one step on what there is to train on, and say what it is."""
-    from fer_core.devices import try_device
+    from fer_core.train.try_device import try_device
 
     print(try_device(name))
 
@@ -191,7 +191,7 @@ def _predict(
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
     from fer_core.predict import Predictor
-    from fer_core.prediction_command import predict
+    from fer_core.predict.command import predict
 
     predictor = Predictor(model, None if aligned else detector, batch)
     with reporter() if out else nullcontext() as report:
@@ -208,7 +208,7 @@ def _export(
     ] = None,
 ) -> None:
     """Write a model as one file with its preprocessing inside, or as a web page, and compare it with the checkpoint."""
-    from fer_core.export import export
+    from fer_core.export.export import export
 
     with reporter() as report:
         report.note(f"{export(model, to, out, dataset, report)}")
@@ -219,7 +219,7 @@ def _serve_web(
     port: Annotated[int, typer.Option(help="On this machine's loopback.")] = 8000,
 ) -> None:
     """Show the exported page, until Ctrl-C; the camera's pictures stay in the browser."""
-    from fer_core.export_web import serve_web
+    from fer_core.export.web_page import serve_web
 
     serve_web(folder, port, print)
 

@@ -6,15 +6,12 @@ import platform
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, Literal
 
 import torch
 
 from fer_core.errors import TrainingError
-from fer_core.losses import soft_cross_entropy
 from fer_core.models import Architecture
-from fer_core.models.architectures import build
 from openface.machine import usable_cores
 
 Precision = Literal["float32", "bfloat16"]
@@ -141,19 +138,3 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 64 << 20)):
             mallopt(option, value)
-
-
-def try_device(wanted: Literal["auto", "cpu", "cuda"]) -> str:
-    """Take one training step of EfficientFace, and say on what, in a line.
-
-    Raises:
-        TrainingError: a GPU is asked for and there is none.
-    """
-    device = choose_device(wanted)
-    model = build("efficientface", 7, seed=1).to(device)
-    logits = model(torch.zeros(2, 3, 64, 64, device=device))
-    soft_cross_entropy(logits, torch.full_like(logits, 1 / 7)).mean().backward()  # type: ignore[no-untyped-call]
-    found = processor_of(device)
-    name = found.kind if device.type == "cuda" else f"CPU, {found.kind}, {torch.get_num_threads()} threads"
-    versions = f"torch {torch.__version__} · torchvision {version('torchvision')} · Python {platform.python_version()}"
-    return f"{name} · {versions}"

@@ -16,8 +16,7 @@ from fer_core.cli import INTERRUPTED, STOPPED, ExperimentName, Interrupted, Sett
 from fer_core.errors import FerError
 from fer_core.experiment import experiment_from
 from flows.display import best_student, print_table, shown
-from flows.runner import MISTAKE, StepFailed
-from flows.server import (
+from flows.prefect_server import (
     OwnServer,
     keep_prefect_off_the_network,
     keep_prefect_quiet,
@@ -25,6 +24,7 @@ from flows.server import (
     require_server,
     users_server,
 )
+from flows.runner import MISTAKE, StepFailed
 from flows.study import open_study, seeds_in
 from openface.names import spell
 

@@ -19,7 +19,7 @@ from fer_core.errors import ArtifactError, ExperimentError
 from flows.events import Event, parse_event
 from flows.runner import LINES_KEPT, MISTAKE, RETRY_DELAYS, Runner, StepCommand, StepFailed, Subprocesses, failure
 from flows.study import Study
-from openface.engine import (
+from openface.docker_engine import (
     NOBODY,
     Box,
     create,

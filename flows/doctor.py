@@ -11,8 +11,8 @@ from docker.errors import ImageNotFound
 import docker
 from fer_core import __version__
 from flows.granted import OPENFACE
-from flows.server import LOCAL, reach_this_machine_directly, trouble_with, users_server
-from openface.engine import Box, create, engine, has_gpu, memory_of, remove, wait_for
+from flows.prefect_server import LOCAL, reach_this_machine_directly, trouble_with, users_server
+from openface.docker_engine import Box, create, engine, has_gpu, memory_of, remove, wait_for
 from openface.errors import EngineAway, EngineRefused
 from openface.program import check_box
 from openface.settings import OpenFaceSettings

@@ -5,7 +5,7 @@ import secrets
 import sys
 from pathlib import Path
 
-from flows.reports import PASSWORD
+from flows.report_server import PASSWORD
 
 BEFORE = "FER_PASSWORD_BEFORE"
 """Environment: the password so far, should its file be lost."""

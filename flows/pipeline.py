@@ -13,11 +13,11 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from fer_core.artifacts import Artifact
 from flows.containers import runner_for
 from flows.display import display
-from flows.making import Maker, worth_another_try
 from flows.naming import run_name
 from flows.prefect_artifacts import show_annotation, show_curves, show_graph, show_report
 from flows.run_progress import planned_steps
 from flows.runner import RETRY_DELAYS
+from flows.step_task import Maker, worth_another_try
 from flows.study import open_study, used_by
 
 Future = PrefectFuture[Artifact]

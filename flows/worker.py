@@ -23,7 +23,7 @@ from prefect.states import Cancelled, Crashed
 
 from flows.doctor import examine_openface
 from flows.experiment_worker import POOL
-from openface.engine import OWNER, engine, has_gpu, remove_labelled, remove_orphans
+from openface.docker_engine import OWNER, engine, has_gpu, remove_labelled, remove_orphans
 from openface.errors import EngineAway
 from openface.settings import OpenFaceSettings
 

@@ -17,11 +17,11 @@ import pandas as pd
 from openface.columns import INTENSITIES, PRESENCES
 from openface.decoding import UnreadableImage, open_image
 from openface.errors import EngineAway, OpenFaceError
-from openface.images import Images, ladder
 from openface.machine import usable_cores
 from openface.program import Program
 from openface.reading import best_face
 from openface.settings import OpenFaceSettings
+from openface.views import Images, ladder
 
 _DETAILS = "_of_details.txt"
 _JOURNAL = "findings.jsonl"

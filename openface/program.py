@@ -15,7 +15,7 @@ from typing import IO, Protocol, Self
 from docker.errors import NotFound
 from docker.models.containers import Container
 
-from openface.engine import (
+from openface.docker_engine import (
     NOBODY,
     Box,
     create,

@@ -10,17 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.measured import MEASURED
 
 import docker
-from fer_core.dataset import EMOTIONS, Dataset, DatasetCard, open_dataset, save_dataset
-from fer_core.graph import Graph
+from fer_core.data.dataset import EMOTIONS, Dataset, DatasetCard, open_dataset, save_dataset
+from fer_core.graph.neighbours import Graph
 from fer_core.progress import JsonLines
-from openface.engine import engine as connection
+from openface.docker_engine import engine as connection
 from openface.errors import EngineAway
-from tests.measured import MEASURED
 
 if TYPE_CHECKING:
-    from deployed_model import DeployedModel
+    from helpers.deployed_model import DeployedModel
 
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
@@ -117,7 +117,7 @@ def graph(dataset: Dataset) -> Graph:
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> "DeployedModel":
     """A trained checkpoint and its dataset."""
-    from deployed_model import deployed_model
+    from helpers.deployed_model import deployed_model
 
     return deployed_model(tmp_path_factory.mktemp("deployed"))
 
@@ -125,6 +125,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> "DeployedModel":
 @pytest.fixture(scope="session")
 def exported(model: "DeployedModel", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """That checkpoint as ONNX."""
-    from fer_core.export import export
+    from fer_core.export.export import export
 
     return export(model.checkpoint, "onnx", tmp_path_factory.mktemp("export"), None, JsonLines())

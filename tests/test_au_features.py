@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fer_core.au_features import action_units, read_au_table
-from fer_core.dataset import Dataset
+from fer_core.data.dataset import Dataset
 from fer_core.errors import ActionUnitError, ArtifactError
 from fer_core.experiment import ActionUnitSettings
+from fer_core.graph.action_units import action_units, read_au_table
 from openface.columns import INTENSITIES, PRESENCES
 
 

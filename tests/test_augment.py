@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from scipy.stats import ks_2samp
 
-from fer_core.augment import Views, on_device, random_boxes, resize, resize_together
+from fer_core.data.views import Views, on_device, random_boxes, resize, resize_together
 from fer_core.experiment import AugmentSettings
 from fer_core.models.torchvision_import import torchvision_models
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fer_core.dataset import EMOTIONS
+from fer_core.data.dataset import EMOTIONS
 from fer_core.errors import CheckpointError
 from fer_core.models.architectures import build
 from fer_core.models.checkpoint import ModelCard, load_checkpoint, require_labels, save_card, save_weights

@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
-from dataset_files import FOLDER, counts, names_by_id, refused, save_faces, save_image, splits_by_id
+from helpers.dataset_files import FOLDER, counts, names_by_id, refused, save_faces, save_image, splits_by_id
 from PIL import Image
 
-from fer_core.datasets import open_source
+from fer_core.data.readers import open_source
 from fer_core.experiment import DatasetSettings
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fer_core.dataset import EMOTIONS
+from fer_core.data.dataset import EMOTIONS
 from openface.columns import INTENSITIES, PRESENCES
 
 ROOT = Path(__file__).parent.parent

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from helpers.browsing import CHROMIUM, DRIVER, NO_BROWSER, browser, until
+from helpers.composed import TAG, USER, ComposeLab, restart_engine
+from helpers.measured import tell_measured
 
 import docker
 from flows.containers import STEP
 from flows.doctor import examine_openface
-from flows.server import free_port
-from openface.engine import OWNER
-from openface.engine import engine as connection
+from flows.prefect_server import free_port
+from openface.docker_engine import OWNER
+from openface.docker_engine import engine as connection
 from openface.program import FOLDER
 from openface.settings import OpenFaceSettings
-from tests.browsing import CHROMIUM, DRIVER, NO_BROWSER, browser, until
-from tests.compose_lab import TAG, USER, ComposeLab, restart_engine
-from tests.measured import tell_measured
 
 pytestmark = pytest.mark.engine
 TINY = "/data/tiny.toml"

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_files import FERPLUS, FOLDER, LIST, RAFDB, refused
+from helpers.dataset_files import FERPLUS, FOLDER, LIST, RAFDB, refused
 
-from fer_core.dataset import EMOTIONS
-from fer_core.datasets import open_source
+from fer_core.data.dataset import EMOTIONS
+from fer_core.data.readers import open_source
 from fer_core.experiment import DatasetSettings
 
 

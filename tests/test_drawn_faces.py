@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fer_core.datasets.drawn_faces import EMOTIONS, DrawnFaces, action_units_of, draw_faces, draw_identity
-from fer_core.datasets.face_geometry import Identity, View, draw_face
+from fer_core.data.drawn.faces import EMOTIONS, DrawnFaces, action_units_of, draw_faces, draw_identity
+from fer_core.data.drawn.geometry import Identity, View, draw_face
 from openface.columns import INTENSITIES, PRESENCES
 
 COUNT = 500

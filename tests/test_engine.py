@@ -14,7 +14,7 @@ from flows.containers import Containers, runner_for
 from flows.events import Event, Note
 from flows.runner import MISTAKE, StepCommand, StepFailed
 from flows.study import open_study
-from openface.engine import (
+from openface.docker_engine import (
     OWNER,
     PROCESS,
     Box,
@@ -25,7 +25,7 @@ from openface.engine import (
     remove_orphans,
     wait_for,
 )
-from openface.engine import (
+from openface.docker_engine import (
     engine as connection,
 )
 from openface.errors import EngineAway

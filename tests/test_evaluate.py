@@ -19,20 +19,20 @@ from sklearn.metrics import f1_score
 from test_published import publish
 
 from fer_core.artifacts import Artifact, make_artifact
-from fer_core.dataset import EMOTIONS, Dataset, open_dataset, save_dataset
-from fer_core.deployed import Deployed
+from fer_core.data.dataset import EMOTIONS, Dataset, open_dataset, save_dataset
 from fer_core.devices import processor_of
 from fer_core.errors import CheckpointError
+from fer_core.evaluation.metrics import CLIPPING
+from fer_core.evaluation.model_card import MODEL_CARD
 from fer_core.experiment import experiment_from
-from fer_core.import_weights import import_weights
-from fer_core.metrics import CLIPPING
-from fer_core.model_card import MODEL_CARD
 from fer_core.models.architectures import build
 from fer_core.models.checkpoint import load_checkpoint, read_card, read_training_images
+from fer_core.models.deployed import Deployed
 from fer_core.models.published import PUBLISHED, PUBLISHED_ORDER
 from fer_core.progress import JsonLines
 from fer_core.steps import request
-from fer_core.work import run_step
+from fer_core.steps.run import run_step
+from fer_core.train.import_weights import import_weights
 
 ROOT = Path(__file__).parent.parent
 PLAN = {

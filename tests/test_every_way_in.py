@@ -13,30 +13,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from deployed_model import DeployedModel
+from helpers.browsing import CHROMIUM, DRIVER, NO_BROWSER, browser
+from helpers.deployed_model import DeployedModel
+from helpers.service import Service, service
 from PIL import Image
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
-from service_lab import Service, service
 from test_decoding import ORIENTATION, STORED
 from test_prepare import SIZE, store
 from test_web import choose, says, served, shares, squares, visit
 
 from fer_core.artifacts import MANIFEST, make_artifact, open_artifact
-from fer_core.augment import Views
-from fer_core.calibration import probabilities
-from fer_core.crops import cut_out, middle_square
-from fer_core.dataset import open_dataset
+from fer_core.data.crops import cut_out, middle_square
+from fer_core.data.dataset import open_dataset
+from fer_core.data.views import Views
 from fer_core.errors import ExportError
-from fer_core.export import _run_torchscript, export
-from fer_core.export_web import write_web
-from fer_core.logits import predict_logits
+from fer_core.evaluation.calibration import probabilities
+from fer_core.export.export import _run_torchscript, export
+from fer_core.export.onnx_model import OnnxModel
+from fer_core.export.web_page import write_web
 from fer_core.models.checkpoint import load_checkpoint, read_card, save_card
-from fer_core.onnx_model import OnnxModel
+from fer_core.models.logits import predict_logits
 from fer_core.predict import Predictor
 from fer_core.progress import JsonLines
 from openface.decoding import Picture, rgb_pixels
-from tests.browsing import CHROMIUM, DRIVER, NO_BROWSER, browser
 
 HEIGHT, WIDTH = 72, 101
 TEMPERATURE = 0.5

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from fer_core.errors import ExperimentError
-from flows.server import free_port
+from flows.prefect_server import free_port
 from flows.study import open_study
 
 TINY = str(Path(__file__).parent / "tiny.toml")
@@ -77,7 +77,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     lab = Lab(folder, port)
     register = "from flows.register import make_pool; from prefect.client.orchestration import get_client\n"
     register += "with get_client(sync_client=True) as client: make_pool(client)"
-    serve = f"from flows.server import serve_guarded; serve_guarded('127.0.0.1', {port}, 'warning')"
+    serve = f"from flows.prefect_server import serve_guarded; serve_guarded('127.0.0.1', {port}, 'warning')"
     with (
         (folder / "log").open("w") as log,
         subprocess.Popen([sys.executable, "-c", serve], env=lab.environment, stdout=log, stderr=log) as server,

@@ -10,24 +10,25 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from deployed_model import DeployedModel
+from helpers.deployed_model import DeployedModel
 from PIL import Image
 
 from fer_core.artifacts import open_artifact
-from fer_core.augment import Views
-from fer_core.calibration import probabilities
-from fer_core.crops import Box, FaceFormat, cut_out
-from fer_core.dataset import EMOTIONS, open_dataset
-from fer_core.deployed import Deployed
+from fer_core.data.crops import Box, FaceFormat, cut_out
+from fer_core.data.dataset import EMOTIONS, open_dataset
+from fer_core.data.views import Views
 from fer_core.errors import CheckpointError, ExportError
-from fer_core.export import _run_torchscript, export
-from fer_core.logits import predict_logits
-from fer_core.metrics import expected_calibration_error
-from fer_core.model_card import LIMITS, MODEL_CARD, facts_of
+from fer_core.evaluation.calibration import probabilities
+from fer_core.evaluation.metrics import expected_calibration_error
+from fer_core.evaluation.model_card import MODEL_CARD
+from fer_core.export.export import _run_torchscript, export
+from fer_core.export.onnx_model import OnnxModel
+from fer_core.export.parity import PARITY, Comparison, comparison_of, stored_faces
 from fer_core.models.architectures import build
 from fer_core.models.checkpoint import ModelCard, load_checkpoint, save_card, save_weights
-from fer_core.onnx_model import OnnxModel
-from fer_core.parity import PARITY, Comparison, comparison_of, stored_faces
+from fer_core.models.deployed import Deployed
+from fer_core.models.facts import LIMITS, facts_of
+from fer_core.models.logits import predict_logits
 from fer_core.progress import JsonLines
 
 CPU = torch.device("cpu")

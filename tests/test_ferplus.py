@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_files import FER2013, FERPLUS, counts, names_by_id, refused, splits_by_id, write_rows
+from helpers.dataset_files import FER2013, FERPLUS, counts, names_by_id, refused, splits_by_id, write_rows
 from PIL import Image
 
-from fer_core.dataset import EMOTIONS
-from fer_core.datasets import open_source
-from fer_core.datasets.ferplus import ANSWERS
+from fer_core.data.dataset import EMOTIONS
+from fer_core.data.readers import open_source
+from fer_core.data.readers.ferplus import ANSWERS
 from fer_core.experiment import DatasetSettings
 from openface.decoding import UnreadableImage
 

@@ -20,7 +20,7 @@ import pytest
 from fer_core.artifacts import open_artifact
 from fer_core.errors import ExperimentError
 from flows.containers import runner_for
-from flows.server import free_port
+from flows.prefect_server import free_port
 from flows.study import Study, open_study, seeds_in
 
 TINY = str(Path(__file__).parent / "tiny.toml")
@@ -42,7 +42,7 @@ PREPARES = """
 import sys
 from prefect import flow
 from flows.display import Lines
-from flows.making import Maker
+from flows.step_task import Maker
 from flows.pipeline import prepare_images
 from flows.runner import Subprocesses
 from flows.study import open_study
@@ -68,7 +68,7 @@ TRAINS = """
 import sys
 from prefect import flow
 from flows.display import Lines
-from flows.making import Maker
+from flows.step_task import Maker
 from flows.pipeline import prepare_images, train_ldg
 from flows.runner import Subprocesses
 from flows.study import open_study

@@ -12,20 +12,25 @@ import pytest
 import torch
 from torch import nn
 
-from fer_core.augment import Views, on_device
-from fer_core.batches import Epochs
-from fer_core.calibration import probabilities
-from fer_core.dataset import Dataset
+from fer_core.data.dataset import Dataset
+from fer_core.data.order import Epochs
+from fer_core.data.views import Views, on_device
+from fer_core.evaluation.calibration import probabilities
 from fer_core.experiment import AugmentSettings, Experiment, LdgSettings, StudentRecipe
-from fer_core.graph import Graph
-from fer_core.ldg import train_ldg
-from fer_core.logits import predict_logits
+from fer_core.graph.neighbours import Graph
 from fer_core.models.architectures import build
 from fer_core.models.checkpoint import load_checkpoint
-from fer_core.objectives import Objective, cross_entropy_to, cross_entropy_with_bank, cross_entropy_with_neighbours
+from fer_core.models.logits import predict_logits
 from fer_core.progress import JsonLines
-from fer_core.training import Run, Training, targets, train
-from fer_core.training_step import TrainingStep, take_epoch
+from fer_core.train.ldg import train_ldg
+from fer_core.train.loop import Run, Training, targets, train
+from fer_core.train.objectives import (
+    Objective,
+    cross_entropy_to,
+    cross_entropy_with_bank,
+    cross_entropy_with_neighbours,
+)
+from fer_core.train.step import TrainingStep, take_epoch
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 GPU, CPU = torch.device("cuda"), torch.device("cpu")

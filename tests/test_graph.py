@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_core import graph as graph_module
-from fer_core.au_features import ActionUnits
 from fer_core.errors import ActionUnitError, ArtifactError
 from fer_core.experiment import GraphSettings
-from fer_core.graph import Graph, GraphCard, link_neighbours, load_graph, save_graph, similarity
+from fer_core.graph import neighbours as graph_module
+from fer_core.graph.action_units import ActionUnits
+from fer_core.graph.neighbours import Graph, GraphCard, link_neighbours, load_graph, save_graph, similarity
 from fer_core.progress import JsonLines
 
 
@@ -216,7 +216,7 @@ def test_where_there_are_too_many_images_the_card_says_of_how_many_its_recall_is
 def test_processes_find_what_one_finds(monkeypatch: pytest.MonkeyPatch) -> None:
     units, rows = units_of(intensities(6000)), np.arange(6000)
     alone, card = link(units, rows)
-    monkeypatch.setattr("fer_core.nearest._WORTH_A_PROCESS", 1)
+    monkeypatch.setattr("fer_core.graph.search._WORTH_A_PROCESS", 1)
     together, same = link(units, rows)
     np.testing.assert_array_equal(alone.neighbours, together.neighbours)
     np.testing.assert_array_equal(alone.distance, together.distance)

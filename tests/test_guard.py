@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.browsing import CHROMIUM, DRIVER, NO_BROWSER, browser, until
 
 from flows.guard import own_names, refusal
-from flows.server import free_port
-from tests.browsing import CHROMIUM, DRIVER, NO_BROWSER, browser, until
+from flows.prefect_server import free_port
 
 ELSEWHERE = "elsewhere.test"
 """A name that the tests' browser finds at 127.0.0.1, as one whose owner points it there would."""
@@ -38,7 +38,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         "PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{port},http://localhost:{port}",
     }
-    serve = f"from flows.server import serve_guarded; serve_guarded('127.0.0.1', {port}, 'warning')"
+    serve = f"from flows.prefect_server import serve_guarded; serve_guarded('127.0.0.1', {port}, 'warning')"
     with (
         (folder / "log").open("w") as log,
         subprocess.Popen([sys.executable, "-c", serve], env=environment, stdout=log, stderr=log) as server,

@@ -24,7 +24,7 @@ def benchmarks_importable(monkeypatch: pytest.MonkeyPatch) -> None:
 def faces() -> Any:
     from curve_cells import OMEGA_NEIGHBOURS, Faces
 
-    from fer_core.propagation import nearest, similarity
+    from fer_core.graph.propagation import nearest, similarity
 
     draw = torch.Generator().manual_seed(1)
     vectors = torch.randn(FACES, 5, generator=draw)
@@ -287,8 +287,8 @@ def test_labels_are_worth_what_the_curve_says_between_its_points() -> None:
 def test_measures_are_those_of_the_evaluation(faces: Any) -> None:
     from curve_summary import divergence, measures
 
-    from fer_core.calibration import fit_temperature
-    from fer_core.metrics import distribution_measures
+    from fer_core.evaluation.calibration import fit_temperature
+    from fer_core.evaluation.metrics import distribution_measures
 
     draw = np.random.default_rng(1)
     crowd, logits = draw.dirichlet(np.full(7, 0.3), 40), draw.normal(0, 2, (40, 7))

@@ -5,10 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_files import AFFECTNET, FER2013, LIST, counts, names_by_id, refused, save_image, splits_by_id, write_rows
+from helpers.dataset_files import (
+    AFFECTNET,
+    FER2013,
+    LIST,
+    counts,
+    names_by_id,
+    refused,
+    save_image,
+    splits_by_id,
+    write_rows,
+)
 from PIL import Image
 
-from fer_core.datasets import open_source
+from fer_core.data.readers import open_source
 from fer_core.experiment import DatasetSettings
 from openface.decoding import UnreadableImage
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from fer_core.losses import kullback_leibler, neighbour_divergence, soft_cross_entropy
+from fer_core.train.losses import kullback_leibler, neighbour_divergence, soft_cross_entropy
 
 
 def test_soft_cross_entropy_of_hand_computed_distributions() -> None:

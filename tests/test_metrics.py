@@ -7,9 +7,9 @@ import pytest
 from sklearn.metrics import f1_score
 from test_graph import units_of
 
-from fer_core.baselines import au_neighbours_alone, best_smoothing, smoothed, uniform
-from fer_core.dataset import Dataset
-from fer_core.metrics import (
+from fer_core.data.dataset import Dataset
+from fer_core.evaluation.baselines import au_neighbours_alone, best_smoothing, smoothed, uniform
+from fer_core.evaluation.metrics import (
     CLIP,
     CLIPPING,
     bootstrap_mean,

@@ -10,20 +10,20 @@ import torch
 from scipy.special import softmax
 from test_training import CPU, LDG, RECIPE, trained
 
-from fer_core.augment import Views
-from fer_core.calibration import fit_temperature, probabilities, supported_temperature
-from fer_core.dataset import Dataset
+from fer_core.data.dataset import Dataset
+from fer_core.data.views import Views
+from fer_core.evaluation.calibration import fit_temperature, probabilities, supported_temperature
+from fer_core.evaluation.metrics import expected_calibration_error
+from fer_core.evaluation.model_card import MODEL_CARD, licence_of, markdown
 from fer_core.experiment import Experiment
-from fer_core.graph import Graph
-from fer_core.import_weights import import_weights
-from fer_core.ldg import train_ldg
-from fer_core.logits import predict_logits
-from fer_core.metrics import expected_calibration_error
-from fer_core.model_card import MODEL_CARD, licence_of, markdown
+from fer_core.graph.neighbours import Graph
 from fer_core.models.architectures import build
 from fer_core.models.checkpoint import load_checkpoint, read_card
+from fer_core.models.logits import predict_logits
 from fer_core.progress import JsonLines
-from fer_core.training import Run
+from fer_core.train.import_weights import import_weights
+from fer_core.train.ldg import train_ldg
+from fer_core.train.loop import Run
 
 
 def overconfident(temperature: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:

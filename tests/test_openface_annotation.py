@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.measured import tell_measured
+from helpers.openface_images import Pictures, local_program
 from PIL import Image
 
 import docker
@@ -23,13 +25,11 @@ from fer_core.experiment import load_experiment, to_document
 from openface.annotation import Annotation
 from openface.columns import INTENSITIES, PRESENCES
 from openface.errors import EngineAway, OpenFaceError
-from openface.images import Images, ladder
 from openface.program import Ending, LocalProgram, Program, build_of, check_box, open_program
 from openface.reading import read_openface
 from openface.settings import OpenFaceSettings
 from openface.table import one_row_per_image
-from tests.measured import tell_measured
-from tests.openface_images import Pictures, local_program
+from openface.views import Images, ladder
 
 PATIENCE = {"seconds_to_start": 4.0, "seconds_per_image": 0.05}
 Settings = Callable[..., OpenFaceSettings]
@@ -212,10 +212,10 @@ def test_an_engine_that_stays_away_ends_the_annotation(
 def test_a_killed_annotation_goes_on_where_it_stopped(local: Settings, tmp_path: Path) -> None:
     settings, folder = local(batch=5, workers=1, arguments=("-standin_ms", "60")), tmp_path / "work"
     code = (
-        "import sys; from pathlib import Path; from tests.test_openface_annotation import *;"
+        "import sys; from pathlib import Path; from test_openface_annotation import *;"
         f"annotate(Pictures([''] * 60), {settings!r}, Path({str(folder)!r}))"
     )
-    driver = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    driver = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent, start_new_session=True)
     journal = folder / "findings.jsonl"
     while not journal.exists() or journal.read_bytes().count(b"\n") < 12:
         assert driver.poll() is None

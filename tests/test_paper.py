@@ -12,11 +12,11 @@ from test_published import publish
 from torch import Tensor, nn
 
 from fer_core.experiment import Recipe, load_experiment, to_document
-from fer_core.losses import soft_cross_entropy
 from fer_core.models.architectures import build
-from fer_core.report import experiment_toml
+from fer_core.report.page import experiment_toml
 from fer_core.steps import request
-from fer_core.work import run_step
+from fer_core.steps.run import run_step
+from fer_core.train.losses import soft_cross_entropy
 
 ROOT = Path(__file__).parent.parent
 STEPS = 6

@@ -15,22 +15,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from deployed_model import DeployedModel
+from helpers.deployed_model import DeployedModel
+from helpers.videos import stretch, turn, write_video
 from PIL import Image
-from videos import stretch, turn, write_video
 
-from fer_core.augment import Views
-from fer_core.calibration import probabilities
-from fer_core.crops import Box, cut_out, whole_image
-from fer_core.dataset import open_dataset
-from fer_core.drawn_predictions import draw_faces
+from fer_core.data.crops import Box, cut_out, whole_image
+from fer_core.data.dataset import open_dataset
+from fer_core.data.views import Views
 from fer_core.errors import CheckpointError, DetectorError, InputError
-from fer_core.faces import open_detector
-from fer_core.frames import find_sources, frames_of
-from fer_core.logits import predict_logits
+from fer_core.evaluation.calibration import probabilities
 from fer_core.models.checkpoint import load_checkpoint
-from fer_core.predict import FacePrediction, Predictor, uncertainty
-from fer_core.prediction_table import columns, open_table
+from fer_core.models.logits import predict_logits
+from fer_core.predict.detector import open_detector
+from fer_core.predict.drawing import draw_faces
+from fer_core.predict.predictor import FacePrediction, Predictor, uncertainty
+from fer_core.predict.sources import find_sources, frames_of
+from fer_core.predict.table import columns, open_table
 
 PORTRAIT = Path(__file__).parent.parent / "openface" / "portrait.png"
 """A public-domain portrait."""

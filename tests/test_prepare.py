@@ -17,15 +17,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fer_core.dataset import Dataset, open_dataset
-from fer_core.datasets import open_source
-from fer_core.datasets.splits import complete_splits, draw_stratified
+from fer_core.data.dataset import Dataset, open_dataset
+from fer_core.data.prepare import OPENFACE_TABLE, prepare
+from fer_core.data.readers import open_source
+from fer_core.data.readers.splits import complete_splits, draw_stratified
 from fer_core.errors import ArtifactError, DatasetError
 from fer_core.experiment import DatasetSettings, load_experiment
-from fer_core.prepare import OPENFACE_TABLE, prepare
 from fer_core.progress import JsonLines
 from fer_core.steps import request
-from fer_core.work import run_step
+from fer_core.steps.run import run_step
 from openface.reading import read_openface
 from openface.table import one_row_per_image
 

@@ -8,12 +8,12 @@ import torch
 from scipy.spatial import cKDTree
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from fer_core.propagation import linear_discriminant, mixed, nearest, propagated, similarity, smoothed
-from fer_core.self_training import confident
+from fer_core.graph.propagation import linear_discriminant, mixed, nearest, propagated, similarity, smoothed
+from fer_core.train.self_training import confident
 
 
 def test_the_nearest_are_those_of_a_tree_and_never_the_image_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fer_core.propagation._AT_A_TIME", 7)
+    monkeypatch.setattr("fer_core.graph.propagation._AT_A_TIME", 7)
     vectors = torch.randn(50, 5, generator=torch.Generator().manual_seed(1))
     among = torch.tensor([3, 8, 9, 20, 21, 33, 49])
     rows, distance = nearest(vectors, among, k=3)

@@ -15,14 +15,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fer_core.dataset import EMOTIONS
+from fer_core.data.dataset import EMOTIONS
 from fer_core.errors import CheckpointError
 from fer_core.experiment import load_experiment
-from fer_core.import_weights import import_weights
 from fer_core.models import Architecture
 from fer_core.models.architectures import build
 from fer_core.models.checkpoint import load_checkpoint, save_weights
 from fer_core.models.published import PUBLISHED_ORDER, TrainedOn, load_published
+from fer_core.train.import_weights import import_weights
 
 ROOT = Path(__file__).parent.parent
 LABELS = EMOTIONS[:7]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_files import RAFDB, counts, names_by_id, refused, save_faces, save_image, splits_by_id
+from helpers.dataset_files import RAFDB, counts, names_by_id, refused, save_faces, save_image, splits_by_id
 
-from fer_core.dataset import EMOTIONS
-from fer_core.datasets import open_source
+from fer_core.data.dataset import EMOTIONS
+from fer_core.data.readers import open_source
 from fer_core.experiment import DatasetSettings
 
 OFFICIAL_LINES = [f"train_0000{label}.jpg {label}" for label in range(1, 8)] + ["test_0001.jpg 4"]

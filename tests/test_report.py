@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from report_inputs import LABELS, Silence, dataset, elsewhere, evaluation, experiment, report_request
+from helpers.report_inputs import LABELS, Silence, dataset, elsewhere, evaluation, experiment, report_request
 
 from fer_core.errors import ArtifactError
 from fer_core.experiment import experiment_from, load_experiment
-from fer_core.pictures import emotion_colours, face_uri
-from fer_core.report import experiment_toml, read_evidence, render, write_report
-from fer_core.results import results
+from fer_core.report.page import experiment_toml, read_evidence, render, write_report
+from fer_core.report.results import results
+from fer_core.report.style import emotion_colours, face_uri
 from fer_core.steps import Request, request
 
 SECTIONS = (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.reports import reports_server
+from flows.report_server import reports_server
 
 
 def serving(folder: Path, password: str) -> Iterator[str]:

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from report_inputs import au_table, dataset, experiment, figures, graph_card, guesses, ring_graph
+from helpers.report_inputs import au_table, dataset, experiment, figures, graph_card, guesses, ring_graph
 
-from fer_core.au_features import action_units
-from fer_core.comparisons import compare, decided, difference, interval_over_seeds
-from fer_core.dataset import Dataset, DatasetCard
-from fer_core.graph import Graph
-from fer_core.results import (
+from fer_core.data.dataset import Dataset, DatasetCard
+from fer_core.evaluation.paired import compare, decided, difference, interval_over_seeds
+from fer_core.graph.action_units import action_units
+from fer_core.graph.neighbours import Graph
+from fer_core.report.results import (
     MODELS,
     Evidence,
     Generator,

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from fer_core.objectives import Batch, Objective, cross_entropy_to
-from fer_core.self_training import weighted, with_pseudo_labels
+from fer_core.train.objectives import Batch, Objective, cross_entropy_to
+from fer_core.train.self_training import weighted, with_pseudo_labels
 
 ROOT = Path(__file__).parent.parent
 TARGET = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.25, 0.75]])

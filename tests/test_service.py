@@ -23,8 +23,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import build_image
-from PIL import Image
-from service_lab import (
+from helpers.service import (
     HEAD,
     LABELS,
     PORTRAIT,
@@ -38,19 +37,20 @@ from service_lab import (
     service,
     write_model,
 )
+from PIL import Image
 from test_decoding import SPOILT
 
 import docker
-from fer_core.crops import Box, cut_out
-from fer_core.dataset import EMOTIONS
-from fer_core.deployed import Deployed
+from fer_core.data.crops import Box, cut_out
+from fer_core.data.dataset import EMOTIONS
 from fer_core.errors import ServiceError
-from fer_core.export import export
-from fer_core.faces import open_detector
+from fer_core.export.export import export
+from fer_core.export.onnx_model import OnnxModel
 from fer_core.models.architectures import build
 from fer_core.models.checkpoint import ModelCard, load_checkpoint, save_card, save_weights
-from fer_core.onnx_model import OnnxModel
+from fer_core.models.deployed import Deployed
 from fer_core.predict import Predictor
+from fer_core.predict.detector import open_detector
 from fer_core.progress import JsonLines
 from fer_core.service.batching import Batcher, ModelFailed
 from fer_core.service.limits import Limits, limits_from

@@ -8,14 +8,14 @@ import torch
 from scipy.special import softmax
 from torch import nn
 
-from fer_core.augment import Views
-from fer_core.dataset import Dataset
+from fer_core.data.dataset import Dataset
+from fer_core.data.views import Views
 from fer_core.errors import ArtifactError, CheckpointError
 from fer_core.experiment import SoftLabelSettings
 from fer_core.models.architectures import build
 from fer_core.models.checkpoint import ModelCard, save_card, save_weights
 from fer_core.progress import JsonLines
-from fer_core.soft_labels import SOFT_LABELS, generate_soft_labels, read_soft_labels
+from fer_core.train.soft_labels import SOFT_LABELS, generate_soft_labels, read_soft_labels
 
 CPU = torch.device("cpu")
 

@@ -18,18 +18,20 @@ from conftest import chain_graph
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fer_core.augment import Views
-from fer_core.batches import Epochs, cut, draw_epoch, send_together, shuffled, stream
-from fer_core.dataset import Dataset, open_dataset
+from fer_core.data.dataset import Dataset, open_dataset
+from fer_core.data.order import Epochs, cut, draw_epoch, send_together, shuffled, stream
+from fer_core.data.views import Views
 from fer_core.devices import choose_device, processor_of
 from fer_core.errors import TrainingError
 from fer_core.experiment import AugmentSettings, Experiment, LdgSettings, Recipe
-from fer_core.graph import Graph
-from fer_core.ldg import train_ldg
-from fer_core.losses import neighbour_divergence
+from fer_core.graph.neighbours import Graph
 from fer_core.models.architectures import build
 from fer_core.models.checkpoint import load_checkpoint, read_card
-from fer_core.objectives import (
+from fer_core.progress import JsonLines
+from fer_core.train.ldg import train_ldg
+from fer_core.train.loop import Run, Training, targets, train
+from fer_core.train.losses import neighbour_divergence
+from fer_core.train.objectives import (
     Batch,
     LossTerms,
     Neighbours,
@@ -40,9 +42,7 @@ from fer_core.objectives import (
     frozen_running_statistics,
     objective_of,
 )
-from fer_core.progress import JsonLines
-from fer_core.training import Run, Training, targets, train
-from fer_core.training_step import TrainingStep
+from fer_core.train.step import TrainingStep
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=2, batch=16, learning_rate=0.02, input_size=48)

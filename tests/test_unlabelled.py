@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from fer_core.au_features import ActionUnits, action_units
-from fer_core.dataset import UNLABELLED, Dataset, open_dataset
-from fer_core.datasets.splits import is_repeated
+from fer_core.data.dataset import UNLABELLED, Dataset, open_dataset
+from fer_core.data.prepare import prepare
+from fer_core.data.readers.splits import is_repeated
 from fer_core.errors import ActionUnitError
 from fer_core.experiment import ActionUnitSettings, DatasetSettings, GraphSettings, LdgSettings
-from fer_core.graph import Graph
-from fer_core.prepare import prepare
+from fer_core.graph.action_units import ActionUnits, action_units
+from fer_core.graph.neighbours import Graph
+from fer_core.graph.unlabelled import lesson, link_to_labelled, rows_of_an_epoch
 from fer_core.progress import JsonLines
-from fer_core.unlabelled import lesson, link_to_labelled, rows_of_an_epoch
 
 
 def drawn(out: Path, **settings: Any) -> Dataset:

@@ -20,17 +20,17 @@ from urllib.request import urlopen
 import numpy as np
 import onnxruntime as ort
 import pytest
+from helpers.browsing import CHROMIUM, DRIVER, NO_BROWSER, browser, until
+from helpers.web_model import METADATA, write_model
 from PIL import Image, ImageEnhance
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
-from web_model import METADATA, write_model
 
 from fer_core.errors import ExportError
-from fer_core.export_web import serve_web, write_web
-from fer_core.pictures import emotion_colours
-from tests.browsing import CHROMIUM, DRIVER, NO_BROWSER, browser, until
+from fer_core.export.web_page import serve_web, write_web
+from fer_core.report.style import emotion_colours
 
 PORTRAIT = Path(__file__).parent.parent / "openface" / "portrait.png"
 LABELS = tuple(json.loads(METADATA["labels"]))
@@ -56,7 +56,7 @@ def served(folder: Path) -> Iterator[str]:
     """`serve_web` in a process of its own; gives the page's address, and ends it with Ctrl-C."""
     # A process started in the background of a shell would ignore Ctrl-C.
     code = (
-        "import sys, signal, pathlib, fer_core.export_web as w;"
+        "import sys, signal, pathlib, fer_core.export.web_page as w;"
         "signal.signal(signal.SIGINT, signal.default_int_handler); w.serve_web(pathlib.Path(sys.argv[1]), 0, print)"
     )
     command = [sys.executable, "-u", "-c", code, str(folder)]

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from test_prepare import fill, prepared, refused, save_noise
 
-from fer_core.dataset import UNLABELLED, Dataset
+from fer_core.data.dataset import UNLABELLED, Dataset
 
 
 def listed(folder: Path, **splits: str) -> Path:

@@ -14,13 +14,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from fer_core.artifacts import replace_file
-from fer_core.dataset import Dataset
+from fer_core.data.dataset import Dataset
 from fer_core.errors import CheckpointError
 from fer_core.models import Architecture
 from fer_core.models.architectures import ARCHITECTURES, build
+from fer_core.models.facts import CARD
 
 Choice = Literal["selected", "last"]
-CARD = "model.json"
 TRAINING_IMAGES = "training_images.npz"
 """Marks of the images that a checkpoint was trained (`train`) and chosen (`validation`) on, for later judgements to
 leave these out: the first 8 bytes of an image's content hash as uint64, ascending."""
@@ -41,7 +41,7 @@ class ModelCard:
     """Side in pixels."""
     stored_size: int | None
     """Side in pixels at which the training images were stored, before they were resized to `input_size`; None where
-    others trained on images of any size, see `fer_core.crops`."""
+    others trained on images of any size, see `fer_core.data.crops`."""
     name: str
     """The model's name in the paper's table."""
     seed: int

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from fer_core.crops import Box
-from fer_core.onnx_model import ModelFacts
+from fer_core.data.crops import Box
+from fer_core.evaluation.uncertainty import uncertainty
+from fer_core.export.onnx_model import ModelFacts
 from fer_core.service.upload import ALIGNED, FILES
-from fer_core.uncertainty import uncertainty
 
 _FACE: dict[str, Any] = {
     "box": {"left": 153, "top": 96, "side": 210},

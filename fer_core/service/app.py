@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from fer_core import __version__
-from fer_core.onnx_model import OnnxModel
+from fer_core.export.onnx_model import OnnxModel
 from fer_core.service.answers import (
     PROBLEMS,
     REQUEST_BODY,

@@ -11,8 +11,8 @@ from io import BytesIO
 import cv2
 import numpy as np
 
-from fer_core.crops import Box, FaceFormat, cut_out, whole_image
-from fer_core.faces import open_detector
+from fer_core.data.crops import Box, FaceFormat, cut_out, whole_image
+from fer_core.predict.detector import open_detector
 from openface.decoding import UnreadableImage, open_image, read_header, remark_of
 
 

@@ -14,7 +14,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from fer_core.errors import CheckpointError, ServiceError
-from fer_core.onnx_model import OnnxModel
+from fer_core.export.onnx_model import OnnxModel
 from fer_core.service.app import create_app
 from fer_core.service.limits import Limits
 from openface.machine import usable_cores

@@ -1,0 +1,214 @@
+"""What an epoch draws: the order of its images, the batches cut from it, how each image is varied, and its neighbours.
+
+All of it is drawn on the CPU from the training's seed, the epoch and a purpose; a GPU is given it many steps at a
+time, so that no step waits for a copy. Needs torch and numpy alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice, repeat
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from fer_core.data.views import Crops, Views, draw_crops
+
+if TYPE_CHECKING:
+    from fer_core.experiment import AugmentSettings
+
+ORDER, CROPS, NEIGHBOURS = 0, 1, 2
+"""Purposes of the random numbers of an epoch."""
+_STEPS_AT_ONCE = 1024
+"""Steps whose draws go to a GPU together: an epoch of most datasets, and some 20 MB at batches of 256."""
+
+
+def stream(seed: int, epoch: int, purpose: int) -> torch.Generator:
+    """Random numbers for each purpose of each epoch, so that a resumed run draws what it would have."""
+    drawn = np.random.SeedSequence([seed, epoch, purpose]).generate_state(2)
+    return torch.Generator().manual_seed(int(drawn[0]) << 31 ^ int(drawn[1]))
+
+
+def shuffled(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """The rows in an epoch's order."""
+    order: np.ndarray = rows[torch.randperm(len(rows), generator=stream(seed, epoch, ORDER)).numpy()]
+    return order
+
+
+def cut(order: np.ndarray, batch: int) -> list[np.ndarray]:
+    """Into batches; a last batch of one joins the one before."""
+    ends = list(range(batch, len(order), batch))
+    if ends and len(order) - ends[-1] == 1:
+        ends.pop()
+    return np.split(order, ends)
+
+
+@dataclass(frozen=True)
+class NeighbourDraws:
+    """Neighbours that pass through the network with a batch.
+
+    rows: (M,) int64, each neighbour once
+    crops: how each of them is varied
+    place: (B, k) int64, where in `rows` an image's neighbours are; 0 where it has none
+    similarity: (B, k) float32, a_ij; 0 where there is no neighbour
+    """
+
+    rows: Tensor
+    crops: Crops
+    place: Tensor
+    similarity: Tensor
+
+
+@dataclass(frozen=True)
+class Draws:
+    """All that is drawn for one step; `rows` is (B,) int64."""
+
+    rows: Tensor
+    crops: Crops
+    neighbours: NeighbourDraws | None = None
+
+
+Companions = Callable[[np.ndarray, Generator], tuple[np.ndarray, np.ndarray, np.ndarray]]
+"""From a batch's rows to `rows`, `place` and `similarity` of its NeighbourDraws; may draw."""
+
+
+def draw_epoch(
+    batches: Sequence[np.ndarray],
+    side: int,
+    settings: AugmentSettings,
+    companions: Companions | None,
+    seed: int,
+    epoch: int,
+) -> Iterator[Draws]:
+    """The draws of an epoch's steps, one after the other, on the CPU.
+
+    Args:
+        batches: row numbers, as `cut` gives them.
+        side: of the square stored images, in pixels.
+        companions: what finds a batch's neighbours, where they pass through the network with it.
+    """
+    crops, beside = (stream(seed, epoch, purpose) for purpose in (CROPS, NEIGHBOURS))
+    for rows in batches:
+        varied = draw_crops(len(rows), side, settings, crops)
+        yield Draws(torch.from_numpy(rows), varied, _draw_neighbours(rows, side, settings, companions, beside))
+
+
+def _draw_neighbours(
+    rows: np.ndarray, side: int, settings: AugmentSettings, companions: Companions | None, generator: Generator
+) -> NeighbourDraws | None:
+    if companions is None:
+        return None
+    distinct, place, similarity = companions(rows, generator)
+    crops = draw_crops(len(distinct), side, settings, generator)
+    return NeighbourDraws(torch.from_numpy(distinct), crops, torch.from_numpy(place), torch.from_numpy(similarity))
+
+
+def on_training_device(draws: Iterator[Draws], device: torch.device) -> Iterator[Draws]:
+    """The same draws where the network trains; on a GPU the next steps' are drawn and sent while it works.
+
+    Drawing begins at once, not when the first step is asked for.
+    """
+    if device.type == "cpu":
+        return draws
+    return _sent_ahead(draws, device, ThreadPoolExecutor(1, "draws"))
+
+
+def _sent_ahead(draws: Iterator[Draws], device: torch.device, thread: ThreadPoolExecutor) -> Iterator[Draws]:
+    def send() -> list[Draws]:
+        return send_together(list(islice(draws, _STEPS_AT_ONCE)), device)
+
+    def steps(upcoming: Future[list[Draws]]) -> Iterator[Draws]:
+        with thread:
+            while sent := upcoming.result():
+                upcoming = thread.submit(send)
+                yield from sent
+
+    return steps(thread.submit(send))
+
+
+def send_together(draws: Sequence[Draws], device: torch.device) -> list[Draws]:
+    """Move many steps' draws in one copy a field, from memory that the GPU reads without the CPU's help."""
+    columns = zip(*map(_tensors, draws), strict=True)
+    return [_draws(tensors) for tensors in zip(*(_send(column, device) for column in columns), strict=True)]
+
+
+def _send(parts: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]:
+    together = torch.cat(list(parts))
+    if device.type == "cuda":
+        together = together.pin_memory()
+    return torch.split(together.to(device, non_blocking=True), [len(part) for part in parts])
+
+
+def _tensors(draws: Draws) -> tuple[Tensor, ...]:
+    own = (draws.rows, draws.crops.boxes, draws.crops.mirrored)
+    if (beside := draws.neighbours) is None:
+        return own
+    return (*own, beside.rows, beside.crops.boxes, beside.crops.mirrored, beside.place, beside.similarity)
+
+
+def _draws(tensors: Sequence[Tensor]) -> Draws:
+    rows, boxes, mirrored, *beside = tensors
+    if not beside:
+        return Draws(rows, Crops(boxes, mirrored))
+    others, their_boxes, their_mirrored, place, similarity = beside
+    return Draws(
+        rows,
+        Crops(boxes, mirrored),
+        NeighbourDraws(others, Crops(their_boxes, their_mirrored), place, similarity),
+    )
+
+
+def copy_into(held: Draws, draws: Draws) -> None:
+    """Overwrite the tensors of one step's draws with those of another of the same shapes."""
+    for mine, its in zip(_tensors(held), _tensors(draws), strict=True):
+        mine.copy_(its)
+
+
+def copied(draws: Draws) -> Draws:
+    """The same draws elsewhere in memory."""
+    return _draws([part.clone() for part in _tensors(draws)])
+
+
+@dataclass
+class Epochs:
+    """The batches of a training's epochs as they are drawn; a GPU's next epoch is drawn while it works on this one.
+
+    rows: row numbers of the training images
+    views: of the stored images
+    companions: what finds a batch's neighbours, where they pass through the network with it
+    last: the number of the last epoch
+    """
+
+    rows: np.ndarray
+    batch: int
+    views: Views
+    augment: AugmentSettings
+    companions: Companions | None
+    seed: int
+    last: int
+    _upcoming: tuple[int, Iterator[Draws]] | None = None
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """Row numbers of each of an epoch's batches; epochs count from 1."""
+        return cut(shuffled(self.rows, self.seed, epoch), self.batch)
+
+    def draws(self, epoch: int) -> Iterator[Draws]:
+        """What each of its steps is given, on the device."""
+        begun = self._upcoming
+        draws = begun[1] if begun is not None and begun[0] == epoch else self._begin(epoch)
+        on_gpu = self.views.device.type == "cuda"
+        self._upcoming = (epoch + 1, self._begin(epoch + 1)) if on_gpu and epoch < self.last else None
+        return draws
+
+    def pixels(self, epoch: int) -> Iterator[Tensor | None]:
+        """The stored bytes of each batch, read and sent ahead, where the images do not lie on the device."""
+        return repeat(None) if self.views.resident else self.views.sent_ahead(self.batches(epoch))
+
+    def _begin(self, epoch: int) -> Iterator[Draws]:
+        side = self.views.images.shape[1]
+        draws = draw_epoch(self.batches(epoch), side, self.augment, self.companions, self.seed, epoch)
+        return on_training_device(draws, self.views.device)

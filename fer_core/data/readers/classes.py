@@ -1,0 +1,257 @@
+"""What a dataset's own labels mean: numbers by a stated order, words by what people call emotions."""
+
+import math
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+
+from fer_core.data.dataset import EMOTIONS
+from fer_core.data.readers.names import DROP, DROPPED, UNLABELLED, emotion_of, has_no_label, mentions_split, number_of
+from fer_core.errors import DatasetError
+from fer_core.experiment import DatasetSettings
+
+_TABLE = "[dataset.classes]"
+_NAMED = 12
+DROPPED_INDEX, UNLABELLED_INDEX = -1, -2
+_DOUBT = math.log(1000)
+"""A stated order is refused where two of its classes would be a thousand times as likely the other way round."""
+
+
+@dataclass(frozen=True)
+class NumberOrder:
+    """What the numbers of a dataset mean, and how its makers' classes are distributed."""
+
+    name: str
+    """Such as `RAF-DB's own order`."""
+    meaning: Mapping[str, str]
+    """From a number to an emotion, or to DROPPED."""
+    sizes: Mapping[str, int]
+    """Published training images of each emotion."""
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a dataset, and each image's."""
+
+    labels: tuple[str, ...]
+    """Emotions in the order of EMOTIONS, then other words by the alphabet."""
+    index: np.ndarray
+    """(N,) int64 into `labels`; -1 where the image is dropped, -2 where it has no label."""
+    dropped: Mapping[str, int]
+    """Images of the labels that are dropped."""
+    notes: tuple[str, ...]
+
+
+def name_classes(
+    own: Sequence[str],
+    settings: DatasetSettings,
+    where: object,
+    order: NumberOrder | None = None,
+    without_images: int = 0,
+) -> Classes:
+    """Give a meaning to each image's own label.
+
+    `[dataset.classes]` goes first, then `order` for numbers, then the usual names of emotions. Where no label is known
+    at all and none is a number, they are classes of their own.
+
+    Args:
+        own: (N,) labels as the dataset has them.
+        where: the file or folder that messages name.
+        without_images: how many labels at the end of `own` are no image's, but a column's.
+
+    Raises:
+        DatasetError: a label has no meaning, the counts speak against the order, or `[dataset.classes]` is amiss.
+    """
+    counts = Counter(own[: len(own) - without_images])
+    counts.update(dict.fromkeys(own[len(own) - without_images :], 0))
+    table = _table(settings, counts, where)
+    meaning = {label: table.get(label, _usual_meaning(label, order)) for label in counts}
+    unknown = [label for label, known in meaning.items() if known is None]
+    if unknown:
+        _refuse_numbers(unknown, counts, where, order)
+        _refuse_splits(unknown, where)
+        if len(unknown) < sum(name != UNLABELLED for name in meaning.values()) or table:
+            _refuse_strays(unknown, counts, where)
+    own_word = _usual_spelling(unknown, counts)
+    named = {label: known or own_word[label] for label, known in meaning.items()}
+    by_order = {label: name for label, name in named.items() if order and label not in table and number_of(label)}
+    if order and by_order:
+        _check_sizes(by_order, counts, where, order)
+    if order and "contempt" in order.meaning.values() and settings.classes == 7:
+        named = {label: DROPPED if known == "contempt" else known for label, known in named.items()}
+    how = _how_numbers_are_read(by_order, counts, order) if order and by_order else ""
+    return _classes(own, named, counts, (f"classes{how}: {_sizes(named, counts)}", *_unused(settings, counts)))
+
+
+def _table(settings: DatasetSettings, counts: Mapping[str, int], where: object) -> dict[str, str]:
+    """What [dataset.classes] says of the labels that there are."""
+    if not isinstance(settings.classes, Mapping):
+        return {}
+    table: dict[str, str] = {}
+    for key, value in settings.classes.items():
+        meaning = _meaning_of_value(key, value, counts, where)
+        exactly = [key] if key in counts else [label for label in counts if _plain(label) == _plain(key)]
+        table.update(dict.fromkeys(exactly, meaning))
+    if not table:
+        raise DatasetError(f"{where}: none of the labels in {_TABLE} is there; there are {_told(counts, counts)}")
+    return table
+
+
+def _plain(label: str) -> str:
+    return number_of(label) or unicodedata.normalize("NFC", label.strip()).lower()
+
+
+def _usual_spelling(words: Iterable[str], counts: Mapping[str, int]) -> dict[str, str]:
+    """From each word to the commonest of those that differ from it in case, blanks around or composed letters alone."""
+    commonest: dict[str, str] = {}
+    for word in sorted(words, key=lambda word: (-counts[word], word)):
+        commonest.setdefault(_plain(word), word)
+    return {word: commonest[_plain(word)] for word in words}
+
+
+def _meaning_of_value(key: str, value: str, labels: Iterable[str], where: object) -> str:
+    if value.strip().lower() == DROP:
+        return DROPPED
+    meaning = emotion_of(value) or next((label for label in labels if label == value), None)
+    if meaning is None:
+        raise DatasetError(
+            f'{where}: dataset.classes has {key} = "{value}", which is none of {", ".join(EMOTIONS)}, no label of the '
+            f'dataset, and not "{DROP}"'
+        )
+    return meaning
+
+
+def _usual_meaning(label: str, order: NumberOrder | None) -> str | None:
+    if has_no_label(label):
+        return UNLABELLED
+    number = number_of(label)
+    if number is None:
+        return emotion_of(label)
+    return order.meaning.get(number) if order else None
+
+
+def _refuse_numbers(
+    unknown: Sequence[str], counts: Mapping[str, int], where: object, order: NumberOrder | None
+) -> None:
+    numbers = sorted((label for label in unknown if number_of(label)), key=lambda label: int(number_of(label) or 0))
+    if numbers:
+        known = f"{order.name} has {_pairs(order.meaning)}" if order else "numbers have no meaning of their own"
+        raise DatasetError(
+            f"{where}: labelled {_told(numbers, counts)}, where {known}; say what each means in {_TABLE}, such as "
+            f'{numbers[0]} = "happiness"' + ("" if order else ", or set dataset.source to the dataset that they are of")
+        )
+
+
+def _refuse_splits(unknown: Sequence[str], where: object) -> None:
+    splits = [label for label in unknown if mentions_split(label)]
+    if splits:
+        raise DatasetError(
+            f"{where}: {splits[0]} is the name of a split, not of a class; have a folder for each split with a folder "
+            "for each class in it, or a CSV with the columns path, label and split"
+        )
+
+
+def _refuse_strays(unknown: Sequence[str], counts: Mapping[str, int], where: object) -> None:
+    raise DatasetError(
+        f"{where}: labelled {_told(unknown, counts)} of {sum(counts.values()):,} images, which no emotion is called; "
+        f'say what becomes of each in {_TABLE}, such as {_key(unknown[0])} = "{DROP}" or an emotion'
+    )
+
+
+def _check_sizes(meaning: Mapping[str, str], counts: Mapping[str, int], where: object, order: NumberOrder) -> None:
+    """Numbers in another order show where a class is far larger than one that should be larger than it."""
+    sizes = _by_emotion(meaning, counts, order)
+    larger, smaller = max(permutations(sizes, 2), key=lambda pair: _doubt(sizes, order.sizes, *pair))
+    if _doubt(sizes, order.sizes, larger, smaller) > _DOUBT and not _is_balanced(
+        [size for size in sizes.values() if size]
+    ):
+        told = ", ".join(f"{label} {_shown(emotion)} ({counts[label]:,})" for label, emotion in sorted(meaning.items()))
+        raise DatasetError(
+            f"{where}: its numbers are of another order than {order.name}, which would make them {told}, where there "
+            f"is far more {larger} than {smaller} in that dataset; say what each number means in {_TABLE}, such as "
+            f'{min(meaning)} = "surprise"'
+        )
+
+
+def _by_emotion(meaning: Mapping[str, str], counts: Mapping[str, int], order: NumberOrder) -> dict[str, int]:
+    sizes = dict.fromkeys(order.sizes, 0)
+    for label, emotion in meaning.items():
+        if emotion in sizes:
+            sizes[emotion] += counts[label]
+    return sizes
+
+
+def _doubt(sizes: Mapping[str, int], published: Mapping[str, int], larger: str, smaller: str) -> float:
+    """Logarithm of how much likelier the sizes are with these two classes the other way round."""
+    return (sizes[smaller] - sizes[larger]) * math.log(published[larger] / published[smaller])
+
+
+def _is_balanced(sizes: Sequence[int]) -> bool:
+    """Tell whether the classes that there are have one size but for chance: such a draw says nothing of an order."""
+    present = [size for size in sizes if size]
+    mean, freedom = sum(present) / max(1, len(present)), len(present) - 1
+    deviation = sum((size - mean) ** 2 for size in present) / max(1, mean)
+    return deviation <= freedom + 2 * math.sqrt(2 * max(0, freedom))
+
+
+def _classes(
+    own: Sequence[str], named: Mapping[str, str], counts: Mapping[str, int], notes: tuple[str, ...]
+) -> Classes:
+    present = set(named.values()) - {DROPPED, UNLABELLED}
+    labels = (*(e for e in EMOTIONS if e in present), *sorted(present - set(EMOTIONS)))
+    position = {name: index for index, name in enumerate(labels)} | {
+        DROPPED: DROPPED_INDEX,
+        UNLABELLED: UNLABELLED_INDEX,
+    }
+    index = np.array([position[named[label]] for label in own], np.int64)
+    dropped = {f"labelled {label}": counts[label] for label, name in named.items() if name == DROPPED}
+    return Classes(labels, index, dropped, notes)
+
+
+def _how_numbers_are_read(meaning: Mapping[str, str], counts: Mapping[str, int], order: NumberOrder) -> str:
+    doubtful = _is_balanced(list(_by_emotion(meaning, counts, order).values()))
+    return f", numbers in {order.name}{', which such counts do not tell from another' if doubtful else ''}"
+
+
+def _sizes(named: Mapping[str, str], counts: Mapping[str, int]) -> str:
+    """Each class with its images and, where they differ, its own labels."""
+    rank = {emotion: number for number, emotion in enumerate(EMOTIONS)}
+    rank |= {UNLABELLED: len(EMOTIONS) + 1, DROPPED: len(EMOTIONS) + 2}
+    parts = []
+    for name in sorted(set(named.values()), key=lambda name: (rank.get(name, len(EMOTIONS)), name)):
+        own = [label for label, meaning in named.items() if meaning == name]
+        told = "" if own == [name] else f" ({_told(own, counts) if len(own) > 1 else own[0]})"
+        parts.append(f"{_shown(name)} {sum(counts[label] for label in own):,}{'' if name == UNLABELLED else told}")
+    return ", ".join(parts)
+
+
+def _unused(settings: DatasetSettings, counts: Mapping[str, int]) -> Iterator[str]:
+    """What [dataset.classes] says of labels that are not there."""
+    plain = {_plain(label) for label in counts}
+    table = settings.classes if isinstance(settings.classes, Mapping) else {}
+    absent = [key for key in table if _plain(key) not in plain]
+    if absent:
+        yield f"{_TABLE} names {', '.join(absent)}, which no image is labelled"
+
+
+def _told(labels: Any, counts: Mapping[str, int]) -> str:
+    shown = [f"{label} ({counts[label]:,})" for label in list(labels)[:_NAMED]]
+    return ", ".join(shown) + (f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else "")
+
+
+def _pairs(meaning: Mapping[str, str]) -> str:
+    return ", ".join(f"{number} {_shown(name)}" for number, name in meaning.items())
+
+
+def _shown(name: str) -> str:
+    return {DROPPED: "dropped", UNLABELLED: "without a label"}.get(name, name)
+
+
+def _key(label: str) -> str:
+    """A label as TOML has it on the left of an equals sign."""
+    return label if label.replace("_", "").replace("-", "").isalnum() and label.isascii() else f'"{label}"'

@@ -1,0 +1,228 @@
+"""A folder for each class, with or without a folder for each split above, and whatever lies between."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from fer_core.data.dataset import UNLABELLED
+from fer_core.data.readers.classes import DROPPED_INDEX, UNLABELLED_INDEX, Classes, NumberOrder, name_classes
+from fer_core.data.readers.names import emotion_of, has_no_label, split_of, split_of_folder
+from fer_core.data.readers.source import Source, find_images, note_of_frames, read_file, unique_ids, without_ending
+from fer_core.errors import DatasetError
+from fer_core.experiment import DatasetSettings
+from openface.decoding import ENDINGS
+
+_SPLIT_BESIDE = "keep either class folders or train, validation and test"
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class FolderImage:
+    """An image, and what the folders above it say."""
+
+    path: Path
+    label: str
+    """The class folder's name."""
+    split: str
+    """train, validation, test, or "" where the layout has no splits."""
+
+
+@dataclass(frozen=True)
+class ClassFolders:
+    """The images of a layout of class folders."""
+
+    images: list[FolderImage]
+    notes: tuple[str, ...]
+    """What else is in the folder."""
+
+
+def read(settings: DatasetSettings, folder: Path) -> Source:
+    """Images at CLASS/…/*.jpg, or at train|validation|test/CLASS/…/*.jpg; classes are called as their folders.
+
+    Raises:
+        DatasetError: there are no such folders, or no images in them.
+    """
+    found = read_class_folders(settings, folder)
+    ids = [without_ending(image.path.relative_to(folder).as_posix()) for image in found.images]
+    return source_of_folders("folder", settings, folder, found, ids)
+
+
+def source_of_folders(
+    name: str,
+    settings: DatasetSettings,
+    folder: Path,
+    found: ClassFolders,
+    ids: Sequence[str],
+    order: NumberOrder | None = None,
+    protocol: str = "All images of a folder of class folders; the label is the folder's name.",
+) -> Source:
+    """The source of such a layout, whose class folders are named, or numbered in `order`."""
+    classes = name_classes([image.label for image in found.images], settings, folder, order)
+    if len(classes.labels) < 2:
+        raise DatasetError(
+            f"{folder}: {len(found.images)} images in {len(classes.labels)} classes; looked for CLASS/* and "
+            f"train|validation|test/CLASS/* of two classes or more, with {', '.join(ENDINGS)} files"
+        )
+    paths = [image.path for image in found.images]
+    records = pd.DataFrame(
+        {
+            "id": unique_ids(ids, [path.relative_to(folder).as_posix() for path in paths]),
+            "label": classes.index,
+            "split": [image.split for image in found.images],
+        }
+    )
+    return kept(
+        Source(
+            name=name,
+            labels=classes.labels,
+            records=records,
+            distributions=None,
+            truth="",
+            protocol=protocol,
+            read_image=lambda row: read_file(paths[row]),
+            notes=(*found.notes, *note_of_frames(paths)),
+        ),
+        classes,
+    )
+
+
+def kept(source: Source, classes: Classes) -> Source:
+    """A source of all images without those whose label is dropped; those without a label are a split of their own.
+
+    Raises:
+        DatasetError: an image that models are judged on has no label.
+    """
+    rows = (classes.index[: len(source.records)] != DROPPED_INDEX).nonzero()[0]
+    records = source.records.iloc[rows].reset_index(drop=True)
+    without = records["label"] == UNLABELLED_INDEX
+    judged = records.loc[without & ~records["split"].isin(("", "train")), ["id", "split"]]
+    if len(judged):
+        raise DatasetError(
+            f"{judged['id'].iloc[0]}: of the {judged['split'].iloc[0]} split and without a label, one of "
+            f"{len(judged):,}; only training images may go without"
+        )
+    records.loc[without, ["label", "split"]] = UNLABELLED, "unlabelled"
+    return replace(
+        source,
+        records=records,
+        distributions=None if source.distributions is None else source.distributions[rows],
+        read_image=lambda row: source.read_image(int(rows[row])),
+        dropped={**source.dropped, **classes.dropped},
+        notes=(*classes.notes, *source.notes),
+    )
+
+
+def read_class_folders(settings: DatasetSettings, folder: Path) -> ClassFolders:
+    """Every image's class and split by the folders above it.
+
+    A folder called as a split is one, above the class or below it. The class is the folder called as an emotion, as a
+    number or as [dataset.classes] says; where none is, the uppermost that is no split and that not all images share.
+
+    Raises:
+        DatasetError: there are no images, or a folder may be a class or a split.
+    """
+    found = find_images(folder)
+    above = [path.relative_to(folder).parts[:-1] for path in found.paths]
+    split_of_parts = {parts: _split(parts, folder) for parts in set(above)}
+    splits = [split_of_parts[parts] for parts in above]
+    without_split = {parts: tuple(part for part in parts if not _split_among(parts, part)) for parts in set(above)}
+    names = [without_split[parts] for parts in above]
+    _check_splits(folder, *_with_a_label(above, splits, names))
+    labels = _labels(names, settings, folder)
+    images = [
+        FolderImage(path, label, split) for path, label, split in zip(found.paths, labels, splits, strict=True) if label
+    ]
+    outside = len(found.paths) - len(images)
+    if not images:
+        raise DatasetError(
+            f"{folder}: {len(found.paths)} images in 0 class folders; looked for CLASS/* and "
+            f"train|validation|test/CLASS/* of two classes or more, with {', '.join(ENDINGS)} files"
+        )
+    note = (f"images in no class folder, not read: {outside:,}",) if outside else ()
+    return ClassFolders(images, (*_folders_above(names, labels), *note, *found.note()))
+
+
+def _folders_above(names: Sequence[tuple[str, ...]], labels: Sequence[str]) -> Iterator[str]:
+    """Which folders above the classes are none of a split, where there are several."""
+    above = {parts[: parts.index(label)] for parts, label in zip(names, labels, strict=True) if label}
+    if len(above) > 1:
+        told = sorted("/".join(parts) for parts in above if parts)
+        more = f" and {len(told) - _NAMED:,} more" if len(told) > _NAMED else ""
+        yield f"folders above the classes, taken for no splits: {', '.join(told[:_NAMED])}{more}"
+
+
+def _split_among(parts: tuple[str, ...], part: str) -> str | None:
+    """The split that one of the folders above an image means; only the uppermost may have more in its name."""
+    return split_of_folder(part) if part == parts[0] else split_of(part)
+
+
+def _split(parts: tuple[str, ...], folder: Path) -> str:
+    found = {split for part in parts if (split := _split_among(parts, part))}
+    if len(found) > 1:
+        raise DatasetError(f"{folder / Path(*parts)}: its folders are of two splits; {_SPLIT_BESIDE}")
+    return found.pop() if found else ""
+
+
+def _with_a_label(
+    above: Sequence[tuple[str, ...]], splits: Sequence[str], names: Sequence[tuple[str, ...]]
+) -> tuple[list[tuple[str, ...]], list[str], list[tuple[str, ...]]]:
+    """The same without the images of a folder `unlabelled`, which may stand beside classes and splits alike."""
+    rows = [row for row in zip(above, splits, names, strict=True) if not any(map(has_no_label, row[2]))]
+    return [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
+
+
+def _check_splits(
+    folder: Path, above: Sequence[tuple[str, ...]], splits: Sequence[str], names: Sequence[tuple[str, ...]]
+) -> None:
+    """Either all images have a split or none; and below each there are classes."""
+    beside = next((parts for parts, split in zip(above, splits, strict=True) if parts and not split), None)
+    of_split = next((parts for parts, split in zip(above, splits, strict=True) if split), None)
+    if beside and of_split:
+        raise DatasetError(
+            f"{folder}: the folder {beside[0]} is beside {of_split[0]}, so it may be a class or a split; "
+            f"{_SPLIT_BESIDE}"
+        )
+    bare = Counter(parts for parts, split, rest in zip(above, splits, names, strict=True) if split and not rest)
+    if bare:
+        parts, count = bare.most_common(1)[0]
+        place = folder / Path(*parts)
+        generated = any((folder / Path(*other) / "label.csv").is_file() for other in bare)
+        ferplus = ", or set dataset.source = 'ferplus', whose layout this is" if generated else ""
+        raise DatasetError(
+            f"{place}: the name of a split, with {count:,} images in it and in no class folder; put each into a folder "
+            f"called as its class, or list them in a CSV with path,label,split{ferplus}"
+        )
+
+
+def _labels(names: Sequence[tuple[str, ...]], settings: DatasetSettings, folder: Path) -> list[str]:
+    """Each image's class folder; "" where it is in none."""
+    table = settings.classes if isinstance(settings.classes, Mapping) else {}
+    depths: Counter[int] = Counter()
+    for parts in names:
+        known = [depth for depth, part in enumerate(parts) if emotion_of(part) or part in table]
+        if any(map(has_no_label, parts)):
+            continue
+        if len({emotion_of(parts[depth]) or parts[depth] for depth in known}) > 1:
+            raise DatasetError(
+                f"{folder}: {'/'.join(parts)} names more than one class; have each image below just one of them"
+            )
+        depths.update(known[:1])
+    usual = depths.most_common(1)[0][0] if depths else _first_that_differs(names)
+    labels = []
+    for parts in names:
+        own = next((part for part in parts if has_no_label(part)), None)
+        own = own or next((part for part in parts if emotion_of(part) or part in table), None)
+        labels.append(own or (parts[min(usual, len(parts) - 1)] if parts else ""))
+    return labels
+
+
+def _first_that_differs(names: Sequence[tuple[str, ...]]) -> int:
+    """The depth of the uppermost folder that not all images are in."""
+    inside = [parts for parts in names if parts]
+    depth = 0
+    while inside and all(len(parts) > depth + 1 for parts in inside) and len({parts[depth] for parts in inside}) == 1:
+        depth += 1
+    return depth

@@ -1,0 +1,289 @@
+"""Images that a CSV lists with labels, and with splits, face boxes and distributions where it has them."""
+
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from fer_core.data.readers.classes import Classes, NumberOrder, name_classes
+from fer_core.data.readers.folder import kept
+from fer_core.data.readers.lists import BOX, SHARE, ListedImages, list_files, read_lists, refuse_rows
+from fer_core.data.readers.names import DROPPED, number_of, split_of_folder
+from fer_core.data.readers.source import (
+    Source,
+    find_images,
+    note_of_frames,
+    read_file,
+    subfolders,
+    unique_ids,
+    without_ending,
+)
+from fer_core.data.readers.tables import plain
+from fer_core.errors import DatasetError
+from fer_core.experiment import DatasetSettings
+from openface.decoding import ENDINGS, UnreadableImage
+
+_DEPTH = 2
+"""Images are looked for so many folders below the one that is given."""
+_TRIED = 20
+
+AFFECTNET = NumberOrder(
+    "AffectNet's order",
+    {
+        "0": "neutral",
+        "1": "happiness",
+        "2": "sadness",
+        "3": "surprise",
+        "4": "fear",
+        "5": "disgust",
+        "6": "anger",
+        "7": "contempt",
+        "8": DROPPED,
+        "9": DROPPED,
+        "10": DROPPED,
+    },
+    {
+        "neutral": 74874,
+        "happiness": 134415,
+        "sadness": 25459,
+        "surprise": 14090,
+        "fear": 6378,
+        "disgust": 3803,
+        "anger": 24882,
+        "contempt": 3750,
+    },
+)
+"""8, 9 and 10 are none of these emotions, uncertain, and no face."""
+
+
+def read(settings: DatasetSettings, folder: Path) -> Source:
+    """Images of a CSV with a path and a label, optionally a split, a face box and, for each class, p_CLASS.
+
+    folder: the file, or the folder that holds `labels.csv`, or one CSV for each split, or a single CSV
+
+    Raises:
+        DatasetError: the file is missing or not such a list, or a row holds what it must not.
+    """
+    return _source("csv", settings, folder, read_lists(folder), "All images of a list; the label is the list's own.")
+
+
+def read_affectnet(settings: DatasetSettings, folder: Path) -> Source:
+    """AffectNet's `training.csv` and `validation.csv` with the images they list, faces cut out by their boxes.
+
+    Its validation part is the test split, since it is what results are published on. Errors as `read`.
+    """
+    lists = read_lists(folder)
+    for found in lists:
+        if not found.is_affectnet:
+            raise DatasetError(
+                f"{found.path}: not AffectNet's list, which has the columns subDirectory_filePath and expression; "
+                "for another list set dataset.source = 'csv'"
+            )
+    protocol = (
+        "AffectNet (Mollahosseini et al. 2019), manually annotated images, faces cut out by their boxes; the "
+        "validation part, which results are published on, is the test split; the label is the annotator's."
+    )
+    return _source("affectnet", settings, folder, lists, protocol)
+
+
+def listed_files(folder: Path) -> list[Path]:
+    """The lists and the images in them that are there: what a dataset given as a list depends on."""
+    lists = read_lists(folder)
+    return [*(found.path for found in lists), *(path for path in _locate(folder, lists) if os.path.isfile(path))]
+
+
+def _source(name: str, settings: DatasetSettings, folder: Path, lists: Sequence[ListedImages], protocol: str) -> Source:
+    where = lists[0].path
+    root = os.path.commonpath([found.path.parent for found in lists])
+    names = [text for found in lists for text in found.names]
+    own = [label for found in lists for label in found.labels]
+    share_columns = _share_columns(lists)
+    also = [column.removeprefix(SHARE) for column in share_columns]
+    is_affectnet = all(found.is_affectnet for found in lists)
+    order = AFFECTNET if is_affectnet and not _is_numbered(settings) else None
+    classes = name_classes([*own, *also], settings, where, order, without_images=len(also))
+    if len(classes.labels) < 2:
+        raise DatasetError(f"{where}: only the class {', '.join(classes.labels)}; list images of two classes or more")
+    shares = _read_shares(lists, share_columns, classes, len(own)) if share_columns else None
+    paths, boxes = _locate(folder, lists), _boxes(lists)
+    _refuse_twice(lists, paths, boxes)
+    splits = [split for found in lists for split in found.splits]
+    if is_affectnet and "test" not in splits:
+        splits = [split.replace("validation", "test") for split in splits]
+    records = pd.DataFrame(
+        {
+            "id": unique_ids([without_ending(text) for text in names], [os.path.relpath(path, root) for path in paths]),
+            "label": classes.index[: len(own)],
+            "split": splits,
+        }
+    )
+    source = Source(
+        name=name,
+        labels=classes.labels,
+        records=records,
+        distributions=shares,
+        truth="" if shares is None else "crowd votes",
+        protocol=protocol,
+        read_image=lambda row: _read_face(paths[row], None if boxes is None else boxes[row]),
+        notes=(*_unused(lists), *_unread(folder, lists), *_unlisted(folder, paths), *note_of_frames(paths)),
+    )
+    return kept(source, replace(classes, index=classes.index[: len(own)]))
+
+
+def _is_numbered(settings: DatasetSettings) -> bool:
+    return isinstance(settings.classes, Mapping) and any(map(number_of, settings.classes))
+
+
+def _refuse_twice(lists: Sequence[ListedImages], paths: Sequence[Path], boxes: np.ndarray | None) -> None:
+    """An image may be listed once, or once for each face box."""
+    seen: set[tuple[str, str | None]] = set()
+    lines = ((found.path, line) for found in lists for line in found.names.index)
+    for row, (path, line) in enumerate(lines):
+        key = (os.path.normpath(paths[row]), None if boxes is None else str(boxes[row]))
+        if key in seen:
+            raise DatasetError(f"{path}, line {line}: its path is listed before; keep one of the lines")
+        seen.add(key)
+
+
+def _unused(lists: Sequence[ListedImages]) -> Iterator[str]:
+    columns = list(dict.fromkeys(name for found in lists for name in found.unused))
+    if columns:
+        yield f"columns not used: {', '.join(columns)}"
+
+
+def _unread(given: Path, lists: Sequence[ListedImages]) -> Iterator[str]:
+    """Which files beside the lists may be lists too."""
+    if given.is_dir():
+        folders = dict.fromkeys(found.path.parent for found in lists)
+        beside = {path.name for folder in folders for path in list_files(folder)} - {found.path.name for found in lists}
+        if beside:
+            yield f"files beside the list, not read: {', '.join(sorted(beside))}"
+
+
+def _unlisted(given: Path, paths: Sequence[Path]) -> Iterator[str]:
+    """How many images lie in the folder that no list names."""
+    if given.is_dir() and (count := len(set(find_images(given).paths) - set(paths))):
+        yield f"images that are not listed, not read: {count:,}"
+
+
+def _share_columns(lists: Sequence[ListedImages]) -> list[str]:
+    columns = [[str(name) for name in found.table.columns if str(name).startswith(SHARE)] for found in lists]
+    if any(set(other) != set(columns[0]) for other in columns):
+        raise DatasetError(
+            f"{lists[0].path}: its p_ columns are not those of {lists[-1].path.name}; give both the same"
+        )
+    return columns[0]
+
+
+def _read_shares(lists: Sequence[ListedImages], columns: Sequence[str], classes: Classes, count: int) -> np.ndarray:
+    """(N, classes) float32; every class needs its column."""
+    index = classes.index[count:]
+    path = lists[0].path
+    if len(set(index[index >= 0])) < (index >= 0).sum():
+        raise DatasetError(f"{path}: two p_ columns mean the same class; keep one of them")
+    missing = [name for number, name in enumerate(classes.labels) if number not in index]
+    if missing:
+        raise DatasetError(f"{path}: no column {SHARE}{missing[0]}; it has {', '.join(columns)}")
+    parts = []
+    for found in lists:
+        text = [found.table[columns[int(np.argmax(index == number))]] for number in range(len(classes.labels))]
+        shares = np.column_stack([pd.to_numeric(column, errors="coerce") for column in text]).astype(np.float64)
+        wrong = ~np.isfinite(shares).all(axis=1) | (shares < 0).any(axis=1) | (shares.sum(axis=1) <= 0)
+        told = "its p_ columns must be numbers, none negative and not all 0"
+        refuse_rows(found.path, pd.Series(wrong, index=found.table.index), told)
+        parts.append(shares / shares.sum(axis=1, keepdims=True))
+    distributions: np.ndarray = np.concatenate(parts).astype(np.float32)
+    return distributions
+
+
+# Its images
+
+
+def _locate(given: Path, lists: Sequence[ListedImages]) -> list[Path]:
+    """The place where each listed image is, or would be."""
+    paths: list[Path] = []
+    for found in lists:
+        folder = _base(given if given.is_dir() else found.path.parent, found)
+        paths += [_find_file(folder, name) for name in found.names]
+    return paths
+
+
+def _base(given: Path, found: ListedImages) -> Path:
+    """The folder that the paths start at: the list's own, or the one below `given` that has the most of them.
+
+    Raises:
+        DatasetError: several have as many, so that it may be the images of another split.
+    """
+    sample = list(found.names.iloc[:: max(1, len(found.names) // _TRIED)])
+
+    def hits(place: Path) -> int:
+        return sum(os.path.isfile(_find_file(place, name)) for name in sample)
+
+    if hits(found.path.parent):
+        return found.path.parent
+    count_of = {place: count for place in _folders(given, _DEPTH) if (count := hits(place))}
+    best = [place for place, count in count_of.items() if count == max(count_of.values())]
+    of_split = [place for place in best if found.of_split and split_of_folder(place.name) == found.of_split]
+    if len(best) > 1 and len(of_split) != 1:
+        raise DatasetError(
+            f"{found.path}: its images may be those in {best[0]} or in {best[1]}; write their paths from "
+            f"{found.path.parent}"
+        )
+    return next(iter(of_split or best), found.path.parent)
+
+
+def _folders(folder: Path, depth: int) -> Iterator[Path]:
+    yield folder
+    if depth:
+        for inner in subfolders(folder):
+            yield from _folders(inner, depth - 1)
+
+
+def _find_file(folder: Path, name: str) -> Path:
+    """The file as it is spelled, with Windows' slashes, other accents, in another encoding, or with an ending."""
+    for spelling in _spellings(name):
+        if os.path.isfile(folder / spelling):
+            return folder / spelling
+    return folder / name
+
+
+def _spellings(name: str) -> Iterable[str]:
+    yield name
+    slashes = name.replace("\\", "/")
+    yield slashes
+    yield unicodedata.normalize("NFC", slashes)
+    yield unicodedata.normalize("NFD", slashes)
+    raw = slashes.encode("utf-8", "surrogateescape")
+    yield raw.decode("cp1252", errors="replace")
+    yield from (f"{slashes}{ending}" for ending in ENDINGS)
+
+
+def _boxes(lists: Sequence[ListedImages]) -> np.ndarray | None:
+    """(N, 4) float64 left, top, width, height in pixels, NaN where a row has none; None where no list has boxes."""
+    parts = []
+    for found in lists:
+        headers = {plain(str(name)): name for name in found.table.columns}
+        if not all(name in headers for name in BOX):
+            return None
+        parts.append(np.column_stack([pd.to_numeric(found.table[headers[name]], errors="coerce") for name in BOX]))
+    return np.concatenate(parts).astype(np.float64)
+
+
+def _read_face(path: Path, box: np.ndarray | None) -> Image.Image:
+    image = read_file(path)
+    if box is None:
+        return image
+    left, top, width, height = box.tolist()
+    if not np.isfinite(box).all():
+        raise UnreadableImage(f"{path}: its face box is not four numbers")
+    edges = (max(0, left), max(0, top), min(image.width, left + width), min(image.height, top + height))
+    if not (edges[2] - edges[0] >= 1 and edges[3] - edges[1] >= 1):
+        raise UnreadableImage(
+            f"{path}: its face box {box.tolist()} is not within its {image.width} x {image.height} pixels"
+        )
+    return image.crop(tuple(map(round, edges)))

@@ -1,0 +1,110 @@
+"""What people call emotions and splits."""
+
+import re
+import unicodedata
+
+from fer_core.data.dataset import EMOTIONS
+
+DROP = "drop"
+"""What `[dataset.classes]` says of a label whose images are left out."""
+DROPPED = "\0"
+"""The class of such images, which no label is called."""
+
+UNLABELLED = "\1"
+"""The class of images without a label, which no label is called either."""
+_NO_LABEL = ("", "unlabelled", "unlabeled")
+
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "trainval": "train",
+    "trn": "train",
+    "learn": "train",
+    "learning": "train",
+    "entrenamiento": "train",
+    "treino": "train",
+    "treinamento": "train",
+    "apprentissage": "train",
+    "entrainement": "train",
+    "addestramento": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "devel": "validation",
+    "development": "validation",
+    "validacion": "validation",
+    "validacao": "validation",
+    "validazione": "validation",
+    "validierung": "validation",
+    "publictest": "validation",
+    "test": "test",
+    "testing": "test",
+    "tests": "test",
+    "tst": "test",
+    "prueba": "test",
+    "pruebas": "test",
+    "teste": "test",
+    "testes": "test",
+    "privatetest": "test",
+}
+"""FER2013 calls its parts Training, PublicTest and PrivateTest; its makers validate on the second."""
+_SPLITS_OF_EITHER_KIND = ("eval", "evaluation", "evaluacion", "avaliacao", "holdout", "heldout")
+"""Words of a split that is for validation to some and for testing to others."""
+
+_ALIASES = {
+    "neutral": ("normal", "neutrality", "neu"),
+    "happiness": ("happy", "happyness", "joy", "joyful", "joyous", "hap"),
+    "surprise": ("surprised", "surprising", "suprise", "suprised", "astonishment", "astonished", "sur"),
+    "sadness": ("sad", "sadly", "sorrow", "sorrowful"),
+    "anger": ("angry", "angriness", "ang"),
+    "disgust": ("disgusted", "disgusting", "dis"),
+    "fear": ("fearful", "fearfulness", "feared", "afraid", "scared", "fea"),
+    "contempt": ("contemptuous", "contemptous"),
+}
+_EMOTION_OF = {name: emotion for emotion in EMOTIONS for name in (emotion, *_ALIASES[emotion])}
+_NUMBERED = re.compile(r"^\d+[\s._:)-]+|[\s._:(-]+\d+\)?$")
+_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_NUMBER = re.compile(r"[+-]?\d{1,9}(\.0*)?")
+
+
+def emotion_of(name: str) -> str | None:
+    """The emotion of EMOTIONS that a name means, if any: `Happy`, ` JOY`, `3_happiness`."""
+    return _EMOTION_OF.get(_NUMBERED.sub("", name.strip()).strip(" _-.").lower())
+
+
+def has_no_label(name: str) -> bool:
+    """Tell whether an own label, or a class folder's name, says that there is none: empty, or `unlabelled`."""
+    return name.strip().lower() in _NO_LABEL
+
+
+def number_of(name: str) -> str | None:
+    """The whole number that a label is, as `3`, whether it is written 3, 03 or 3.0."""
+    return str(int(float(name))) if _NUMBER.fullmatch(name.strip()) else None
+
+
+def split_of(name: str) -> str | None:
+    """train, validation or test, where a name means one: `Training`, `PrivateTest`, `test_set`."""
+    plain = re.sub(r"[\W_]+", "", _without_accents(name)).lower()
+    return _SPLITS.get(plain) or _SPLITS.get(re.sub(r"(set|data|split|part|images|faces)$", "", plain))
+
+
+def split_of_folder(name: str) -> str | None:
+    """The same of a folder, which may be called `FER2013Train` or `my_faces_test` too."""
+    if split := split_of(name):
+        return split
+    found = {_SPLITS[word] for word in _words(name) if word in _SPLITS}
+    return found.pop() if len(found) == 1 and not any(map(emotion_of, _words(name))) else None
+
+
+def mentions_split(name: str) -> bool:
+    """Tell whether a word of a name is a split's, as in `is_train`, `istrain` or `train_happy`."""
+    return any(word.removeprefix("is") in (*_SPLITS, *_SPLITS_OF_EITHER_KIND) for word in _words(name))
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in _WORDS.findall(_without_accents(name))]
+
+
+def _without_accents(name: str) -> str:
+    return "".join(letter for letter in unicodedata.normalize("NFD", name) if not unicodedata.combining(letter))

@@ -1,0 +1,133 @@
+"""The model card that goes with every checkpoint: what it learned from, how good it is, and what it is not for.
+
+References:
+    Mitchell et al., "Model Cards for Model Reporting", FAT* 2019.
+"""
+
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from torch import nn
+
+from fer_core import __version__
+from fer_core.artifacts import replace_file
+from fer_core.data.dataset import Dataset
+from fer_core.data.views import Views
+from fer_core.evaluation.calibration import probabilities, supported_temperature
+from fer_core.evaluation.judge import judge
+from fer_core.evaluation.metrics import CLIPPING
+from fer_core.models.checkpoint import ModelCard, save_card
+from fer_core.models.facts import LIMITS
+from fer_core.models.logits import predict_logits
+
+MODEL_CARD = "MODEL_CARD.md"
+_OPENFACE = "; its action units by OpenFace, for academic, non-commercial use"
+_LICENCES: Mapping[str, str] = {
+    "sample": "drawn faces, of no restriction",
+    "ferplus": "FER+ votes under the MIT licence, FER2013's photographs under its contest's terms for research",
+    "rafdb": "RAF-DB, for non-commercial research",
+    "affectnet": "AffectNet, for non-commercial research",
+    "caers": "CAER-S, for non-commercial research",
+    "folder": "the licence of the images in the folder",
+    "csv": "the licence of the images in the list",
+}
+_RESAMPLES = 1000
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def licence_of(source: str, *, openface: bool = False) -> str:
+    """What binds whoever uses a model: the terms of what it learned from."""
+    return _LICENCES.get(source, "the licence of its training data") + (_OPENFACE if openface else "")
+
+
+def trained_on(dataset: Dataset, au_coverage: Mapping[str, Mapping[str, int]] | None) -> dict[str, Any]:
+    """What a card says of the data.
+
+    Args:
+        au_coverage: images by split and by what became of their action units, where any were used.
+    """
+    card = dataset.card
+    return {
+        "source": card.source,
+        "protocol": card.protocol,
+        "truth": card.truth,
+        "images": {split: len(dataset.rows(split)) for split in ("train", "validation", "test")},
+        "au_coverage": au_coverage,
+        "licence": licence_of(card.source, openface=au_coverage is not None and card.source != "sample"),
+        "code": f"fer {__version__}",
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str:
+    """The code's commit, with `-dirty` where files differ from it; nothing where the code is in no repository."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return ""
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def describe(card: ModelCard, model: nn.Module, views: Views, dataset: Dataset) -> ModelCard:
+    """The card with the temperature that validation supports, and the figures of validation and test.
+
+    Args:
+        model: with the weights of the selected epoch.
+    """
+    # As `fer evaluate` judges, whatever the precision of the training was.
+    views = replace(views, dtype=torch.float32)
+    validation, test = dataset.rows("validation"), dataset.rows("test")
+    of_validation, of_test = (predict_logits(model, views, rows) for rows in (validation, test))
+    fitted = supported_temperature(of_validation, dataset.labels()[validation])
+    temperature = fitted.value
+    figures = {
+        "validation": judge(dataset, validation, probabilities(of_validation), _RESAMPLES),
+        "test": judge(dataset, test, probabilities(of_test), _RESAMPLES),
+        "calibrated": judge(dataset, test, probabilities(of_test, temperature), _RESAMPLES),
+        "temperature": asdict(fitted),
+    }
+    return replace(card, temperature=temperature, figures=figures)
+
+
+def judged_as(card: ModelCard, dataset: Dataset, predicted: np.ndarray) -> ModelCard:
+    """The card with an export's own figures on the test images in place of the checkpoint's.
+
+    Args:
+        predicted: (N, classes) probabilities that the export gives, at the card's temperature.
+    """
+    rows = dataset.rows("test")
+    as_trained = probabilities(np.log(np.maximum(predicted, np.finfo(np.float32).tiny)), 1 / card.temperature)
+    figures = {
+        "test": judge(dataset, rows, as_trained, _RESAMPLES),
+        "calibrated": judge(dataset, rows, predicted, _RESAMPLES),
+    }
+    return replace(card, figures=card.figures | figures)
+
+
+def write_cards(folder: Path, card: ModelCard) -> None:
+    """Write `model.json` for programs, and `MODEL_CARD.md` for people."""
+    save_card(folder, card)
+    replace_file(folder / MODEL_CARD, markdown(card).encode())
+
+
+def markdown(card: ModelCard, precision: str = "float32") -> str:
+    """The card as a page of Markdown; of an export in another precision, whose figures the card then has."""
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    recipe = {name.rstrip("_"): value for name, value in card.recipe.items() if value != ""}
+    means, deviations = (", ".join(f"{value:.4f}" for value in values) for values in (card.mean, card.std))
+    return environment.get_template("model_card.md.j2").render(
+        asdict(card)
+        | {"recipe": recipe, "limits": LIMITS, "precision": precision, "means": means, "deviations": deviations}
+        | {"clipping": CLIPPING}
+    )

@@ -1,0 +1,101 @@
+"""Faces without a label: what their neighbours say that it is, how much that counts, and how often each is seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from fer_core.errors import ActionUnitError
+from fer_core.graph.action_units import ActionUnits
+from fer_core.graph.neighbours import Graph, similarity
+from fer_core.graph.propagation import mixed, propagated, smoothed
+
+if TYPE_CHECKING:
+    from fer_core.experiment import GraphSettings, LdgSettings
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a generator learns from each image of a dataset.
+
+    target: (N, classes), rows sum to 1; uniform where an image teaches nothing
+    weight: (N,), of the cross-entropy: 1 for a labelled image, 0 for one that is learnt from by other terms alone
+    """
+
+    target: Tensor
+    weight: Tensor
+
+
+def link_to_labelled(units: ActionUnits, labelled: np.ndarray, settings: GraphSettings) -> Graph:
+    """Link every image with usable AUs to the labelled ones that are nearest, itself left out.
+
+    The similarity is the graph's, with a σ of its own where σ is `auto`: the median distance, and at worst 1.
+    `graph.control = random` draws labelled images in the place of neighbours and keeps every similarity.
+
+    Args:
+        labelled: row numbers of the labelled training images.
+
+    Raises:
+        ActionUnitError: too few labelled images have usable AUs.
+    """
+    sources, k = labelled[units.usable[labelled]], settings.labelled_k
+    if len(sources) <= k:
+        raise ActionUnitError(
+            f"graph.labelled_k = {k}, but only {len(sources)} of {len(labelled)} labelled images have usable AUs; "
+            "lower graph.labelled_k, or label more"
+        )
+    rows = np.flatnonzero(units.usable)
+    distance, place = cKDTree(units.vectors[sources]).query(units.vectors[rows], k=k + 1)
+    near, distance = _without_self(rows, sources[place], distance)
+    sigma_squared = float(np.median(distance)) or 1.0 if settings.sigma == "auto" else float(settings.sigma) ** 2
+    if settings.control == "random":
+        near = np.random.default_rng(settings.seed).choice(sources, near.shape)
+    shape = (len(units.usable), k)
+    graph = Graph(np.full(shape, -1, np.int32), np.full(shape, np.nan, np.float32), np.zeros(shape, np.float32))
+    graph.neighbours[rows], graph.distance[rows] = near, distance
+    graph.similarity[rows] = similarity(distance, sigma_squared)
+    return graph
+
+
+def _without_self(rows: np.ndarray, near: np.ndarray, distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first k of k + 1 neighbours that are not the image itself; (N, k) each."""
+    itself = near == rows[:, None]
+    itself[~itself.any(axis=1), -1] = True
+    kept = ~itself
+    return near[kept].reshape(len(rows), -1), distance[kept].reshape(len(rows), -1)
+
+
+def lesson(hard: Tensor, labelled: Tensor, to_labelled: Graph | None, settings: LdgSettings) -> Lesson:
+    """Targets and weights by the recipe: smoothing, neighbours' labels mixed in, and labels propagated.
+
+    With `smoothing`, `mixed` and `propagated` at 0 it is the labelled images' own labels at weight 1.
+
+    Args:
+        hard: (N, classes), the labelled images' own labels or distributions; what stands elsewhere is not looked at.
+        labelled: (N,) bool.
+        to_labelled: each image's nearest labelled ones; None where nothing is known of action units.
+    """
+    own = torch.where(labelled.unsqueeze(1), hard, 1 / hard.shape[1])
+    weight = labelled.float()
+    if to_labelled is not None and (settings.mixed or settings.propagated):
+        linked = torch.from_numpy(to_labelled.neighbours[:, 0] >= 0).to(hard.device)
+        near = torch.from_numpy(to_labelled.neighbours.astype(np.int64)).to(hard.device).clamp(min=0)
+        alike = torch.from_numpy(to_labelled.similarity).to(hard.device)
+        of_neighbours = propagated(own, near, alike)
+        taught = linked & ~labelled
+        own = torch.where((linked & labelled).unsqueeze(1), mixed(own, of_neighbours, settings.mixed), own)
+        own = torch.where(taught.unsqueeze(1), of_neighbours, own)
+        weight = weight + settings.propagated * taught
+    smooth = smoothed(own, settings.smoothing)
+    return Lesson(torch.where(labelled.unsqueeze(1), smooth, own), weight)
+
+
+def rows_of_an_epoch(labelled: np.ndarray, unlabelled: np.ndarray, share: float) -> np.ndarray:
+    """Each unlabelled image once, and the labelled ones as often as makes them about `share` of all, once at least."""
+    times = round(share / (1 - share) * len(unlabelled) / len(labelled)) if len(unlabelled) else 1
+    return np.concatenate((np.tile(labelled, max(1, times)), unlabelled))

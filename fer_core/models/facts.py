@@ -1,0 +1,77 @@
+"""What must be known of a model to use it, and what whoever uses it should know."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from fer_core.data.crops import FaceFormat, face_format
+
+if TYPE_CHECKING:  # The service knows facts without torch, which cards come with.
+    from fer_core.models.checkpoint import ModelCard
+
+CARD = "model.json"
+"""The file that makes a folder a checkpoint."""
+LIMITS = (
+    "It names what a crowd would read in a face, which is not what a person feels. It is for research; not for "
+    "decisions about people, such as hiring, policing, schooling or health. Groups, poses, ages and cameras that its "
+    "training images lack were not tested."
+)
+
+ExportFormat = Literal["onnx", "int8", "torchscript", "web"]
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """In an exported file each is a metadata property of the same name: texts as they are, the others in JSON.
+
+    stored_size, grey: how a face is to be cut out, see `fer_core.data.crops`; no size where others trained the weights
+    accuracy: `value`, `low`, `high` in 0..1 and `images` of the test split; None where it was not judged
+    calibration_error: of the probabilities that it gives, in 0..1, of the same images
+    precision: of its weights and activations, such as "float32"
+    """
+
+    name: str
+    seed: int
+    architecture: str
+    labels: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    input_size: int
+    stored_size: int | None
+    grey: bool
+    temperature: float
+    trained_on: str
+    accuracy: dict[str, Any] | None
+    licence: str
+    limits: str
+    fer_version: str
+    calibration_error: float | None = None
+    precision: str = "float32"
+
+    @property
+    def face_format(self) -> FaceFormat:
+        """How a face is handed to the model."""
+        return face_format(self.stored_size, self.input_size, grey=self.grey)
+
+
+def facts_of(card: "ModelCard", precision: str = "float32") -> ModelFacts:
+    """What an exported file says of itself, and the service of its model."""
+    test, calibrated = card.figures.get("test"), card.figures.get("calibrated")
+    return ModelFacts(
+        name=card.name,
+        seed=card.seed,
+        architecture=card.architecture,
+        labels=card.labels,
+        mean=card.mean,
+        std=card.std,
+        input_size=card.input_size,
+        stored_size=card.stored_size,
+        grey=len(card.mean) == 1,
+        temperature=card.temperature,
+        trained_on=" ".join(str(card.trained_on[k]) for k in ("source", "protocol") if card.trained_on.get(k)),
+        accuracy=None if test is None else test["accuracy_interval"] | {"images": test["images"]},
+        licence=str(card.trained_on.get("licence", "")),
+        limits=LIMITS,
+        fer_version=str(card.trained_on.get("code", "")),
+        calibration_error=None if calibrated is None else calibrated["calibration_error"],
+        precision=precision,
+    )

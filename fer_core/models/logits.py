@@ -1,0 +1,28 @@
+"""A network's logits of stored images, batch by batch."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from fer_core.data.views import Views
+from fer_core.devices import Precision, mixed_precision
+
+_BATCH = 256
+
+
+def predict_logits(
+    model: nn.Module, views: Views, rows: np.ndarray, precision: Precision = "float32", *, mirrored: bool = False
+) -> np.ndarray:
+    """Logits of the plain view of each image, or of its mirror image: (len(rows), classes) float32.
+
+    In float32 a GPU's convolutions keep all of its bits, so that a checkpoint predicts the same everywhere.
+    """
+    model.eval()
+    parts = []
+    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    with torch.inference_mode(), mixed_precision(views.device, precision), exact:
+        for start in range(0, len(rows), _BATCH):
+            images = views.plain(rows[start : start + _BATCH])
+            parts.append(model(images.flip(3) if mirrored else images).float())
+    logits: np.ndarray = torch.cat(parts).cpu().numpy()
+    return logits

@@ -1,0 +1,169 @@
+"""Emotions of the faces in images: `Predictor(path)(images)`."""
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from fer_core.data.crops import Box, cut_out, whole_image
+from fer_core.errors import CheckpointError, InputError
+from fer_core.evaluation.uncertainty import uncertainty
+from fer_core.models.facts import CARD, ModelFacts, facts_of
+from fer_core.predict.detector import Detector, open_detector
+from fer_core.predict.sources import Frame
+from openface.decoding import Picture, UnreadableImage, open_image, remark_of
+
+CASCADE = "cascade"
+_ONNX = "model.onnx"
+
+
+@dataclass(frozen=True)
+class FacePrediction:
+    """A face and what is read in it.
+
+    box: where it is, in pixels of the image
+    probabilities: by label, at the model's temperature; they sum to 1
+    emotion: the most probable label
+    uncertainty: entropy of the probabilities over its largest, 0 (sure) to 1 (no idea)
+    """
+
+    box: Box
+    probabilities: dict[str, float]
+    emotion: str
+    uncertainty: float
+
+
+class Model(Protocol):
+    """(N, S, S, 3) uint8 RGB faces of the model's stored size → (N, classes) probabilities."""
+
+    @property
+    def facts(self) -> ModelFacts: ...
+
+    def __call__(self, faces: np.ndarray) -> np.ndarray: ...
+
+
+class Predictor:
+    """Finds faces and reads them: a checkpoint's folder or an exported .onnx file, on images of any kind.
+
+    Args:
+        path: what `fer distill`, `fer train-ldg` or `fer export` made.
+        detector: `cascade`, a YuNet model's .onnx file, or None for images that are faces already.
+        batch: faces at a time; at most as many images are held in memory.
+
+    Raises:
+        CheckpointError: `path` is no model of this project.
+        DetectorError: there is no such detector.
+
+    Example:
+        >>> for faces in Predictor("artifacts/distill/…")(["photo.jpg"]):
+        ...     print([face.emotion for face in faces])
+    """
+
+    def __init__(self, path: str | Path, detector: str | None = CASCADE, batch: int = 32) -> None:
+        self._model = open_model(Path(path).expanduser())
+        self._detect: Detector = whole_image if detector is None else open_detector(detector)
+        self._batch = batch
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What the model says of itself."""
+        return self._model.facts
+
+    @property
+    def looks_for_faces(self) -> bool:
+        """False where images are taken for faces as they are."""
+        return self._detect is not whole_image
+
+    def __call__(self, images: Iterable[Picture]) -> Iterator[list[FacePrediction]]:
+        """The faces of each image, the largest first, as the images come; none where there is no face.
+
+        A warning says what was concluded about an image whose file does not say it, such as its range.
+
+        Raises:
+            InputError: an image cannot be read.
+        """
+        return (faces for _, faces in self.read(_as_frame(image) for image in images))
+
+    def read(self, frames: Iterable[Frame], *, at_once: bool = False) -> Iterator[tuple[Frame, list[FacePrediction]]]:
+        """Each frame with its faces, in their order, in constant memory; a frame without pixels has none.
+
+        Args:
+            at_once: a frame waits for no others to be read with.
+        """
+        held: list[tuple[Frame, list[Box]]] = []
+        for frame in frames:
+            held.append((frame, [] if frame.pixels is None else self._detect(frame.pixels)))
+            if at_once or len(held) >= self._batch or sum(len(boxes) for _, boxes in held) >= self._batch:
+                yield from self._judged(held)
+                held = []
+        yield from self._judged(held)
+
+    def _judged(self, held: list[tuple[Frame, list[Box]]]) -> Iterator[tuple[Frame, list[FacePrediction]]]:
+        faces = [self._cut_out(frame, box) for frame, boxes in held for box in boxes]
+        parts = [self._model(np.stack(faces[i : i + self._batch])) for i in range(0, len(faces), self._batch)]
+        probabilities = iter(np.concatenate(parts) if parts else ())
+        for frame, boxes in held:
+            yield frame, [self._prediction(box, next(probabilities)) for box in boxes]
+
+    def _cut_out(self, frame: Frame, box: Box) -> np.ndarray:
+        assert frame.pixels is not None, "only frames with pixels have faces"
+        wanted = self.facts.face_format
+        return cut_out(frame.pixels, box, wanted.side, grey=wanted.grey, resample=wanted.resample)
+
+    def _prediction(self, box: Box, probabilities: np.ndarray) -> FacePrediction:
+        by_label = dict(zip(self.facts.labels, map(float, probabilities), strict=True))
+        return FacePrediction(box, by_label, max(by_label, key=by_label.__getitem__), uncertainty(probabilities))
+
+
+def open_model(path: Path) -> Model:
+    """A checkpoint's folder, an exported .onnx file, or the folder that one lies in.
+
+    Raises:
+        CheckpointError: it is none of these.
+    """
+    exported = path / _ONNX if path.is_dir() else path
+    if (path / CARD).is_file():
+        return TorchModel(path)
+    if exported.suffix == ".onnx" and exported.is_file():
+        from fer_core.export.onnx_model import OnnxModel
+
+        return OnnxModel(exported)
+    raise CheckpointError(
+        f"{path}: no model; give the folder that `fer distill` or `fer train-ldg` made, or what `fer export` wrote"
+    )
+
+
+class TorchModel:
+    """A checkpoint's selected epoch, on the GPU where there is one."""
+
+    def __init__(self, folder: Path) -> None:
+        from fer_core.devices import choose_device
+        from fer_core.models.checkpoint import load_checkpoint
+        from fer_core.models.deployed import Deployed
+
+        model, card = load_checkpoint(folder)
+        self.facts = facts_of(card)
+        self._device = choose_device("auto")
+        self._model = Deployed(model, card).eval().to(self._device)
+
+    def __call__(self, faces: np.ndarray) -> np.ndarray:
+        import torch
+
+        with torch.inference_mode():
+            result: np.ndarray = self._model(torch.from_numpy(faces).to(self._device)).cpu().numpy()
+        return result
+
+
+def _as_frame(image: Picture) -> Frame:
+    name = os.fspath(image) if isinstance(image, str | os.PathLike) else ""
+    try:
+        decoded = open_image(image)
+    except UnreadableImage as unreadable:
+        raise InputError(f"{unreadable}; leave it out, or catch this and go on") from unreadable
+    if remark := remark_of(decoded):
+        warnings.warn(f"{name or type(image).__name__}: {remark}", stacklevel=2)
+    return Frame(name, np.asarray(decoded.convert("RGB")), remark=remark)

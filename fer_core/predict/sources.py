@@ -1,0 +1,261 @@
+"""What faces are looked for in: image files, folders, patterns, videos and cameras, one frame after the other.
+
+A file of several pictures (GIF, APNG, WebP, AVIF, pages of a TIFF) is read like a video: all of its pictures, numbered,
+and timed where the file says how long each is shown. Everywhere else in the project it stands for its first picture.
+"""
+
+import glob
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from fer_core.errors import InputError
+from openface.decoding import ENDINGS, UnreadableImage, pictures_in, read_header, remark_of
+from openface.views import images_below
+
+VIDEO_ENDINGS = (
+    *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".avi", ".divx", ".mkv", ".webm", ".mpg", ".mpeg", ".mpe"),
+    *(".m2v", ".vob", ".ts", ".mts", ".m2t", ".m2ts", ".wmv", ".asf", ".flv", ".f4v", ".ogv", ".ogg", ".mxf", ".dv"),
+    *(".mjpeg", ".mjpg"),
+)
+"""Endings of the videos that are taken from a folder; a file that is named is read whatever it ends with."""
+CAMERA = "camera"
+_SEVERAL = (".gif", ".png", ".apng", ".webp", ".avif", ".tif", ".tiff")
+_BROKEN_OFF = 0.98
+"""Share of its frames, or of its time, that a video has to have; containers are often wrong by a few."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An image, or one of a video's.
+
+    pixels: (H, W, 3) uint8 RGB; None where there is nothing to see, for the `reason`
+    number, seconds: in a video or of a camera, counted from 0
+    remark: what its decoding concluded, such as that 12 of 16 bits are used
+    """
+
+    source: str
+    pixels: np.ndarray | None
+    number: int | None = None
+    seconds: float | None = None
+    reason: str = ""
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image file, a video file or a camera, and how many frames it has, where that is known."""
+
+    name: str
+    count: int | None = 1
+    rate: float = 0.0
+    """Frames a second of a video or an animation."""
+    kind: Literal["pictures", "video", "camera"] = "pictures"
+
+    @property
+    def is_camera(self) -> bool:
+        return self.kind == "camera"
+
+    @property
+    def is_moving(self) -> bool:
+        """A video, an animation or a camera, and no pictures that stand for themselves."""
+        return self.kind != "pictures" or self.rate > 0
+
+
+def find_sources(names: list[str], every: int = 1) -> list[Source]:
+    """The images and videos that files, folders, patterns and `camera` or `camera:1` stand for, in that order.
+
+    Args:
+        every: how many frames of a video go by for one that is taken.
+
+    Raises:
+        InputError: a name stands for nothing.
+    """
+    sources = []
+    for name in names:
+        if not name:
+            raise InputError("a source's name is empty; name images, folders, videos or camera")
+        is_camera = name.partition(":")[0] == CAMERA
+        found = [Source(name, None, kind="camera")] if is_camera else [_file(path, every) for path in _files(name)]
+        if not found:
+            raise InputError(
+                f"{name}: no image or video there; images end with {', '.join(ENDINGS)}; "
+                f"videos with {', '.join(VIDEO_ENDINGS)}"
+            )
+        sources += found
+    return sources
+
+
+def passed_over(names: list[str]) -> dict[str, int]:
+    """The files in folders among `names` that are neither images nor videos, counted by ending or kind."""
+    left: Counter[str] = Counter()
+    for folder in (Path(name).expanduser() for name in names):
+        if folder.is_dir():
+            left.update(images_below(folder).left)
+    return {what: count for what, count in left.most_common() if what not in VIDEO_ENDINGS}
+
+
+def frames_of(source: Source, every: int = 1) -> Iterator[Frame]:
+    """The frames of a source; an image or a video that cannot be read gives, or ends with, one that says why.
+
+    Raises:
+        InputError: there is no such camera.
+    """
+    if source.kind == "pictures":
+        yield from _pictures(source, every)
+    else:
+        yield from _moving(source, every)
+
+
+def _pictures(source: Source, every: int) -> Iterator[Frame]:
+    try:
+        with pictures_in(Path(source.name)) as (count, pictures):
+            for number, shown in enumerate(pictures):
+                place = number if count > 1 else None
+                if shown.image is None:
+                    yield Frame(source.name, None, place, shown.seconds, reason=shown.reason)
+                elif number % every == 0:
+                    pixels, remark = np.asarray(shown.image.convert("RGB")), remark_of(shown.image)
+                    yield Frame(source.name, pixels, place, shown.seconds, remark=remark)
+    except UnreadableImage as unreadable:
+        yield Frame(source.name, None, reason=str(unreadable))
+
+
+def _files(name: str) -> list[Path]:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        videos = [file for file in path.rglob("*") if file.suffix.lower() in VIDEO_ENDINGS and file.is_file()]
+        return sorted([*images_below(path).paths, *videos])
+    if path.is_file() or not glob.has_magic(name):
+        return [path]
+    files = (Path(found) for found in sorted(glob.glob(str(path), recursive=True)))
+    return [file for file in files if file.suffix.lower() in (*ENDINGS, *VIDEO_ENDINGS) and file.is_file()]
+
+
+def _file(path: Path, every: int) -> Source:
+    ending = path.suffix.lower()
+    if ending in ENDINGS or (ending not in VIDEO_ENDINGS and _is_picture(path)):
+        return _animation(path, every) if ending in _SEVERAL else Source(str(path))
+    if _missing(path):  # `frames_of` says so; OpenCV would write to the terminal.
+        return Source(str(path), kind="video")
+    capture = _open_video(str(path))
+    is_video = capture.isOpened()
+    count = capture.get(cv2.CAP_PROP_FRAME_COUNT) if is_video else 0
+    rate = capture.get(cv2.CAP_PROP_FPS) if is_video else 0.0
+    capture.release()
+    if not is_video and ending not in VIDEO_ENDINGS:
+        return Source(str(path))
+    return Source(str(path), _taken(int(count), every) if count > 0 else 1, rate, "video")
+
+
+def _is_picture(path: Path) -> bool:
+    try:
+        with path.open("rb") as file, read_header(file):
+            return True
+    except (OSError, UnreadableImage):
+        return False
+
+
+def _animation(path: Path, every: int) -> Source:
+    """The source of a file that may hold several pictures; its rate comes from how long the first one is shown."""
+    try:
+        with pictures_in(path) as (count, pictures):
+            if count == 1:
+                return Source(str(path))
+            next(pictures)
+            second = next(pictures).seconds
+    except UnreadableImage:  # `frames_of` says why.
+        return Source(str(path))
+    return Source(str(path), _taken(count, every), 0.0 if second is None else 1 / max(second, 0.01))
+
+
+def _taken(count: int, every: int) -> int:
+    return -(-count // every)
+
+
+def _moving(source: Source, every: int) -> Iterator[Frame]:
+    if not source.is_camera and (missing := _missing(Path(source.name))):
+        yield Frame(source.name, None, reason=missing)
+        return
+    capture = _open(source)
+    if not capture.isOpened():
+        if source.is_camera:
+            raise InputError(f"{source.name}: no camera there, or it is in use; `camera:1` is the second one")
+        yield Frame(source.name, None, reason="cannot be read as a video")
+        return
+    clock = _Clock(capture, source)
+    number = 0
+    try:
+        while capture.grab():
+            seconds = clock.seconds(number)
+            if number % every == 0:
+                seen, picture = capture.retrieve()
+                if not seen:
+                    break
+                yield Frame(source.name, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), number, seconds)
+            number += 1
+    finally:
+        capture.release()
+    if number == 0 or clock.breaks_off(number):
+        yield Frame(source.name, None, number, reason=f"breaks off after {number} of {clock.promised} frames")
+
+
+def _missing(path: Path) -> str:
+    if not path.exists():
+        return "no such file"
+    return "the file is empty" if path.is_file() and path.stat().st_size == 0 else ""
+
+
+class _Clock:
+    """When each frame is shown: by the time stamps of the container, which need not be evenly spaced.
+
+    A container without any is taken at its rate; a camera's frames are timed as they come.
+    """
+
+    def __init__(self, capture: cv2.VideoCapture, source: Source) -> None:
+        self._capture, self._is_camera = capture, source.is_camera
+        self._rate = capture.get(cv2.CAP_PROP_FPS) or 0.0
+        self.promised = 0 if source.is_camera else int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self._started: float | None = None
+        self._last = self._longest = 0.0
+
+    def seconds(self, number: int) -> float | None:
+        """Time of the frame that was just grabbed, from the first one."""
+        stamp = time.monotonic() if self._is_camera else self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        self._started = stamp if self._started is None else self._started
+        since = stamp - self._started
+        if number and since <= 0:
+            return number / self._rate if self._rate else None
+        self._longest = max(self._longest, since - self._last)
+        self._last = since
+        return since
+
+    def breaks_off(self, number: int) -> bool:
+        """Fewer frames than promised, and less time: for some containers the number is a guess from the time."""
+        duration = self.promised / self._rate if self._rate else 0.0
+        return number < _BROKEN_OFF * self.promised and self._last + self._longest < _BROKEN_OFF * duration
+
+
+def _open(source: Source) -> cv2.VideoCapture:
+    if not source.is_camera:
+        return _open_video(source.name)
+    number = source.name.partition(":")[2] or "0"
+    if not number.isdigit():
+        raise InputError(f"{source.name}: write a camera as camera:0, camera:1, …")
+    return cv2.VideoCapture(int(number))
+
+
+def _open_video(name: str) -> cv2.VideoCapture:
+    """A video by FFmpeg and no other of OpenCV's backends; what cannot be opened is ours to tell, and not OpenCV's."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        return cv2.VideoCapture(name, cv2.CAP_FFMPEG)
+    finally:
+        cv2.utils.logging.setLogLevel(level)

@@ -1,0 +1,498 @@
+"""All figures of a run: results.json, from evaluated models to the paper's table, and results.csv, a row a model."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fer_core.data.dataset import UNLABELLED, Dataset
+from fer_core.evaluation.baselines import au_neighbours_alone, best_smoothing, smoothed, uniform
+from fer_core.evaluation.metrics import CLIP, bootstrap_mean, distribution_measures, mean_measures, unclipped_divergence
+from fer_core.evaluation.paired import compare
+from fer_core.experiment import Experiment, to_document
+from fer_core.graph.action_units import ActionUnits
+from fer_core.graph.neighbours import Graph, GraphCard
+
+MODELS = ("EF + LDG-AUs", "EF + LDG", "EF SLL", "LDG-AUs", "LDG")
+"""The columns of the paper's table."""
+
+PAPER_TABLE = {
+    "max": [88.29, 88.10, 86.47, 88.23, 88.36],
+    "median": [87.87, 88.16, 86.47, 87.77, 87.84],
+    "min": [87.80, 87.87, 85.98, 87.12, 86.86],
+}
+"""Mastropasqua & Acevedo's accuracies on RAF-DB; the median of EF + LDG is above its maximum in their print."""
+
+GENERATORS = ("LDG-AUs", "LDG")
+PAIRS = (
+    ("LDG-AUs", "LDG"),
+    ("EF + LDG-AUs", "EF + LDG"),
+    ("EF + LDG", "EF SLL"),
+    ("EF + LDG-AUs", "EF SLL"),
+)
+_MANY_NEIGHBOURS = 16
+_STATISTICS: Mapping[str, Callable[[list[float]], Any]] = {"max": max, "median": np.median, "min": min}
+
+
+@dataclass(frozen=True)
+class JudgedModel:
+    """A trained model on the test split.
+
+    figures: what `fer evaluate` wrote into metrics.json
+    probabilities: (test images, classes) of the selected epoch, in the dataset's order
+    """
+
+    figures: dict[str, Any]
+    probabilities: np.ndarray
+
+    @property
+    def name(self) -> str:
+        return str(self.figures["name"])
+
+    @property
+    def seed(self) -> int:
+        return int(self.figures["seed"])
+
+    @property
+    def temperature(self) -> float:
+        """T of softmax(logits / T), fitted on validation."""
+        return float(self.figures["temperature"])
+
+    @property
+    def calibrated(self) -> np.ndarray:
+        """At the temperature: softmax(logits / T) is softmax(logits) to the power of 1 / T, its sum made 1."""
+        raised = self.probabilities ** (1 / self.temperature)
+        calibrated: np.ndarray = raised / raised.sum(axis=1, keepdims=True)
+        return calibrated
+
+    @property
+    def training_seconds(self) -> float:
+        return float(sum(epoch["seconds"] for epoch in self.figures["history"]))
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A frozen generator's soft labels: (N, classes), in the dataset's order."""
+
+    name: str
+    seed: int
+    soft_labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the runs of a step took; peak memory is None where no manifest tells it."""
+
+    step: str
+    runs: int
+    seconds: float
+    peak_memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a report is drawn from."""
+
+    experiment: Experiment
+    dataset: Dataset
+    units: ActionUnits
+    graph: Graph
+    graph_card: GraphCard
+    models: tuple[JudgedModel, ...]
+    generators: tuple[Generator, ...]
+    costs: tuple[Cost, ...]
+    checkpoints: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    """By name and seed, where a checkpoint lies below the artifacts' folder."""
+    model_cards: tuple[str, ...] = ()
+    """The Markdown that lies with each checkpoint."""
+    fingerprints: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    """By name and seed, of the checkpoint that was judged."""
+    elsewhere: tuple[dict[str, Any], ...] = ()
+    """What `fer evaluate` wrote of checkpoints on data that they were not trained on; see `judged_on` in each."""
+
+    def seeds_of(self, name: str) -> list[JudgedModel]:
+        """The trainings of a model, by seed."""
+        return sorted((m for m in self.models if m.name == name), key=lambda m: m.seed)
+
+    def names(self) -> list[str]:
+        """The models that there are, in the table's order."""
+        return [name for name in MODELS if self.seeds_of(name)]
+
+
+def results(evidence: Evidence) -> dict[str, Any]:
+    """The dictionary of results.json; plain values only, accuracies of the tables in percent."""
+    card = evidence.dataset.card
+    return {
+        "title": evidence.experiment.title,
+        "experiment": to_document(evidence.experiment),
+        "dataset": asdict(card),
+        "seeds": seeds(evidence),
+        "table": accuracy_table(evidence.models, "selected"),
+        "table_last_epoch": accuracy_table(evidence.models, "last"),
+        "paper_table": _paper_table() if card.source == "rafdb" else None,
+        "from_scratch": from_scratch(evidence),
+        "published_test_images": published_test_images(evidence),
+        "models": [_model(evidence, model) for name in evidence.names() for model in evidence.seeds_of(name)],
+        "models_over_seeds": [_over_seeds(evidence, name) for name in evidence.names()],
+        "distribution_measures": _distribution_measures(evidence) if card.truth else None,
+        "soft_labels_against_truth": _soft_labels_against_truth(evidence) if card.truth else None,
+        "paired": paired(evidence),
+        "on_other_data": [_elsewhere(figures) for figures in evidence.elsewhere],
+        "graph": asdict(evidence.graph_card)
+        | {"label_agreement": label_agreement(evidence), "identical_neighbours": identical_neighbours(evidence)},
+        "au_coverage": evidence.units.coverage,
+        "missing": missing(evidence),
+        "cost": [asdict(cost) for cost in evidence.costs],
+    }
+
+
+def seeds(evidence: Evidence) -> list[int]:
+    """The experiment's seeds, and whichever else was given."""
+    planned = list(evidence.experiment.seeds)
+    return planned + sorted({model.seed for model in evidence.models} - set(planned))
+
+
+def missing(evidence: Evidence) -> list[str]:
+    """The models of the table that a seed of the experiment has no evaluation of."""
+    there = {(model.name, model.seed) for model in evidence.models}
+    return [
+        f"{name} · seed {seed}" for name in MODELS for seed in evidence.experiment.seeds if (name, seed) not in there
+    ]
+
+
+def accuracy_table(models: Sequence[JudgedModel], choice: str) -> dict[str, Any]:
+    """Maximum, median and minimum over seeds of the test accuracy in percent; None where there is no seed."""
+    by_model = [[100 * m.figures[choice]["test"]["accuracy"] for m in models if m.name == name] for name in MODELS]
+    rows = {
+        statistic: [float(reduce(values)) if values else None for values in by_model]
+        for statistic, reduce in _STATISTICS.items()
+    }
+    return {"columns": list(MODELS), "rows": rows}
+
+
+def paired(evidence: Evidence) -> list[dict[str, Any]]:
+    """The comparisons of `PAIRS` that have a seed in common; see `fer_core.evaluation.paired` for the signs."""
+    labels, truth = _test_truth(evidence)
+    compared = []
+    for first, second in PAIRS:
+        one, other = _by_seed(evidence, first), _by_seed(evidence, second)
+        if one.keys() & other.keys():
+            figures = compare(one, other, labels, truth, evidence.experiment.evaluation.bootstrap)
+            compared.append({"first": first, "second": second, "difference_is": "first minus second", **figures})
+    return compared
+
+
+def label_agreement(evidence: Evidence) -> dict[str, Any]:
+    """How often a neighbour has the image's own hard label, of links between labelled images.
+
+    Returns:
+        `neighbours`, the share over all links; `by_rank`, nearest first; `chance`, of two different linked images.
+    """
+    labels, neighbours = evidence.dataset.labels(), evidence.graph.neighbours
+    linked = np.flatnonzero((neighbours >= 0).all(axis=1) & (labels != UNLABELLED))
+    known = labels[neighbours[linked]] != UNLABELLED
+    same = (labels[neighbours[linked]] == labels[linked, None]) & known
+    counts = np.bincount(labels[linked])
+    chance = (counts * (counts - 1)).sum() / (len(linked) * (len(linked) - 1))
+    return {
+        "neighbours": float(same.sum() / max(1, known.sum())),
+        "by_rank": [float(share) for share in same.sum(axis=0) / np.maximum(1, known.sum(axis=0))],
+        "chance": float(chance),
+    }
+
+
+def neighbour_counts(evidence: Evidence) -> list[int]:
+    """How many AU neighbours alone are tried as a prediction: the graph's k, and many."""
+    return sorted({evidence.graph_card.k, _MANY_NEIGHBOURS})
+
+
+def neighbours_row(k: int) -> str:
+    """What the row of the prediction by k AU neighbours is called."""
+    return f"AU neighbours alone, k = {k}"
+
+
+def identical_neighbours(evidence: Evidence) -> float:
+    """The share of links that join two files with the same pixels, which AU space cannot but make neighbours."""
+    linked = np.flatnonzero((evidence.graph.neighbours >= 0).all(axis=1))
+    pixels, _ = pd.factorize(evidence.dataset.manifest["sha256"])
+    return float((pixels[evidence.graph.neighbours[linked]] == pixels[linked, None]).mean())
+
+
+def from_scratch(evidence: Evidence) -> dict[str, str]:
+    """By model, what its recipe's source starts from, where the training started from scratch instead."""
+    recipes = {model.name: model.figures.get("recipe", {}) for model in evidence.models}
+    return {
+        name: recipes[name]["pretrained_on"]
+        for name in evidence.names()
+        if recipes[name].get("pretrained_on") and not recipes[name].get("weights")
+    }
+
+
+def published_test_images(evidence: Evidence) -> dict[str, Any] | None:
+    """Accuracy of each model, in percent and a mean over seeds, on those test images that FER+'s own rule counts.
+
+    Published figures are of these, the copies that were dropped as duplicates included. None where the dataset does not
+    say which they are.
+    """
+    manifest, rows = evidence.dataset.manifest, evidence.dataset.rows("test")
+    if "published" not in manifest:
+        return None
+    counted = manifest["published"].to_numpy(bool)[rows]
+    if not counted.any():
+        return None
+    labels = evidence.dataset.labels()[rows]
+    right = {
+        name: [100 * float((m.probabilities.argmax(axis=1) == labels)[counted].mean()) for m in evidence.seeds_of(name)]
+        for name in evidence.names()
+    }
+    return {
+        "images": int(counted.sum()),
+        "of": len(rows),
+        "rows": [{"name": name, "accuracy": float(np.mean(r)), "per_seed": r} for name, r in right.items()],
+    }
+
+
+def models_table(evidence: Evidence) -> pd.DataFrame:
+    """results.csv: a row a trained model, accuracies and errors in 0..1, intervals of 95 % over test images."""
+    models = [model for name in evidence.names() for model in evidence.seeds_of(name)]
+    return pd.DataFrame([_as_row(evidence, model) for model in models], columns=list(_ROW))
+
+
+_ROW = (
+    "model",
+    "seed",
+    "architecture",
+    "parameters",
+    "experiment",
+    "fingerprint",
+    "code",
+    "commit",
+    "hardware",
+    "dataset",
+    "test_images",
+    "epochs",
+    "selected_epoch",
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "accuracy_last_epoch",
+    "macro_f1",
+    "calibration_error",
+    "temperature",
+    "calibration_error_at_temperature",
+    "kl",
+    "kl_low",
+    "kl_high",
+    "kl_unclipped",
+    "total_variation",
+    "chebyshev",
+    "clark",
+    "canberra",
+    "cosine",
+    "intersection",
+    "clip",
+    "training_seconds",
+)
+"""The columns of results.csv."""
+
+
+def _as_row(evidence: Evidence, model: JudgedModel) -> dict[str, Any]:
+    """What is not known, or has no truth to be measured against, is left empty."""
+    figures, test = model.figures, model.figures["selected"]["test"]
+    kept = ("architecture", "parameters", "epochs", "selected_epoch", "temperature")
+    row: dict[str, Any] = (
+        {key: figures[key] for key in kept} | test.get("distribution", {}) | figures.get("trained_on", {})
+    )
+    row |= {key: test.get(key) for key in ("accuracy", "macro_f1", "calibration_error", "kl_unclipped", "clip")}
+    for name, interval in (("accuracy", test["accuracy_interval"]), ("kl", test.get("kl_interval"))):
+        row |= {f"{name}_{end}": interval and interval[end] for end in ("low", "high")}
+    return row | {
+        "model": model.name,
+        "seed": model.seed,
+        "experiment": evidence.experiment.title,
+        "fingerprint": evidence.fingerprints.get((model.name, model.seed)),
+        "dataset": evidence.dataset.card.source,
+        "test_images": test["images"],
+        "accuracy_last_epoch": figures["last"]["test"]["accuracy"],
+        "calibration_error_at_temperature": figures["calibrated"]["test"]["calibration_error"],
+        "training_seconds": model.training_seconds,
+    }
+
+
+def _elsewhere(figures: Mapping[str, Any]) -> dict[str, Any]:
+    kept = ("name", "seed", "architecture", "temperature", "trained_on", "judged_on", "selected", "last", "calibrated")
+    return {key: figures[key] for key in kept}
+
+
+def _paper_table() -> dict[str, Any]:
+    return {
+        "columns": list(MODELS),
+        "rows": PAPER_TABLE,
+        "remark": "The paper's epochs are chosen on the test set, as its field does; ours are chosen on validation.",
+    }
+
+
+def _model(evidence: Evidence, model: JudgedModel) -> dict[str, Any]:
+    kept = (
+        "name",
+        "seed",
+        "architecture",
+        "parameters",
+        "input_size",
+        "epochs",
+        "selected_epoch",
+        "temperature",
+        "selected",
+        "last",
+        "calibrated",
+    )
+    return {key: model.figures[key] for key in kept} | {
+        "hardware": model.figures.get("trained_on", {}).get("hardware"),
+        "training_seconds": model.training_seconds,
+        "checkpoint": evidence.checkpoints.get((model.name, model.seed)),
+    }
+
+
+def _over_seeds(evidence: Evidence, name: str) -> dict[str, Any]:
+    """Means over a model's seeds on the test split; intervals of accuracy and KL are bootstraps over images."""
+    models = evidence.seeds_of(name)
+    resamples = evidence.experiment.evaluation.bootstrap
+    labels, truth = _test_truth(evidence)
+    right = np.mean([model.probabilities.argmax(axis=1) == labels for model in models], axis=0)
+    tests = [model.figures["selected"]["test"] for model in models]
+    recalls = np.array([test["recall"] for test in tests], dtype=float)
+    return {
+        "name": name,
+        "seeds": [model.seed for model in models],
+        "architecture": models[0].figures["architecture"],
+        "hardware": list(dict.fromkeys(m.figures.get("trained_on", {}).get("hardware", "") for m in models)),
+        "parameters": models[0].figures["parameters"],
+        "epochs": models[0].figures["epochs"],
+        "selected_epochs": [model.figures["selected_epoch"] for model in models],
+        "accuracy": asdict(bootstrap_mean(right, resamples)),
+        "kl": None if truth is None else asdict(bootstrap_mean(_mean_divergence(models, truth), resamples)),
+        "macro_f1": float(np.mean([test["macro_f1"] for test in tests])),
+        "recall": [None if np.isnan(share) else float(share) for share in recalls.mean(axis=0)],
+        "calibration_error": float(np.mean([test["calibration_error"] for test in tests])),
+        "temperatures": [model.temperature for model in models],
+        "calibration_error_at_temperature": float(
+            np.mean([model.figures["calibrated"]["test"]["calibration_error"] for model in models])
+        ),
+        "training_seconds": float(np.mean([model.training_seconds for model in models])),
+    }
+
+
+def _test_truth(evidence: Evidence) -> tuple[np.ndarray, np.ndarray | None]:
+    """Hard labels (N,) and true distributions (N, classes), where there are any, of the test split."""
+    rows, crowd = evidence.dataset.rows("test"), evidence.dataset.crowd()
+    return evidence.dataset.labels()[rows], None if crowd is None else crowd[rows]
+
+
+def _mean_divergence(models: Sequence[JudgedModel], truth: np.ndarray) -> np.ndarray:
+    """(N,) KL of each image, averaged over the models."""
+    mean: np.ndarray = np.mean([distribution_measures(truth, m.probabilities)["kl"] for m in models], axis=0)
+    return mean
+
+
+def _distribution_measures(evidence: Evidence) -> dict[str, Any]:
+    """Measures against the truth on the test split, of all its images and of those that have usable AUs."""
+    rows = evidence.dataset.rows("test")
+    with_aus = evidence.units.usable[rows]
+    neighbours = _neighbour_rows(evidence, rows[with_aus])
+    return {
+        "truth": evidence.dataset.card.truth,
+        "clip": CLIP,
+        "images": len(rows),
+        "rows": [*_measured(evidence, rows, np.ones(len(rows), bool)), *neighbours],
+        "on_images_with_aus": {
+            "images": int(with_aus.sum()),
+            "rows": [*_measured(evidence, rows, with_aus), *neighbours] if with_aus.any() else [],
+        },
+    }
+
+
+def _measured(evidence: Evidence, rows: np.ndarray, kept: np.ndarray) -> list[dict[str, Any]]:
+    """A row of figures for each model and for the uniform prediction; `kept` (len(rows),) says which images count."""
+    table = [
+        _measures(evidence.dataset, rows[kept], name, {s: p[kept] for s, p in _by_seed(evidence, name).items()})
+        for name in evidence.names()
+    ]
+    even = uniform(int(kept.sum()), len(evidence.dataset.card.labels))
+    # Which class an even prediction names is an accident of their order, so it has no accuracy.
+    return [*table, _measures(evidence.dataset, rows[kept], "uniform", {None: even}) | {"accuracy": None}]
+
+
+def _neighbour_rows(evidence: Evidence, rows: np.ndarray) -> list[dict[str, Any]]:
+    if not len(rows):
+        return []
+    return [
+        _measures(
+            evidence.dataset,
+            rows,
+            neighbours_row(k),
+            {None: au_neighbours_alone(evidence.dataset, evidence.units, rows, k)},
+        )
+        for k in neighbour_counts(evidence)
+    ]
+
+
+def _soft_labels_against_truth(evidence: Evidence) -> dict[str, Any]:
+    """Measures on the train split, where soft labels are used, beside what needs no generator."""
+    dataset, rows = evidence.dataset, evidence.dataset.rows("train")
+    crowd = dataset.crowd()
+    assert crowd is not None, "asked for only where the card names a truth"
+    labels, classes = dataset.labels()[rows], len(dataset.card.labels)
+    share, _ = best_smoothing(labels, crowd[rows])
+    smoothing = _measures(dataset, rows, "label smoothing at its best", {None: smoothed(labels, classes, share)})
+    generators = [
+        _measures(dataset, rows, name, {g.seed: g.soft_labels[rows] for g in evidence.generators if g.name == name})
+        for name in GENERATORS
+        if any(g.name == name for g in evidence.generators)
+    ]
+    return {
+        "truth": dataset.card.truth,
+        "clip": CLIP,
+        "images": len(rows),
+        "rows": [
+            *generators,
+            _measures(dataset, rows, "hard labels", {None: np.eye(classes)[labels]}),
+            smoothing | {"share": share},
+            _measures(dataset, rows, "uniform", {None: uniform(len(rows), classes)}) | {"accuracy": None},
+        ],
+        "soft_labels_nearer_than_smoothing": {row["name"]: row["kl"] < smoothing["kl"] for row in generators},
+    }
+
+
+def _measures(
+    dataset: Dataset, rows: np.ndarray, name: str, by_seed: Mapping[int | None, np.ndarray]
+) -> dict[str, Any]:
+    """Accuracy in percent and the distribution measures: means over seeds, and of each where there are seeds.
+
+    `kl_unclipped` is None where it is infinite; see `fer_core.evaluation.metrics.CLIP` for what is clipped.
+    """
+    crowd = dataset.crowd()
+    assert crowd is not None, "asked for only where the card names a truth"
+    labels = dataset.labels()[rows]
+    figures = [
+        {
+            "accuracy": 100 * float((p.argmax(axis=1) == labels).mean()),
+            **mean_measures(crowd[rows], p),
+            "kl_unclipped": unclipped_divergence(crowd[rows], p),
+        }
+        for p in by_seed.values()
+    ]
+    means = {key: _mean([f[key] for f in figures]) for key in figures[0]}
+    per_seed = [{"seed": seed, **f} for seed, f in zip(by_seed, figures, strict=True) if seed is not None]
+    return {"name": name, "images": len(rows), **means, "per_seed": per_seed}
+
+
+def _mean(values: list[float | None]) -> float | None:
+    """None where one of them is infinite."""
+    finite = [value for value in values if value is not None]
+    return float(np.mean(finite)) if len(finite) == len(values) else None
+
+
+def _by_seed(evidence: Evidence, name: str) -> dict[int, np.ndarray]:
+    return {model.seed: model.probabilities for model in evidence.seeds_of(name)}

@@ -1,0 +1,309 @@
+"""The steps of the method: what each takes, what its output depends on, and how it is run by its command.
+
+This module imports neither torch nor the steps' own code, so that a flow can ask what is finished without either.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fer_core.artifacts import MANIFEST, Artifact, fingerprint, open_artifact, signature, signature_of_files
+from fer_core.errors import ArtifactError, DatasetError
+from fer_core.experiment import Experiment, to_document
+from openface.errors import EngineAway, OpenFaceError
+
+Settings = dict[str, Any]
+NEIGHBOUR_SETTINGS = (
+    "lambda",
+    "neighbours",
+    "neighbours_drawn",
+    "neighbour_gradient",
+    "epochs_with_neighbours",
+    "mixed",
+    "propagated",
+)
+"""Keys of [ldg] that count only where there is a graph."""
+_SHARED = ("prepare", "annotate", "graph")
+"""Steps whose artifact all inputs of a step have to be made from, where it is an input too."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of the method.
+
+    version: goes up when the step's code changes what it writes; artifacts of another version are made again.
+    needs: steps of which exactly one artifact must be given, any of a `|` choice.
+    takes: steps of which there may be artifacts.
+    outside: what the user's path stands for where the step takes one.
+    settings: the part of an experiment that its output depends on, given its inputs.
+    """
+
+    name: str
+    version: int
+    summary: str
+    settings: "Callable[[Request], Settings]"
+    needs: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+    seeded: bool = False
+    outside: str = ""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A step with all that it is to be run on."""
+
+    step: Step
+    experiment: Experiment
+    inputs: tuple[Artifact, ...] = ()
+    seed: int | None = None
+    outside: Path | None = None
+    openface_build: str = ""
+    """Which build of OpenFace a step that runs it would run, as `with_openface_build` finds out."""
+
+    def input(self, step: str) -> Artifact:
+        """The one artifact of a step."""
+        (found,) = self.inputs_of(step)
+        return found
+
+    def inputs_of(self, step: str) -> list[Artifact]:
+        """All artifacts of a step, in the order given."""
+        return [artifact for artifact in self.inputs if artifact.step == step]
+
+    def has(self, step: str) -> bool:
+        """Tell whether there is an artifact of a step."""
+        return bool(self.inputs_of(step))
+
+    def settings(self) -> Settings:
+        """What of the experiment decides the output."""
+        return self.step.settings(self) | ({} if self.seed is None else {"seed": self.seed})
+
+    def fingerprint(self) -> str:
+        """What the output's folder is called."""
+        inputs = {f"{number:04d}": a.fingerprint for number, a in enumerate(self.inputs)}
+        outside = {} if self.outside is None else {"outside": self._outside_signature(self.outside)}
+        return fingerprint(self.step.name, self.step.version, self.settings(), inputs, outside)
+
+    def _outside_signature(self, path: Path) -> str:
+        """A list of images changes with the images that it lists."""
+        listed = self.step.outside == "data" and self.experiment.dataset.source in ("csv", "affectnet")
+        return signature_of_files(path.parent, _listed_in(path)) if listed and path.is_file() else signature(path)
+
+
+def action_unit_rows(request: Request) -> Path | None:
+    """What OpenFace wrote before: what the user gives, or what came with the images; None where it is to be run."""
+    came_with_images = request.input("prepare").file("openface.parquet")
+    return request.outside or (came_with_images if came_with_images.is_file() else None)
+
+
+def _section(name: str) -> Callable[[Request], Settings]:
+    return lambda request: {name: to_document(request.experiment)[name]}
+
+
+def _annotate_settings(request: Request) -> Settings:
+    """The build counts, not the image's name alone; how many images OpenFace is given at a time changes nothing."""
+    if action_unit_rows(request) is not None:
+        return {}
+    return {"openface": _program_settings(request.experiment) | {"build": request.openface_build}}
+
+
+def _program_settings(experiment: Experiment) -> Settings:
+    openface = to_document(experiment)["openface"]
+    program = ("binary",) if openface["binary"] else ("image", "program")
+    return {key: openface[key] for key in (*program, "arguments")}
+
+
+def with_openface_build(wanted: Request, made: Iterable[Path]) -> Request:
+    """The request with the build of OpenFace that it would run, asked of the engine or read from the binary.
+
+    Without an engine, what was finished before still counts: then the build is that of the latest of these.
+
+    Args:
+        made: folders in which finished artifacts of the step may be.
+
+    Raises:
+        EngineAway: the worker's engine is gone for now, and nothing was finished before.
+    """
+    if wanted.step.name != "annotate" or action_unit_rows(wanted) is not None:
+        return wanted
+    # Whoever only asks what is finished has no need of the engine's library.
+    from openface.program import build_of
+
+    try:
+        build = build_of(wanted.experiment.openface)
+    except (EngineAway, OpenFaceError) as error:
+        build = _build_before(wanted, made)
+        if not build and isinstance(error, EngineAway):
+            raise
+    return replace(wanted, openface_build=build)
+
+
+def _build_before(wanted: Request, made: Iterable[Path]) -> str:
+    """The build that the latest finished artifact of this dataset, and this program by name, was made with."""
+    found = []
+    for folder in made:
+        with suppress(ArtifactError, KeyError, FileNotFoundError):
+            artifact = open_artifact(folder, wanted.step.name)
+            openface = dict(artifact.settings()["openface"])
+            build = openface.pop("build")
+            same = artifact.made_from("prepare") == {wanted.input("prepare").fingerprint}
+            if same and openface == _program_settings(wanted.experiment):
+                found.append((artifact.file(MANIFEST).stat().st_mtime, build))
+    return max(found, default=(0.0, ""))[1]
+
+
+def _graph_settings(request: Request) -> Settings:
+    document = to_document(request.experiment)
+    return {name: document[name] for name in ("action_units", "graph")}
+
+
+def _ldg_settings(request: Request) -> Settings:
+    """Without a graph, nothing about neighbours counts: another λ leaves the LDG as it is."""
+    document = to_document(request.experiment)
+    ldg = {k: v for k, v in document["ldg"].items() if request.has("graph") or k not in NEIGHBOUR_SETTINGS}
+    return {"ldg": _with_weights(ldg), "augment": document["augment"]}
+
+
+def _distill_settings(request: Request) -> Settings:
+    document = to_document(request.experiment)
+    recipe = "distill" if request.has("soft-labels") else "sll"
+    return {recipe: _with_weights(document[recipe]), "augment": document["augment"]}
+
+
+def _with_weights(recipe: Settings) -> Settings:
+    """A file of weights counts by its content's signature, not by its path alone; what it should be does not count."""
+    path = Path(recipe["weights"]).expanduser()
+    recipe = {key: value for key, value in recipe.items() if key != "pretrained_on"}
+    return recipe | ({"weights_signature": signature(path)} if recipe["weights"] and path.is_file() else {})
+
+
+def _report_settings(request: Request) -> Settings:
+    document = to_document(request.experiment)
+    for where in ("run", "openface"):
+        document.pop(where)
+    return document
+
+
+STEPS: Mapping[str, Step] = {
+    step.name: step
+    for step in (
+        Step("prepare", 2, "Decode a dataset's images and fix its splits.", _section("dataset"), outside="data"),
+        Step(
+            "annotate",
+            2,
+            "Give every image a row of action units: of what OpenFace wrote, or by running it.",
+            _annotate_settings,
+            needs=("prepare",),
+            outside="aus",
+        ),
+        Step(
+            "graph",
+            3,
+            "Link the training images that are neighbours in AU space.",
+            _graph_settings,
+            needs=("prepare", "annotate"),
+        ),
+        Step(
+            "train-ldg",
+            3,
+            "Train the label distribution generator; with a graph, LDG-AUs.",
+            _ldg_settings,
+            needs=("prepare",),
+            takes=("graph",),
+            seeded=True,
+        ),
+        Step(
+            "soft-labels",
+            2,
+            "Turn hard labels into the frozen generator's emotion distributions.",
+            _section("soft_labels"),
+            needs=("prepare", "train-ldg"),
+        ),
+        Step(
+            "distill",
+            3,
+            "Train EfficientFace from soft labels; without any, from hard labels (SLL).",
+            _distill_settings,
+            needs=("prepare",),
+            takes=("soft-labels",),
+            seeded=True,
+        ),
+        Step(
+            "evaluate",
+            4,
+            "Judge a model on the validation and the test split, or on another dataset's test split.",
+            _section("evaluation"),
+            needs=("prepare", "train-ldg|distill"),
+        ),
+        Step(
+            "report",
+            4,
+            "The paper's table and a page to look at.",
+            _report_settings,
+            needs=("prepare", "annotate", "graph"),
+            takes=("train-ldg", "soft-labels", "distill", "evaluate"),
+        ),
+    )
+}
+
+
+def request(
+    step: str,
+    experiment: Experiment,
+    inputs: Sequence[Artifact] = (),
+    seed: int | None = None,
+    outside: Path | None = None,
+) -> Request:
+    """A step to be run, its inputs checked and in an order that their order of naming does not change.
+
+    Raises:
+        ArtifactError: an input is missing, there are too many, one is of no use to the step, or one is made from
+            another dataset, AU table or graph than the one given.
+    """
+    definition = STEPS[step]
+    for need in definition.needs:
+        count = sum(artifact.step in need.split("|") for artifact in inputs)
+        if count != 1:
+            makers = " or ".join(f"`fer {name}`" for name in need.split("|"))
+            raise ArtifactError(f"fer {step} needs one --in from {makers}, and got {count}")
+    known = {name for need in definition.needs for name in need.split("|")} | set(definition.takes)
+    for artifact in inputs:
+        if artifact.step not in known:
+            raise ArtifactError(f"{artifact.path}: made by `fer {artifact.step}`, which `fer {step}` has no use for")
+    for shared in _SHARED:
+        _refuse_another(shared, step, inputs)
+    ordered = tuple(sorted(inputs, key=lambda artifact: (artifact.step, artifact.fingerprint)))
+    return Request(definition, experiment, ordered, seed, None if outside is None else outside.expanduser().resolve())
+
+
+def _refuse_another(shared: str, step: str, inputs: Sequence[Artifact]) -> None:
+    """A graph or soft labels of another split would carry test images into training.
+
+    A checkpoint may be judged on any dataset, and a report may tell of that.
+    """
+    given = {artifact.fingerprint for artifact in inputs if artifact.step == shared}
+    for artifact in inputs:
+        if step == "evaluate" or (step == "report" and artifact.step == "evaluate"):
+            continue
+        if given and not artifact.made_from(shared) <= given:
+            raise ArtifactError(
+                f"{artifact.path}: made from another artifact of `fer {shared}` than the one given; "
+                f"give `fer {step}` the one it was made from, or make it anew from this one"
+            )
+
+
+def _listed_in(path: Path) -> list[Path]:
+    """A list and its images that are there; what is wrong with the list is for its reader to tell."""
+    from fer_core.data.readers.listed import listed_files
+
+    try:
+        return listed_files(path)
+    except DatasetError:
+        return [path]
+
+
+def aus_beside(data: Path | None) -> Path | None:
+    """An AU table that lies in the dataset's own folder, for users who name none."""
+    table = None if data is None else data / "openface_aus.parquet"
+    return table if table is not None and table.is_file() else None

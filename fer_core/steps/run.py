@@ -1,0 +1,286 @@
+"""What each step does with its inputs: one function a step, from artifacts to files in a folder."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from fer_core.artifacts import Artifact, make_artifact
+from fer_core.errors import ActionUnitError, DatasetError
+from fer_core.experiment import Recipe
+from fer_core.progress import Reporter
+from fer_core.steps import Request, action_unit_rows
+from openface.settings import OpenFaceSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from fer_core.data.dataset import Dataset
+    from fer_core.train.loop import Run
+    from openface.views import Images
+
+_FAILURES_TOLD = 20
+Told = Mapping[str, Any]
+"""What a step's manifest holds beside its settings, inputs and files."""
+
+
+def run_step(request: Request, out: Path, report: Reporter) -> Artifact:
+    """Run a step into `out`, unless it is finished there already.
+
+    Raises:
+        FerError: whatever the user has to mend.
+    """
+    work = _WORK[request.step.name]
+    inputs = {f"{a.step}-{number}": a for number, a in enumerate(request.inputs)}
+    return make_artifact(
+        out,
+        request.step.name,
+        request.fingerprint(),
+        request.settings(),
+        inputs,
+        lambda folder: work(request, folder, report),
+    )
+
+
+def _prepare(request: Request, folder: Path, report: Reporter) -> None:
+    from fer_core.data.prepare import prepare
+
+    prepare(request.experiment.dataset, request.outside, folder, report)
+
+
+def _annotate(request: Request, folder: Path, report: Reporter) -> None:
+    from fer_core.data.dataset import AU_TABLE, open_dataset
+
+    dataset = open_dataset(request.input("prepare").path)
+    rows = action_unit_rows(request)
+    table = _run_openface(request, dataset, folder, report) if rows is None else _import_rows(rows, dataset, report)
+    table.to_parquet(folder / AU_TABLE, index=False)
+    counts = {str(status): int(count) for status, count in table["status"].value_counts().items()}
+    (folder / "aus.json").write_text(json.dumps(counts), encoding="utf-8")
+    report.metrics(**counts)
+
+
+def _import_rows(source: Path, dataset: "Dataset", report: Reporter) -> "pd.DataFrame":
+    """One row an image of what OpenFace wrote before."""
+    from openface.errors import TableError
+    from openface.reading import read_openface
+    from openface.table import one_row_per_image, remarks
+
+    if not source.exists():
+        raise ActionUnitError(
+            f"{source}: no AU table there; give --aus, a folder of FaceLandmarkImg's CSVs, one CSV, or a parquet"
+        )
+    try:
+        rows = read_openface(source)
+    except TableError as error:
+        raise ActionUnitError(str(error)) from error
+    ids = list(dataset.manifest["id"])
+    try:
+        table = one_row_per_image(rows, ids)
+    except TableError as error:
+        raise ActionUnitError(f"{source}: {error}") from error
+    for remark in remarks(rows, ids, str(source)):
+        report.note(remark)
+    return table
+
+
+def _run_openface(request: Request, dataset: "Dataset", folder: Path, report: Reporter) -> "pd.DataFrame":
+    """Annotate the images as they are stored, which is how the models see them."""
+    from openface.views import StoredImages
+
+    images = StoredImages(list(dataset.manifest["id"]), dataset.images)
+    return annotate_images(images, request.experiment.openface, folder / "openface", report)
+
+
+def openface_build(settings: OpenFaceSettings) -> str:
+    """Which build of OpenFace these settings run.
+
+    Raises:
+        ActionUnitError: OpenFace cannot be run.
+    """
+    from openface.errors import OpenFaceError
+    from openface.program import build_of
+
+    try:
+        return build_of(settings)
+    except OpenFaceError as error:
+        raise ActionUnitError(str(error)) from error
+
+
+def annotate_images(images: "Images", settings: OpenFaceSettings, work: Path, report: Reporter) -> "pd.DataFrame":
+    """One row an image by running OpenFace, in a working folder that is cleared away at the end.
+
+    Raises:
+        ActionUnitError: OpenFace cannot be run.
+    """
+    from openface.annotation import Annotation
+    from openface.errors import OpenFaceError
+    from openface.program import open_program
+
+    def tell(done: int, total: int) -> None:
+        report.progress("annotate", done, total)
+
+    try:
+        with open_program(settings, work) as program:
+            annotation = Annotation(images, program, settings, work, tell)
+            table = annotation()
+    except OpenFaceError as error:
+        raise ActionUnitError(str(error)) from error
+    report.metrics(**annotation.summary())
+    for failure in annotation.failures()[:_FAILURES_TOLD]:
+        report.note(f"no action units: {failure}")
+    shutil.rmtree(work)
+    return table
+
+
+def _open_to_train_on(request: Request) -> "Dataset":
+    """The prepared dataset; one of test images alone is there to judge on."""
+    from fer_core.data.dataset import open_dataset
+
+    artifact = request.input("prepare")
+    dataset = open_dataset(artifact.path)
+    if not len(dataset.rows("train")):
+        raise DatasetError(
+            f"{artifact.path}: has no training images, so nothing can be learnt from it; judge a model on it with "
+            "`fer evaluate`"
+        )
+    return dataset
+
+
+def _graph(request: Request, folder: Path, report: Reporter) -> None:
+    from fer_core.data.dataset import AU_TABLE
+    from fer_core.graph.action_units import action_units, read_au_table
+    from fer_core.graph.neighbours import TO_LABELLED, link_neighbours, save_graph, save_links
+    from fer_core.report.step_plots import save_au_figure, save_graph_figure
+
+    dataset = _open_to_train_on(request)
+    table = read_au_table(request.input("annotate").file(AU_TABLE), dataset)
+    units = action_units(dataset, table, request.experiment.action_units)
+    report.note(f"AU vectors of {len(units.columns)} columns, {units.columns[0]} to {units.columns[-1]}")
+    for split, counts in units.coverage.items():
+        report.note(f"AU coverage of {split}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+    settings, trained_on = request.experiment.graph, dataset.rows("train", "unlabelled")
+    graph, card = link_neighbours(units, trained_on, settings, folder, report)
+    save_graph(folder, graph, card)
+    if len(dataset.rows("unlabelled")):
+        from fer_core.graph.unlabelled import link_to_labelled  # torch, which a graph needs for nothing else
+
+        save_links(folder / TO_LABELLED, link_to_labelled(units, dataset.rows("train"), settings))
+    save_au_figure(folder, table.iloc[trained_on[units.usable[trained_on]]])
+    save_graph_figure(folder, graph, dataset.labels())
+
+
+def _train_ldg(request: Request, folder: Path, report: Reporter) -> Told:
+    from fer_core.graph.neighbours import TO_LABELLED, load_graph, load_links
+    from fer_core.train.ldg import train_ldg
+
+    dataset = _open_to_train_on(request)
+    graphs = [load_graph(artifact.path) for artifact in request.inputs_of("graph")]
+    graph, coverage = (graphs[0][0], graphs[0][1].coverage) if graphs else (None, None)
+    links = next((load_links(artifact.path / TO_LABELLED) for artifact in request.inputs_of("graph")), None)
+    _tell_start("ldg", request.experiment.ldg, report)
+    train_ldg(request.experiment, dataset, _labels(request), graph, _run(request, folder, report), coverage, links)
+    return _finish_checkpoint(folder, dataset)
+
+
+def _run(request: Request, folder: Path, report: Reporter) -> "Run":
+    from fer_core.devices import choose_device
+    from fer_core.train.loop import Run
+
+    assert request.seed is not None, "a step that trains is seeded"
+    settings = request.experiment.run
+    return Run(request.seed, folder, choose_device(settings.device), report, settings.capture)
+
+
+def _tell_start(section: str, recipe: Recipe, report: Reporter) -> None:
+    """A recipe whose source starts from pre-trained weights is not followed without any, which must not pass unsaid."""
+    if recipe.pretrained_on and not recipe.weights:
+        report.note(
+            f"starts from scratch; the recipe's source starts from weights pre-trained on {recipe.pretrained_on}: "
+            f"give them with --set {section}.weights=FILE"
+        )
+
+
+def _finish_checkpoint(folder: Path, dataset: "Dataset") -> Told:
+    """What lies beside the weights: the curves, and the marks of the images that they know.
+
+    Returns:
+        What it was trained on, for the manifest.
+    """
+    from fer_core.models.checkpoint import read_card, save_training_images
+    from fer_core.report.step_plots import save_curves
+
+    save_training_images(folder, dataset)
+    card = read_card(folder)
+    save_curves(folder, f"{card.name} · seed {card.seed}", card.history, card.selected_epoch)
+    return {"hardware": card.trained_on["hardware"]}
+
+
+def _labels(request: Request) -> Literal["majority", "distribution"]:
+    """The dataset was prepared by this rule, whatever the experiment says meanwhile."""
+    rule: Literal["majority", "distribution"] = request.input("prepare").settings()["dataset"]["labels"]
+    return rule
+
+
+def _soft_labels(request: Request, folder: Path, report: Reporter) -> None:
+    from fer_core.data.dataset import open_dataset
+    from fer_core.devices import choose_device
+    from fer_core.models.checkpoint import read_card
+    from fer_core.train.soft_labels import SOFT_LABELS, generate_soft_labels
+
+    dataset = open_dataset(request.input("prepare").path)
+    generator = request.input("train-ldg")
+    device = choose_device(request.experiment.run.device)
+    table = generate_soft_labels(request.experiment.soft_labels, dataset, generator.path, device, report)
+    table.to_parquet(folder / SOFT_LABELS, index=False)
+    card = read_card(generator.path)
+    made_by = {"generator": card.name, "seed": card.seed, "au_coverage": card.trained_on.get("au_coverage")}
+    (folder / "soft_labels.json").write_text(json.dumps(made_by), encoding="utf-8")
+
+
+def _distill(request: Request, folder: Path, report: Reporter) -> Told:
+    from fer_core.train.efficientface import train_efficientface
+    from fer_core.train.soft_labels import read_soft_labels
+
+    dataset = _open_to_train_on(request)
+    soft_labels, name, coverage = None, "EF SLL", None
+    for artifact in request.inputs_of("soft-labels"):
+        soft_labels = read_soft_labels(artifact.path, dataset)
+        made_by = json.loads(artifact.file("soft_labels.json").read_text())
+        name, coverage = f"EF + {made_by['generator']}", made_by["au_coverage"]
+    section = "sll" if soft_labels is None else "distill"
+    _tell_start(section, getattr(request.experiment, section), report)
+    run = _run(request, folder, report)
+    train_efficientface(request.experiment, dataset, _labels(request), soft_labels, name, run, coverage)
+    return _finish_checkpoint(folder, dataset)
+
+
+def _evaluate(request: Request, folder: Path, report: Reporter) -> None:
+    from fer_core.data.dataset import open_dataset
+    from fer_core.devices import choose_device
+    from fer_core.evaluation.evaluate import evaluate, evaluate_elsewhere
+
+    prepared = request.input("prepare")
+    (checkpoint,) = [artifact for artifact in request.inputs if artifact.step in ("train-ldg", "distill")]
+    device = choose_device(request.experiment.run.device)
+    judge = evaluate if prepared.fingerprint in checkpoint.made_from("prepare") else evaluate_elsewhere
+    judge(request.experiment.evaluation, open_dataset(prepared.path), checkpoint.path, folder, device, report)
+
+
+def _report(request: Request, folder: Path, report: Reporter) -> None:
+    from fer_core.report.page import write_report
+
+    write_report(request, folder, report)
+
+
+_WORK: Mapping[str, Callable[[Request, Path, Reporter], Told | None]] = {
+    "prepare": _prepare,
+    "annotate": _annotate,
+    "graph": _graph,
+    "train-ldg": _train_ldg,
+    "soft-labels": _soft_labels,
+    "distill": _distill,
+    "evaluate": _evaluate,
+    "report": _report,
+}

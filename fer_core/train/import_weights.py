@@ -1,0 +1,104 @@
+"""Turn the original authors' published file into a checkpoint of ours, which says its class order and normalisation."""
+
+import shlex
+from pathlib import Path
+
+from fer_core.artifacts import Artifact, fingerprint, make_artifact, signature
+from fer_core.data.dataset import EMOTIONS
+from fer_core.errors import CheckpointError
+from fer_core.evaluation.model_card import licence_of, write_cards
+from fer_core.models import Architecture
+from fer_core.models.architectures import build
+from fer_core.models.checkpoint import ModelCard, save_weights
+from fer_core.models.published import PUBLISHED, TrainedOn, load_published, read_state_dict
+
+_INPUT_SIZE = 224
+_PROTOCOL = "As its authors published it for {dataset}; not trained here."
+_VERSION = 1
+
+
+def import_weights(
+    published: Path, architecture: Architecture, out: Path, trained_on: TrainedOn | None = None
+) -> Artifact:
+    """A checkpoint that stands where `fer distill` or `fer train-ldg` would have made one.
+
+    Args:
+        trained_on: the dataset that the file was published for, which decides normalisation and classes. Without it,
+            RAF-DB, unless the file's name or the size of its head says otherwise.
+
+    Raises:
+        CheckpointError: the file is not of the architecture, its head is not of the dataset's classes, or its name
+            says that it is of another dataset than RAF-DB while `trained_on` says nothing.
+    """
+    step = "distill" if architecture == "efficientface" else "train-ldg"
+    weights = read_state_dict(published)
+    head = len(weights["fc.bias"]) if "fc.bias" in weights else 0
+    named = trained_on or _presumed(published, head)
+    dataset = PUBLISHED[named]
+    labels = EMOTIONS[: dataset.classes]
+    model = build(architecture, dataset.classes, seed=0)
+    if not load_published(published, model, labels):
+        raise CheckpointError(_wrong_head(published, architecture, head, named))
+    card = ModelCard(
+        architecture,
+        labels,
+        dataset.mean,
+        dataset.std,
+        _INPUT_SIZE,
+        None,
+        name=published.name,
+        seed=0,
+        epochs=0,
+        selected_epoch=0,
+        trained_on={
+            "source": dataset.source,
+            "protocol": _PROTOCOL.format(dataset=dataset.title),
+            "licence": licence_of(dataset.source),
+        },
+    )
+
+    def write(folder: Path) -> None:
+        for choice in ("selected", "last"):
+            save_weights(folder / f"{choice}.safetensors", model)
+        write_cards(folder, card)
+
+    settings = {"architecture": architecture, "trained_on": named}
+    mark = fingerprint(step, _VERSION, settings, {}, {"published": signature(published)})
+    return make_artifact(out, step, mark, {"published": published.name} | settings, {}, write)
+
+
+def presumption(made: Artifact) -> str:
+    """What was taken for granted of a file whose dataset nobody named."""
+    dataset = PUBLISHED[made.settings()["trained_on"]]
+    mean = ", ".join(f"{value:.3f}" for value in dataset.mean)
+    return f"taken as trained on {dataset.title}: {dataset.classes} classes, mean {mean}; --trained-on names another"
+
+
+def _presumed(published: Path, head: int) -> TrainedOn:
+    """The dataset where none is named: RAF-DB, unless the file speaks against it."""
+    if head == PUBLISHED["affectnet8"].classes:
+        return "affectnet8"
+    name = "".join(letter for letter in published.name.lower() if letter.isalnum())
+    for spelling, meant in (("affectnet8", "affectnet8"), ("affectnet", "affectnet7"), ("caer", "caers")):
+        if spelling in name:
+            raise CheckpointError(
+                f"{published}: named after another dataset than RAF-DB, whose normalisation it would be given; "
+                f"say --trained-on {meant}, or --trained-on rafdb"
+            )
+    return "rafdb"
+
+
+def _wrong_head(published: Path, architecture: Architecture, head: int, named: TrainedOn) -> str:
+    """Why a file is no model of emotions, and what it can be used for, in settings that work."""
+    wanted = PUBLISHED[named].classes
+    if head in {dataset.classes for dataset in PUBLISHED.values()}:
+        fitting = ", ".join(name for name, dataset in PUBLISHED.items() if dataset.classes == head)
+        return (
+            f"{published}: its head has {head} classes, {PUBLISHED[named].title} {wanted}; say --trained-on {fitting}"
+        )
+    what = f"its head is of {head:,} classes, not of {wanted} emotions" if head else "it has no head"
+    if architecture == "efficientface":
+        settings = (f"sll.weights={published}", f"distill.weights={published}")
+    else:
+        settings = (f"ldg.architecture={architecture}", f"ldg.weights={published}")
+    return f"{published}: {what}; it can start a training, with --set {' --set '.join(map(shlex.quote, settings))}"

@@ -1,0 +1,1 @@
+"""Files, servers and browsers that several tests need."""
