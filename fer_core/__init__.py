@@ -1,4 +1,7 @@
-"""The method: datasets, action-unit graph, label distributions, models, training and evaluation."""
+"""The method: datasets, action-unit graph, label distributions, models, training and evaluation.
+
+Public for programs: `fer_core.predict.Predictor`. All else is the command `fer`, and the files that it writes.
+"""
 
 import os
 

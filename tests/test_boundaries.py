@@ -1,5 +1,6 @@
 """Who may import whom: the method knows no orchestrator, OpenFace knows neither, the flow never loads torch."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+
+ROOMS = ("data", "graph", "models", "evaluation", "train", "export", "report", "predict", "service")
+"""The rooms of fer_core; each may import from those before it."""
 
 LOAD_ALL = """
 import importlib, pkgutil, sys
@@ -37,6 +41,26 @@ def test_loading_the_command_line_is_light() -> None:
     code = "import fer_core.cli, sys; print(*{'torch', 'sklearn', 'matplotlib', 'pandas'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("package", ["fer_core.predict", "fer_core.service.app", "fer_core.export.onnx_model"])
+def test_what_predicts_with_an_exported_model_loads_no_torch(package: str) -> None:
+    code = f"import {package}, sys; print(*{{'torch', 'torchvision', 'sklearn', 'matplotlib'}} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_between_rooms_run_one_way(room: str) -> None:
+    later = set(ROOMS[ROOMS.index(room) + 1 :]) | {"cli"}
+    imports = [
+        (path.name, node.module)
+        for path in (ROOT / "fer_core" / room).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("fer_core.")
+    ]
+    assert imports
+    assert [found for found in imports if found[1].split(".")[1] in later or found[1] == "fer_core.steps.run"] == []
 
 
 def test_every_folder_of_modules_is_a_package() -> None:
