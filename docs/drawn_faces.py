@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-from fer_core.datasets.drawn_faces import EMOTIONS, action_units_of, draw_identity
-from fer_core.datasets.face_geometry import draw_face
+from fer_core.data.drawn.faces import EMOTIONS, action_units_of, draw_identity
+from fer_core.data.drawn.geometry import draw_face
 from PIL import Image, ImageDraw, ImageFont
 
 _SIDE = 96
