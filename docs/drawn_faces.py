@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
 from fer_core.data.drawn.faces import EMOTIONS, action_units_of, draw_identity
 from fer_core.data.drawn.geometry import draw_face
-from PIL import Image, ImageDraw, ImageFont
 
 _SIDE = 96
 _PEOPLE = 9

@@ -1,9 +1,11 @@
-"""Read what OpenFace, py-feat or LibreFace wrote about images: CSVs in a folder, one CSV, or a parquet."""
+"""Read what OpenFace, py-feat or LibreFace wrote about images: CSVs in a folder, one CSV, a parquet or a feather."""
 
 import csv
+import gzip
 import io
 import math
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -39,6 +41,8 @@ _COUNTED_BY = ("frame", "frameidx", "faceid", "face", "timestamp", "frametimeinm
 _DETAILS = "_of_details.txt"
 _INPUT = re.compile(r"^Input full path:(.*)$", re.MULTILINE)
 _LARGEST_CSV = 1 << 20
+_PARQUET, _FEATHERS, _ZIP, _GZIP = b"PAR1", (b"ARROW1", b"FEA1"), b"PK\x03\x04", b"\x1f\x8b"
+"""What files of a format begin with; both versions of feather."""
 _PRESENT_FROM = 0.5
 _FRAMES_IN_ORDER = 9
 """Files called by their numbers are taken in the order of these up to here: 10 comes before 2."""
@@ -62,10 +66,10 @@ class _Sheet:
 def read_openface(path: Path) -> pd.DataFrame:
     """Rows as they were written: `key` (str), `status`, `confidence` and the AU columns that there are.
 
-    path: a folder of one CSV an image (FaceLandmarkImg; the key is the file's path in the folder), one CSV or a
-        parquet with a column of file names. What py-feat and LibreFace wrote is read too: `FaceScore` is a confidence,
-        `AU01` a presence where all are in 0..1 (a share counts from .5 on) and else an intensity,
-        `au_1_intensity` an intensity
+    path: a folder of one CSV an image (FaceLandmarkImg; the key is the file's path in the folder), one CSV, packed by
+        gzip or not, a parquet or a feather with a column of file names; first bytes tell them apart. What py-feat and
+        LibreFace wrote is read too: `FaceScore` is a confidence, `AU01` a presence where all are in 0..1 (a share
+        counts from .5 on) and else an intensity, `au_1_intensity` an intensity
 
     An empty or unreadable CSV has status `failed`; one without a row, or details without a CSV, `no_face`.
 
@@ -76,8 +80,11 @@ def read_openface(path: Path) -> pd.DataFrame:
         return _read_folder(path)
     if not path.is_file():
         raise TableError(f"{path}: no such file; give OpenFace's output folder, its CSV, or a parquet")
-    if path.suffix.lower() == ".parquet":
-        return _read_parquet(path)
+    begins = _first_bytes(path)
+    if path.suffix.lower() == ".parquet" or begins.startswith((_PARQUET, *_FEATHERS)):
+        return _read_columnar(path, begins)
+    if begins.startswith(_ZIP):
+        raise TableError(f"{path}: a spreadsheet or an archive; save it as CSV, and give that")
     return _read_table(path)
 
 
@@ -177,7 +184,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     if not _figure_places(sheet.headers):
         raise TableError(f"{path}: not a table of OpenFace's; looked for columns such as confidence, AU01_r and AU01_c")
     one_image = len(sheet.lines) == 1 or (_frames(sheet) < 2 and _are_different_faces(sheet))
-    return _to_frame(_rows_of(sheet, path, spell(path.stem) if one_image else None))
+    return _to_frame(_rows_of(sheet, path, spell(Path(path.name.removesuffix(".gz")).stem) if one_image else None))
 
 
 def _rows_of(sheet: _Sheet, path: Path, key: str | None) -> Iterator[_Row]:
@@ -296,13 +303,14 @@ def _figure_places(headers: Sequence[str]) -> dict[str, int]:
 def _read_csv(path: Path) -> _Sheet | None:
     """None where there is no header to read. Commas, semicolons (then with decimal commas), tabs or bars separate."""
     try:
-        text = _decoded(path.read_bytes())
+        content = path.read_bytes()
+        text = _decoded(gzip.decompress(content) if content.startswith(_GZIP) else content)
         first = text.partition("\n")[0]
         separator = max(",;\t|", key=first.count)
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
         headers = [name.strip() for name in next(lines, [])]
         rows = [list(_padded(line, len(headers))) for line in lines if line]
-    except (OSError, csv.Error):
+    except (OSError, EOFError, zlib.error, csv.Error):
         return None
     if separator != ",":
         rows = [[re.sub(r"^(-?\d+),(\d+)$", r"\1.\2", field) for field in row] for row in rows]
@@ -357,11 +365,21 @@ def _specified(frame: pd.DataFrame) -> pd.DataFrame:
     return _without_empty_figures(kept)
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
+def _first_bytes(path: Path) -> bytes:
     try:
-        table = pd.read_parquet(path)
+        with path.open("rb") as file:
+            return file.read(len(_FEATHERS[0]))
+    except OSError as error:
+        raise TableError(f"{path}: {error.strerror}; allow this user to read it") from error
+
+
+def _read_columnar(path: Path, begins: bytes) -> pd.DataFrame:
+    is_feather = begins.startswith(_FEATHERS)
+    try:
+        table = pd.read_feather(path) if is_feather else pd.read_parquet(path)
     except (OSError, ValueError) as error:
-        raise TableError(f"{path}: not a parquet file ({error}); write it again") from error
+        form = "feather" if is_feather else "parquet"
+        raise TableError(f"{path}: not a {form} file ({error}); write it again") from error
     if not pd.api.types.is_numeric_dtype(table.index):
         table = table.reset_index()
     headers = [str(name).strip() for name in table.columns]

@@ -1,8 +1,10 @@
 """What OpenFace wrote, in each of its shapes, becomes one row an image or one line that says what is wrong."""
 
+import gzip
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -167,6 +169,36 @@ def test_of_several_columns_the_one_with_the_most_names_counts(tmp_path: Path) -
     columns = {"name": ["anna", "ben", "carl"] * 100, "file": [Path(n).name for n in names], "path": names}
     path = feature_extraction(tmp_path / "all.csv", names, **columns)
     assert own_rows(one_row_per_image(read_openface(path), [name.removesuffix(".jpg") for name in names])) == 300
+
+
+@pytest.mark.parametrize("name", ["aus.pq", "aus.parquet", "aus.feather", "aus.arrow", "aus.csv.gz", "aus.csv", "aus"])
+def test_a_table_is_known_by_its_first_bytes(tmp_path: Path, name: str) -> None:
+    table = pd.DataFrame({"filename": ["a.png", "b.png", "c.png"], "confidence": 0.9, "AU12_r": [1.0, 2.0, 3.5]})
+    path = tmp_path / name
+    if path.suffix in (".feather", ".arrow"):
+        table.to_feather(path)
+    elif path.suffix in (".pq", ".parquet"):
+        table.to_parquet(path)
+    else:
+        table.to_csv(path, index=False)
+    found = read_openface(path)
+    assert list(found["key"]) == ["a.png", "b.png", "c.png"]
+    assert list(found["AU12_r"]) == [1.0, 2.0, 3.5]
+
+
+def test_a_spreadsheet_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "aus.xlsx"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("xl/workbook.xml", "<workbook/>")
+    with pytest.raises(TableError, match="a spreadsheet or an archive; save it as CSV"):
+        read_openface(path)
+
+
+def test_a_packed_csv_that_is_cut_short_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "aus.csv.gz"
+    path.write_bytes(gzip.compress(b"filename,confidence,AU12_r\na.png,.9,1\n" * 50)[:-12])
+    with pytest.raises(TableError, match="no rows; give the CSV that OpenFace wrote"):
+        read_openface(path)
 
 
 @pytest.mark.parametrize("by", ["index", "column"])

@@ -21,8 +21,7 @@ from fer_core.experiment import load_experiment
 from fer_core.models import Architecture
 from fer_core.models.architectures import build
 from fer_core.models.checkpoint import load_checkpoint, save_weights
-from fer_core.models.published import PUBLISHED_ORDER, TrainedOn, load_published
-from fer_core.train.import_weights import import_weights
+from fer_core.models.published import PUBLISHED_ORDER, TrainedOn, load_published, read_state_dict
 
 ROOT = Path(__file__).parent.parent
 LABELS = EMOTIONS[:7]
@@ -71,6 +70,39 @@ def test_a_head_of_seven_is_reordered_from_their_classes_into_ours(tmp_path: Pat
     expected, actual = theirs(images), ours(images)
     for label in LABELS:
         torch.testing.assert_close(actual[:, LABELS.index(label)], expected[:, PUBLISHED_ORDER.index(label)])
+
+
+def test_weights_without_counts_of_batches_are_whole(tmp_path: Path) -> None:
+    def forget(weights: dict[str, Tensor]) -> None:
+        for name in [name for name in weights if name.endswith("num_batches_tracked")]:
+            del weights[name]
+
+    theirs, ours = (build("efficientface", 7, seed=seed).eval() for seed in (1, 2))
+    assert load_published(publish(tmp_path / "theirs.pth.tar", theirs, forget), ours, PUBLISHED_ORDER[:7])
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(ours(images), theirs(images))
+
+
+def save_as(path: Path, protocol: int, zipped: bool) -> Path:
+    content = {"state_dict": build("efficientface", 7, seed=1).state_dict()}
+    torch.save(content, path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+    return path
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_both_formats_are_read_in_the_older_protocols(tmp_path: Path, protocol: int, zipped: bool) -> None:
+    weights = read_state_dict(save_as(tmp_path / "theirs.pth", protocol, zipped))
+    for name, tensor in build("efficientface", 7, seed=1).state_dict().items():
+        torch.testing.assert_close(weights[name], tensor)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_a_newer_pickle_is_refused_with_the_way_to_write_it_again(tmp_path: Path, protocol: int, zipped: bool) -> None:
+    path = save_as(tmp_path / "theirs.pth", protocol, zipped)
+    with pytest.raises(CheckpointError, match=rf"pickle protocol {protocol}.*torch\.save\(torch\.load\("):
+        read_state_dict(path)
 
 
 def test_a_head_of_identities_is_replaced(tmp_path: Path) -> None:

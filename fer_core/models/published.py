@@ -14,6 +14,7 @@ import pickle
 import pickletools
 import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -35,6 +36,10 @@ _ZIP, _PICKLE = b"PK", b"\x80"
 """What the two formats of torch.save begin with. Our own checkpoints are in another, and in another class order."""
 _WRAPPED = re.compile(r"^(module\.)+")
 """What DataParallel puts before a name, twice where a loaded model was wrapped again."""
+_COUNTER = ".num_batches_tracked"
+"""Of batch normalisation. Converters and torch before 0.4.1 write none, and no prediction needs it."""
+_NEWEST_PICKLE = 3
+"""The newest protocol that torch's loader of weights reads; torch.save writes 2 unless told otherwise."""
 _PICKLES_BEFORE_WEIGHTS = 3
 """Those of the older format: a magic number, its version, and the machine it was written on."""
 _DAMAGE = (
@@ -132,16 +137,16 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         with path.open("rb") as file:
             stand_ins = [(Foreign, name) for name in _named_in(path, file)]
         # What torch knows itself it takes before these, and modules such as `os` it refuses in spite of them.
-        with torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
+        with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
+            # Protocol 3 is read in full; what a newer one has more of is refused below.
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
             content = torch.load(path, weights_only=True, map_location="cpu")
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}; name a file of weights") from error
     except CheckpointError:
         raise
     except _DAMAGE as error:
-        raise CheckpointError(
-            f"{path}: damaged, or more than weights, so it is not opened ({_first(error)})"
-        ) from error
+        raise CheckpointError(f"{path}: {_why_not_opened(path, error)}") from error
     weights = _weights_in(content)
     if not isinstance(weights, dict) or not weights:
         raise CheckpointError(f"{path}: holds no state_dict")
@@ -151,6 +156,30 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if spoilt is not None:
         raise CheckpointError(f"{path}: {spoilt} holds values that are no finite numbers; the training had diverged")
     return {_WRAPPED.sub("", name): tensor for name, tensor in weights.items()}
+
+
+def _why_not_opened(path: Path, error: BaseException) -> str:
+    protocol = _protocol_of(path)
+    if protocol > _NEWEST_PICKLE:
+        return (
+            f"written with pickle protocol {protocol}, which is not read without running the file; if you trust it, "
+            "write it again with torch.save(torch.load(FILE, weights_only=False), FILE)"
+        )
+    return f"damaged, or more than weights, so it is not opened ({_first(error)})"
+
+
+def _protocol_of(path: Path) -> int:
+    """The pickle protocol that a file says it is written with; 0 where it says none."""
+    try:
+        with path.open("rb") as file:
+            begins = file.read(2)
+            if begins == _ZIP:
+                with zipfile.ZipFile(path) as archive:
+                    record = next(name for name in archive.namelist() if name.split("/")[-1] == "data.pkl")
+                    begins = archive.read(record)[:2]
+    except (OSError, zipfile.BadZipFile, StopIteration, RuntimeError):
+        return 0
+    return begins[1] if begins[:1] == _PICKLE and len(begins) == len(_ZIP) else 0
 
 
 def _weights_in(content: object) -> object:
@@ -193,8 +222,9 @@ def _shapes(architecture: Architecture) -> Mapping[str, Tensor]:
 
 
 def _differing(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
-    """Entries that one lacks, or whose shapes differ; the head is not looked at."""
+    """Entries that one lacks, or whose shapes differ; neither the head nor a lack of batches' counts is looked at."""
     names = {name for name in own.keys() | weights.keys() if not name.startswith("fc.")}
+    names -= {name for name in own.keys() - weights.keys() if name.endswith(_COUNTER)}
     return sorted(n for n in names if n not in own or n not in weights or own[n].shape != weights[n].shape)
 
 
