@@ -22,6 +22,7 @@ from fer_core.models import Architecture
 from fer_core.models.architectures import build
 from fer_core.models.checkpoint import load_checkpoint, save_weights
 from fer_core.models.published import PUBLISHED_ORDER, TrainedOn, load_published, read_state_dict
+from fer_core.train.import_weights import import_weights
 
 ROOT = Path(__file__).parent.parent
 LABELS = EMOTIONS[:7]
