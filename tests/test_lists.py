@@ -122,6 +122,10 @@ def test_a_list_is_read_with_any_usual_separator_and_encoding(tmp_path: Path, se
         ("file_path", "Emotion"),
         ("pth", "class"),
         ("Image Name", "Category"),
+        ("image_id", "emotion_label"),
+        ("fname", "Emotion Name"),
+        ("img-id", "Facial Expression"),
+        ("face_path", "ground truth"),
     ],
 )
 def test_the_columns_are_known_by_any_usual_name(tmp_path: Path, header: tuple[str, str]) -> None:

@@ -33,6 +33,12 @@ _PATH = [
     "picture",
     "subdirectoryfilepath",
     "name",
+    "fname",
+    "facepath",
+    "facename",
+    "facefile",
+    "imageid",
+    "imgid",
 ]
 _LABEL = [
     "label",
@@ -45,6 +51,14 @@ _LABEL = [
     "emotions",
     "classname",
     "labelname",
+    "emotionlabel",
+    "emotionname",
+    "emotionclass",
+    "expressionlabel",
+    "expressionname",
+    "facialexpression",
+    "groundtruth",
+    "annotation",
 ]
 _SPLIT = ("split", "usage", "set", "subset", "partition", "part", "phase")
 BOX = ("facex", "facey", "facewidth", "faceheight")
