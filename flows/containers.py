@@ -48,14 +48,14 @@ _SHARE_OF_MEMORY = 0.9
 _MEMORY_TO_DECODE = 4 << 30
 
 
-def runner_for(study: Study) -> Runner:
-    """Containers where an image is named for them, else processes.
+def runner_here(study: Study) -> Runner:
+    """Containers where an image is named for them, else processes of this machine.
 
     Raises:
         ExperimentError: a GPU is asked for and there is none; the engine does not answer or lacks the image.
     """
     image = os.environ.get(TRAINER)
-    wants_gpu = study.experiment.run.device == "cuda"
+    wants_gpu = study.experiment.run.device == "cuda" and study.store is None
     if not image:
         if wants_gpu and not machine_has_gpu():
             raise ExperimentError("run.device = cuda: no GPU here, or no driver of it; set run.device=cpu")

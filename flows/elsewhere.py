@@ -23,6 +23,7 @@ from prefect.states import Cancelling, Crashed
 
 from fer_core.artifacts import open_artifact
 from fer_core.cli import INTERRUPTED
+from flows.containers import runner_here
 from flows.events import Event, Note, parse_event
 from flows.lease import Silence, latest
 from flows.made_once import make_once, room_of
@@ -30,12 +31,23 @@ from flows.runner import MISTAKE, Runner, StepCommand, StepFailed
 from flows.sent_step import STORE_AWAY, SentStep, code_version, outcome
 from flows.steps_worker import DEPLOYMENT, STEPS_POOL, make_steps_pool, notices, worker_name
 from flows.store import Store, StoreAway, StoreError
+from flows.study import Study
 
 _STEPS_THAT_TRAIN = ("train-ldg", "soft-labels", "distill", "evaluate")
 _SECONDS_BETWEEN_LOOKS = 3.0
 _SECONDS_UNTIL_TOLD = 15.0
 """A step may wait for a worker that is busy; of a queue that nobody serves, it is said."""
 _LOGS_AT_A_TIME = 200
+
+
+def runner_for(study: Study) -> Runner:
+    """This machine, or where it shares a store with others, the workers of all.
+
+    Raises:
+        ExperimentError: this machine has not what the experiment asks for.
+    """
+    here = runner_here(study)
+    return here if study.store is None else Elsewhere(study.store, here, study.experiment.run.device)
 
 
 class Elsewhere:

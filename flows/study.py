@@ -2,19 +2,23 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fer_core.artifacts import Artifact
+from fer_core.artifacts import Artifact, finished
 from fer_core.errors import ActionUnitError, DatasetError, ExperimentError
 from fer_core.experiment import BUNDLED, Experiment, find_experiment, load_experiment
 from fer_core.steps import STEPS, Request, action_unit_rows, aus_beside, request, with_openface_build
 from flows.granted import DATA, OPENFACE, is_path, limits_apply, require_granted_paths, require_granted_settings
 from flows.runner import StepCommand
+from flows.store import Store, StoreAway, StoreError, open_store
 from openface.machine import has_gpu, usable_cores
 from openface.names import unspell
 
 _SMALLEST_BATCH = 8
+_STEPS_ELSEWHERE = 100
+"""Threads that wait for steps on other machines; more steps than that wait their turn here."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Study:
     data: Path | None
     aus: Path | None
     artifacts: Path
+    store: Store | None = None
+    """What this machine shares with others, which then run its steps too."""
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -47,6 +53,20 @@ class Study:
     def threads(self) -> int:
         """For each step; decided by the machine and `jobs` alone, since the bits of a result hang on it."""
         return max(1, usable_cores() // self.jobs)
+
+    @property
+    def steps_at_a_time(self) -> int:
+        """Steps under way: as many as this machine runs, or as the workers of all machines may take."""
+        return self.jobs if self.store is None else _STEPS_ELSEWHERE
+
+    def found(self, wanted: Request) -> Artifact | None:
+        """What the step has made before, here or on another machine; None where it is to be made."""
+        fingerprint = wanted.fingerprint()
+        if self.store is not None:
+            # Else the step itself meets the store, and says what is wrong with it.
+            with suppress(StoreAway, StoreError):
+                return self.store.fetch(wanted.step.name, fingerprint, self.artifacts)
+        return finished(self.folder(wanted), fingerprint)
 
     def request(self, step: str, inputs: Sequence[Artifact], seed: int | None = None) -> Request:
         """The step as `fer_core` knows it.
@@ -142,7 +162,8 @@ def open_study(
         raise DatasetError(f"{folder}: empty; name the dataset's folder as in `FER_DATA=~/RAF-DB docker compose up -d`")
     if table is not None and not table.exists():
         raise ActionUnitError(f"{table}: no such file or folder; give what OpenFace wrote with --aus")
-    return Study(loaded, source, tuple(settings), folder, table, Path(artifacts).expanduser().resolve())
+    made = Path(artifacts).expanduser().resolve()
+    return Study(loaded, source, tuple(settings), folder, table, made, open_store())
 
 
 def _path(given: str) -> Path:

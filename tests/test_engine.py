@@ -10,7 +10,8 @@ import pytest
 import docker
 from fer_core.errors import ExperimentError
 from flows import containers
-from flows.containers import Containers, runner_for
+from flows.containers import Containers
+from flows.elsewhere import runner_for
 from flows.events import Event, Note
 from flows.runner import MISTAKE, StepCommand, StepFailed
 from flows.study import open_study
