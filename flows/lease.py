@@ -9,8 +9,10 @@ its own, lower number.
 """
 
 import json
+import os
 import secrets
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -20,6 +22,8 @@ from pathlib import Path
 
 from flows.store import Store, StoreAway, StoreError
 
+MACHINE = "FER_MACHINE"
+"""Environment: this machine's name in messages, in the store and in Prefect, where it is not the host's."""
 SECONDS_BETWEEN_BEATS = 10.0
 SECONDS_OF_SILENCE = 30.0
 """Without a new beat, and its holder counts as dead."""
@@ -55,6 +59,11 @@ class Silence:
         if holder != self._seen:
             self._seen, self._since = holder, time.monotonic()
         return time.monotonic() - self._since >= self.seconds
+
+
+def machine_name() -> str:
+    """How this machine is called."""
+    return os.environ.get(MACHINE) or socket.gethostname()
 
 
 def latest(store: Store, room: str) -> Holder:

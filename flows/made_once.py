@@ -1,14 +1,13 @@
 """Makes a step's artifact once for all machines of a store: fetched where it is there, waited for where it is made."""
 
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Callable
 
 from fer_core.artifacts import finished, open_artifact, unfinished
 from flows.events import Event, Note
-from flows.lease import Holder, Lease, LeaseLost, Silence, kept, latest, take
+from flows.lease import Holder, Lease, LeaseLost, Silence, kept, latest, machine_name, take
 from flows.runner import Runner, StepCommand
 from flows.store import Store
 
@@ -31,7 +30,7 @@ def make_once(
         StoreError: the store cannot be used.
         StoreAway: the store does not answer.
     """
-    lease = _lease_of(store, command, on_event, f"{socket.gethostname()} {owner}".strip(), dead)
+    lease = _lease_of(store, command, on_event, f"{machine_name()} {owner}".strip(), dead)
     if lease is None:
         return
     try:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +26,7 @@ from fer_core.steps import STEPS, Request
 from flows.containers import runner_here
 from flows.events import Event, Metrics, Note, Progress
 from flows.granted import artifacts_folder, require_granted_settings
-from flows.lease import LeaseLost
+from flows.lease import LeaseLost, machine_name
 from flows.made_once import make_once
 from flows.runner import MISTAKE, StepFailed
 from flows.store import Store, StoreAway, StoreError, open_store
@@ -186,4 +185,4 @@ def _of_this_machine(failure: StepFailed, artifacts: Path) -> StepFailed:
     """A full disk is this machine's alone, and the step may go to another."""
     if "No space left on device" not in failure.message and "Disk quota exceeded" not in failure.message:
         return failure
-    return StepFailed(failure.step, DISK_FULL, f"{socket.gethostname()}: {failure.message}", failure.details)
+    return StepFailed(failure.step, DISK_FULL, f"{machine_name()}: {failure.message}", failure.details)

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,8 +22,9 @@ from prefect.exceptions import ObjectAlreadyExists
 
 from fer_core.errors import FerError
 from flows.containers import TRAINER
-from flows.experiment_worker import NO_TEMPLATE, POOL_TYPE, ExperimentWorker
+from flows.experiment_worker import NO_TEMPLATE, ExperimentWorker
 from flows.granted import ARTIFACTS
+from flows.lease import machine_name
 from flows.sent_step import STEP_FLOW, code_version
 from flows.store import Store, StoreAway, StoreError, open_store
 from openface.docker_engine import engine, has_gpu
@@ -33,6 +33,7 @@ from openface.machine import has_gpu as machine_has_gpu
 from openface.machine import usable_cores
 
 STEPS_POOL = "fer-steps"
+"""The pool, and its type."""
 QUEUES = ("gpu", "cpu", "openface")
 DEPLOYMENT = f"{STEP_FLOW}/{STEP_FLOW}"
 WORKERS = "workers"
@@ -62,6 +63,7 @@ class Notice:
 class StepsWorker(ExperimentWorker):
     """Takes steps of one queue, of who has the same code, while the disk has room."""
 
+    type = STEPS_POOL
     flow_name = STEP_FLOW
     entrypoints = {STEP_FLOW: "flows.sent_step.run_sent_step"}  # noqa: RUF012 - Prefect's class has no room for ClassVar
 
@@ -98,7 +100,7 @@ def worker_name(host: str, queue: str) -> str:
 
 def make_steps_pool(client: SyncPrefectClient) -> None:
     """The pool, its queues and the deployment; again changes nothing."""
-    pool = WorkPoolCreate(name=STEPS_POOL, type=POOL_TYPE, base_job_template=NO_TEMPLATE)
+    pool = WorkPoolCreate(name=STEPS_POOL, type=STEPS_POOL, base_job_template=NO_TEMPLATE)
     client.create_work_pool(pool, overwrite=True)
     for queue in QUEUES:
         with suppress(ObjectAlreadyExists):
@@ -135,7 +137,7 @@ async def _work(store: Store) -> None:
         loop.add_signal_handler(number, work.cancel)
     queues = queues_here()
     offered = ", ".join(f"{steps} at a time of {queue}" for queue, steps in queues.items())
-    print(f"{socket.gethostname()} takes steps: {offered}; store {store.place}", flush=True)
+    print(f"{machine_name()} takes steps: {offered}; store {store.place}", flush=True)
     with suppress(asyncio.CancelledError):
         await asyncio.gather(_announce(store, queues), *(_serve(queue, steps) for queue, steps in queues.items()))
     await asyncio.to_thread(store.remove, _notice_file())
@@ -145,7 +147,7 @@ async def _serve(queue: str, steps: int) -> None:
     await StepsWorker(
         STEPS_POOL,
         work_queues=[queue],
-        name=worker_name(socket.gethostname(), queue),
+        name=worker_name(machine_name(), queue),
         prefetch_seconds=_SECONDS_AHEAD,
         create_pool_if_not_found=False,
         limit=steps,
@@ -156,7 +158,7 @@ async def _announce(store: Store, queues: dict[str, int]) -> None:
     while True:
         artifacts = os.environ[ARTIFACTS]
         free = shutil.disk_usage(artifacts).free
-        notice = Notice(socket.gethostname(), code_version(), queues, usable_cores(), artifacts, free)
+        notice = Notice(machine_name(), code_version(), queues, usable_cores(), artifacts, free)
         with suppress(StoreAway, StoreError):
             await asyncio.to_thread(store.replace, _notice_file(), json.dumps(asdict(notice)).encode())
         await asyncio.sleep(_SECONDS_BETWEEN_NOTICES)
@@ -169,7 +171,7 @@ def notices(store: Store) -> list[Notice]:
 
 
 def _notice_file() -> str:
-    return f"{WORKERS}/{socket.gethostname()}.json"
+    return f"{WORKERS}/{machine_name()}.json"
 
 
 def _code_of(run: FlowRun) -> str | None:
