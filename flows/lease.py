@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +27,9 @@ MACHINE = "FER_MACHINE"
 SECONDS_BETWEEN_BEATS = 10.0
 SECONDS_OF_SILENCE = 30.0
 """Without a new beat, and its holder counts as dead."""
-SECONDS_BETWEEN_RESUME_STATES = 120.0
+_LEAST_SECONDS_BETWEEN_STATES, _MOST_SECONDS_BETWEEN_STATES = 10.0, 300.0
+_SHARE_OF_TIME = 0.05
+"""Resume states are copied for no more of the time than this, and so more rarely where that takes long."""
 _LEASE = "lease-"
 _RESUME = "resume-"
 
@@ -190,11 +192,13 @@ def kept(lease: Lease, folder: Path, lost: threading.Event) -> Iterator[None]:
                 continue
 
     def save() -> None:
-        while not done.wait(SECONDS_BETWEEN_RESUME_STATES) and not lost.is_set():
-            try:
+        pause = _LEAST_SECONDS_BETWEEN_STATES
+        while not done.wait(pause) and not lost.is_set():
+            started = time.monotonic()
+            with suppress(StoreAway, StoreError):
                 lease.save_resume_state(folder)
-            except (StoreAway, StoreError):
-                continue
+            took = time.monotonic() - started
+            pause = min(max(_LEAST_SECONDS_BETWEEN_STATES, took / _SHARE_OF_TIME), _MOST_SECONDS_BETWEEN_STATES)
 
     threads = [threading.Thread(target=work, daemon=True) for work in (beat, save)]
     for thread in threads:

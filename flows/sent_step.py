@@ -115,7 +115,7 @@ def _run(sent: SentStep) -> None:
         _require_same(wanted, sent)
         command = replace(study.command(wanted), threads=sent.threads)
         try:
-            make_once(store, command, runner, _teller(), str(flow_run.id), sent.dead)
+            make_once(store, command, runner, _teller(command.out), str(flow_run.id), sent.dead)
         except StepFailed as failure:
             raise _of_this_machine(failure, artifacts) from failure
 
@@ -155,7 +155,7 @@ def _require_same(wanted: Request, sent: SentStep) -> None:
         )
 
 
-def _teller() -> Callable[[Event], None]:
+def _teller(out: Path) -> Callable[[Event], None]:
     """Writes events into the run's log, where the run that sent the step reads them; progress every few seconds."""
     logger, last = get_run_logger(), 0.0
 
@@ -165,7 +165,9 @@ def _teller() -> Callable[[Event], None]:
             if event.done < event.total and time.monotonic() - last < _SECONDS_BETWEEN_PROGRESS:
                 return
             last = time.monotonic()
-        logger.info("%s", event_line(event))
+        # Its last word is a folder of this machine, of no use elsewhere.
+        if event != Note(str(out)):
+            logger.info("%s", event_line(event))
 
     return tell
 

@@ -27,6 +27,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from fer_core.artifacts import Artifact, finished
 from fer_core.errors import FerError
+from fer_core.steps import STEPS
 
 STORE = "FER_STORE"
 """Environment: the store, a folder's path or `s3://bucket/folder`; without it, what is made stays on this machine."""
@@ -107,7 +108,7 @@ class Store:
 
     def artifacts(self) -> Iterator[Published]:
         """All that are there, whole."""
-        for step in self.names_in(""):
+        for step in set(STEPS) & set(self.names_in("")):
             for fingerprint in self.names_in(step):
                 if found := self.published(step, fingerprint):
                     yield found
@@ -281,14 +282,12 @@ class Store:
         try:
             if (mark := self.read(_MARK)) is None:
                 self._begin()
-            elif json.loads(mark).get("project") != _PROJECT:
+            elif _project_of(mark) != _PROJECT:
                 raise StoreError(f"{self.place}: holds another project's files; give {STORE} a folder of its own")
         except FileNotFoundError as error:
             raise StoreError(f"{STORE}={self.place}: no such bucket; make it first") from error
         except StoreAway as away:
             raise StoreError(f"{away}; see {STORE}, and whether this machine reaches it") from away
-        except ValueError as error:
-            raise StoreError(f"{self.place}/{_MARK}: not written by this project; give another folder") from error
         finally:
             self._patience = patience
         self._found = True
@@ -320,6 +319,13 @@ def _filesystem(place: str) -> tuple[Any, str]:
     except ImportError as error:
         raise StoreError(f"{STORE}={place}: s3fs is missing; `pip install s3fs`") from error
     return files, str(root).rstrip("/")
+
+
+def _project_of(mark: bytes) -> str:
+    try:
+        return str(json.loads(mark)["project"])
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def _is_of_network(error: Exception) -> bool:
