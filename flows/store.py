@@ -154,7 +154,8 @@ class Store:
             return sorted(str(name).rstrip("/").rpartition("/")[2] for name in found)
 
         try:
-            return [name for name in self._ask(list_names) if name]
+            # Those that begin with a dot are being written.
+            return [name for name in self._ask(list_names) if name and not name.startswith(".")]
         except FileNotFoundError:
             return []
 
@@ -293,7 +294,9 @@ class Store:
         self._found = True
 
     def _begin(self) -> None:
-        if others := self.names_in(""):
+        others = self.names_in("")
+        # Another machine may have begun it meanwhile.
+        if others and self.read(_MARK) is None:
             raise StoreError(f"{self.place}: holds {others[0]}, and no store; give {STORE} an empty folder of its own")
         self.create(_MARK, json.dumps({"project": _PROJECT}).encode())
         # Some S3 servers write over what they are asked not to; then two machines would hold the same lease.

@@ -70,7 +70,7 @@ class Lab:
         """`fer run …`, in this head's own folder of artifacts."""
         artifacts = self.folder / head / "artifacts"
         artifacts.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "flows.cli", "run", *arguments, "--artifacts", str(artifacts)]
+        command = [str(Path(sys.executable).with_name("fer")), "run", *arguments, "--artifacts", str(artifacts)]
         return subprocess.Popen(
             command,
             cwd=self.folder / head,
