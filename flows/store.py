@@ -221,14 +221,23 @@ class Store:
 
     def _put_file(self, file: Path, name: str) -> None:
         if self._local:
-            Path(self._at(name)).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, self._at(name))
+            shutil.copyfile(file, self._with_folder(name))
         else:
             self._files.put_file(str(file), self._at(name))
 
-    def _written_beside(self, name: str, content: bytes) -> Path:
+    def _with_folder(self, name: str) -> Path:
+        self._require_mounted()
         path = Path(self._at(name))
         path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _require_mounted(self) -> None:
+        """Else files would be looked for, and written, below an empty mount point."""
+        if self._local and self._found and not Path(self._at(_MARK)).is_file():
+            raise ConnectionError(f"{self._at(_MARK)} is gone")
+
+    def _written_beside(self, name: str, content: bytes) -> Path:
+        path = self._with_folder(name)
         beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         with beside.open("xb") as file:
             file.write(content)
@@ -257,10 +266,9 @@ class Store:
         """The answer; any sign that the store is away as a ConnectionError."""
         try:
             return what()
-        except FileNotFoundError as error:
+        except FileNotFoundError:
             # Of a folder whose disk is not mounted for now, everything is missing.
-            if self._local and self._found and not Path(self._at(_MARK)).is_file():
-                raise ConnectionError(f"{self._at(_MARK)} is gone") from error
+            self._require_mounted()
             raise
         except FileExistsError:
             raise

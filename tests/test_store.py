@@ -186,6 +186,7 @@ def test_a_store_that_is_away_is_asked_again(tmp_path: Path) -> None:
     (tmp_path / "store").rename(tmp_path / "unmounted")
     back = threading.Timer(3, lambda: (tmp_path / "unmounted").rename(tmp_path / "store"))
     back.start()
+    assert store.create(f"{ROOM}/written", b"late")
     assert store.fetch("graph", FINGERPRINT, tmp_path / "there") is not None
     back.join()
 
