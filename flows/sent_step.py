@@ -23,6 +23,7 @@ from fer_core.artifacts import Artifact
 from fer_core.errors import ExperimentError, FerError
 from fer_core.experiment import load_experiment
 from fer_core.steps import STEPS, Request
+from flows.cache import in_use
 from flows.containers import runner_here
 from flows.events import Event, Metrics, Note, Progress
 from flows.granted import artifacts_folder, require_granted_settings
@@ -110,7 +111,7 @@ def _run(sent: SentStep) -> None:
         raise StoreError("FER_STORE is not set on this worker; give it the head's")
     artifacts = artifacts_folder()
     inputs = [_input(store, named, artifacts) for named in sent.inputs]
-    with _study(sent, artifacts) as study, runner_here(study) as runner:
+    with in_use(inputs), _study(sent, artifacts) as study, runner_here(study) as runner:
         wanted = study.request(sent.step, inputs, sent.seed)
         _require_same(wanted, sent)
         command = replace(study.command(wanted), threads=sent.threads)

@@ -21,6 +21,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectAlreadyExists
 
 from fer_core.errors import FerError
+from flows.cache import CACHE, cache_limit, clear_copies
 from flows.containers import TRAINER
 from flows.experiment_worker import NO_TEMPLATE, ExperimentWorker
 from flows.granted import ARTIFACTS
@@ -119,17 +120,17 @@ def main() -> None:
     os.environ.setdefault(ARTIFACTS, str(Path("artifacts").resolve()))
     Path(os.environ[ARTIFACTS]).mkdir(parents=True, exist_ok=True)
     try:
-        store = open_store()
+        store, limit = open_store(), cache_limit()
         if store is None:
             raise StoreError("FER_STORE is not set; give the folder or bucket that the head has")
     except FerError as error:
         sys.exit(f"error: {error}")
     with get_client(sync_client=True) as client:
         make_steps_pool(client)
-    asyncio.run(_work(store))
+    asyncio.run(_work(store, limit))
 
 
-async def _work(store: Store) -> None:
+async def _work(store: Store, limit: int) -> None:
     """SIGTERM and Ctrl-C end it in good order."""
     loop, work = asyncio.get_running_loop(), asyncio.current_task()
     assert work is not None
@@ -139,7 +140,9 @@ async def _work(store: Store) -> None:
     offered = ", ".join(f"{steps} at a time of {queue}" for queue, steps in queues.items())
     print(f"{machine_name()} takes steps: {offered}; store {store.place}", flush=True)
     with suppress(asyncio.CancelledError):
-        await asyncio.gather(_announce(store, queues), *(_serve(queue, steps) for queue, steps in queues.items()))
+        await asyncio.gather(
+            _announce(store, queues, limit), *(_serve(queue, steps) for queue, steps in queues.items())
+        )
     await asyncio.to_thread(store.remove, _notice_file())
 
 
@@ -154,13 +157,16 @@ async def _serve(queue: str, steps: int) -> None:
     ).start()
 
 
-async def _announce(store: Store, queues: dict[str, int]) -> None:
+async def _announce(store: Store, queues: dict[str, int], limit: int) -> None:
+    """Say every few seconds what this machine has, and keep its copies below their limit."""
     while True:
         artifacts = os.environ[ARTIFACTS]
         free = shutil.disk_usage(artifacts).free
         notice = Notice(machine_name(), code_version(), queues, usable_cores(), artifacts, free)
         with suppress(StoreAway, StoreError):
             await asyncio.to_thread(store.replace, _notice_file(), json.dumps(asdict(notice)).encode())
+            for path in await asyncio.to_thread(clear_copies, Path(artifacts), store, limit):
+                print(f"{path}: cleared, since copies take more than {CACHE}", flush=True)
         await asyncio.sleep(_SECONDS_BETWEEN_NOTICES)
 
 

@@ -106,12 +106,29 @@ class Store:
         told = json.loads(content)
         return Published(step, fingerprint, told["upload"], told["files"], tuple(told["made_from"]))
 
+    def rooms(self) -> Iterator[str]:
+        """STEP/FINGERPRINT of all that is there, or is being made, or broke off."""
+        for step in sorted(set(STEPS) & set(self.names_in(""))):
+            yield from (f"{step}/{fingerprint}" for fingerprint in self.names_in(step))
+
+    def size(self, folder: str) -> int:
+        """Bytes of all files below a folder."""
+        return int(self._ask(lambda: self._files.du(self._at(folder))))
+
+    def age(self, folder: str) -> float:
+        """Seconds since anything below a folder was last written, by the store's own clock as far as it tells."""
+
+        def latest_change() -> float:
+            found = self._files.find(self._at(folder), detail=True).values()
+            return max((_changed(status) for status in found), default=0.0)
+
+        return time.time() - self._ask(latest_change)
+
     def artifacts(self) -> Iterator[Published]:
         """All that are there, whole."""
-        for step in set(STEPS) & set(self.names_in("")):
-            for fingerprint in self.names_in(step):
-                if found := self.published(step, fingerprint):
-                    yield found
+        for room in self.rooms():
+            if found := self.published(*room.split("/")):
+                yield found
 
     def push(self, artifact: Artifact) -> bool:
         """Copy an artifact into the store; False where it is there already, or was put there meanwhile."""
@@ -337,6 +354,12 @@ def _project_of(mark: bytes) -> str:
         return str(json.loads(mark)["project"])
     except (ValueError, KeyError, TypeError):
         return ""
+
+
+def _changed(status: Mapping[str, Any]) -> float:
+    """The time of a file, as fsspec tells it for S3 and for folders."""
+    when = status.get("LastModified")
+    return float(when.timestamp() if when is not None else status["mtime"])
 
 
 def _is_of_network(error: Exception) -> bool:
