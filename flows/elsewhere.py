@@ -14,7 +14,7 @@ from uuid import UUID
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
-from prefect.client.schemas.objects import FlowRun, WorkerStatus
+from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import LogSort
 from prefect.deployments import run_deployment
 from prefect.exceptions import PrefectException
@@ -29,7 +29,7 @@ from flows.lease import Silence, latest
 from flows.made_once import make_once, room_of
 from flows.runner import MISTAKE, Runner, StepCommand, StepFailed
 from flows.sent_step import STORE_AWAY, SentStep, code_version, outcome
-from flows.steps_worker import DEPLOYMENT, STEPS_POOL, make_steps_pool, notices, worker_name
+from flows.steps_worker import DEPLOYMENT, make_steps_pool, notices, online, worker_name
 from flows.store import Store, StoreAway, StoreError
 from flows.study import Study
 
@@ -231,12 +231,6 @@ class _Sent:
         if here and all(notice.code != code_version() for notice in here):
             hosts = ", ".join(notice.host for notice in here)
             self._on_event(Note(f"waits: {hosts} has another version of this project's code; update it"))
-
-
-def online(client: SyncPrefectClient) -> list[str]:
-    """Names of the workers that take steps."""
-    workers = client.read_workers_for_work_pool(STEPS_POOL)
-    return [worker.name for worker in workers if worker.status == WorkerStatus.ONLINE]
 
 
 def _stays(command: StepCommand) -> bool:

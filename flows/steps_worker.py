@@ -17,8 +17,8 @@ from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.objects import FlowRun
-from prefect.exceptions import ObjectAlreadyExists
+from prefect.client.schemas.objects import FlowRun, WorkerStatus
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from fer_core.errors import FerError
 from flows.cache import CACHE, cache_limit, clear_copies
@@ -174,6 +174,15 @@ def notices(store: Store) -> list[Notice]:
     """What the machines that see this store say of themselves; some may be dead."""
     found = [store.read(f"{WORKERS}/{name}") for name in store.names_in(WORKERS)]
     return [Notice(**json.loads(content)) for content in found if content]
+
+
+def online(client: SyncPrefectClient) -> list[str]:
+    """Names of the workers that take steps."""
+    try:
+        workers = client.read_workers_for_work_pool(STEPS_POOL)
+    except ObjectNotFound:
+        return []
+    return [worker.name for worker in workers if worker.status == WorkerStatus.ONLINE]
 
 
 def _notice_file() -> str:

@@ -91,7 +91,7 @@ def referred_to(there: Iterable[Published]) -> set[str]:
 
 
 def unused_rooms(store: Store, hours: float) -> dict[str, int]:
-    """Bytes of each artifact, upload and resume state that nothing refers to, nobody is making, and that is old enough."""
+    """Bytes of each artifact, or beginning of one, that is old, that no report refers to, and that nobody is making."""
     used = referred_to(store.artifacts())
     found = {}
     for room in store.rooms():
