@@ -9,7 +9,7 @@ RUN python3 -m venv /opt/fer
 WORKDIR /src
 COPY pyproject.toml docker/requirements.py ./
 # What goes again: the libraries' own tests, Arrow's network filesystems, its libraries' second names, the UI that is off,
-# the decoder of HEIC, as no image is opened here, and the bytecode of what is never imported.
+# the decoder of HEIC, as no image is opened here, what Amazon has besides S3, and the bytecode of what is never imported.
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 requirements.py flow >requirements.txt \
  && /opt/fer/bin/pip install --disable-pip-version-check -q -r requirements.txt \
@@ -20,6 +20,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
  && rm -rf pyarrow/include pyarrow/libarrow_flight* pyarrow/libarrow_python_flight* pyarrow/_flight* \
            pyarrow/libarrow_s3* pyarrow/_s3fs* \
            pyarrow/libarrow*.so pyarrow/libarrow*.so.*.* prefect/server/ui-v2 pi_heif* \
+           $(ls -d botocore/data/*/ | grep -vE '/(s3|sts|sso|sso-oidc)/$') \
            pygments/lexers/__pycache__ pygments/styles/__pycache__ apprise/plugins/__pycache__
 
 FROM debian:bookworm-slim

@@ -43,6 +43,8 @@ _CORES_A_STEP = 2
 _SECONDS_AHEAD = 600.0
 """How far a worker's clock may be behind: a step asked for now lies in its future."""
 _SECONDS_BETWEEN_NOTICES = 15.0
+_OFFERED = Path("/tmp/offered")
+"""compose.worker.yaml looks whether it is there."""
 LEAST_FREE = 1 << 30
 """Bytes of disk that must be free before a step is taken."""
 
@@ -165,6 +167,7 @@ async def _announce(store: Store, queues: dict[str, int], limit: int) -> None:
         notice = Notice(machine_name(), code_version(), queues, usable_cores(), artifacts, free)
         with suppress(StoreAway, StoreError):
             await asyncio.to_thread(store.replace, _notice_file(), json.dumps(asdict(notice)).encode())
+            _OFFERED.touch()
             for path in await asyncio.to_thread(clear_copies, Path(artifacts), store, limit):
                 print(f"{path}: cleared, since copies take more than {CACHE}", flush=True)
         await asyncio.sleep(_SECONDS_BETWEEN_NOTICES)
