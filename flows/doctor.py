@@ -10,6 +10,8 @@ from docker.errors import ImageNotFound
 
 import docker
 from fer_core import __version__
+from fer_core.errors import ExperimentError
+from flows.gpus import ALL, usable_gpus
 from flows.granted import OPENFACE
 from flows.prefect_server import LOCAL, reach_this_machine_directly, trouble_with, users_server
 from flows.store import STORE, Store, StoreAway, StoreError
@@ -69,7 +71,7 @@ class _Wrong(Exception):
 def _looked_at(what: str, look: Callable[[], str]) -> Finding:
     try:
         return Finding(what, True, look())
-    except (_Wrong, EngineAway, EngineRefused) as wrong:
+    except (_Wrong, ExperimentError, EngineAway, EngineRefused) as wrong:
         return Finding(what, False, str(wrong))
 
 
@@ -106,13 +108,14 @@ def _has(client: docker.DockerClient, image: str) -> bool:
 
 
 def _training(client: docker.DockerClient) -> str:
-    box = Box(_TRAINER, ["device"], gpu=has_gpu(client))
+    box = Box(_TRAINER, ["device"], gpu=ALL if has_gpu(client) else "")
     return _said(client, box, "build it again with `docker compose build trainer`")
 
 
 def _gpu(client: docker.DockerClient) -> str:
     if has_gpu(client):
-        return "the engine hands it to the steps"
+        gpus = usable_gpus()
+        return f"{len(gpus) or 1}, one for each step: {', '.join(gpus) or ALL}"
     if Path("/proc/driver/nvidia/version").exists():
         raise _Wrong("this machine has one, and the engine cannot hand it on; install NVIDIA's container toolkit")
     return "none; the steps run on the CPU"

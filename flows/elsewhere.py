@@ -33,7 +33,6 @@ from flows.steps_worker import DEPLOYMENT, make_steps_pool, notices, online, wor
 from flows.store import Store, StoreAway, StoreError
 from flows.study import Study
 
-_STEPS_THAT_TRAIN = ("train-ldg", "soft-labels", "distill", "evaluate")
 _SECONDS_BETWEEN_LOOKS = 3.0
 _SECONDS_UNTIL_TOLD = 15.0
 """A step may wait for a worker that is busy; of a queue that nobody serves, it is said."""
@@ -131,7 +130,7 @@ class Elsewhere:
         """`gpu` for what trains, where a machine has one."""
         if command.runs_openface:
             return "openface"
-        if command.step not in _STEPS_THAT_TRAIN or self._device == "cpu":
+        if not command.uses_gpu:
             return "cpu"
         return "gpu" if self._device == "cuda" or any(name.endswith(" gpu") for name in online(client)) else "cpu"
 

@@ -22,15 +22,14 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from fer_core.errors import FerError
 from flows.cache import CACHE, cache_limit, clear_copies
-from flows.containers import TRAINER
 from flows.experiment_worker import NO_TEMPLATE, ExperimentWorker
+from flows.gpus import usable_gpus
 from flows.granted import ARTIFACTS
 from flows.lease import machine_name
 from flows.sent_step import STEP_FLOW, code_version
 from flows.store import Store, StoreAway, StoreError, open_store
-from openface.docker_engine import engine, has_gpu
+from openface.docker_engine import engine
 from openface.errors import EngineAway
-from openface.machine import has_gpu as machine_has_gpu
 from openface.machine import usable_cores
 
 STEPS_POOL = "fer-steps"
@@ -89,8 +88,8 @@ class StepsWorker(ExperimentWorker):
 def queues_here() -> dict[str, int]:
     """Steps that this machine runs at a time, by queue."""
     queues = {"cpu": max(1, usable_cores() // _CORES_A_STEP)}
-    if _gpu_here():
-        queues["gpu"] = 1
+    if gpus := usable_gpus():
+        queues["gpu"] = len(gpus)
     with suppress(EngineAway), engine():
         queues["openface"] = 1
     return queues
@@ -195,14 +194,6 @@ def _notice_file() -> str:
 def _code_of(run: FlowRun) -> str | None:
     sent = run.parameters.get("sent")
     return str(sent.get("code")) if isinstance(sent, dict) else None
-
-
-def _gpu_here() -> bool:
-    if not os.environ.get(TRAINER):
-        return machine_has_gpu()
-    with suppress(EngineAway), engine() as client:
-        return has_gpu(client)
-    return False
 
 
 if __name__ == "__main__":

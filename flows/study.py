@@ -10,12 +10,15 @@ from fer_core.artifacts import Artifact, finished
 from fer_core.errors import ActionUnitError, DatasetError, ExperimentError
 from fer_core.experiment import BUNDLED, Experiment, find_experiment, load_experiment
 from fer_core.steps import STEPS, Request, action_unit_rows, aus_beside, request, with_openface_build
+from flows.gpus import usable_gpus
 from flows.granted import DATA, OPENFACE, is_path, limits_apply, require_granted_paths, require_granted_settings
 from flows.runner import StepCommand
 from flows.store import Store, StoreAway, StoreError, open_store
-from openface.machine import has_gpu, usable_cores
+from openface.machine import usable_cores
 from openface.names import unspell
 
+STEPS_ON_A_GPU = ("train-ldg", "soft-labels", "distill", "evaluate")
+"""The others need none, and run beside them."""
 _SMALLEST_BATCH = 8
 _STEPS_ELSEWHERE = 100
 """Threads that wait for steps on other machines; more steps than that wait their turn here."""
@@ -43,11 +46,19 @@ class Study:
 
     @property
     def jobs(self) -> int:
-        """Steps at a time: what the experiment says, or one on a GPU, or one for every two cores."""
+        """Steps at a time: what the experiment says, or one for every GPU, or one for every two cores.
+
+        Raises:
+            ExperimentError: FER_GPUS names a GPU that is not there.
+        """
         if self.experiment.run.jobs:
             return self.experiment.run.jobs
-        on_gpu = self.experiment.run.device != "cpu" and has_gpu()
-        return 1 if on_gpu else max(1, usable_cores() // 2)
+        return len(self.gpus) * self.experiment.run.steps_per_gpu or max(1, usable_cores() // 2)
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """The GPUs that its steps may have."""
+        return () if self.experiment.run.device == "cpu" else usable_gpus()
 
     @property
     def threads(self) -> int:
@@ -96,6 +107,7 @@ class Study:
             self.threads,
             self._read_by(wanted),
             wanted.step.name == "annotate" and action_unit_rows(wanted) is None,
+            wanted.step.name in STEPS_ON_A_GPU and self.experiment.run.device != "cpu",
         )
 
     def _read_by(self, wanted: Request) -> tuple[Path, ...]:

@@ -116,18 +116,18 @@ def test_a_machine_with_a_full_disk_takes_nothing_and_is_named(lab: Lab, tmp_pat
             crowded = Machine(lab, "crowded", artifacts=full)
             wait_until(crowded.started, 60)
             try:
-                end_of(lab.run(TINY))
+                end_of(lab.run_graph_alone(TINY))
                 assert "less than 1 GiB free" in crowded.log.read_text()
                 assert not any(full.glob("*/*")), list(full.glob("*/*"))
             finally:
                 crowded.stop()
-            assert any(left.artifacts.glob("train-ldg/*/model.json"))
+            assert any(left.artifacts.glob("graph/*/graph.npz"))
     finally:
         subprocess.run(["umount", str(full)], check=True)
 
 
 def test_a_queue_that_nobody_serves_is_told_and_waited_for(lab: Lab) -> None:
-    run = lab.run(TINY)
+    run = lab.run_graph_alone(TINY)
     assert run.stdout is not None
     said = ""
     for line in run.stdout:
@@ -147,7 +147,7 @@ def test_a_worker_of_other_code_takes_nothing_and_is_told(lab: Lab, tmp_path: Pa
     with (other / "fer_core" / "errors.py").open("a") as file:
         file.write("# another version\n")
     with machines(lab, "old", more={"PYTHONPATH": str(other)}) as (old,):
-        run = lab.run(TINY)
+        run = lab.run_graph_alone(TINY)
         assert run.stdout is not None
         said = ""
         for line in run.stdout:

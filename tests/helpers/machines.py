@@ -68,9 +68,20 @@ class Lab:
 
     def run(self, *arguments: str, head: str = "head", **more: str) -> "subprocess.Popen[str]":
         """`fer run …`, in this head's own folder of artifacts."""
+        command = [str(Path(sys.executable).with_name("fer")), "run", *arguments, "--artifacts"]
+        return self._start_run([*command, str(self._artifacts(head))], head, more)
+
+    def run_graph_alone(self, experiment: str, head: str = "head") -> "subprocess.Popen[str]":
+        """A run that sends one step."""
+        command = [sys.executable, str(Path(__file__).with_name("graph_alone.py")), experiment]
+        return self._start_run([*command, str(self._artifacts(head))], head, {})
+
+    def _artifacts(self, head: str) -> Path:
         artifacts = self.folder / head / "artifacts"
         artifacts.mkdir(parents=True, exist_ok=True)
-        command = [str(Path(sys.executable).with_name("fer")), "run", *arguments, "--artifacts", str(artifacts)]
+        return artifacts
+
+    def _start_run(self, command: list[str], head: str, more: Mapping[str, str]) -> "subprocess.Popen[str]":
         return subprocess.Popen(
             command,
             cwd=self.folder / head,
