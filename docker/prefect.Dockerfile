@@ -16,12 +16,14 @@ RUN --mount=type=cache,target=/root/.cache/pip \
  && /opt/fer/bin/pip uninstall -q -y setuptools pip \
  && cd /opt/fer/lib/python3*/site-packages \
  && find . -type d \( -name tests -o -name test -o -name testing -path '*sqlalchemy*' \) -prune -exec rm -rf {} + \
- && find . -name '*.c' -o -name '*.pyx' -o -name '*.pxi' -o -name '*.pxd' | xargs rm \
+ && find . -name '*.c' -o -name '*.pyx' -o -name '*.pxi' -o -name '*.pxd' -o -name '*.pyi' | xargs rm \
  && rm -rf pyarrow/include pyarrow/libarrow_flight* pyarrow/libarrow_python_flight* pyarrow/_flight* \
            pyarrow/libarrow_s3* pyarrow/_s3fs* \
+           pyarrow/libarrow_substrait* pyarrow/_substrait* numpy/f2py numpy/distutils \
            pyarrow/libarrow*.so pyarrow/libarrow*.so.*.* prefect/server/ui-v2 pi_heif* \
            $(ls -d botocore/data/*/ | grep -vE '/(s3|sts|sso|sso-oidc)/$') \
-           pygments/lexers/__pycache__ pygments/styles/__pycache__ apprise/plugins/__pycache__
+           pygments/lexers/__pycache__ pygments/styles/__pycache__ apprise/plugins/__pycache__ \
+           aiohttp/__pycache__ botocore/__pycache__ aiobotocore/__pycache__
 
 FROM debian:bookworm-slim
 RUN apt-get update -qq \

@@ -13,9 +13,10 @@ from helpers.machines import Lab, Machine, lab_in, machines, wait_until
 from flows.sent_step import SentStep, code_version, outcome
 from flows.store import Store
 
+pytestmark = pytest.mark.machines
 TINY = str(Path(__file__).parent / "tiny.toml")
-LONGER = ("--set", "ldg.epochs=40")
-"""Trainings of half a minute, so that there is a middle to be killed in."""
+LONGER = ("--set", "ldg.epochs=25")
+"""Trainings of some twenty seconds, so that there is a middle to be killed in."""
 
 
 @pytest.fixture
