@@ -27,7 +27,8 @@ demo: setup
 # another; those that have the container engine to themselves one after the other.
 test: export OMP_NUM_THREADS = 1
 test: setup
-	@$(BIN)/python -m pytest -m "not engine" -n auto --dist loadfile
+	@$(BIN)/python -m pytest -m "not engine and not machines" -n auto --dist loadfile
+	@$(BIN)/python -m pytest -m machines -n auto --dist load
 	@$(BIN)/python -m pytest -m engine
 
 lint: setup

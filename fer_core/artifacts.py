@@ -42,6 +42,15 @@ class Artifact:
         """Fingerprints of the artifacts of `step` among its inputs."""
         return {made["fingerprint"] for made in self._manifest()["inputs"].values() if made["step"] == step}
 
+    def inputs(self) -> list[str]:
+        """STEP/FINGERPRINT of each artifact that it was made from."""
+        return [f"{made['step']}/{made['fingerprint']}" for made in self._manifest()["inputs"].values()]
+
+    def files(self) -> dict[str, int]:
+        """Bytes of each of its files, by name, its manifest last."""
+        sizes: dict[str, int] = self._manifest()["files"]
+        return sizes | {MANIFEST: self.file(MANIFEST).stat().st_size}
+
     def seconds(self) -> float:
         """How long it took to make."""
         return float(self._manifest()["seconds"])

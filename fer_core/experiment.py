@@ -218,6 +218,8 @@ class RunSettings:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     jobs: Annotated[int, Field(ge=0)] = 0
     """Steps at a time; 0 is one a GPU, and on a CPU one for every two cores."""
+    steps_per_gpu: Annotated[int, Field(ge=1)] = 1
+    """Training steps at a time on each GPU."""
     capture: bool = True
     """Hold a training step as one CUDA graph on a GPU; off, its kernels are launched one by one."""
 

@@ -25,6 +25,7 @@ from flows.prefect_server import (
     users_server,
 )
 from flows.runner import MISTAKE, StepFailed
+from flows.store_command import store_app
 from flows.study import open_study, seeds_in
 from openface.names import spell
 
@@ -49,6 +50,7 @@ def fer_app() -> typer.Typer:
     app = steps_app()
     app.command("run", help="Run all of the method: five models, several seeds, a table, a report.")(run)
     app.command("serve", help="Let `prefect deployment run fer/full-pipeline` run it, on your server.")(serve)
+    app.add_typer(store_app(), name="store")
     app.command("doctor", help="Look at the engine, the images, the GPU, OpenFace, Prefect and the disk.")(doctor)
     return app
 

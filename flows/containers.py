@@ -17,7 +17,18 @@ from fer_core.artifacts import MANIFEST, publish, unfinished
 from fer_core.cli import ENGINE_AWAY, INTERRUPTED, OUT_OF_MEMORY
 from fer_core.errors import ArtifactError, ExperimentError
 from flows.events import Event, parse_event
-from flows.runner import LINES_KEPT, MISTAKE, RETRY_DELAYS, Runner, StepCommand, StepFailed, Subprocesses, failure
+from flows.gpus import ALL, GpuPool, locks_folder
+from flows.runner import (
+    LINES_KEPT,
+    MISTAKE,
+    RETRY_DELAYS,
+    Runner,
+    StepCommand,
+    StepFailed,
+    Subprocesses,
+    failure,
+    lent_to,
+)
 from flows.study import Study
 from openface.docker_engine import (
     NOBODY,
@@ -48,18 +59,18 @@ _SHARE_OF_MEMORY = 0.9
 _MEMORY_TO_DECODE = 4 << 30
 
 
-def runner_for(study: Study) -> Runner:
-    """Containers where an image is named for them, else processes.
+def runner_here(study: Study) -> Runner:
+    """Containers where an image is named for them, else processes of this machine.
 
     Raises:
         ExperimentError: a GPU is asked for and there is none; the engine does not answer or lacks the image.
     """
     image = os.environ.get(TRAINER)
-    wants_gpu = study.experiment.run.device == "cuda"
+    wants_gpu = study.experiment.run.device == "cuda" and study.store is None
     if not image:
         if wants_gpu and not machine_has_gpu():
             raise ExperimentError("run.device = cuda: no GPU here, or no driver of it; set run.device=cpu")
-        return Subprocesses()
+        return Subprocesses(gpus=_pool(study, study.gpus))
     try:
         gpu, memory = _patiently(lambda: _examined(image))
     except (EngineAway, EngineRefused) as error:
@@ -69,7 +80,15 @@ def runner_for(study: Study) -> Runner:
             "run.device = cuda: the container engine has no GPU to give; install NVIDIA's container toolkit, or set "
             "run.device=cpu"
         )
-    return Containers(image, memory // study.jobs, gpu and study.experiment.run.device != "cpu")
+    # An engine on another machine has GPUs that nobody here can name.
+    gpus = (study.gpus or (ALL,)) if gpu and study.experiment.run.device != "cpu" else ()
+    return Containers(image, memory // study.jobs, _pool(study, gpus))
+
+
+def _pool(study: Study, gpus: tuple[str, ...]) -> GpuPool | None:
+    if not gpus:
+        return None
+    return GpuPool(gpus, study.experiment.run.steps_per_gpu, locks_folder(study.artifacts))
 
 
 def _examined(image: str) -> tuple[bool, int]:
@@ -96,8 +115,8 @@ class Containers:
     The step that runs OpenFace is a process here, since it starts containers itself.
     """
 
-    def __init__(self, image: str, memory: int, gpu: bool) -> None:
-        self._image, self._memory, self._gpu = image, memory, gpu
+    def __init__(self, image: str, memory: int, gpus: GpuPool | None = None) -> None:
+        self._image, self._memory, self._gpus = image, memory, gpus
         self._processes = Subprocesses()
         self._stopped = threading.Event()
 
@@ -120,17 +139,18 @@ class Containers:
             self._processes(command, on_event)
             return
         try:
-            self._run(command, on_event)
+            with lent_to(command, self._gpus, self._stopped) as gpu:
+                self._run(command, on_event, gpu or "")
         except EngineRefused as refused:
             raise self._unless_stopped(command, MISTAKE, str(refused)) from refused
         except EngineAway as away:
             raise self._unless_stopped(command, ENGINE_AWAY, str(away)) from away
 
-    def _run(self, command: StepCommand, on_event: Callable[[Event], None]) -> None:
+    def _run(self, command: StepCommand, on_event: Callable[[Event], None], gpu: str) -> None:
         _refuse_links_outside(command)
         room = _make_room(command)
         with engine() as client:
-            container = create(client, self._box(command, room))
+            container = create(client, self._box(command, room, gpu))
             try:
                 if self._stopped.is_set():
                     raise StepFailed(command.step, INTERRUPTED, "stopped before it began")
@@ -147,7 +167,7 @@ class Containers:
         if (room / MANIFEST).is_file():
             publish(command.out)
 
-    def _box(self, command: StepCommand, room: Path) -> Box:
+    def _box(self, command: StepCommand, room: Path, gpu: str) -> Box:
         read = [*command.inputs, *command.reads]
         if Path(command.experiment).is_absolute():
             read.append(Path(command.experiment))
@@ -160,7 +180,7 @@ class Containers:
             labels={STEP: command.step},
             memory=min(self._memory, _MEMORY_TO_DECODE) if command.step == "prepare" else self._memory,
             cores=command.threads,
-            gpu=self._gpu,
+            gpu=gpu,
         )
 
     def _failure(self, command: StepCommand, container: Container, exit_code: int) -> StepFailed:

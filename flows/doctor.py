@@ -10,8 +10,11 @@ from docker.errors import ImageNotFound
 
 import docker
 from fer_core import __version__
+from fer_core.errors import ExperimentError
+from flows.gpus import ALL, usable_gpus
 from flows.granted import OPENFACE
 from flows.prefect_server import LOCAL, reach_this_machine_directly, trouble_with, users_server
+from flows.store import STORE, Store, StoreAway, StoreError
 from openface.docker_engine import Box, create, engine, has_gpu, memory_of, remove, wait_for
 from openface.errors import EngineAway, EngineRefused
 from openface.program import check_box
@@ -49,6 +52,10 @@ def examine(artifacts: Path, openface: OpenFaceSettings) -> list[Finding]:
     findings.append(examine_openface(openface))
     findings.append(_looked_at("Prefect", _prefect))
     findings.append(_looked_at("disk", lambda: _disk(artifacts)))
+    if place := os.environ.get(STORE):
+        findings.append(_looked_at("store", lambda: _store(place)))
+        if all(finding.fine for finding in findings if finding.what in ("Prefect", "store")):
+            findings += _workers(Store(place))
     return findings
 
 
@@ -64,7 +71,7 @@ class _Wrong(Exception):
 def _looked_at(what: str, look: Callable[[], str]) -> Finding:
     try:
         return Finding(what, True, look())
-    except (_Wrong, EngineAway, EngineRefused) as wrong:
+    except (_Wrong, ExperimentError, EngineAway, EngineRefused) as wrong:
         return Finding(what, False, str(wrong))
 
 
@@ -101,13 +108,14 @@ def _has(client: docker.DockerClient, image: str) -> bool:
 
 
 def _training(client: docker.DockerClient) -> str:
-    box = Box(_TRAINER, ["device"], gpu=has_gpu(client))
+    box = Box(_TRAINER, ["device"], gpu=ALL if has_gpu(client) else "")
     return _said(client, box, "build it again with `docker compose build trainer`")
 
 
 def _gpu(client: docker.DockerClient) -> str:
     if has_gpu(client):
-        return "the engine hands it to the steps"
+        gpus = usable_gpus()
+        return f"{len(gpus) or 1}, one for each step: {', '.join(gpus) or ALL}"
     if Path("/proc/driver/nvidia/version").exists():
         raise _Wrong("this machine has one, and the engine cannot hand it on; install NVIDIA's container toolkit")
     return "none; the steps run on the CPU"
@@ -149,6 +157,41 @@ def _prefect() -> str:
     if wrong := trouble_with(url):
         raise _Wrong(f"{wrong}. `docker compose up -d` starts one, and `fer run` needs none")
     return f"{prefect_version}, server at {url}"
+
+
+def _store(place: str) -> str:
+    try:
+        there = list(Store(place).artifacts())
+    except (StoreError, StoreAway) as wrong:
+        raise _Wrong(str(wrong)) from wrong
+    return f"{len(there)} artifacts, {sum(one.size for one in there) / 1e9:.2f} GB in {place}"
+
+
+def _workers(store: Store) -> list[Finding]:
+    """What the workers of steps have, and whether they see the store that this machine sees."""
+    from prefect.client.orchestration import get_client
+
+    from flows.sent_step import code_version
+    from flows.steps_worker import notices, online, worker_name
+
+    with get_client(sync_client=True) as client:
+        names = online(client)
+    if not names:
+        told = "none takes steps; start one on each machine as docs/scale.md says"
+        return [Finding("workers", False, told)]
+    found, seen = [], set[str]()
+    for notice in notices(store):
+        own = {worker_name(notice.host, queue) for queue in notice.queues} & set(names)
+        seen |= own
+        if own:
+            has = ", ".join(f"{steps} × {queue}" for queue, steps in notice.queues.items())
+            told = f"{notice.host}: {has}; {notice.cores} cores, {notice.free / 1e9:.0f} GB free"
+            same = notice.code == code_version()
+            found.append(Finding("worker", same, told if same else f"{notice.host}: has other code; update it"))
+    for name in sorted(set(names) - seen):
+        told = f"{name}: does not see the store {store.place}; give it the same FER_STORE, and access"
+        found.append(Finding("worker", False, told))
+    return found
 
 
 def _disk(artifacts: Path) -> str:

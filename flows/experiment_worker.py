@@ -57,6 +57,8 @@ class ExperimentWorker(ProcessWorker):
     """Prefect's process worker, which decides by itself what it starts."""
 
     type = POOL_TYPE
+    flow_name = FLOW
+    entrypoints = ENTRYPOINTS
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Those that wait get their names meanwhile; Prefect would name them as they start."""
@@ -71,9 +73,9 @@ class ExperimentWorker(ProcessWorker):
     ) -> ProcessWorkerResult:
         """Run one of our flows in a process of its own; `configuration` comes from the API, and is not looked at."""
         status = task_status or anyio.TASK_STATUS_IGNORED
-        entrypoint = ENTRYPOINTS.get(await self._deployment_of(flow_run) or "")
+        entrypoint = self.entrypoints.get(await self._deployment_of(flow_run) or "")
         if entrypoint is None:
-            known = " or ".join(f"{FLOW}/{name}" for name in ENTRYPOINTS)
+            known = " or ".join(f"{self.flow_name}/{name}" for name in self.entrypoints)
             await self._end(flow_run, Failed(message=f"Not a deployment of this project; run {known}."))
             status.started(0)
             return ProcessWorkerResult(status_code=0, identifier="refused")
@@ -95,7 +97,9 @@ class ExperimentWorker(ProcessWorker):
                 control_channel=context.control_channel,
             )
             # Hooks would be looked for in what the deployment says is the flow; ours have none.
-            executor = context.create_executor(flow_run, starter, resolve_flow=_without_hooks, propose_submitting=False)
+            executor = context.create_executor(
+                flow_run, starter, resolve_flow=self._without_hooks, propose_submitting=False
+            )
             handle: ProcessHandle = await group.start(partial(executor.submit))
             assert handle.pid is not None
             status.started(handle.pid)
@@ -107,7 +111,7 @@ class ExperimentWorker(ProcessWorker):
             return None
         deployment = await self.client.read_deployment(flow_run.deployment_id)
         flow = await self.client.read_flow(deployment.flow_id)
-        return deployment.name if flow.name == FLOW else None
+        return deployment.name if flow.name == self.flow_name else None
 
     async def _end_if_unended(self, flow_run: FlowRun) -> None:
         """A run whose process ended without a word would keep the pool's slot."""
@@ -121,8 +125,8 @@ class ExperimentWorker(ProcessWorker):
     async def _name_queued_runs(self) -> None:
         waiting = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
         runs = await self.client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])),
-            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=list(ENTRYPOINTS))),
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[self.flow_name])),
+            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=list(self.entrypoints))),
             flow_run_filter=FlowRunFilter(state=waiting),
             limit=_QUEUED,
         )
@@ -130,9 +134,8 @@ class ExperimentWorker(ProcessWorker):
             if run.name != (name := run_name(run.parameters)):
                 await self.client.update_flow_run(run.id, name=name)
 
-
-async def _without_hooks(flow_run: FlowRun) -> Flow[..., Any]:
-    return Flow(lambda: None, name=FLOW)
+    async def _without_hooks(self, flow_run: FlowRun) -> Flow[..., Any]:
+        return Flow(lambda: None, name=self.flow_name)
 
 
 async def _work() -> None:

@@ -22,6 +22,11 @@ def limits_apply() -> bool:
     return ARTIFACTS in os.environ
 
 
+def artifacts_folder() -> Path:
+    """The folder below which a worker's runs put what they make."""
+    return Path(os.environ[ARTIFACTS]).resolve()
+
+
 def is_path(text: str) -> bool:
     """Tell whether a text leads out of the current folder, as a bare name does not."""
     return os.sep in text or text.startswith("~") or text == os.pardir

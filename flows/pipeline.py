@@ -11,8 +11,8 @@ from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from fer_core.artifacts import Artifact
-from flows.containers import runner_for
 from flows.display import display
+from flows.elsewhere import runner_for
 from flows.naming import run_name
 from flows.prefect_artifacts import show_annotation, show_curves, show_graph, show_report
 from flows.run_progress import planned_steps
@@ -140,7 +140,7 @@ def full_pipeline(
     """
     study = open_study(experiment, data, aus, seeds, settings or (), artifacts)
     # On the way out, by an exception too, the runner ends its steps first, so that the pool's threads have an end.
-    with _Pool(max_workers=study.jobs) as pool, runner_for(study) as runner:
+    with _Pool(max_workers=study.steps_at_a_time) as pool, runner_for(study) as runner:
         make = Maker(study, runner, display(), planned_steps(len(study.seeds)))
         submit = partial(_submit, pool, make)
 
@@ -197,7 +197,7 @@ def annotate(
         StepFailed: the dataset or the AU table could not be made.
     """
     study = open_study(experiment, data, aus, None, settings or (), artifacts)
-    with _Pool(max_workers=study.jobs) as pool, runner_for(study) as runner:
+    with _Pool(max_workers=study.steps_at_a_time) as pool, runner_for(study) as runner:
         make = Maker(study, runner, display(), {"prepare": 1, "annotate": 1})
         dataset = _submit(pool, make, prepare_images)
         action_units = _submit(pool, make, annotate_action_units, dataset=dataset)

@@ -16,6 +16,7 @@ from typing import IO, Protocol, Self
 
 from fer_core.cli import INTERRUPTED, OUT_OF_MEMORY
 from flows.events import Event, parse_event
+from flows.gpus import ALL, GpuPool
 
 MISTAKE = 2
 """Exit code of a step that the user has to mend something for; trying again would not help."""
@@ -46,6 +47,8 @@ class StepCommand:
     """Files and folders that are no artifacts and that it reads."""
     runs_openface: bool = False
     """It starts OpenFace's containers itself, and so is not run in one."""
+    uses_gpu: bool = False
+    """It computes on a GPU where there is one."""
 
     def arguments(self) -> list[str]:
         """What follows `fer`."""
@@ -114,10 +117,10 @@ class Subprocesses:
     killed outright, they end at their next line of progress, for there is nobody to read it.
     """
 
-    def __init__(self, program: Sequence[str] = _FER) -> None:
-        self._program = tuple(program)
+    def __init__(self, program: Sequence[str] = _FER, gpus: GpuPool | None = None) -> None:
+        self._program, self._gpus = tuple(program), gpus
         self._running: set[subprocess.Popen[str]] = set()
-        self._stopped = False
+        self._stopped = threading.Event()
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -129,8 +132,11 @@ class Subprocesses:
         self.stop()
 
     def __call__(self, command: StepCommand, on_event: Callable[[Event], None]) -> None:
-        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
-            with self._started(command, errors) as process:
+        with (
+            lent_to(command, self._gpus, self._stopped) as gpu,
+            tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
+        ):
+            with self._started(command, errors, gpu) as process:
                 for line in process.stdout or ():
                     on_event(parse_event(line))
                 exit_code = process.wait()
@@ -140,14 +146,14 @@ class Subprocesses:
     def stop(self) -> None:
         """End what runs, within a few seconds, and start nothing any more."""
         with self._lock:
-            self._stopped = True
+            self._stopped.set()
             running = list(self._running)
         _end(running)
 
     @contextmanager
-    def _started(self, command: StepCommand, errors: IO[str]) -> "Iterator[subprocess.Popen[str]]":
+    def _started(self, command: StepCommand, errors: IO[str], gpu: str | None) -> "Iterator[subprocess.Popen[str]]":
         # Popen's own exit would wait for the process after an exception here.
-        process = self._start(command, errors)
+        process = self._start(command, errors, gpu)
         try:
             yield process
         finally:
@@ -157,9 +163,9 @@ class Subprocesses:
             with self._lock:
                 self._running.discard(process)
 
-    def _start(self, command: StepCommand, errors: IO[str]) -> "subprocess.Popen[str]":
+    def _start(self, command: StepCommand, errors: IO[str], gpu: str | None) -> "subprocess.Popen[str]":
         with self._lock:
-            if self._stopped:
+            if self._stopped.is_set():
                 raise StepFailed(command.step, INTERRUPTED, "stopped before it began")
             process = subprocess.Popen(
                 [*self._program, *command.arguments()],
@@ -169,17 +175,32 @@ class Subprocesses:
                 text=True,
                 encoding="utf-8",
                 errors="replace",
-                env=os.environ | {"OMP_NUM_THREADS": str(command.threads)},
+                env=os.environ | {"OMP_NUM_THREADS": str(command.threads)} | _visible(gpu),
             )
             self._running.add(process)
             return process
 
     def _failure(self, command: StepCommand, exit_code: int, errors: IO[str]) -> StepFailed:
-        if self._stopped:
+        if self._stopped.is_set():
             return StepFailed(command.step, INTERRUPTED, "stopped")
         errors.seek(0)
         lines = [line.rstrip() for line in errors if line.strip()]
         return failure(command, exit_code, lines)
+
+
+@contextmanager
+def lent_to(command: StepCommand, gpus: GpuPool | None, stopped: threading.Event) -> Iterator[str | None]:
+    """A free GPU for a step that uses one; None where there is none."""
+    if gpus is None or not command.uses_gpu:
+        yield None
+        return
+    with gpus.lent(stopped) as gpu:
+        yield gpu
+
+
+def _visible(gpu: str | None) -> dict[str, str]:
+    """The environment in which CUDA shows that GPU alone."""
+    return {} if gpu in (None, ALL) else {"CUDA_VISIBLE_DEVICES": str(gpu), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 def failure(command: StepCommand, exit_code: int, lines: Sequence[str]) -> StepFailed:

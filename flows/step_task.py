@@ -55,7 +55,7 @@ class Maker:
             raise StepFailed(name, ENGINE_AWAY, str(away)) from away
         study = self._smaller.get(asked_for, self._study)
         wanted = study.request(step, inputs, seed)
-        if found := finished(study.folder(wanted), wanted.fingerprint()):
+        if found := study.found(wanted):
             self._display.reused(name)
             get_run_logger().info("reused %s", found.path)
         else:

@@ -2,19 +2,26 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fer_core.artifacts import Artifact
+from fer_core.artifacts import Artifact, finished
 from fer_core.errors import ActionUnitError, DatasetError, ExperimentError
 from fer_core.experiment import BUNDLED, Experiment, find_experiment, load_experiment
 from fer_core.steps import STEPS, Request, action_unit_rows, aus_beside, request, with_openface_build
+from flows.gpus import usable_gpus
 from flows.granted import DATA, OPENFACE, is_path, limits_apply, require_granted_paths, require_granted_settings
 from flows.runner import StepCommand
-from openface.machine import has_gpu, usable_cores
+from flows.store import Store, StoreAway, StoreError, open_store
+from openface.machine import usable_cores
 from openface.names import unspell
 
+STEPS_ON_A_GPU = ("train-ldg", "soft-labels", "distill", "evaluate")
+"""The others need none, and run beside them."""
 _SMALLEST_BATCH = 8
+_STEPS_ELSEWHERE = 100
+"""Threads that wait for steps on other machines; more steps than that wait their turn here."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,8 @@ class Study:
     data: Path | None
     aus: Path | None
     artifacts: Path
+    store: Store | None = None
+    """What this machine shares with others, which then run its steps too."""
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -37,16 +46,38 @@ class Study:
 
     @property
     def jobs(self) -> int:
-        """Steps at a time: what the experiment says, or one on a GPU, or one for every two cores."""
+        """Steps at a time: what the experiment says, or one for every GPU, or one for every two cores.
+
+        Raises:
+            ExperimentError: FER_GPUS names a GPU that is not there.
+        """
         if self.experiment.run.jobs:
             return self.experiment.run.jobs
-        on_gpu = self.experiment.run.device != "cpu" and has_gpu()
-        return 1 if on_gpu else max(1, usable_cores() // 2)
+        return len(self.gpus) * self.experiment.run.steps_per_gpu or max(1, usable_cores() // 2)
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """The GPUs that its steps may have."""
+        return () if self.experiment.run.device == "cpu" else usable_gpus()
 
     @property
     def threads(self) -> int:
         """For each step; decided by the machine and `jobs` alone, since the bits of a result hang on it."""
         return max(1, usable_cores() // self.jobs)
+
+    @property
+    def steps_at_a_time(self) -> int:
+        """Steps under way: as many as this machine runs, or as the workers of all machines may take."""
+        return self.jobs if self.store is None else _STEPS_ELSEWHERE
+
+    def found(self, wanted: Request) -> Artifact | None:
+        """What the step has made before, here or on another machine; None where it is to be made."""
+        fingerprint = wanted.fingerprint()
+        if self.store is not None:
+            # Else the step itself meets the store, and says what is wrong with it.
+            with suppress(StoreAway, StoreError):
+                return self.store.fetch(wanted.step.name, fingerprint, self.artifacts)
+        return finished(self.folder(wanted), fingerprint)
 
     def request(self, step: str, inputs: Sequence[Artifact], seed: int | None = None) -> Request:
         """The step as `fer_core` knows it.
@@ -76,6 +107,7 @@ class Study:
             self.threads,
             self._read_by(wanted),
             wanted.step.name == "annotate" and action_unit_rows(wanted) is None,
+            wanted.step.name in STEPS_ON_A_GPU and self.experiment.run.device != "cpu",
         )
 
     def _read_by(self, wanted: Request) -> tuple[Path, ...]:
@@ -142,7 +174,8 @@ def open_study(
         raise DatasetError(f"{folder}: empty; name the dataset's folder as in `FER_DATA=~/RAF-DB docker compose up -d`")
     if table is not None and not table.exists():
         raise ActionUnitError(f"{table}: no such file or folder; give what OpenFace wrote with --aus")
-    return Study(loaded, source, tuple(settings), folder, table, Path(artifacts).expanduser().resolve())
+    made = Path(artifacts).expanduser().resolve()
+    return Study(loaded, source, tuple(settings), folder, table, made, open_store())
 
 
 def _path(given: str) -> Path:

@@ -42,6 +42,7 @@ class Box:
     read: folders and files it may read, by the path they are to have inside.
     write: folders it may write, likewise.
     memory: bytes.
+    gpu: the UUID of the one that it may use, "all" for all of them, "" for none.
     """
 
     image: str
@@ -52,7 +53,7 @@ class Box:
     labels: Mapping[str, str] = field(default_factory=dict)
     memory: int = 2 << 30
     cores: float = 1.0
-    gpu: bool = False
+    gpu: str = ""
 
 
 @contextmanager
@@ -145,7 +146,8 @@ def create(client: docker.DockerClient, box: Box) -> Container:
         # A rootless engine may have no say over this.
         options["nano_cpus"] = int(box.cores * 1e9)
     if box.gpu:
-        options["device_requests"] = [DeviceRequest(count=-1, capabilities=[["gpu"]])]
+        which: dict[str, Any] = {"count": -1} if box.gpu == "all" else {"device_ids": [box.gpu]}
+        options["device_requests"] = [DeviceRequest(capabilities=[["gpu"]], **which)]
     return client.containers.create(box.image, list(box.command), **options)
 
 

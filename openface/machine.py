@@ -1,13 +1,19 @@
 """What this machine lends to a process: cores, and a GPU. Needs no library, so that every package may ask."""
 
 import os
+import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
-_SIGNS_OF_A_GPU = (Path("/proc/driver/nvidia/gpus"), Path("/dev/dxg"))
-"""NVIDIA's driver on Linux; the GPU that Windows lends to its Linux subsystem."""
+_DRIVERS_GPUS = Path("/proc/driver/nvidia/gpus")
+"""NVIDIA's driver on Linux: a folder for each GPU."""
+_WINDOWS_GPU = Path("/dev/dxg")
+"""The GPU that Windows lends to its Linux subsystem."""
+_UUID = re.compile(r"\(UUID: ((?:GPU|MIG)-[^)]+)\)")
 
 
 def usable_cores() -> int:
@@ -43,7 +49,39 @@ def granted_cores(own: Path, mounted: Path) -> Iterator[float]:
 
 def has_gpu() -> bool:
     """Tell whether a driver shows a GPU here. torch, which takes seconds to load, has the last word."""
-    return any(sign.exists() for sign in _SIGNS_OF_A_GPU)
+    return bool(gpus_found())
+
+
+def gpus_found() -> tuple[str, ...]:
+    """The GPUs that a driver shows here, by UUID; of one that is divided (MIG), its parts.
+
+    `all` stands for those whose UUIDs it does not tell.
+    """
+    listing = shutil.which("nvidia-smi")
+    if listing:
+        said = subprocess.run([listing, "-L"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if said.returncode == 0 and (found := gpus_in(said.stdout)):
+            return found
+    if _DRIVERS_GPUS.is_dir():
+        told = "".join(file.read_text() for file in sorted(_DRIVERS_GPUS.glob("*/information")))
+        return tuple(re.findall(r"GPU UUID:\s+(GPU-\S+)", told)) or ("all",)
+    return ("all",) if _WINDOWS_GPU.exists() else ()
+
+
+def gpus_in(listing: str) -> tuple[str, ...]:
+    """UUIDs in what `nvidia-smi -L` prints: a line for each GPU, and below it an indented one for each part of it."""
+    found = list[str]()
+    whole = ""
+    for line in listing.splitlines():
+        if not (uuid := _UUID.search(line)):
+            continue
+        if uuid[1].startswith("MIG-"):
+            # A GPU that is divided can be used by its parts alone.
+            found = [gpu for gpu in found if gpu != whole]
+        else:
+            whole = uuid[1]
+        found.append(uuid[1])
+    return tuple(found)
 
 
 def _granted_by(group: Path) -> Iterator[float]:

@@ -175,10 +175,22 @@ def check_python(arguments: list[str], command: Command) -> None:
             raise Wrong(f"{command}: no such option: {option}")
 
 
+class _ComposeLoader(yaml.SafeLoader):  # type: ignore[misc]
+    """Knows Compose's own tag, which says that a list replaces another."""
+
+
+_ComposeLoader.add_constructor("!override", lambda loader, node: loader.construct_sequence(node))
+
+
 def check_compose(arguments: list[str], command: Command) -> None:
     """The services that it names, and the command that is run in one."""
-    services = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]
-    words = arguments[1:]
+    words, files = arguments[1:], []
+    while words[:1] == ["-f"]:
+        files, words = [*files, words[1]], words[2:]
+    services = {}
+    for file in files or ["compose.yaml"]:
+        # As Compose merges them, of which the names are of use here.
+        services |= yaml.load((ROOT / file).read_text(encoding="utf-8"), _ComposeLoader)["services"]
     if words[:1] == ["--profile"]:
         if not any(words[1] in service.get("profiles", ()) for service in services.values()):
             raise Wrong(f"{command}: no such profile: {words[1]}")
@@ -251,7 +263,10 @@ def check_link(target: str, page: Path) -> None:
 @cache
 def variables() -> frozenset[str]:
     """Environment variables that something in the repository reads or sets; those of Prefect are its own settings."""
-    sources = [ROOT / "compose.yaml", *(path for top in ("fer_core", "flows") for path in (ROOT / top).rglob("*.py"))]
+    sources = [
+        *ROOT.glob("compose*.yaml"),
+        *(path for top in ("fer_core", "flows") for path in (ROOT / top).rglob("*.py")),
+    ]
     sources += [*(ROOT / "openface").glob("*.py"), *(ROOT / "benchmarks").glob("*.py"), ROOT / "docker" / "start"]
     return frozenset(name for path in sources for name in _VARIABLE.findall(path.read_text(encoding="utf-8")))
 

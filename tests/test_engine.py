@@ -10,7 +10,8 @@ import pytest
 import docker
 from fer_core.errors import ExperimentError
 from flows import containers
-from flows.containers import Containers, runner_for
+from flows.containers import Containers
+from flows.elsewhere import runner_for
 from flows.events import Event, Note
 from flows.runner import MISTAKE, StepCommand, StepFailed
 from flows.study import open_study
@@ -159,7 +160,7 @@ def test_an_engine_that_is_away_is_asked_again(
 
 def run(image: str, command: StepCommand, memory: int = 2 << 30) -> list[Event]:
     events: list[Event] = []
-    with Containers(image, memory, gpu=False) as runner:
+    with Containers(image, memory) as runner:
         runner(command, events.append)
     return events
 
@@ -182,7 +183,7 @@ def test_a_step_can_write_its_own_folder_and_nothing_beside_it(
     finished.mkdir(parents=True)
     (finished / "images.npy").write_text("x")
     os.chown(tmp_path / "prepare", 1234, 1234)
-    runner = Containers(trainer_image, 1 << 30, gpu=False)
+    runner = Containers(trainer_image, 1 << 30)
     command = StepCommand("prepare", "demo", (), (), tmp_path / "prepare" / "mine")
     room = containers._make_room(command)
     container = create(engine, runner._box(command, room))
@@ -248,7 +249,7 @@ from pathlib import Path
 from flows.containers import Containers
 from flows.runner import StepCommand, StepFailed
 command = StepCommand("prepare", "demo", ("dataset.count=200000",), (), Path({str(tmp_path / "prepare" / "made")!r}))
-with Containers({trainer_image!r}, 2 << 30, gpu=False) as runner:
+with Containers({trainer_image!r}, 2 << 30) as runner:
     worker = threading.Thread(target=lambda: runner(command, lambda event: print("event", flush=True)))
     worker.start()
     sys.stdin.read(1)

@@ -19,7 +19,7 @@ import pytest
 
 from fer_core.artifacts import open_artifact
 from fer_core.errors import ExperimentError
-from flows.containers import runner_for
+from flows.elsewhere import runner_for
 from flows.prefect_server import free_port
 from flows.study import Study, open_study, seeds_in
 

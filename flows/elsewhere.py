@@ -1,0 +1,237 @@
+"""A runner that sends steps to the workers of all machines, and follows them there as if they ran here."""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import LogSort
+from prefect.deployments import run_deployment
+from prefect.exceptions import PrefectException
+from prefect.runtime import task_run
+from prefect.states import Cancelling, Crashed
+
+from fer_core.artifacts import open_artifact
+from fer_core.cli import INTERRUPTED
+from flows.containers import runner_here
+from flows.events import Event, Note, parse_event
+from flows.lease import Silence, latest
+from flows.made_once import make_once, room_of
+from flows.runner import MISTAKE, Runner, StepCommand, StepFailed
+from flows.sent_step import STORE_AWAY, SentStep, code_version, outcome
+from flows.steps_worker import DEPLOYMENT, make_steps_pool, notices, online, worker_name
+from flows.store import Store, StoreAway, StoreError
+from flows.study import Study
+
+_SECONDS_BETWEEN_LOOKS = 3.0
+_SECONDS_UNTIL_TOLD = 15.0
+"""A step may wait for a worker that is busy; of a queue that nobody serves, it is said."""
+_LOGS_AT_A_TIME = 200
+
+
+def runner_for(study: Study) -> Runner:
+    """This machine, or where it shares a store with others, the workers of all.
+
+    Raises:
+        ExperimentError: this machine has not what the experiment asks for.
+    """
+    here = runner_here(study)
+    return here if study.store is None else Elsewhere(study.store, here, study.experiment.run.device)
+
+
+class Elsewhere:
+    """Sends each step to a work pool; what needs the user's own files runs here.
+
+    Args:
+        store: what this machine and the workers share.
+        here: runs what stays.
+        device: `run.device` of the experiment.
+    """
+
+    def __init__(self, store: Store, here: Runner, device: str) -> None:
+        self._store, self._here, self._device = store, here, device
+        self._stopped = threading.Event()
+        self._pushing: dict[Path, threading.Lock] = defaultdict(threading.Lock)
+        self._dead: dict[str, int] = {}
+        """Number of the lease of a step whose machine died, by the artifact's room."""
+
+    def __enter__(self) -> Self:
+        self._here.__enter__()
+        with get_client(sync_client=True) as client:
+            make_steps_pool(client)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped.set()
+        self._here.__exit__(kind, error, trace)
+
+    def __call__(self, command: StepCommand, on_event: Callable[[Event], None]) -> None:
+        try:
+            if _stays(command):
+                make_once(self._store, command, self._here, on_event)
+            else:
+                self._send(command, on_event)
+        except StoreError as error:
+            raise StepFailed(command.step, MISTAKE, str(error)) from error
+        except StoreAway as away:
+            raise StepFailed(command.step, STORE_AWAY, str(away)) from away
+
+    def _send(self, command: StepCommand, on_event: Callable[[Event], None]) -> None:
+        for path in command.inputs:
+            with self._pushing[path]:
+                self._store.push(open_artifact(path))
+        with get_client(sync_client=True) as client:
+            queue = self._queue(command, client)
+            run = run_deployment(
+                DEPLOYMENT,
+                parameters={"sent": asdict(self._sent(command))},
+                flow_run_name=str(task_run.name),
+                timeout=0,
+                work_queue_name=queue,
+            )
+            assert isinstance(run, FlowRun)
+            sent = _Sent(client, run.id, queue, self._store, room_of(command), on_event)
+            try:
+                self._follow(command, sent)
+            finally:
+                sent.cancel_if_running()
+        artifacts = command.out.parent.parent
+        if self._store.fetch(command.step, command.out.name, artifacts) is None:
+            raise StepFailed(command.step, STORE_AWAY, f"{room_of(command)}: not in the store {self._store.place}")
+
+    def _sent(self, command: StepCommand) -> SentStep:
+        file = Path(command.experiment)
+        return SentStep(
+            code_version(),
+            command.step,
+            command.out.name,
+            file.name if file.is_absolute() else command.experiment,
+            file.read_text(encoding="utf-8") if file.is_absolute() else None,
+            command.settings,
+            tuple(f"{path.parent.name}/{path.name}" for path in command.inputs),
+            command.seed,
+            command.threads,
+            self._dead.get(room_of(command), 0),
+        )
+
+    def _queue(self, command: StepCommand, client: SyncPrefectClient) -> str:
+        """`gpu` for what trains, where a machine has one."""
+        if command.runs_openface:
+            return "openface"
+        if not command.uses_gpu:
+            return "cpu"
+        return "gpu" if self._device == "cuda" or any(name.endswith(" gpu") for name in online(client)) else "cpu"
+
+    def _follow(self, command: StepCommand, sent: "_Sent") -> None:
+        """Until it has ended, here or there.
+
+        Raises:
+            StepFailed: it failed, or its machine died.
+        """
+        while not self._stopped.wait(_SECONDS_BETWEEN_LOOKS):
+            run = sent.look()
+            if run is None or run.state is None:
+                continue
+            if run.state.is_completed():
+                return
+            if run.state.is_final():
+                exit_code, reason = outcome(run.state)
+                raise StepFailed(command.step, exit_code, reason)
+            if run.state.is_running() and (number := sent.died()):
+                self._dead[room_of(command)] = number
+                raise StepFailed(command.step, 1, "its machine gives no sign any more")
+        raise StepFailed(command.step, INTERRUPTED, "stopped")
+
+
+class _Sent:
+    """A step that was sent, seen from here."""
+
+    def __init__(
+        self,
+        client: SyncPrefectClient,
+        run: UUID,
+        queue: str,
+        store: Store,
+        room: str,
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self._client, self._run, self._queue, self._store, self._room = client, run, queue, store, room
+        self._on_event = on_event
+        self._lines_read = 0
+        self._silence = Silence()
+        self._since = time.monotonic()
+        self._told = False
+        self._ended = False
+
+    def look(self) -> FlowRun | None:
+        """Its state, after what it has said since the last look; None while the server is away."""
+        try:
+            run = self._client.read_flow_run(self._run)
+            self._read_lines()
+            if run.state and run.state.is_scheduled():
+                self._tell_why_it_waits()
+        except (httpx.HTTPError, PrefectException):
+            return None
+        self._ended = bool(run.state and run.state.is_final())
+        return run
+
+    def died(self) -> int:
+        """The number of its lease, if its machine has not written into it for too long; else 0."""
+        try:
+            holder = latest(self._store, self._room)
+        except (StoreAway, StoreError):
+            return 0
+        dead = str(self._run) in holder.owner and not holder.released and self._silence.of(holder)
+        if dead:
+            self._end(Crashed(message="Its machine gives no sign any more."))
+        return holder.number if dead else 0
+
+    def cancel_if_running(self) -> None:
+        """Have its worker end it, where this run ends first."""
+        if not self._ended:
+            self._end(Cancelling())
+
+    def _end(self, state: Any) -> None:
+        self._ended = True
+        with suppress(httpx.HTTPError, PrefectException):
+            self._client.set_flow_run_state(self._run, state, force=True)
+
+    def _read_lines(self) -> None:
+        of_it = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[self._run]))
+        while lines := self._client.read_logs(
+            of_it, limit=_LOGS_AT_A_TIME, offset=self._lines_read, sort=LogSort.TIMESTAMP_ASC
+        ):
+            self._lines_read += len(lines)
+            for line in lines:
+                if line.message.startswith("{"):
+                    self._on_event(parse_event(line.message))
+
+    def _tell_why_it_waits(self) -> None:
+        if self._told or time.monotonic() - self._since < _SECONDS_UNTIL_TOLD:
+            return
+        self._told = True
+        names = [name for name in online(self._client) if name.endswith(f" {self._queue}")]
+        if not names:
+            self._on_event(Note(f"waits: no worker for steps of the queue {self._queue}; `fer doctor` tells more"))
+            return
+        here = [notice for notice in notices(self._store) if worker_name(notice.host, self._queue) in names]
+        if here and all(notice.code != code_version() for notice in here):
+            hosts = ", ".join(notice.host for notice in here)
+            self._on_event(Note(f"waits: {hosts} has another version of this project's code; update it"))
+
+
+def _stays(command: StepCommand) -> bool:
+    """Tell whether it needs what lies on this machine alone: the user's images, an AU table, weights."""
+    return command.step in ("prepare", "report") or bool(command.reads) or command.outside is not None

@@ -1,0 +1,97 @@
+"""The machine's GPUs, each lent to one training step at a time, among all runs on this machine."""
+
+import fcntl
+import os
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from fer_core.errors import ExperimentError
+from openface.machine import gpus_found
+from openface.settings import INSIDE
+
+GPUS = "FER_GPUS"
+"""Environment: the GPUs that steps may have, by number or UUID as `nvidia-smi -L` prints them, with commas between."""
+ALL = "all"
+"""Stands for a GPU whose name nobody tells: of an engine on another machine, or of Windows' Linux subsystem."""
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+_SECONDS_BETWEEN_LOOKS = 1.0
+
+
+def usable_gpus() -> tuple[str, ...]:
+    """The GPUs that steps on this machine may have; none where it has none.
+
+    Raises:
+        ExperimentError: FER_GPUS names one that is not there.
+    """
+    found = gpus_found()
+    if (visible := os.environ.get(_VISIBLE)) is not None:
+        found = tuple(gpu for gpu in visible.split(",") if gpu not in ("", "-1"))
+    wanted = os.environ.get(GPUS)
+    return found if not wanted else _chosen(wanted, found)
+
+
+class GpuPool:
+    """Lends each GPU to as many steps at a time as it has slots.
+
+    A slot is a locked file: one kernel owns both the GPUs and the locks. So several runs share them, and whoever is
+    killed lets go.
+
+    Args:
+        gpus: their names.
+        steps_per_gpu: slots of each.
+        folder: the place of the locked files, the same for all runs of this machine.
+    """
+
+    def __init__(self, gpus: Sequence[str], steps_per_gpu: int, folder: Path) -> None:
+        # A second step goes to another GPU before it shares one.
+        self._slots = [(gpu, folder / f"{gpu}.{slot}") for slot in range(steps_per_gpu) for gpu in gpus]
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def lent(self, stopped: threading.Event) -> Iterator[str | None]:
+        """A GPU for as long as the context lasts, waited for; None where there is none, or the run was stopped."""
+        if not self._slots:
+            yield None
+            return
+        held = self._first_free()
+        while held is None and not stopped.wait(_SECONDS_BETWEEN_LOOKS):
+            held = self._first_free()
+        if held is None:
+            yield None
+            return
+        gpu, lock = held
+        with lock:
+            yield gpu
+
+    def _first_free(self) -> tuple[str, IO[str]] | None:
+        for gpu, path in self._slots:
+            lock = path.open("a", encoding="utf-8")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.close()
+            else:
+                return gpu, lock
+        return None
+
+
+def locks_folder(artifacts: Path) -> Path:
+    """A folder that all runs on this machine share; in containers, which have a /tmp each, beside the artifacts."""
+    if os.environ.get(INSIDE):
+        return artifacts / ".gpus"
+    return Path(tempfile.gettempdir()) / f"fer-gpus-{os.getuid()}"
+
+
+def _chosen(wanted: str, found: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of FER_GPUS, by their UUIDs where they were given by number."""
+    names = [name.strip() for name in wanted.split(",") if name.strip()]
+    by_name = dict(zip(map(str, range(len(found))), found, strict=True)) | {gpu: gpu for gpu in found}
+    unknown = [name for name in names if name not in by_name]
+    if unknown or not names:
+        there = ", ".join(f"{number} ({gpu})" for number, gpu in enumerate(found)) or "none"
+        raise ExperimentError(f"{GPUS}={wanted}: no such GPU here; there are: {there}")
+    return tuple(dict.fromkeys(by_name[name] for name in names))

@@ -1,0 +1,232 @@
+"""Leases: which machine makes an artifact, and how far it has come, so that another can go on when it dies.
+
+A lease is a numbered file in the store, and the highest number counts. It is taken by making the next number, which the
+store allows once. Its holder writes a beat into it every ten seconds. Whoever waits takes the next number when the beat
+has not changed for half a minute *of the waiting machine's own clock*, so that wrong clocks do no harm.
+
+A holder that slept past its end and wakes can do none: its upload is not the first, and its resume states lie under
+its own, lower number.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flows.store import Store, StoreAway, StoreError
+
+MACHINE = "FER_MACHINE"
+"""Environment: this machine's name in messages, in the store and in Prefect, where it is not the host's."""
+SECONDS_BETWEEN_BEATS = 10.0
+SECONDS_OF_SILENCE = 30.0
+"""Without a new beat, and its holder counts as dead."""
+_LEAST_SECONDS_BETWEEN_STATES, _MOST_SECONDS_BETWEEN_STATES = 10.0, 300.0
+_SHARE_OF_TIME = 0.05
+"""Resume states are copied for no more of the time than this, and so more rarely where that takes long."""
+_LEASE = "lease-"
+_RESUME = "resume-"
+
+
+class LeaseLost(Exception):
+    """Another machine has taken over."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The latest lease, as its holder last wrote it; `number` 0 where there is none."""
+
+    number: int
+    owner: str = ""
+    beat: int = 0
+    released: bool = True
+
+
+@dataclass
+class Silence:
+    """Watches a lease from outside, by this machine's monotonic clock."""
+
+    seconds: float = SECONDS_OF_SILENCE
+    _seen: Holder | None = None
+    _since: float = 0.0
+
+    def of(self, holder: Holder) -> bool:
+        """Tell whether nothing has come from this holder for so long that it is dead."""
+        if holder != self._seen:
+            self._seen, self._since = holder, time.monotonic()
+        return time.monotonic() - self._since >= self.seconds
+
+
+def machine_name() -> str:
+    """How this machine is called."""
+    return os.environ.get(MACHINE) or socket.gethostname()
+
+
+def latest(store: Store, room: str) -> Holder:
+    """The latest lease of an artifact, `room` being its STEP/FINGERPRINT."""
+    numbers = [int(name[len(_LEASE) : -5]) for name in store.names_in(room) if name.startswith(_LEASE)]
+    if not numbers:
+        return Holder(0)
+    content = store.read(_lease_file(room, max(numbers)))
+    # Taken away between the two looks: its holder has finished.
+    return Holder(max(numbers)) if content is None else Holder(max(numbers), **json.loads(content))
+
+
+def take(store: Store, room: str, after: Holder, owner: str) -> "Lease | None":
+    """Take the lease that follows `after`; None where another machine was first."""
+    lease = Lease(store, room, after.number + 1, f"{owner} {secrets.token_hex(4)}")
+    return lease if store.create(lease.file, lease.content(released=False)) else None
+
+
+@dataclass
+class Lease:
+    """A lease that this process holds."""
+
+    store: Store
+    room: str
+    number: int
+    owner: str
+    _beat: int = 0
+    _saved: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+    """By file of the last resume state: its time, its size, and where it lies in the store."""
+
+    @property
+    def file(self) -> str:
+        """Its name in the store."""
+        return _lease_file(self.room, self.number)
+
+    def content(self, released: bool) -> bytes:
+        """What stands in it."""
+        return json.dumps({"owner": self.owner, "beat": self._beat, "released": released}).encode()
+
+    def beat(self) -> None:
+        """Say that its holder lives.
+
+        Raises:
+            LeaseLost: another machine has taken over.
+        """
+        self.require_held()
+        self._beat += 1
+        self.store.replace(self.file, self.content(released=False))
+
+    def require_held(self) -> None:
+        """See that no other machine has taken over.
+
+        Raises:
+            LeaseLost: one has.
+        """
+        if (holder := latest(self.store, self.room)).number > self.number:
+            raise LeaseLost(f"{self.room}: taken over by {holder.owner}")
+
+    def release(self) -> None:
+        """Let the next take it at once."""
+        self.store.replace(self.file, self.content(released=True))
+
+    def save_resume_state(self, folder: Path) -> None:
+        """Copy what an unfinished step has written so far; what has not changed since the last time stays."""
+        before, now = self._saved, dict[str, tuple[int, int, str]]()
+        for path in _newest_first(folder):
+            try:
+                status, name = path.stat(), str(path.relative_to(folder))
+                key = before.get(name, (0, 0, ""))
+                if key[:2] != (status.st_mtime_ns, status.st_size):
+                    key = (status.st_mtime_ns, status.st_size, f"{secrets.token_hex(8)}-{path.name}")
+                    self.store.put_file(path, f"{self.room}/{_RESUME}{self.number}/{key[2]}")
+                now[name] = key
+            except FileNotFoundError:
+                continue  # Renamed or deleted meanwhile.
+        told = {name: {"at": at, "size": size} for name, (_, size, at) in now.items()}
+        self.store.replace(f"{self.room}/{_RESUME}{self.number}.json", json.dumps(told).encode())
+        self._saved = now
+        for _, _, at in set(before.values()) - set(now.values()):
+            self.store.remove(f"{self.room}/{_RESUME}{self.number}/{at}")
+
+    def fetch_resume_state(self, folder: Path) -> bool:
+        """Put the latest holder's resume state into a folder, instead of what is there; False where there is none."""
+        states = [
+            name for name in self.store.names_in(self.room) if name.startswith(_RESUME) and name.endswith(".json")
+        ]
+        numbers = sorted((int(name[len(_RESUME) : -5]) for name in states), reverse=True)
+        return any(self._fetch_from(number, folder) for number in numbers)
+
+    def clear(self) -> None:
+        """Take away leases and resume states, once the artifact is published."""
+        for name in self.store.names_in(self.room):
+            if name.startswith((_LEASE, _RESUME)):
+                self.store.remove(f"{self.room}/{name}")
+
+    def _fetch_from(self, number: int, folder: Path) -> bool:
+        content = self.store.read(f"{self.room}/{_RESUME}{number}.json")
+        files: Mapping[str, Mapping[str, int | str]] = json.loads(content) if content else {}
+        beside = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}")
+        try:
+            for name, file in files.items():
+                self.store.get_file(f"{self.room}/{_RESUME}{number}/{file['at']}", beside / name, int(file["size"]))
+            _move_files(beside, folder)
+        except (FileNotFoundError, StoreError):
+            return False  # Its holder lives and has replaced it meanwhile; an older state, or none, does too.
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+        return bool(files)
+
+
+@contextmanager
+def kept(lease: Lease, folder: Path, lost: threading.Event) -> Iterator[None]:
+    """Beat, and save the resume state in `folder`, in the background; `lost` is set when another has taken over."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(SECONDS_BETWEEN_BEATS):
+            try:
+                lease.beat()
+            except LeaseLost:
+                lost.set()
+                return
+            except (StoreAway, StoreError):
+                continue
+
+    def save() -> None:
+        pause = _LEAST_SECONDS_BETWEEN_STATES
+        while not done.wait(pause) and not lost.is_set():
+            started = time.monotonic()
+            with suppress(StoreAway, StoreError):
+                lease.save_resume_state(folder)
+            took = time.monotonic() - started
+            pause = min(max(_LEAST_SECONDS_BETWEEN_STATES, took / _SHARE_OF_TIME), _MOST_SECONDS_BETWEEN_STATES)
+
+    threads = [threading.Thread(target=work, daemon=True) for work in (beat, save)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+def _lease_file(room: str, number: int) -> str:
+    return f"{room}/{_LEASE}{number:06d}.json"
+
+
+def _move_files(source: Path, folder: Path) -> None:
+    for path in [path for path in source.rglob("*") if path.is_file()]:
+        target = folder / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    """Files in the order opposite to that in which they were written.
+
+    A step writes what its resume file speaks of before that file. Copied in the opposite order, a state never speaks of
+    what is not in it, even while the step goes on writing.
+    """
+    files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
+    return sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True)

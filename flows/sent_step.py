@@ -1,0 +1,191 @@
+"""A step that was sent to another machine: what is sent, and the flow that runs it there, sealed as at home."""
+
+import hashlib
+import json
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from prefect import State, flow
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+
+import fer_core
+import openface
+from fer_core.artifacts import Artifact
+from fer_core.errors import ExperimentError, FerError
+from fer_core.experiment import load_experiment
+from fer_core.steps import STEPS, Request
+from flows.cache import in_use
+from flows.containers import runner_here
+from flows.events import Event, Metrics, Note, Progress
+from flows.granted import artifacts_folder, require_granted_settings
+from flows.lease import LeaseLost, machine_name
+from flows.made_once import make_once
+from flows.runner import MISTAKE, StepFailed
+from flows.store import Store, StoreAway, StoreError, open_store
+from flows.study import Study
+
+STEP_FLOW = "fer-step"
+STORE_AWAY = 75
+"""Exit code: the store, or an input in it, was not to be had; another try may."""
+DISK_FULL = 28
+"""Exit code: this machine has no room left; another may have."""
+_SECONDS_BETWEEN_PROGRESS = 4.0
+_ARTIFACT = re.compile(r"[a-z-]+/[0-9a-f]{16}")
+_OUTCOME = re.compile(r"\[exit code (-?\d+)\] (.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class SentStep:
+    """A step's command without any path, so that it means the same on every machine."""
+
+    code: str
+    """`code_version` of who sends it: who has another does not run it."""
+    step: str
+    fingerprint: str
+    experiment: str
+    """A bundled experiment's name, or a file's name for people."""
+    document: str | None
+    """That file's content."""
+    settings: tuple[str, ...]
+    inputs: tuple[str, ...]
+    """STEP/FINGERPRINT of each."""
+    seed: int | None
+    threads: int
+    dead: int = 0
+    """Number of a lease whose holder died at it."""
+
+
+@cache
+def code_version() -> str:
+    """16 hexadecimal digits of the code that steps run, the same on every machine that has the same files."""
+    digest = hashlib.sha256()
+    for package in (fer_core, openface):
+        assert package.__file__ is not None
+        folder = Path(package.__file__).parent
+        for file in sorted([*folder.rglob("*.py"), *folder.rglob("*.toml")]):
+            digest.update(f"{package.__name__}/{file.relative_to(folder).as_posix()}\0".encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@flow(name=STEP_FLOW, validate_parameters=False)
+def run_sent_step(sent: dict[str, Any]) -> State[None]:
+    """Run a step on this machine: inputs from the store, the artifact back into it."""
+    try:
+        _run(SentStep(**sent))
+    except StepFailed as failure:
+        if failure.details:
+            get_run_logger().error("%s", failure.details)
+        return _failed(failure.exit_code, failure.message)
+    except (StoreAway, LeaseLost) as away:
+        return _failed(STORE_AWAY, str(away))
+    except (FerError, TypeError) as error:
+        return _failed(MISTAKE, str(error))
+    return Completed(message="made")
+
+
+def outcome(state: State[Any] | None) -> tuple[int, str]:
+    """Exit code and reason, as they stand in the state of a sent step that failed."""
+    found = _OUTCOME.fullmatch((state and state.message) or "")
+    return (int(found[1]), found[2]) if found else (1, (state and state.message) or "ended without a word")
+
+
+def _failed(exit_code: int, reason: str) -> State[None]:
+    return Failed(message=f"[exit code {exit_code}] {reason}")
+
+
+def _run(sent: SentStep) -> None:
+    if sent.code != code_version():
+        raise StepFailed(sent.step, STORE_AWAY, f"this worker has other code ({code_version()} for {sent.code})")
+    store = open_store()
+    if store is None:
+        raise StoreError("FER_STORE is not set on this worker; give it the head's")
+    artifacts = artifacts_folder()
+    inputs = [_input(store, named, artifacts) for named in sent.inputs]
+    with in_use(inputs), _study(sent, artifacts) as study, runner_here(study) as runner:
+        wanted = study.request(sent.step, inputs, sent.seed)
+        _require_same(wanted, sent)
+        command = replace(study.command(wanted), threads=sent.threads)
+        try:
+            make_once(store, command, runner, _teller(command.out), str(flow_run.id), sent.dead)
+        except StepFailed as failure:
+            raise _of_this_machine(failure, artifacts) from failure
+
+
+def _input(store: Store, named: str, artifacts: Path) -> Artifact:
+    if not _ARTIFACT.fullmatch(named) or (step := named.partition("/")[0]) not in STEPS:
+        raise ExperimentError(f"{named}: no artifact; give STEP/FINGERPRINT")
+    found = store.fetch(step, named.partition("/")[2], artifacts)
+    if found is None:
+        raise StoreAway(f"{named}: not in the store {store.place}")
+    return found
+
+
+@contextmanager
+def _study(sent: SentStep, artifacts: Path) -> Iterator[Study]:
+    """The experiment that the step belongs to, as a file where it is none of the bundled ones."""
+    # Below the artifacts, where a step's container can be given it.
+    with tempfile.TemporaryDirectory(prefix=".sent-", dir=artifacts) as folder:
+        source = sent.experiment
+        if sent.document is not None:
+            file = Path(folder) / Path(sent.experiment).name
+            file.write_text(sent.document, encoding="utf-8")
+            source = str(file)
+        elif Path(source).name != source:
+            raise ExperimentError(f"{source}: no bundled experiment")
+        experiment = load_experiment(source, sent.settings)
+        require_granted_settings(experiment)
+        yield Study(experiment, source, sent.settings, None, None, artifacts)
+
+
+def _require_same(wanted: Request, sent: SentStep) -> None:
+    if (here := wanted.fingerprint()) != sent.fingerprint:
+        raise StepFailed(
+            sent.step,
+            MISTAKE,
+            f"this worker would make {here} where {sent.fingerprint} is wanted; does it have another OpenFace image?",
+        )
+
+
+def _teller(out: Path) -> Callable[[Event], None]:
+    """Writes events into the run's log, where the run that sent the step reads them; progress every few seconds."""
+    logger, last = get_run_logger(), 0.0
+
+    def tell(event: Event) -> None:
+        nonlocal last
+        if isinstance(event, Progress):
+            if event.done < event.total and time.monotonic() - last < _SECONDS_BETWEEN_PROGRESS:
+                return
+            last = time.monotonic()
+        # Its last word is a folder of this machine, of no use elsewhere.
+        if event != Note(str(out)):
+            logger.info("%s", event_line(event))
+
+    return tell
+
+
+def event_line(event: Event) -> str:
+    """The line that `parse_event` reads."""
+    match event:
+        case Metrics(values):
+            return json.dumps({"event": "metrics", **values})
+        case Note(text):
+            return json.dumps({"event": "note", "text": text})
+        case Progress():
+            return json.dumps({"event": "progress", **asdict(event)})
+
+
+def _of_this_machine(failure: StepFailed, artifacts: Path) -> StepFailed:
+    """A full disk is this machine's alone, and the step may go to another."""
+    if "No space left on device" not in failure.message and "Disk quota exceeded" not in failure.message:
+        return failure
+    return StepFailed(failure.step, DISK_FULL, f"{machine_name()}: {failure.message}", failure.details)

@@ -1,0 +1,200 @@
+"""A machine's offer to run steps of others: a worker for each queue, as many steps at a time as it has GPUs or cores.
+
+PREFECT_API_URL=http://head:4200/api FER_STORE=s3://lab/fer python -m flows.steps_worker
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.objects import FlowRun, WorkerStatus
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+
+from fer_core.errors import FerError
+from flows.cache import CACHE, cache_limit, clear_copies
+from flows.experiment_worker import NO_TEMPLATE, ExperimentWorker
+from flows.gpus import usable_gpus
+from flows.granted import ARTIFACTS
+from flows.lease import machine_name
+from flows.sent_step import STEP_FLOW, code_version
+from flows.store import Store, StoreAway, StoreError, open_store
+from openface.docker_engine import engine
+from openface.errors import EngineAway
+from openface.machine import usable_cores
+
+STEPS_POOL = "fer-steps"
+"""The pool, and its type."""
+QUEUES = ("gpu", "cpu", "openface")
+DEPLOYMENT = f"{STEP_FLOW}/{STEP_FLOW}"
+WORKERS = "workers"
+"""Folder of the store in which each machine says what it has."""
+_CORES_A_STEP = 2
+_SECONDS_AHEAD = 600.0
+"""How far a worker's clock may be behind: a step asked for now lies in its future."""
+_SECONDS_BETWEEN_NOTICES = 15.0
+_OFFERED = Path("/tmp/offered")
+"""compose.worker.yaml looks whether it is there."""
+LEAST_FREE = 1 << 30
+"""Bytes of disk that must be free before a step is taken."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What a machine says of itself in the store; who can read it there sees the same store as the machine."""
+
+    host: str
+    code: str
+    queues: Mapping[str, int]
+    """Steps at a time, by queue."""
+    cores: int
+    artifacts: str
+    free: int
+    """Bytes of disk."""
+
+
+class StepsWorker(ExperimentWorker):
+    """Takes steps of one queue, of who has the same code, while the disk has room."""
+
+    type = STEPS_POOL
+    flow_name = STEP_FLOW
+    entrypoints = {STEP_FLOW: "flows.sent_step.run_sent_step"}  # noqa: RUF012 - Prefect's class has no room for ClassVar
+
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        """None while the disk is full: then others take them."""
+        if shutil.disk_usage(os.environ[ARTIFACTS]).free < LEAST_FREE:
+            self._logger.warning("%s: less than 1 GiB free; takes no step until there is more", os.environ[ARTIFACTS])
+            return []
+        return await super().get_and_submit_flow_runs()
+
+    async def _name_queued_runs(self) -> None:
+        """Who sends a step has named it."""
+
+    async def _submit_scheduled_flow_runs(self, flow_run_response: list[Any]) -> list[FlowRun]:
+        """Leave to others what other code has sent."""
+        own = [entry for entry in flow_run_response if _code_of(entry.flow_run) == code_version()]
+        return await super()._submit_scheduled_flow_runs(own)
+
+
+def queues_here() -> dict[str, int]:
+    """Steps that this machine runs at a time, by queue."""
+    queues = {"cpu": max(1, usable_cores() // _CORES_A_STEP)}
+    if gpus := usable_gpus():
+        queues["gpu"] = len(gpus)
+    with suppress(EngineAway), engine():
+        queues["openface"] = 1
+    return queues
+
+
+def worker_name(host: str, queue: str) -> str:
+    """As Prefect's page shows it."""
+    return f"{host} {queue}"
+
+
+def make_steps_pool(client: SyncPrefectClient) -> None:
+    """The pool, its queues and the deployment; again changes nothing."""
+    pool = WorkPoolCreate(name=STEPS_POOL, type=STEPS_POOL, base_job_template=NO_TEMPLATE)
+    client.create_work_pool(pool, overwrite=True)
+    for queue in QUEUES:
+        with suppress(ObjectAlreadyExists):
+            client.create_work_queue(queue, work_pool_name=STEPS_POOL)
+    client.create_deployment(
+        client.create_flow_from_name(STEP_FLOW),
+        STEP_FLOW,
+        work_pool_name=STEPS_POOL,
+        work_queue_name="cpu",
+        enforce_parameter_schema=False,
+    )
+
+
+def main() -> None:
+    """Work until asked to end."""
+    os.environ.setdefault(ARTIFACTS, str(Path("artifacts").resolve()))
+    Path(os.environ[ARTIFACTS]).mkdir(parents=True, exist_ok=True)
+    try:
+        store, limit = open_store(), cache_limit()
+        if store is None:
+            raise StoreError("FER_STORE is not set; give the folder or bucket that the head has")
+    except FerError as error:
+        sys.exit(f"error: {error}")
+    with get_client(sync_client=True) as client:
+        make_steps_pool(client)
+    asyncio.run(_work(store, limit))
+
+
+async def _work(store: Store, limit: int) -> None:
+    """SIGTERM and Ctrl-C end it in good order."""
+    loop, work = asyncio.get_running_loop(), asyncio.current_task()
+    assert work is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, work.cancel)
+    queues = queues_here()
+    offered = ", ".join(f"{steps} at a time of {queue}" for queue, steps in queues.items())
+    print(f"{machine_name()} takes steps: {offered}; store {store.place}", flush=True)
+    with suppress(asyncio.CancelledError):
+        await asyncio.gather(
+            _announce(store, queues, limit), *(_serve(queue, steps) for queue, steps in queues.items())
+        )
+    await asyncio.to_thread(store.remove, _notice_file())
+
+
+async def _serve(queue: str, steps: int) -> None:
+    await StepsWorker(
+        STEPS_POOL,
+        work_queues=[queue],
+        name=worker_name(machine_name(), queue),
+        prefetch_seconds=_SECONDS_AHEAD,
+        create_pool_if_not_found=False,
+        limit=steps,
+    ).start()
+
+
+async def _announce(store: Store, queues: dict[str, int], limit: int) -> None:
+    """Say every few seconds what this machine has, and keep its copies below their limit."""
+    while True:
+        artifacts = os.environ[ARTIFACTS]
+        free = shutil.disk_usage(artifacts).free
+        notice = Notice(machine_name(), code_version(), queues, usable_cores(), artifacts, free)
+        with suppress(StoreAway, StoreError):
+            await asyncio.to_thread(store.replace, _notice_file(), json.dumps(asdict(notice)).encode())
+            _OFFERED.touch()
+            for path in await asyncio.to_thread(clear_copies, Path(artifacts), store, limit):
+                print(f"{path}: cleared, since copies take more than {CACHE}", flush=True)
+        await asyncio.sleep(_SECONDS_BETWEEN_NOTICES)
+
+
+def notices(store: Store) -> list[Notice]:
+    """What the machines that see this store say of themselves; some may be dead."""
+    found = [store.read(f"{WORKERS}/{name}") for name in store.names_in(WORKERS)]
+    return [Notice(**json.loads(content)) for content in found if content]
+
+
+def online(client: SyncPrefectClient) -> list[str]:
+    """Names of the workers that take steps."""
+    try:
+        workers = client.read_workers_for_work_pool(STEPS_POOL)
+    except ObjectNotFound:
+        return []
+    return [worker.name for worker in workers if worker.status == WorkerStatus.ONLINE]
+
+
+def _notice_file() -> str:
+    return f"{WORKERS}/{machine_name()}.json"
+
+
+def _code_of(run: FlowRun) -> str | None:
+    sent = run.parameters.get("sent")
+    return str(sent.get("code")) if isinstance(sent, dict) else None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,379 @@
+"""The store that machines share: artifacts by fingerprint, in a folder that all of them mount or in an S3 bucket.
+
+    fer-store.json                              what the place is
+    STEP/FINGERPRINT/published.json             which upload counts, and the size of each of its files; made exclusively
+    STEP/FINGERPRINT/upload-TOKEN/…             the files of one upload
+    STEP/FINGERPRINT/lease-NUMBER.json          who makes it, see flows/lease.py
+    STEP/FINGERPRINT/resume-NUMBER.json, …/     how far the holder of that lease has come
+
+Nothing is half-visible: an upload does not count before published.json names it. Nothing is written over: of two
+uploads, the one whose published.json came first counts, for good.
+"""
+
+import errno
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from fer_core.artifacts import Artifact, finished
+from fer_core.errors import FerError
+from fer_core.steps import STEPS
+
+STORE = "FER_STORE"
+"""Environment: the store, a folder's path or `s3://bucket/folder`; without it, what is made stays on this machine."""
+PUBLISHED = "published.json"
+_MARK = "fer-store.json"
+_PROJECT = "fer"
+_SECONDS_OF_PATIENCE = 180.0
+_SECONDS_BETWEEN_TRIES = 2.0
+
+Answer = TypeVar("Answer")
+
+
+class StoreError(FerError):
+    """A store that cannot be used as it is."""
+
+
+class StoreAway(Exception):
+    """A store that has not answered for minutes."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """An artifact in the store."""
+
+    step: str
+    fingerprint: str
+    upload: str
+    files: Mapping[str, int]
+    """Bytes of each file, by its name in the artifact."""
+    made_from: tuple[str, ...]
+    """STEP/FINGERPRINT of each input."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return sum(self.files.values())
+
+
+def open_store(place: str | None = None) -> "Store | None":
+    """The store at `place`, or the one that the environment names; None where neither does.
+
+    Raises:
+        StoreError: it is not there, not writable, or no store of this project.
+    """
+    place = place or os.environ.get(STORE)
+    return Store(place) if place else None
+
+
+class Store:
+    """See this module.
+
+    Args:
+        place: a folder's path, or `s3://bucket/folder`.
+        patience: seconds for which a store that does not answer is asked again.
+
+    Raises:
+        StoreError: it is not there, not writable, or no store of this project.
+    """
+
+    def __init__(self, place: str, patience: float = _SECONDS_OF_PATIENCE) -> None:
+        self.place, self._patience = place, patience
+        self._files, self._root = _filesystem(place)
+        self._local = isinstance(self._files, LocalFileSystem)
+        self._found = False
+        self._require_own()
+
+    def has(self, step: str, fingerprint: str) -> bool:
+        """Tell whether an artifact is there, whole."""
+        return self.read(f"{step}/{fingerprint}/{PUBLISHED}") is not None
+
+    def published(self, step: str, fingerprint: str) -> Published | None:
+        """What is there of an artifact."""
+        content = self.read(f"{step}/{fingerprint}/{PUBLISHED}")
+        if content is None:
+            return None
+        told = json.loads(content)
+        return Published(step, fingerprint, told["upload"], told["files"], tuple(told["made_from"]))
+
+    def rooms(self) -> Iterator[str]:
+        """STEP/FINGERPRINT of all that is there, or is being made, or broke off."""
+        for step in sorted(set(STEPS) & set(self.names_in(""))):
+            yield from (f"{step}/{fingerprint}" for fingerprint in self.names_in(step))
+
+    def size(self, folder: str) -> int:
+        """Bytes of all files below a folder."""
+        return int(self._ask(lambda: self._files.du(self._at(folder))))
+
+    def age(self, folder: str) -> float:
+        """Seconds since anything below a folder was last written, by the store's own clock as far as it tells."""
+
+        def latest_change() -> float:
+            found = self._files.find(self._at(folder), detail=True).values()
+            return max((_changed(status) for status in found), default=0.0)
+
+        return time.time() - self._ask(latest_change)
+
+    def artifacts(self) -> Iterator[Published]:
+        """All that are there, whole."""
+        for room in self.rooms():
+            if found := self.published(*room.split("/")):
+                yield found
+
+    def push(self, artifact: Artifact) -> bool:
+        """Copy an artifact into the store; False where it is there already, or was put there meanwhile."""
+        room = f"{artifact.step}/{artifact.fingerprint}"
+        if self.has(artifact.step, artifact.fingerprint):
+            return False
+        upload = f"upload-{secrets.token_hex(8)}"
+        files = artifact.files()
+        for name in files:
+            self.put_file(artifact.file(name), f"{room}/{upload}/{name}")
+        told = {"upload": upload, "files": files, "made_from": sorted(artifact.inputs())}
+        if self.create(f"{room}/{PUBLISHED}", json.dumps(told, indent=1).encode()):
+            return True
+        self.remove(f"{room}/{upload}")
+        return False
+
+    def fetch(self, step: str, fingerprint: str, artifacts: Path) -> Artifact | None:
+        """Copy an artifact from the store to where it belongs below `artifacts`; None where the store has none.
+
+        Raises:
+            StoreError: what is there is not what was published.
+        """
+        out = artifacts / step / fingerprint
+        if (found := finished(out, fingerprint)) or not (there := self.published(step, fingerprint)):
+            return found
+        beside = out.with_name(f"{fingerprint}.fetched-{secrets.token_hex(4)}")
+        try:
+            for name, size in there.files.items():
+                self.get_file(f"{step}/{fingerprint}/{there.upload}/{name}", beside / name, size)
+            _put_in_place(beside, out, fingerprint)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+        return finished(out, fingerprint)
+
+    def names_in(self, folder: str) -> list[str]:
+        """Names of the files and folders in a folder of the store, in order."""
+
+        def list_names() -> list[str]:
+            found = self._files.ls(self._at(folder), detail=False, **({} if self._local else {"refresh": True}))
+            return sorted(str(name).rstrip("/").rpartition("/")[2] for name in found)
+
+        try:
+            # Those that begin with a dot are being written.
+            return [name for name in self._ask(list_names) if name and not name.startswith(".")]
+        except FileNotFoundError:
+            return []
+
+    def read(self, name: str) -> bytes | None:
+        """A small file; None where there is none."""
+        try:
+            return bytes(self._ask(lambda: self._files.cat_file(self._at(name))))
+        except FileNotFoundError:
+            return None
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a small file that nobody has written yet, whole or not at all; False where somebody has."""
+        try:
+            self._ask(lambda: self._create(name, content))
+        except FileExistsError:
+            # An answer that was lost on its way: then it is ours.
+            return self.read(name) == content
+        return True
+
+    def replace(self, name: str, content: bytes) -> None:
+        """Write a small file, whole or not at all, over what was there."""
+        self._ask(lambda: self._replace(name, content))
+
+    def put_file(self, file: Path, name: str) -> None:
+        """Copy a file into the store."""
+        self._ask(lambda: self._put_file(file, name))
+
+    def get_file(self, name: str, file: Path, size: int) -> None:
+        """Copy a file from the store.
+
+        Raises:
+            StoreError: it has another size.
+        """
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._ask(lambda: self._files.get_file(self._at(name), str(file)))
+        if (actual := file.stat().st_size) != size:
+            raise StoreError(f"{self.place}/{name}: {actual} bytes where {size} were written; delete it there")
+
+    def remove(self, name: str) -> None:
+        """A file or a folder, if it is there."""
+        with suppress(FileNotFoundError):
+            self._ask(lambda: self._files.rm(self._at(name), recursive=True))
+
+    def _at(self, name: str) -> str:
+        return f"{self._root}/{name}".rstrip("/")
+
+    def _create(self, name: str, content: bytes) -> None:
+        if not self._local:
+            self._files.pipe_file(self._at(name), content, mode="create")
+            return
+        # A link is made or refused as a whole, by NFS too; a file opened exclusively would be seen empty at first.
+        beside = self._written_beside(name, content)
+        try:
+            os.link(beside, self._at(name))
+        finally:
+            beside.unlink()
+
+    def _replace(self, name: str, content: bytes) -> None:
+        if self._local:
+            self._written_beside(name, content).replace(self._at(name))
+        else:
+            self._files.pipe_file(self._at(name), content)
+
+    def _put_file(self, file: Path, name: str) -> None:
+        if self._local:
+            shutil.copyfile(file, self._with_folder(name))
+        else:
+            self._files.put_file(str(file), self._at(name))
+
+    def _with_folder(self, name: str) -> Path:
+        self._require_mounted()
+        path = Path(self._at(name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _require_mounted(self) -> None:
+        """Else files would be looked for, and written, below an empty mount point."""
+        if self._local and self._found and not Path(self._at(_MARK)).is_file():
+            raise ConnectionError(f"{self._at(_MARK)} is gone")
+
+    def _written_beside(self, name: str, content: bytes) -> Path:
+        path = self._with_folder(name)
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        with beside.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        return beside
+
+    def _ask(self, what: Callable[[], Answer]) -> Answer:
+        """Ask again for a while where the store does not answer.
+
+        Raises:
+            FileNotFoundError, FileExistsError: the store's answer.
+            StoreError: it refuses, or is full.
+            StoreAway: it has not answered for minutes.
+        """
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                return self._asked(what)
+            except (ConnectionError, TimeoutError) as error:
+                if time.monotonic() > deadline:
+                    raise StoreAway(f"{self.place}: not reached for {self._patience:.0f} s ({error})") from error
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+
+    def _asked(self, what: Callable[[], Answer]) -> Answer:
+        """The answer; any sign that the store is away as a ConnectionError."""
+        try:
+            return what()
+        except FileNotFoundError:
+            # Of a folder whose disk is not mounted for now, everything is missing.
+            self._require_mounted()
+            raise
+        except FileExistsError:
+            raise
+        except PermissionError as error:
+            raise StoreError(f"{self.place}: {error}; let this user read and write there") from error
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StoreError(
+                    f"{self.place}: {error.strerror}; free some space there, or run `fer store gc`"
+                ) from error
+            raise ConnectionError(str(error)) from error
+        except Exception as error:
+            if not _is_of_network(error):
+                raise
+            raise ConnectionError(str(error)) from error
+
+    def _require_own(self) -> None:
+        """See that it is there and ours, and make it ours where it is empty."""
+        patience, self._patience = self._patience, min(self._patience, 10.0)
+        try:
+            if (mark := self.read(_MARK)) is None:
+                self._begin()
+            elif _project_of(mark) != _PROJECT:
+                raise StoreError(f"{self.place}: holds another project's files; give {STORE} a folder of its own")
+        except FileNotFoundError as error:
+            raise StoreError(f"{STORE}={self.place}: no such bucket; make it first") from error
+        except StoreAway as away:
+            raise StoreError(f"{away}; see {STORE}, and whether this machine reaches it") from away
+        finally:
+            self._patience = patience
+        self._found = True
+
+    def _begin(self) -> None:
+        others = self.names_in("")
+        # Another machine may have begun it meanwhile.
+        if others and self.read(_MARK) is None:
+            raise StoreError(f"{self.place}: holds {others[0]}, and no store; give {STORE} an empty folder of its own")
+        self.create(_MARK, json.dumps({"project": _PROJECT}).encode())
+        # Some S3 servers write over what they are asked not to; then two machines would hold the same lease.
+        with suppress(FileExistsError):
+            self._asked(lambda: self._create(_MARK, json.dumps({"project": _PROJECT, "again": True}).encode()))
+            self.remove(_MARK)
+            raise StoreError(f"{self.place}: this server ignores `If-None-Match`; take one that keeps to it")
+
+
+def _filesystem(place: str) -> tuple[Any, str]:
+    """fsspec's filesystem of a place, and the path in it."""
+    scheme, separator, _ = place.partition("://")
+    if separator and scheme not in ("s3", "file"):
+        raise StoreError(f"{STORE}={place}: give a folder's path, or s3://bucket/folder")
+    if scheme != "s3" or not separator:
+        folder = Path(place.removeprefix("file://")).expanduser()
+        if not folder.is_absolute() or not folder.is_dir():
+            raise StoreError(f"{STORE}={place}: no such folder; mount or make it, and give its whole path")
+        place = f"file://{folder}"
+    try:
+        # Listings as they are now, since other machines write too.
+        files, root = fsspec.core.url_to_fs(place, skip_instance_cache=True, use_listings_cache=False)
+    except ImportError as error:
+        raise StoreError(f"{STORE}={place}: s3fs is missing; `pip install s3fs`") from error
+    return files, str(root).rstrip("/")
+
+
+def _project_of(mark: bytes) -> str:
+    try:
+        return str(json.loads(mark)["project"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def _changed(status: Mapping[str, Any]) -> float:
+    """The time of a file, as fsspec tells it for S3 and for folders."""
+    when = status.get("LastModified")
+    return float(when.timestamp() if when is not None else status["mtime"])
+
+
+def _is_of_network(error: Exception) -> bool:
+    """Tell botocore's and aiohttp's own errors, which are no OSErrors; neither may be installed."""
+    return type(error).__module__.partition(".")[0] in ("botocore", "aiobotocore", "aiohttp")
+
+
+def _put_in_place(beside: Path, out: Path, fingerprint: str) -> None:
+    """Rename what was fetched, unless somebody else's is there meanwhile."""
+    if finished(out, fingerprint):
+        return
+    shutil.rmtree(out, ignore_errors=True)
+    try:
+        beside.rename(out)
+    except OSError:
+        if not finished(out, fingerprint):
+            raise

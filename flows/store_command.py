@@ -1,0 +1,117 @@
+"""`fer store`: look into the store that machines share, clear it, and fetch a report from it."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows.lease import latest
+from flows.store import STORE, Published, Store, StoreError, open_store
+
+_HOURS_KEPT = 24.0
+"""What a run under way has made is not referred to yet."""
+
+Place = Annotated[
+    str | None, typer.Option("--store", metavar="PLACE", help="A folder, or s3://bucket/folder; FER_STORE if not said.")
+]
+
+
+def store_app() -> typer.Typer:
+    """The three commands."""
+    app = typer.Typer(help="Look into the store that machines share, clear it, fetch from it.", no_args_is_help=True)
+    app.command("ls", help="Artifacts that are there, and what is being made.")(list_artifacts)
+    app.command("gc", help="Delete what no report was made from, and uploads that broke off.")(collect_garbage)
+    app.command("pull", help="Fetch a report, and say where it is.")(pull)
+    return app
+
+
+def list_artifacts(place: Place = None) -> None:
+    """One line each."""
+    store = _store(place)
+    there = sorted(store.artifacts(), key=lambda one: (one.step, one.fingerprint))
+    used = referred_to(there)
+    table = Table("step", "fingerprint", "MB", "in a report")
+    for one in there:
+        table.add_row(one.step, one.fingerprint, f"{one.size / 1e6:,.1f}", "yes" if _name(one) in used else "no")
+    Console().print(table)
+    print(f"{len(there)} artifacts, {sum(one.size for one in there) / 1e9:.2f} GB in {store.place}")
+    for room, owner in _being_made(store):
+        print(f"being made: {room} by {owner}")
+
+
+def collect_garbage(
+    place: Place = None,
+    hours: Annotated[
+        float, typer.Option("--older", metavar="HOURS", min=0.0, help="Only what is older than this.")
+    ] = _HOURS_KEPT,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only say what would go.")] = False,
+) -> None:
+    """Say what goes; delete it with `--yes`."""
+    store = _store(place)
+    unused, size = unused_rooms(store, hours), 0
+    for room, bytes_of_it in unused.items():
+        size += bytes_of_it
+        print(f"{'deleted' if yes else 'would go'}: {room} · {bytes_of_it / 1e6:,.1f} MB")
+        if yes:
+            store.remove(room)
+    print(f"{len(unused)} of {size / 1e9:.2f} GB {'deleted' if yes else 'would go; delete them with --yes'}")
+
+
+def pull(
+    report: Annotated[str, typer.Argument(metavar="REPORT", help="Its fingerprint, or `latest`.")] = "latest",
+    place: Place = None,
+    artifacts: Annotated[Path, typer.Option("--artifacts", metavar="DIR", help="Where to.")] = Path("artifacts"),
+) -> None:
+    """Fetch it."""
+    store = _store(place)
+    reports = [name for name in store.names_in("report") if store.has("report", name)]
+    if not reports:
+        raise StoreError(f"{store.place}: no report in it; see `fer store ls`")
+    chosen = min(reports, key=lambda name: store.age(f"report/{name}")) if report == "latest" else report
+    if chosen not in reports:
+        raise StoreError(f"{report}: no report in {store.place}; there are {', '.join(reports)}")
+    found = store.fetch("report", chosen, artifacts.expanduser().resolve())
+    assert found is not None
+    print(found.file("index.html").as_uri())
+
+
+def referred_to(there: Iterable[Published]) -> set[str]:
+    """STEP/FINGERPRINT of the reports, and of what they were made from, and so on."""
+    made_from: Mapping[str, tuple[str, ...]] = {_name(one): one.made_from for one in there}
+    used, left = set[str](), [name for name in made_from if name.startswith("report/")]
+    while left:
+        name = left.pop()
+        if name not in used:
+            used.add(name)
+            left += made_from.get(name, ())
+    return used
+
+
+def unused_rooms(store: Store, hours: float) -> dict[str, int]:
+    """Bytes of each artifact, or beginning of one, that is old, that no report refers to, and that nobody is making."""
+    used = referred_to(store.artifacts())
+    found = {}
+    for room in store.rooms():
+        if room in used or store.age(room) < hours * 3600.0 or not latest(store, room).released:
+            continue
+        found[room] = store.size(room)
+    return found
+
+
+def _name(one: Published) -> str:
+    return f"{one.step}/{one.fingerprint}"
+
+
+def _being_made(store: Store) -> list[tuple[str, str]]:
+    holders = [(room, latest(store, room)) for room in store.rooms()]
+    return [(room, holder.owner) for room, holder in holders if not holder.released]
+
+
+def _store(place: str | None) -> Store:
+    store = open_store(place)
+    if store is None:
+        raise StoreError(f"no store: set {STORE}, or give --store, a folder or s3://bucket/folder")
+    return store

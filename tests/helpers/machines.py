@@ -1,0 +1,171 @@
+"""A Prefect server and machines that take steps, each a worker in a folder of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from flows.prefect_server import free_port
+
+_SERVE = "from flows.prefect_server import serve_guarded; serve_guarded('127.0.0.1', {port}, 'warning')"
+
+
+def wait_until(condition: Callable[[], Any], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.2)
+
+
+class Lab:
+    """A server that can be stopped and started again, and what it takes to reach it."""
+
+    def __init__(self, folder: Path, store: str) -> None:
+        self.folder, self.store, self.port = folder, store, free_port()
+        self.api = f"http://127.0.0.1:{self.port}/api"
+        self._log = (folder / "server.log").open("w")
+        self._server: subprocess.Popen[bytes] | None = None
+
+    def environment(self, name: str, **more: str) -> dict[str, str]:
+        return os.environ | {
+            "PREFECT_HOME": str(self.folder / f"prefect-{name}"),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_API_URL": self.api,
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "FER_STORE": self.store,
+            "FER_MACHINE": name,
+            **more,
+        }
+
+    def start(self) -> None:
+        command = [sys.executable, "-c", _SERVE.format(port=self.port)]
+        self._server = subprocess.Popen(
+            command, env=self.environment("server"), stdout=self._log, stderr=self._log, start_new_session=True
+        )
+        wait_until(self.answers, 90)
+
+    def stop(self) -> None:
+        if self._server:
+            _kill([self._server.pid, *descendants(self._server.pid)])
+            self._server.wait()
+            self._server = None
+
+    def answers(self) -> bool:
+        with suppress(httpx.HTTPError):
+            return httpx.get(f"{self.api}/health", timeout=5).status_code == 200
+        return False
+
+    def close(self) -> None:
+        self.stop()
+        self._log.close()
+
+    def run(self, *arguments: str, head: str = "head", **more: str) -> "subprocess.Popen[str]":
+        """`fer run …`, in this head's own folder of artifacts."""
+        command = [str(Path(sys.executable).with_name("fer")), "run", *arguments, "--artifacts"]
+        return self._start_run([*command, str(self._artifacts(head))], head, more)
+
+    def run_graph_alone(self, experiment: str, head: str = "head") -> "subprocess.Popen[str]":
+        """A run that sends one step."""
+        command = [sys.executable, str(Path(__file__).with_name("graph_alone.py")), experiment]
+        return self._start_run([*command, str(self._artifacts(head))], head, {})
+
+    def _artifacts(self, head: str) -> Path:
+        artifacts = self.folder / head / "artifacts"
+        artifacts.mkdir(parents=True, exist_ok=True)
+        return artifacts
+
+    def _start_run(self, command: list[str], head: str, more: Mapping[str, str]) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            command,
+            cwd=self.folder / head,
+            env=self.environment(head, **more),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+class Machine:
+    """A worker that takes steps; `kill` ends all that runs of it, as a power cut does."""
+
+    def __init__(self, lab: Lab, name: str, artifacts: Path | None = None, **more: str) -> None:
+        self.artifacts = artifacts or lab.folder / name
+        self.artifacts.mkdir(exist_ok=True)
+        self.log = lab.folder / f"{name}.log"
+        environment = lab.environment(name, FER_ARTIFACTS_FOLDER=str(self.artifacts), **more)
+        with self.log.open("w") as log:
+            command = [sys.executable, "-m", "flows.steps_worker"]
+            self.process = subprocess.Popen(
+                command, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=self.artifacts
+            )
+
+    def started(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        return "started!" in self.log.read_text()
+
+    def trains(self) -> bool:
+        """Tell whether a training here has finished an epoch."""
+        return any(self.artifacts.glob("train-ldg/*.unfinished/resume.pt"))
+
+    def kill(self) -> None:
+        _kill([self.process.pid, *descendants(self.process.pid)])
+        self.process.wait()
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+@contextmanager
+def lab_in(folder: Path, store: str) -> Iterator[Lab]:
+    lab = Lab(folder, store)
+    try:
+        lab.start()
+        yield lab
+    finally:
+        lab.close()
+
+
+@contextmanager
+def machines(lab: Lab, *names: str, more: Mapping[str, str] | None = None) -> Iterator[list[Machine]]:
+    """Workers that have started."""
+    found = [Machine(lab, name, **(more or {})) for name in names]
+    try:
+        for machine in found:
+            wait_until(machine.started, 60)
+        yield found
+    finally:
+        for machine in found:
+            machine.stop()
+
+
+def descendants(parent: int) -> list[int]:
+    """Processes below it, in whatever session."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            above = int(stat.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(above, []).append(int(stat.parent.name))
+    found, left = [], [parent]
+    while left:
+        below = children.get(left.pop(), [])
+        found += below
+        left += below
+    return found
+
+
+def _kill(processes: list[int]) -> None:
+    for number in processes:
+        with suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)

@@ -1,0 +1,172 @@
+"""Steps on other machines: real workers, a real server, and what they must survive."""
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers.machines import Lab, Machine, lab_in, machines, wait_until
+
+from flows.sent_step import SentStep, code_version, outcome
+from flows.store import Store
+
+pytestmark = pytest.mark.machines
+TINY = str(Path(__file__).parent / "tiny.toml")
+LONGER = ("--set", "ldg.epochs=25")
+"""Trainings of some twenty seconds, so that there is a middle to be killed in."""
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    (tmp_path / "store").mkdir()
+    with lab_in(tmp_path, str(tmp_path / "store")) as lab:
+        yield lab
+    for log in sorted(tmp_path.glob("*.log")):
+        print(f"--- {log.name}\n{log.read_text()[-3000:]}")
+
+
+def end_of(run: "subprocess.Popen[str]", seconds: float = 280) -> str:
+    said, _ = run.communicate(timeout=seconds)
+    assert run.returncode == 0, said
+    return said
+
+
+def table_in(artifacts: Path) -> dict[str, object]:
+    (report,) = artifacts.glob("report/*/results.json")
+    table: dict[str, object] = json.loads(report.read_text())["table"]
+    return table
+
+
+def weights_in(artifacts: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in sorted(artifacts.glob("*/*/selected.safetensors"))}
+
+
+def test_a_machine_that_dies_in_mid_training_is_gone_on_for(lab: Lab) -> None:
+    """The other takes the training over within two minutes, and the weights are those of an undisturbed run."""
+    with machines(lab, "left", "right") as (left, right):
+        run = lab.run(TINY, *LONGER, "--set", "run.jobs=2")
+        wait_until(left.trains, 120)
+        trained = next(left.artifacts.glob("train-ldg/*.unfinished"))
+        fingerprint = trained.name.removesuffix(".unfinished")
+        store = Store(lab.store)
+        wait_until(
+            lambda: any(n.endswith(".json") and "resume" in n for n in store.names_in(f"train-ldg/{fingerprint}")), 60
+        )
+        left.kill()
+        killed = time.monotonic()
+        wait_until(lambda: any(right.artifacts.glob(f"train-ldg/{fingerprint}*")), 120)
+        print(f"taken over after {time.monotonic() - killed:.0f} s")
+        said = end_of(run)
+    assert "its machine gives no sign any more" in said
+    assert "goes on after epoch" in said
+    undisturbed = lab.run(TINY, *LONGER, "--set", "run.jobs=2", head="alone", FER_STORE="")
+    end_of(undisturbed)
+    head, alone = (lab.folder / name / "artifacts" for name in ("head", "alone"))
+    assert weights_in(head) == weights_in(alone)
+    assert len(weights_in(head)) == 5
+    assert table_in(head) == table_in(alone)
+
+
+def test_store_and_head_may_be_away_for_a_minute_and_a_second_run_makes_nothing(lab: Lab) -> None:
+    store, away = Path(lab.store), Path(lab.store).with_name("unmounted")
+    with machines(lab, "left") as (left,):
+        run = lab.run(TINY, *LONGER)
+        wait_until(left.trains, 120)
+        store.rename(away)
+        lab.stop()
+        time.sleep(60)
+        lab.start()
+        away.rename(store)
+        end_of(run, 400)
+        made = {str(path.relative_to(store)) for path in store.rglob("published.json")}
+        started = time.monotonic()
+        said = end_of(lab.run(TINY, *LONGER, head="another"), 60)
+        print(f"asked again from a machine that has nothing: {time.monotonic() - started:.0f} s")
+        assert "✓" not in said, said
+        assert {str(path.relative_to(store)) for path in store.rglob("published.json")} == made
+    assert table_in(lab.folder / "head" / "artifacts") == table_in(lab.folder / "another" / "artifacts")
+
+
+def test_two_runs_that_want_the_same_make_it_once(lab: Lab) -> None:
+    with machines(lab, "left", "right") as both:
+        runs = [lab.run(TINY, head=head) for head in ("one", "two")]
+        for run in runs:
+            end_of(run)
+        trained = [path for machine in both for path in machine.artifacts.glob("train-ldg/*/model.json")]
+        made = [json.loads(path.with_name("manifest.json").read_text())["made"] for path in trained]
+    assert len({path.parent.name for path in trained}) == 2
+    by_fingerprint: dict[str, set[str]] = {}
+    for path, when in zip(trained, made, strict=True):
+        by_fingerprint.setdefault(path.parent.name, set()).add(when)
+    assert all(len(times) == 1 for times in by_fingerprint.values()), by_fingerprint
+
+
+def test_a_machine_with_a_full_disk_takes_nothing_and_is_named(lab: Lab, tmp_path: Path) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(full)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("only root may mount")
+    try:
+        with machines(lab, "left") as (left,):
+            crowded = Machine(lab, "crowded", artifacts=full)
+            wait_until(crowded.started, 60)
+            try:
+                end_of(lab.run_graph_alone(TINY))
+                assert "less than 1 GiB free" in crowded.log.read_text()
+                assert not any(full.glob("*/*")), list(full.glob("*/*"))
+            finally:
+                crowded.stop()
+            assert any(left.artifacts.glob("graph/*/graph.npz"))
+    finally:
+        subprocess.run(["umount", str(full)], check=True)
+
+
+def test_a_queue_that_nobody_serves_is_told_and_waited_for(lab: Lab) -> None:
+    run = lab.run_graph_alone(TINY)
+    assert run.stdout is not None
+    said = ""
+    for line in run.stdout:
+        said += line
+        if "waits: no worker for steps of the queue cpu" in line:
+            break
+    assert "`fer doctor` tells more" in said, said
+    with machines(lab, "late"):
+        end_of(run)
+
+
+def test_a_worker_of_other_code_takes_nothing_and_is_told(lab: Lab, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    root = Path(__file__).parent.parent
+    for package in ("fer_core", "flows", "openface"):
+        shutil.copytree(root / package, other / package, ignore=shutil.ignore_patterns("__pycache__"))
+    with (other / "fer_core" / "errors.py").open("a") as file:
+        file.write("# another version\n")
+    with machines(lab, "old", more={"PYTHONPATH": str(other)}) as (old,):
+        run = lab.run_graph_alone(TINY)
+        assert run.stdout is not None
+        said = ""
+        for line in run.stdout:
+            said += line
+            if "waits: old has another version" in line:
+                break
+        assert "update it" in said, said
+        assert not any(old.artifacts.glob("graph/*"))
+        with machines(lab, "new"):
+            end_of(run)
+        assert not any(old.artifacts.glob("graph/*"))
+
+
+def test_a_step_says_how_it_ended_by_its_state() -> None:
+    from prefect.states import Failed
+
+    assert outcome(Failed(message="[exit code 2] graph.k: too large")) == (2, "graph.k: too large")
+    assert outcome(Failed(message="[exit code -9] killed\nby something")) == (-9, "killed\nby something")
+    assert outcome(None) == (1, "ended without a word")
+    assert len(code_version()) == 16
+    assert SentStep("c", "graph", "f", "demo", None, (), (), None, 1).dead == 0

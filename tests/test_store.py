@@ -1,0 +1,254 @@
+"""The store and its leases, in a folder and on a real S3 server."""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from helpers.machines import wait_until
+
+from fer_core.artifacts import Artifact, finished, make_artifact
+from flows.lease import Holder, LeaseLost, Silence, latest, take
+from flows.prefect_server import free_port
+from flows.store import Store, StoreAway, StoreError, open_store
+
+FINGERPRINT = "0123456789abcdef"
+ROOM = f"graph/{FINGERPRINT}"
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an S3 server."""
+    port, folder = free_port(), tmp_path_factory.mktemp("s3")
+    command = [sys.executable, "-c", f"from moto.server import main; main(['-p', '{port}'])"]
+    with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
+        address = f"http://127.0.0.1:{port}"
+        try:
+            wait_until(lambda: _answers(address), 60)
+            yield address
+        finally:
+            server.terminate()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty place for a store."""
+    if request.param == "folder":
+        (tmp_path / "store").mkdir()
+        return str(tmp_path / "store")
+    address = request.getfixturevalue("s3")
+    reach(address, monkeypatch)
+    bucket = f"lab{time.monotonic_ns()}"
+    assert httpx.put(f"{address}/{bucket}").status_code == 200
+    return f"s3://{bucket}/fer"
+
+
+@pytest.fixture
+def store(place: str) -> Store:
+    return Store(place)
+
+
+def artifact_in(folder: Path, content: str = "linked") -> Artifact:
+    def work(out: Path) -> None:
+        (out / "below").mkdir()
+        (out / "below" / "graph.txt").write_text(content)
+
+    return make_artifact(folder / "graph" / FINGERPRINT, "graph", FINGERPRINT, {"k": 4}, {}, work)
+
+
+def test_what_is_pushed_is_fetched_elsewhere_whole(store: Store, place: str, tmp_path: Path) -> None:
+    assert store.fetch("graph", FINGERPRINT, tmp_path / "there") is None
+    assert store.push(artifact_in(tmp_path / "here"))
+    found = Store(place).fetch("graph", FINGERPRINT, tmp_path / "there")
+    assert found is not None
+    assert found.file("below/graph.txt").read_text() == "linked"
+    assert found == finished(tmp_path / "there" / "graph" / FINGERPRINT, FINGERPRINT)
+    assert [one.fingerprint for one in store.artifacts()] == [FINGERPRINT]
+
+
+def test_of_two_uploads_the_first_counts_for_good(store: Store, tmp_path: Path) -> None:
+    assert store.push(artifact_in(tmp_path / "first", "first"))
+    before = store.names_in(ROOM)
+    assert not store.push(artifact_in(tmp_path / "second", "second"))
+    assert store.names_in(ROOM) == before
+    found = store.fetch("graph", FINGERPRINT, tmp_path / "there")
+    assert found is not None
+    assert found.file("below/graph.txt").read_text() == "first"
+
+
+def test_an_upload_that_broke_off_is_not_seen(store: Store, tmp_path: Path) -> None:
+    made = artifact_in(tmp_path / "here")
+    store.put_file(made.file("below/graph.txt"), f"{ROOM}/upload-dead/below/graph.txt")
+    assert not store.has("graph", FINGERPRINT)
+    assert store.fetch("graph", FINGERPRINT, tmp_path / "there") is None
+    assert store.push(made)
+
+
+def test_a_small_file_is_created_by_one_of_many(store: Store) -> None:
+    won = list[int]()
+
+    def create(number: int) -> None:
+        if store.create(f"{ROOM}/mine", str(number).encode()):
+            won.append(number)
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert store.read(f"{ROOM}/mine") == str(won[0]).encode()
+
+
+def test_a_lease_is_held_by_one_and_the_next_number_takes_over(store: Store) -> None:
+    first = take(store, ROOM, latest(store, ROOM), "first")
+    assert first is not None
+    assert take(store, ROOM, Holder(0), "second") is None
+    first.beat()
+    holder = latest(store, ROOM)
+    assert (holder.number, holder.beat, holder.released) == (1, 1, False)
+    assert holder.owner.startswith("first")
+    second = take(store, ROOM, holder, "second")
+    assert second is not None
+    with pytest.raises(LeaseLost, match="taken over by second"):
+        first.beat()
+    second.require_held()
+
+
+def test_silence_is_measured_by_the_clock_of_who_waits() -> None:
+    """A holder's own clock is nowhere asked, so that it may be wrong by minutes."""
+    silence, holder = Silence(seconds=0.3), Holder(1, "other", beat=5, released=False)
+    assert not silence.of(holder)
+    time.sleep(0.2)
+    assert not silence.of(Holder(1, "other", beat=6, released=False))
+    time.sleep(0.2)
+    assert not silence.of(Holder(1, "other", beat=6, released=False))
+    time.sleep(0.2)
+    assert silence.of(Holder(1, "other", beat=6, released=False))
+
+
+def test_a_resume_state_goes_on_elsewhere(store: Store, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    (here / "selected").write_text("epoch 1")
+    (here / "resume.pt").write_text("epoch 1")
+    lease = take(store, ROOM, Holder(0), "first")
+    assert lease is not None
+    lease.save_resume_state(here)
+    saved = store.names_in(f"{ROOM}/resume-1")
+    (here / "resume.pt").write_text("epoch 2!")
+    lease.save_resume_state(here)
+    again = store.names_in(f"{ROOM}/resume-1")
+    assert len(again) == 2, "the state before is gone"
+    assert len(set(saved) & set(again)) == 1, "what has not changed was not copied again"
+    following = take(store, ROOM, latest(store, ROOM), "second")
+    assert following is not None
+    assert following.fetch_resume_state(there)
+    assert (there / "resume.pt").read_text() == "epoch 2!"
+    assert (there / "selected").read_text() == "epoch 1"
+
+
+def test_a_holder_that_slept_past_its_end_changes_nothing(store: Store, tmp_path: Path) -> None:
+    here = tmp_path / "sleeper"
+    here.mkdir()
+    (here / "resume.pt").write_text("old")
+    sleeper = take(store, ROOM, Holder(0), "sleeper")
+    assert sleeper is not None
+    heir = take(store, ROOM, latest(store, ROOM), "heir")
+    assert heir is not None
+    (tmp_path / "heir").mkdir()
+    (tmp_path / "heir" / "resume.pt").write_text("new")
+    heir.save_resume_state(tmp_path / "heir")
+    sleeper.save_resume_state(here)  # It wakes.
+    third = take(store, ROOM, latest(store, ROOM), "third")
+    assert third is not None
+    assert third.fetch_resume_state(tmp_path / "third")
+    assert (tmp_path / "third" / "resume.pt").read_text() == "new"
+    assert store.push(artifact_in(tmp_path / "heirs", "the heir's"))
+    assert not store.push(artifact_in(tmp_path / "sleepers", "the sleeper's"))
+    found = store.fetch("graph", FINGERPRINT, tmp_path / "there")
+    assert found is not None
+    assert found.file("below/graph.txt").read_text() == "the heir's"
+
+
+def test_a_store_that_is_away_is_asked_again(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    store = Store(str(tmp_path / "store"), patience=30)
+    assert store.push(artifact_in(tmp_path / "here"))
+    (tmp_path / "store").rename(tmp_path / "unmounted")
+    back = threading.Timer(3, lambda: (tmp_path / "unmounted").rename(tmp_path / "store"))
+    back.start()
+    assert store.create(f"{ROOM}/written", b"late")
+    assert store.fetch("graph", FINGERPRINT, tmp_path / "there") is not None
+    back.join()
+
+
+def test_a_store_that_stays_away_is_told(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    store = Store(str(tmp_path / "store"), patience=1)
+    shutil.rmtree(tmp_path / "store")
+    with pytest.raises(StoreAway, match=r"store: not reached for 1 s"):
+        store.has("graph", FINGERPRINT)
+
+
+def test_places_that_are_no_store_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no such folder; mount or make it"):
+        Store(str(tmp_path / "missing"))
+    with pytest.raises(StoreError, match="give its whole path"):
+        Store("relative")
+    with pytest.raises(StoreError, match="give a folder's path, or s3"):
+        Store("gs://lab/fer")
+    (tmp_path / "homework.txt").write_text("mine")
+    with pytest.raises(StoreError, match=r"holds homework.txt, and no store"):
+        Store(str(tmp_path))
+    (tmp_path / "fer-store.json").write_text(json.dumps({"project": "other"}))
+    with pytest.raises(StoreError, match="another project's files"):
+        Store(str(tmp_path))
+    (tmp_path / "fer-store.json").write_text("{")
+    with pytest.raises(StoreError, match="another project's files"):
+        Store(str(tmp_path))
+
+
+def test_a_bucket_that_is_not_there_is_refused(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reach(s3, monkeypatch)
+    with pytest.raises(StoreError, match="no such bucket; make it first"):
+        Store("s3://nowhere/fer")
+
+
+def test_a_full_store_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "store").mkdir()
+    store = Store(str(tmp_path / "store"), patience=1)
+
+    def full(*paths: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(StoreError, match="No space left on device; free some space there, or run `fer store gc`"):
+        store.push(artifact_in(tmp_path / "here"))
+
+
+def test_without_a_place_there_is_no_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FER_STORE", raising=False)
+    assert open_store() is None
+
+
+def reach(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a user does, by the environment."""
+    own = {"AWS_ENDPOINT_URL": address, "AWS_DEFAULT_REGION": "us-east-1", "NO_PROXY": "127.0.0.1"}
+    for name, value in (own | {"AWS_ACCESS_KEY_ID": "fer", "AWS_SECRET_ACCESS_KEY": "fer"}).items():
+        monkeypatch.setenv(name, value)
+
+
+def _answers(address: str) -> bool:
+    try:
+        return httpx.get(address).status_code < 500
+    except httpx.HTTPError:
+        return False
