@@ -15,6 +15,7 @@ import typer
 
 from fer_core.artifacts import fingerprint, open_artifact, replace_file, signature_of_files
 from fer_core.errors import ActionUnitError, FerError
+from fer_core.exit_codes import ExitCode
 from fer_core.experiment import experiment_from, load_experiment
 from fer_core.models import Architecture
 from fer_core.models.facts import ExportFormat
@@ -23,9 +24,6 @@ from fer_core.steps import STEPS, Step, request, with_openface_build
 from fer_core.steps.run import run_step
 from openface.errors import EngineAway
 
-INTERRUPTED = 130
-OUT_OF_MEMORY = 3
-ENGINE_AWAY = 4
 _OUT_OF_MEMORY = re.compile("out of memory|not enough memory|can't allocate memory", re.IGNORECASE)
 """Torch's words, for a GPU's memory and for the machine's."""
 EXPORTS = Path("artifacts/export")
@@ -83,18 +81,18 @@ def run_app(app: typer.Typer) -> None:
         app()
     except FerError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(ExitCode.MISTAKE)
     except Interrupted:
         print(STOPPED, file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit(ExitCode.INTERRUPTED)
     except EngineAway as away:
         print(f"error: {away}", file=sys.stderr)
-        sys.exit(ENGINE_AWAY)
+        sys.exit(ExitCode.ENGINE_AWAY)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not _OUT_OF_MEMORY.search(str(error)):
             raise
         print(f"error: out of memory: {' '.join(str(error).split())[:300]}", file=sys.stderr)
-        sys.exit(OUT_OF_MEMORY)
+        sys.exit(ExitCode.OUT_OF_MEMORY)
 
 
 def main() -> None:

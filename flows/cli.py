@@ -12,8 +12,9 @@ import typer
 from rich.console import Console
 
 from fer_core.artifacts import Artifact
-from fer_core.cli import INTERRUPTED, STOPPED, ExperimentName, Interrupted, Settings, run_app, steps_app
+from fer_core.cli import STOPPED, ExperimentName, Interrupted, Settings, run_app, steps_app
 from fer_core.errors import FerError
+from fer_core.exit_codes import ExitCode
 from fer_core.experiment import experiment_from
 from flows.display import best_student, print_table, shown
 from flows.prefect_server import (
@@ -24,7 +25,7 @@ from flows.prefect_server import (
     require_server,
     users_server,
 )
-from flows.runner import MISTAKE, StepFailed
+from flows.runner import StepFailed
 from flows.store_command import store_app
 from flows.study import open_study, seeds_in
 from openface.names import spell
@@ -146,7 +147,7 @@ def _stop_in_time(server: OwnServer | None) -> None:
             server.stop(patience=0.0)
         Console().show_cursor()
         print(STOPPED, file=sys.stderr, flush=True)
-        os._exit(INTERRUPTED)
+        os._exit(ExitCode.INTERRUPTED)
 
     def interrupt(number: int, frame: object) -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -173,4 +174,4 @@ def _fail(failures: Sequence[Exception]) -> NoReturn:
     # The same mistake meets every seed, and is told once.
     for line in dict.fromkeys(getattr(f, "message", str(f)) if f in mistakes else str(f) for f in failures):
         print(f"error: {line}", file=sys.stderr)
-    sys.exit(MISTAKE if len(mistakes) == len(failures) else 1)
+    sys.exit(ExitCode.MISTAKE if len(mistakes) == len(failures) else 1)

@@ -14,13 +14,12 @@ from docker.errors import NotFound
 from docker.models.containers import Container
 
 from fer_core.artifacts import MANIFEST, publish, unfinished
-from fer_core.cli import ENGINE_AWAY, INTERRUPTED, OUT_OF_MEMORY
 from fer_core.errors import ArtifactError, ExperimentError
+from fer_core.exit_codes import ExitCode
 from flows.events import Event, parse_event
 from flows.gpus import ALL, GpuPool, locks_folder
 from flows.runner import (
     LINES_KEPT,
-    MISTAKE,
     RETRY_DELAYS,
     Runner,
     StepCommand,
@@ -142,9 +141,9 @@ class Containers:
             with lent_to(command, self._gpus, self._stopped) as gpu:
                 self._run(command, on_event, gpu or "")
         except EngineRefused as refused:
-            raise self._unless_stopped(command, MISTAKE, str(refused)) from refused
+            raise self._unless_stopped(command, ExitCode.MISTAKE, str(refused)) from refused
         except EngineAway as away:
-            raise self._unless_stopped(command, ENGINE_AWAY, str(away)) from away
+            raise self._unless_stopped(command, ExitCode.ENGINE_AWAY, str(away)) from away
 
     def _run(self, command: StepCommand, on_event: Callable[[Event], None], gpu: str) -> None:
         _refuse_links_outside(command)
@@ -153,7 +152,7 @@ class Containers:
             container = create(client, self._box(command, room, gpu))
             try:
                 if self._stopped.is_set():
-                    raise StepFailed(command.step, INTERRUPTED, "stopped before it began")
+                    raise StepFailed(command.step, ExitCode.INTERRUPTED, "stopped before it began")
                 container.start()
                 for line in _lines(container):
                     on_event(parse_event(line))
@@ -185,19 +184,19 @@ class Containers:
 
     def _failure(self, command: StepCommand, container: Container, exit_code: int) -> StepFailed:
         if self._stopped.is_set():
-            return StepFailed(command.step, INTERRUPTED, "stopped")
+            return StepFailed(command.step, ExitCode.INTERRUPTED, "stopped")
         said = container.logs(stdout=False, stderr=True, tail=LINES_KEPT).decode(errors="replace")
         lines = [line.rstrip() for line in said.splitlines() if line.strip()]
         if ran_out_of_memory(container):
             reason = f"killed for taking more than {self._memory >> 20:,} MB of memory"
-            return StepFailed(command.step, OUT_OF_MEMORY, reason, "\n".join(lines))
+            return StepFailed(command.step, ExitCode.OUT_OF_MEMORY, reason, "\n".join(lines))
         # Exit code 130 without our asking for a stop: something else ended the step.
         signalled = 128 - exit_code if exit_code > 128 else exit_code
-        return failure(command, -signal.SIGTERM if exit_code == INTERRUPTED else signalled, lines)
+        return failure(command, -signal.SIGTERM if exit_code == ExitCode.INTERRUPTED else signalled, lines)
 
     def _unless_stopped(self, command: StepCommand, exit_code: int, reason: str) -> StepFailed:
         if self._stopped.is_set():
-            return StepFailed(command.step, INTERRUPTED, "stopped")
+            return StepFailed(command.step, ExitCode.INTERRUPTED, "stopped")
         return StepFailed(command.step, exit_code, reason)
 
 
@@ -209,7 +208,7 @@ def _refuse_links_outside(command: StepCommand) -> None:
             f"{link}: leads to {os.path.realpath(link)}, which a step's container does not see; copy or mount what is "
             f"linked into {folder}, or give the folder that holds both"
         )
-        raise StepFailed(command.step, MISTAKE, printable(reason))
+        raise StepFailed(command.step, ExitCode.MISTAKE, printable(reason))
 
 
 def _make_room(command: StepCommand) -> Path:
@@ -219,10 +218,10 @@ def _make_room(command: StepCommand) -> Path:
         command.out.parent.mkdir(parents=True, exist_ok=True)
         room.mkdir(exist_ok=True)
     except ArtifactError as error:
-        raise StepFailed(command.step, MISTAKE, str(error)) from error
+        raise StepFailed(command.step, ExitCode.MISTAKE, str(error)) from error
     except OSError as error:
         reason = f"{error.filename}: {error.strerror}; free or allow space there, and run again"
-        raise StepFailed(command.step, MISTAKE, reason) from error
+        raise StepFailed(command.step, ExitCode.MISTAKE, reason) from error
     if os.geteuid() == 0:
         above = command.out.parent.stat()
         user, group = (above.st_uid, above.st_gid) if above.st_uid else (NOBODY, NOBODY)

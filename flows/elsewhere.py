@@ -22,13 +22,13 @@ from prefect.runtime import task_run
 from prefect.states import Cancelling, Crashed
 
 from fer_core.artifacts import open_artifact
-from fer_core.cli import INTERRUPTED
+from fer_core.exit_codes import ExitCode
 from flows.containers import runner_here
 from flows.events import Event, Note, parse_event
 from flows.lease import Silence, latest
 from flows.made_once import make_once, room_of
-from flows.runner import MISTAKE, Runner, StepCommand, StepFailed
-from flows.sent_step import STORE_AWAY, SentStep, code_version, outcome
+from flows.runner import Runner, StepCommand, StepFailed
+from flows.sent_step import SentStep, code_version, outcome
 from flows.steps_worker import DEPLOYMENT, make_steps_pool, notices, online, worker_name
 from flows.store import Store, StoreAway, StoreError
 from flows.study import Study
@@ -84,9 +84,9 @@ class Elsewhere:
             else:
                 self._send(command, on_event)
         except StoreError as error:
-            raise StepFailed(command.step, MISTAKE, str(error)) from error
+            raise StepFailed(command.step, ExitCode.MISTAKE, str(error)) from error
         except StoreAway as away:
-            raise StepFailed(command.step, STORE_AWAY, str(away)) from away
+            raise StepFailed(command.step, ExitCode.STORE_AWAY, str(away)) from away
 
     def _send(self, command: StepCommand, on_event: Callable[[Event], None]) -> None:
         for path in command.inputs:
@@ -109,7 +109,9 @@ class Elsewhere:
                 sent.cancel_if_running()
         artifacts = command.out.parent.parent
         if self._store.fetch(command.step, command.out.name, artifacts) is None:
-            raise StepFailed(command.step, STORE_AWAY, f"{room_of(command)}: not in the store {self._store.place}")
+            raise StepFailed(
+                command.step, ExitCode.STORE_AWAY, f"{room_of(command)}: not in the store {self._store.place}"
+            )
 
     def _sent(self, command: StepCommand) -> SentStep:
         file = Path(command.experiment)
@@ -152,7 +154,7 @@ class Elsewhere:
             if run.state.is_running() and (number := sent.died()):
                 self._dead[room_of(command)] = number
                 raise StepFailed(command.step, 1, "its machine gives no sign any more")
-        raise StepFailed(command.step, INTERRUPTED, "stopped")
+        raise StepFailed(command.step, ExitCode.INTERRUPTED, "stopped")
 
 
 class _Sent:

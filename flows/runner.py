@@ -14,12 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Protocol, Self
 
-from fer_core.cli import INTERRUPTED, OUT_OF_MEMORY
+from fer_core.exit_codes import ExitCode
 from flows.events import Event, parse_event
 from flows.gpus import ALL, GpuPool
-
-MISTAKE = 2
-"""Exit code of a step that the user has to mend something for; trying again would not help."""
 
 _FER = (sys.executable, "-P", "-m", "fer_core")
 """`fer` itself, without the modules that happen to lie in the current folder."""
@@ -85,17 +82,17 @@ class StepFailed(Exception):
     @property
     def mistake(self) -> bool:
         """Tell whether the user has to mend something."""
-        return self.exit_code == MISTAKE
+        return self.exit_code == ExitCode.MISTAKE
 
     @property
     def out_of_memory(self) -> bool:
         """Tell whether it may end well with less to hold at a time."""
-        return self.exit_code == OUT_OF_MEMORY
+        return self.exit_code == ExitCode.OUT_OF_MEMORY
 
     @property
     def may_pass(self) -> bool:
         """Tell whether it is worth another try."""
-        return self.exit_code not in (MISTAKE, INTERRUPTED, -signal.SIGINT)
+        return self.exit_code not in (ExitCode.MISTAKE, ExitCode.INTERRUPTED, -signal.SIGINT)
 
 
 class Runner(Protocol):
@@ -166,7 +163,7 @@ class Subprocesses:
     def _start(self, command: StepCommand, errors: IO[str], gpu: str | None) -> "subprocess.Popen[str]":
         with self._lock:
             if self._stopped.is_set():
-                raise StepFailed(command.step, INTERRUPTED, "stopped before it began")
+                raise StepFailed(command.step, ExitCode.INTERRUPTED, "stopped before it began")
             process = subprocess.Popen(
                 [*self._program, *command.arguments()],
                 stdin=subprocess.DEVNULL,
@@ -182,7 +179,7 @@ class Subprocesses:
 
     def _failure(self, command: StepCommand, exit_code: int, errors: IO[str]) -> StepFailed:
         if self._stopped.is_set():
-            return StepFailed(command.step, INTERRUPTED, "stopped")
+            return StepFailed(command.step, ExitCode.INTERRUPTED, "stopped")
         errors.seek(0)
         lines = [line.rstrip() for line in errors if line.strip()]
         return failure(command, exit_code, lines)
@@ -210,7 +207,7 @@ def failure(command: StepCommand, exit_code: int, lines: Sequence[str]) -> StepF
 
 def _reason(exit_code: int, lines: Sequence[str]) -> str:
     """The user's mistake in the step's own words, or what can be told of a crash."""
-    if exit_code in (MISTAKE, OUT_OF_MEMORY):
+    if exit_code in (ExitCode.MISTAKE, ExitCode.OUT_OF_MEMORY):
         for line in reversed(lines):
             if line.startswith("error: "):
                 return line.removeprefix("error: ")

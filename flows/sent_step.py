@@ -21,6 +21,7 @@ import fer_core
 import openface
 from fer_core.artifacts import Artifact
 from fer_core.errors import ExperimentError, FerError
+from fer_core.exit_codes import ExitCode
 from fer_core.experiment import load_experiment
 from fer_core.steps import STEPS, Request
 from flows.cache import in_use
@@ -29,15 +30,11 @@ from flows.events import Event, Metrics, Note, Progress
 from flows.granted import artifacts_folder, require_granted_settings
 from flows.lease import LeaseLost, machine_name
 from flows.made_once import make_once
-from flows.runner import MISTAKE, StepFailed
+from flows.runner import StepFailed
 from flows.store import Store, StoreAway, StoreError, open_store
 from flows.study import Study
 
 STEP_FLOW = "fer-step"
-STORE_AWAY = 75
-"""Exit code: the store, or an input in it, was not to be had; another try may."""
-DISK_FULL = 28
-"""Exit code: this machine has no room left; another may have."""
 _SECONDS_BETWEEN_PROGRESS = 4.0
 _ARTIFACT = re.compile(r"[a-z-]+/[0-9a-f]{16}")
 _OUTCOME = re.compile(r"\[exit code (-?\d+)\] (.*)", re.DOTALL)
@@ -87,9 +84,9 @@ def run_sent_step(sent: dict[str, Any]) -> State[None]:
             get_run_logger().error("%s", failure.details)
         return _failed(failure.exit_code, failure.message)
     except (StoreAway, LeaseLost) as away:
-        return _failed(STORE_AWAY, str(away))
+        return _failed(ExitCode.STORE_AWAY, str(away))
     except (FerError, TypeError) as error:
-        return _failed(MISTAKE, str(error))
+        return _failed(ExitCode.MISTAKE, str(error))
     return Completed(message="made")
 
 
@@ -105,7 +102,9 @@ def _failed(exit_code: int, reason: str) -> State[None]:
 
 def _run(sent: SentStep) -> None:
     if sent.code != code_version():
-        raise StepFailed(sent.step, STORE_AWAY, f"this worker has other code ({code_version()} for {sent.code})")
+        raise StepFailed(
+            sent.step, ExitCode.STORE_AWAY, f"this worker has other code ({code_version()} for {sent.code})"
+        )
     store = open_store()
     if store is None:
         raise StoreError("FER_STORE is not set on this worker; give it the head's")
@@ -151,7 +150,7 @@ def _require_same(wanted: Request, sent: SentStep) -> None:
     if (here := wanted.fingerprint()) != sent.fingerprint:
         raise StepFailed(
             sent.step,
-            MISTAKE,
+            ExitCode.MISTAKE,
             f"this worker would make {here} where {sent.fingerprint} is wanted; does it have another OpenFace image?",
         )
 
@@ -188,4 +187,4 @@ def _of_this_machine(failure: StepFailed, artifacts: Path) -> StepFailed:
     """A full disk is this machine's alone, and the step may go to another."""
     if "No space left on device" not in failure.message and "Disk quota exceeded" not in failure.message:
         return failure
-    return StepFailed(failure.step, DISK_FULL, f"{machine_name()}: {failure.message}", failure.details)
+    return StepFailed(failure.step, ExitCode.DISK_FULL, f"{machine_name()}: {failure.message}", failure.details)

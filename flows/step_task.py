@@ -10,14 +10,14 @@ from prefect.logging import get_run_logger
 from prefect.runtime import task_run
 
 from fer_core.artifacts import Artifact, finished
-from fer_core.cli import ENGINE_AWAY, INTERRUPTED
+from fer_core.exit_codes import ExitCode
 from fer_core.steps import Request
 from flows.display import Display
 from flows.events import Event, Metrics, Note, Progress
 from flows.naming import experiment_slug, key_of
 from flows.prefect_artifacts import LiveProgress, Show, shown_if_possible
 from flows.run_progress import RunProgress
-from flows.runner import MISTAKE, RETRY_DELAYS, Runner, StepFailed
+from flows.runner import RETRY_DELAYS, Runner, StepFailed
 from flows.study import Study
 from openface.errors import EngineAway
 
@@ -52,7 +52,7 @@ class Maker:
         try:
             asked_for = self._study.request(step, inputs, seed).fingerprint()
         except EngineAway as away:
-            raise StepFailed(name, ENGINE_AWAY, str(away)) from away
+            raise StepFailed(name, ExitCode.ENGINE_AWAY, str(away)) from away
         study = self._smaller.get(asked_for, self._study)
         wanted = study.request(step, inputs, seed)
         if found := study.found(wanted):
@@ -134,7 +134,7 @@ class Maker:
     def _told(self, name: str, failure: StepFailed) -> StepFailed:
         """The failure under the name that people know the step by, logged and shown."""
         again = failure.may_pass and (task_run.run_count or 1) <= len(RETRY_DELAYS)
-        if failure.exit_code != INTERRUPTED:
+        if failure.exit_code != ExitCode.INTERRUPTED:
             self._display.failed(name, failure.message, again)
         if failure.details:
             get_run_logger().error("%s", failure.details)
@@ -146,7 +146,7 @@ def _made(study: Study, wanted: Request) -> Artifact:
     if artifact is None:
         raise StepFailed(
             wanted.step.name,
-            MISTAKE,
+            ExitCode.MISTAKE,
             f"{study.folder(wanted)}: not there, or not as asked for; did the experiment or its data change "
             "meanwhile? Run again",
         )

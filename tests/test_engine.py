@@ -9,11 +9,12 @@ import pytest
 
 import docker
 from fer_core.errors import ExperimentError
+from fer_core.exit_codes import ExitCode
 from flows import containers
 from flows.containers import Containers
 from flows.elsewhere import runner_for
 from flows.events import Event, Note
-from flows.runner import MISTAKE, StepCommand, StepFailed
+from flows.runner import StepCommand, StepFailed
 from flows.study import open_study
 from openface.docker_engine import (
     OWNER,
@@ -200,7 +201,7 @@ def test_what_is_in_the_way_of_a_step_is_named(trainer_image: str, tmp_path: Pat
     for name, told in (("made", "made.unfinished: File exists"), ("holidays", "holds something that no step made")):
         with pytest.raises(StepFailed, match=told) as failed:
             run(trainer_image, StepCommand("prepare", "demo", (), (), tmp_path / "prepare" / name))
-        assert failed.value.exit_code == MISTAKE
+        assert failed.value.exit_code == ExitCode.MISTAKE
     assert (tmp_path / "prepare" / "holidays" / "beach.jpg").exists()
 
 
@@ -223,7 +224,7 @@ def test_a_mistake_is_told_in_the_steps_own_words(trainer_image: str, tmp_path: 
         run(
             trainer_image, StepCommand("prepare", "demo", ("dataset.source=folder",), (), tmp_path / "prepare" / "made")
         )
-    assert failed.value.exit_code == MISTAKE
+    assert failed.value.exit_code == ExitCode.MISTAKE
     assert "--data" in failed.value.message
 
 

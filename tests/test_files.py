@@ -9,9 +9,10 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from fer_core.errors import DatasetError
+from fer_core.exit_codes import ExitCode
 from fer_core.progress import JsonLines
 from flows.containers import Containers
-from flows.runner import MISTAKE, StepCommand, StepFailed
+from flows.runner import StepCommand, StepFailed
 from flows.study import open_study
 from openface.files import links_outside
 from openface.names import printable, spell, unspell
@@ -76,7 +77,7 @@ def test_a_container_is_not_asked_for_what_it_would_not_see(tmp_path: Path) -> N
     command = StepCommand("prepare", "demo", (), (), tmp_path / "out", outside=("data", tmp_path / "data"))
     with pytest.raises(StepFailed) as failed:
         Containers("image", 1 << 30)(command, lambda event: None)
-    assert failed.value.exit_code == MISTAKE
+    assert failed.value.exit_code == ExitCode.MISTAKE
     assert f"a.png: leads to {tmp_path / 'a.png'}, which a step's container does not see" in failed.value.message
     assert not (tmp_path / "out").exists()
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from fer_core.cli import INTERRUPTED
+from fer_core.exit_codes import ExitCode
 from flows.events import Event, Metrics, Note, Progress, parse_event
-from flows.runner import MISTAKE, StepCommand, StepFailed, Subprocesses
+from flows.runner import StepCommand, StepFailed, Subprocesses
 
 ROOT = Path(__file__).parent.parent
 COMMAND = StepCommand("graph", "demo", ("graph.k=16",), (Path("/a/prepare"), Path("/a/annotate")), Path("/a/graph"))
@@ -89,7 +89,7 @@ def test_a_mistake_is_told_in_the_steps_words_whatever_else_it_wrote() -> None:
         "for number in range(100): print('a library warns', number, file=sys.stderr)\n"
         "print('error: faces: no such folder', file=sys.stderr)\n"
         "print('a library says goodbye', file=sys.stderr)\n"
-        f"sys.exit({MISTAKE})"
+        f"sys.exit({ExitCode.MISTAKE})"
     )
     assert (failure.mistake, failure.may_pass) == (True, False)
     assert str(failure) == "graph: faces: no such folder"
@@ -133,7 +133,7 @@ def test_stopping_ends_even_a_deaf_step_within_five_seconds_and_starts_no_other(
     assert time.monotonic() - started < 5
     with pytest.raises(StepFailed):
         runner(COMMAND, lambda event: None)
-    assert [failure.exit_code for failure in failures] == [INTERRUPTED]
+    assert [failure.exit_code for failure in failures] == [ExitCode.INTERRUPTED]
     assert not failures[0].may_pass
 
 
