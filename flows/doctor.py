@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import docker
 from docker.errors import ImageNotFound
 
-import docker
 from fer_core import __version__
 from fer_core.errors import ExperimentError
 from flows.gpus import ALL, usable_gpus

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import docker
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from helpers.measured import MEASURED
 
-import docker
 from fer_core.data.dataset import EMOTIONS, Dataset, DatasetCard, open_dataset, save_dataset
 from fer_core.graph.neighbours import Graph
 from fer_core.progress import JsonLines

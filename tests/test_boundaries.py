@@ -1,8 +1,11 @@
 """Who may import whom: the method knows no orchestrator, OpenFace knows neither, the flow never loads torch."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -67,3 +70,28 @@ def test_every_folder_of_modules_is_a_package() -> None:
     """An editable installation, which this one is, would hide one that is not installed otherwise."""
     modules = [path for top in ("fer_core", "flows", "openface") for path in (ROOT / top).rglob("*.py")]
     assert [folder for folder in {path.parent for path in modules} if not (folder / "__init__.py").is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("package", "extras"),
+    [("fer_core", ("train", "predict", "export", "serve")), ("flows", ("flow",)), ("openface", ("flow",))],
+)
+def test_what_a_package_imports_is_declared(package: str, extras: tuple[str, ...]) -> None:
+    """Not found by the luck that something else depends on it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
+    declared = {re.split(r"[^\w-]", line)[0].lower() for line in lines}
+    own, distributions = {"fer_core", "flows", "openface"}, packages_distributions()
+    imported = set(imported_by(package)) - own - sys.stdlib_module_names
+    assert {name for name in imported if not declared & {d.lower() for d in distributions[name]}} == set()
+
+
+def imported_by(package: str) -> list[str]:
+    found = []
+    for path in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found += [alias.name.partition(".")[0] for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.append(node.module.partition(".")[0])
+    return found

@@ -9,13 +9,13 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import docker
 import pandas as pd
 import pytest
 from helpers.browsing import CHROMIUM, DRIVER, NO_BROWSER, browser, until
 from helpers.composed import TAG, USER, ComposeLab, restart_engine
 from helpers.measured import tell_measured
 
-import docker
 from flows.containers import STEP
 from flows.doctor import examine_openface
 from flows.prefect_server import free_port

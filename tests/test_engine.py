@@ -5,9 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import docker
 import pytest
 
-import docker
 from fer_core.errors import ExperimentError
 from fer_core.exit_codes import ExitCode
 from flows import containers

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import docker
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,7 +19,6 @@ from helpers.measured import tell_measured
 from helpers.openface_images import Pictures, local_program
 from PIL import Image
 
-import docker
 import openface.annotation as annotation_module
 from fer_core.errors import ExperimentError
 from fer_core.experiment import load_experiment, to_document

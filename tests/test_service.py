@@ -18,6 +18,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import docker
 import httpx
 import numpy as np
 import pytest
@@ -40,7 +41,6 @@ from helpers.service import (
 from PIL import Image
 from test_decoding import SPOILT
 
-import docker
 from fer_core.data.crops import Box, cut_out
 from fer_core.data.dataset import EMOTIONS
 from fer_core.errors import ServiceError

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import docker
+
 from helpers.openface_images import CUES, picture
 from openface.docker_engine import OWNER, engine
 
