@@ -80,10 +80,10 @@ def test_what_a_package_imports_is_declared(package: str, extras: tuple[str, ...
     """Not found by the luck that something else depends on it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
-    declared = {re.split(r"[^\w-]", line)[0].lower() for line in lines}
+    declared = {_plain(re.split(r"[^\w-]", line)[0]) for line in lines}
     own, distributions = {"fer_core", "flows", "openface"}, packages_distributions()
     imported = set(imported_by(package)) - own - sys.stdlib_module_names
-    assert {name for name in imported if not declared & {d.lower() for d in distributions[name]}} == set()
+    assert {name for name in imported if not declared & set(map(_plain, distributions[name]))} == set()
 
 
 def imported_by(package: str) -> list[str]:
@@ -95,3 +95,8 @@ def imported_by(package: str) -> list[str]:
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 found.append(node.module.partition(".")[0])
     return found
+
+
+def _plain(name: str) -> str:
+    """Indexes tell neither case nor `_` from `-`."""
+    return name.lower().replace("_", "-")
