@@ -6,6 +6,8 @@ with this one's environment; whatever else the API was told has no effect.
 """
 
 import asyncio
+import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -13,6 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 import anyio
 import anyio.abc
@@ -34,6 +37,7 @@ from prefect.states import Crashed, Failed
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
 
 from flows.naming import run_name
+from flows.prefect_server import end_with_parent
 
 POOL = "fer"
 POOL_TYPE = "fer"
@@ -49,6 +53,10 @@ NO_TEMPLATE: dict[str, Any] = {
     "variables": {"type": "object", "properties": {}, "additionalProperties": False},
 }
 """The pool's base job template: nothing of how a run is started is for the API to say."""
+FOR_PARENT = "for-parent"
+"""Argument: end at once, with all runs, when the process at the other end of stdin does."""
+_SECONDS_TO_END = 12.0
+"""For runs to end their steps and to tell Prefect; compose.yaml gives a few more."""
 _QUEUED = 50
 _NO_WORD = "Its process ended without a word. Run it again: what is made is kept."
 
@@ -58,10 +66,31 @@ class ExperimentWorker(ProcessWorker):
 
     type = POOL_TYPE
 
+    def __init__(self) -> None:
+        super().__init__(work_pool_name=POOL, create_pool_if_not_found=False)
+        self._under_way: dict[UUID, ProcessHandle] = {}
+        self._ending = False
+
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Those that wait get their names meanwhile; Prefect would name them as they start."""
+        if self._ending:
+            return []
         await self._name_queued_runs()
         return await super().get_and_submit_flow_runs()
+
+    async def end_runs(self) -> None:
+        """Begin no run any more, and let those under way end in good order, or give up after some seconds.
+
+        Prefect's worker would kill their processes, and leave their steps and their state as they are.
+        """
+        self._ending = True
+        for process in self._under_way.values():
+            if process.pid is not None and process.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGTERM)
+        with anyio.move_on_after(_SECONDS_TO_END):
+            while self._under_way:
+                await anyio.sleep(0.1)
 
     async def run(
         self,
@@ -77,9 +106,12 @@ class ExperimentWorker(ProcessWorker):
             await self._end(flow_run, Failed(message=f"Not a deployment of this project; run {known}."))
             status.started(0)
             return ProcessWorkerResult(status_code=0, identifier="refused")
-        with tempfile.TemporaryDirectory(prefix="fer") as folder:
-            exit_code, pid = await self._execute(flow_run, entrypoint, folder, status)
-        await self._end_if_unended(flow_run)
+        try:
+            with tempfile.TemporaryDirectory(prefix="fer") as folder:
+                exit_code, pid = await self._execute(flow_run, entrypoint, folder, status)
+            await self._end_if_unended(flow_run)
+        finally:
+            self._under_way.pop(flow_run.id, None)
         return ProcessWorkerResult(status_code=exit_code, identifier=str(pid))
 
     async def _execute(
@@ -88,7 +120,7 @@ class ExperimentWorker(ProcessWorker):
         """Exit code and number of the process."""
         async with FlowRunExecutorContext() as context, anyio.create_task_group() as group:
             starter = EngineCommandStarter(
-                command=f"{sys.executable} -m prefect.engine",
+                command=f"{shlex.quote(sys.executable)} -m prefect.engine",
                 entrypoint=entrypoint,
                 cwd=folder,
                 deployment_name="",
@@ -98,6 +130,7 @@ class ExperimentWorker(ProcessWorker):
             executor = context.create_executor(flow_run, starter, resolve_flow=_without_hooks, propose_submitting=False)
             handle: ProcessHandle = await group.start(partial(executor.submit))
             assert handle.pid is not None
+            self._under_way[flow_run.id] = handle
             status.started(handle.pid)
         return handle.returncode or 0, handle.pid or 0
 
@@ -135,20 +168,28 @@ async def _without_hooks(flow_run: FlowRun) -> Flow[..., Any]:
     return Flow(lambda: None, name=FLOW)
 
 
-async def _work() -> None:
+async def _work(healthcheck: bool) -> None:
     """SIGTERM and Ctrl-C end it in good order."""
-    loop, work = asyncio.get_running_loop(), asyncio.current_task()
-    assert work is not None
+    worker = ExperimentWorker()
+    work, asked_to_end = asyncio.create_task(worker.start(with_healthcheck=healthcheck)), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, work.cancel)
-    worker = ExperimentWorker(work_pool_name=POOL, create_pool_if_not_found=False)
+        asyncio.get_running_loop().add_signal_handler(number, asked_to_end.set)
+    asked = asyncio.create_task(asked_to_end.wait())
+    await asyncio.wait({work, asked}, return_when=asyncio.FIRST_COMPLETED)
+    if not work.done():
+        await worker.end_runs()
+        work.cancel()
+    asked.cancel()
     with suppress(asyncio.CancelledError):
-        await worker.start(with_healthcheck=True)
+        await work
 
 
 def main() -> None:
-    """Work until asked to end."""
-    asyncio.run(_work())
+    """Work until asked to end; in a container of its own, with a page that tells of its health."""
+    for_parent = sys.argv[1:] == [FOR_PARENT]
+    if for_parent:
+        end_with_parent()
+    asyncio.run(_work(healthcheck=not for_parent))
 
 
 if __name__ == "__main__":

@@ -201,11 +201,10 @@ def check_prefect(arguments: list[str], command: Command) -> None:
             raise Wrong(f"{command}: check it, or say in PREFECTS why not")
         return
     flow, _, name = arguments[2].partition("/")
-    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
-    found = [deployment for deployment in deployments if flow == "fer" and deployment["name"] == name]
-    if not found:
+    entrypoints = {"full-pipeline": "flows/pipeline.py:full_pipeline", "annotate": "flows/pipeline.py:annotate"}
+    if flow != "fer" or name not in entrypoints:
         raise Wrong(f"{command}: no such deployment: {arguments[2]}")
-    parameters = parameters_of(found[0]["entrypoint"])
+    parameters = parameters_of(entrypoints[name])
     for parameter in (b.partition("=")[0] for a, b in pairwise(arguments) if a == "-p"):
         if parameter not in parameters:
             raise Wrong(f"{command}: no such parameter: {parameter}")
