@@ -20,6 +20,7 @@ from flows.prefect_server import (
     OwnServer,
     keep_prefect_off_the_network,
     keep_prefect_quiet,
+    own_address,
     require_server,
     server_of_a_run,
     users_server,
@@ -94,10 +95,11 @@ def run(
 def serve(data: Granted = None, artifacts: Artifacts = "artifacts", limit: Limit = 1) -> None:
     """Serve until Ctrl-C; runs see the folders of `--data` and `--artifacts`, and no others."""
     keep_prefect_off_the_network()
-    # Late, since its Prefect takes a second to import.
+    url = own_address()
+    # Late, since Prefect takes a second to import, and fails of an address that is none.
     from flows.serving import serve_experiments
 
-    serve_experiments(data, artifacts, limit)
+    serve_experiments(url, data, artifacts, limit)
 
 
 def doctor(artifacts: Artifacts = "artifacts", settings: Settings = None) -> None:

@@ -92,6 +92,23 @@ def require_server() -> None:
     os.environ["PREFECT_API_URL"] = url
 
 
+def own_address() -> str:
+    """The API's address: PREFECT_API_URL, which has to be one of this machine alone, or the usual one.
+
+    Raises:
+        NoServer: it is another.
+    """
+    named = (users_server() or LOCAL).rstrip("/")
+    with suppress(ValueError):
+        parts = urlsplit(named)
+        if (parts.scheme, parts.path) == ("http", "/api") and parts.hostname in ("127.0.0.1", "localhost"):
+            return f"http://127.0.0.1:{parts.port or 80}/api"
+    raise NoServer(
+        f"PREFECT_API_URL = {named}: `fer serve` opens a server of its own on this machine; set it to an address such "
+        f"as {LOCAL}"
+    )
+
+
 def trouble_with(url: str) -> str:
     """What is wrong with an address of Prefect's API, in a line that says what to do; "" where nothing is."""
     no_address = f"{url}: no address of a server; set PREFECT_API_URL to one such as {LOCAL}"

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from fer_core.errors import DatasetError
 from flows.experiment_worker import ENTRYPOINTS, FLOW, FOR_PARENT
 from flows.granted import ARTIFACTS, DATA
-from flows.prefect_server import LOCAL, NoServer, OwnServer, answers, prefect_setting, users_server
+from flows.prefect_server import NoServer, OwnServer, answers, prefect_setting
 from flows.register import end_dead_runs, register
 
 _PASSWORD = "PREFECT_API_AUTH_STRING"
@@ -32,10 +32,11 @@ _PATIENCE = {"PREFECT_WORKER_QUERY_SECONDS": "2", "PREFECT_FLOWS_HEARTBEAT_FREQU
 _SECONDS_TO_END = 15.0
 
 
-def serve_experiments(data: str | None, artifacts: str, limit: int) -> None:
+def serve_experiments(url: str, data: str | None, artifacts: str, limit: int) -> None:
     """Serve until Ctrl-C, SIGTERM, or the end of one of the two processes.
 
     Args:
+        url: the API's, as `own_address` has it.
         data: the folder below which runs may read, or None.
         artifacts: the folder below which runs may read and write.
         limit: runs at a time.
@@ -44,7 +45,7 @@ def serve_experiments(data: str | None, artifacts: str, limit: int) -> None:
         DatasetError: `data` is no folder.
         NoServer: there is one already, its port is taken, or it did not start.
     """
-    url, folders = own_address(), _granted(data, artifacts)
+    folders = _granted(data, artifacts)
     with _alone(url):
         _require_free(url)
         password = prefect_setting(_PASSWORD) or ""
@@ -60,23 +61,6 @@ def serve_experiments(data: str | None, artifacts: str, limit: int) -> None:
             _work(server, folders, asked_to_end, url)
         finally:
             server.stop()
-
-
-def own_address() -> str:
-    """The API's address: PREFECT_API_URL, which has to be one of this machine alone, or the usual one.
-
-    Raises:
-        NoServer: it is another.
-    """
-    named = (users_server() or LOCAL).rstrip("/")
-    with suppress(ValueError):
-        parts = urlsplit(named)
-        if (parts.scheme, parts.path) == ("http", "/api") and parts.hostname in ("127.0.0.1", "localhost"):
-            return f"http://127.0.0.1:{parts.port or 80}/api"
-    raise NoServer(
-        f"PREFECT_API_URL = {named}: `fer serve` opens a server of its own on this machine; set it to an address such "
-        f"as {LOCAL}"
-    )
 
 
 def _granted(data: str | None, artifacts: str) -> dict[str, str]:
