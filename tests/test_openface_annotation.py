@@ -153,16 +153,16 @@ def test_landmarks_are_in_the_images_own_pixels_in_whatever_view_they_were_found
     settings: Settings, tmp_path: Path
 ) -> None:
     """The stand-in's go from one corner of the middle, pixels 40 to 59 of 100, to the other."""
-    for side, shown in ((100, 1), (50, 4), (30, 8)):
+    for side in (100, 50, 30):
         cues = ["", "face when bordered", "spaced header", "several faces", "no face", "abort"]
         table = annotate(Pictures(cues, side), settings(), tmp_path / f"work{side}")
         found = table[list(LANDMARKS)].to_numpy()
         assert found.dtype == np.float32
         assert list(np.isnan(found).all(axis=1)) == [False, False, False, False, True, True]
-        # Half a pixel of the image, for a scaled corner is blurred, and two of the view.
+        # Scaled corners are blurred; the next test is finer.
         for points in found[:4].reshape(4, 2, 68):
             corners = np.array([0.4 * side - 0.5, 0.6 * side - 0.5])
-            np.testing.assert_allclose(points[:, [0, 67]], [corners] * 2, atol=0.5 + 2 / shown)
+            np.testing.assert_allclose(points[:, [0, 67]], [corners] * 2, atol=1.5)
             assert (np.diff(points) >= 0).all()
         assert (found[:4] * 64 == np.round(found[:4] * 64)).all()
 
