@@ -33,7 +33,6 @@ RUN apt-get update -qq \
 COPY --from=build /opt/fer /opt/fer
 WORKDIR /opt/src
 COPY docker/start /usr/local/bin/start
-COPY prefect.yaml ./
 COPY fer_core fer_core
 COPY openface openface
 COPY flows flows

@@ -145,7 +145,7 @@ def _openface(
     # Findings go by number, so those of other images, or of another program, are of no use.
     of = signature_of_files(images.folder, images.paths)
     program = asdict(chosen) | {"build": openface_build(chosen)}
-    work = out.resolve().with_name(f"{out.name}.{fingerprint('openface', 2, program, {}, {'images': of})}")
+    work = out.resolve().with_name(f"{out.name}.{fingerprint('openface', 3, program, {}, {'images': of})}")
     for other in set(out.resolve().parent.glob(f"{out.name}.{'[0-9a-f]' * 16}")) - {work}:
         shutil.rmtree(other)
     with reporter() as report:

@@ -21,8 +21,9 @@ from flows.prefect_server import (
     OwnServer,
     keep_prefect_off_the_network,
     keep_prefect_quiet,
-    prefect_setting,
+    own_address,
     require_server,
+    server_of_a_run,
     users_server,
 )
 from flows.runner import StepFailed
@@ -31,13 +32,12 @@ from flows.study import open_study, seeds_in
 from openface.names import spell
 
 _SECONDS_TO_STOP = 4.0
-_OPEN_SERVER = (
-    "warning: this server asks for no password, and whoever reaches it, a page in your browser included, can run "
-    "programs as you; start it with PREFECT_SERVER_API_AUTH_STRING=user:password, and set PREFECT_API_AUTH_STRING here"
-)
 
 Data = Annotated[
     str | None, typer.Option("--data", metavar="PATH", help="The dataset's folder; drawn faces need none.")
+]
+Granted = Annotated[
+    str | None, typer.Option("--data", metavar="DIR", help="The folder of all data and experiments that runs may name.")
 ]
 Aus = Annotated[str | None, typer.Option("--aus", metavar="PATH", help="What OpenFace wrote; drawn faces need none.")]
 Seeds = Annotated[str | None, typer.Option("--seeds", metavar="1,2,…", help="Instead of the experiment's.")]
@@ -50,7 +50,7 @@ def fer_app() -> typer.Typer:
     """Every command of `fer`."""
     app = steps_app()
     app.command("run", help="Run all of the method: five models, several seeds, a table, a report.")(run)
-    app.command("serve", help="Let `prefect deployment run fer/full-pipeline` run it, on your server.")(serve)
+    app.command("serve", help="Open Prefect's UI and API on this machine, and run what is asked for there.")(serve)
     app.add_typer(store_app(), name="store")
     app.command("doctor", help="Look at the engine, the images, the GPU, OpenFace, Prefect and the disk.")(doctor)
     return app
@@ -95,25 +95,14 @@ def run(
     _show(report)
 
 
-def serve(limit: Limit = 1) -> None:
-    """Register the flow as `full-pipeline` on the user's server, and run what is asked for there."""
+def serve(data: Granted = None, artifacts: Artifacts = "artifacts", limit: Limit = 1) -> None:
+    """Serve until Ctrl-C; runs see the folders of `--data` and `--artifacts`, and no others."""
     keep_prefect_off_the_network()
-    require_server()
-    if not (prefect_setting("PREFECT_API_AUTH_STRING") or prefect_setting("PREFECT_API_KEY")):
-        print(_OPEN_SERVER, file=sys.stderr)
-    from prefect.types.entrypoint import EntrypointType
+    url = own_address()
+    # Late, since Prefect takes a second to import, and fails of an address that is none.
+    from flows.serving import serve_experiments
 
-    from flows.pipeline import full_pipeline
-
-    # Prefect ends its loop in good order only on Python's own reaction to Ctrl-C.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    # By module, since a run may start in another folder; the artifacts stay with this one.
-    full_pipeline.serve(
-        name="full-pipeline",
-        limit=limit,
-        parameters={"artifacts": str(Path("artifacts").resolve())},
-        entrypoint_type=EntrypointType.MODULE_PATH,
-    )
+    serve_experiments(url, data, artifacts, limit)
 
 
 def doctor(artifacts: Artifacts = "artifacts", settings: Settings = None) -> None:
@@ -136,7 +125,7 @@ def _start_server() -> OwnServer | None:
     if users_server():
         require_server()
         return None
-    return OwnServer()
+    return server_of_a_run()
 
 
 def _stop_in_time(server: OwnServer | None) -> None:

@@ -6,16 +6,21 @@ with this one's environment; whatever else the API was told has no effect.
 """
 
 import asyncio
+import os
+import shlex
 import signal
 import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 import anyio
 import anyio.abc
+import httpx
 from prefect import Flow
 from prefect.client.schemas.filters import (
     DeploymentFilter,
@@ -34,6 +39,7 @@ from prefect.states import Crashed, Failed
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
 
 from flows.naming import run_name
+from flows.prefect_server import end_with_parent
 
 POOL = "fer"
 POOL_TYPE = "fer"
@@ -49,6 +55,10 @@ NO_TEMPLATE: dict[str, Any] = {
     "variables": {"type": "object", "properties": {}, "additionalProperties": False},
 }
 """The pool's base job template: nothing of how a run is started is for the API to say."""
+FOR_PARENT = "for-parent"
+"""Argument: end at once, with all runs, when the process at the other end of stdin does."""
+_SECONDS_TO_END = 12.0
+"""For runs to end their steps and to tell Prefect; compose.yaml gives a few more."""
 _QUEUED = 50
 _NO_WORD = "Its process ended without a word. Run it again: what is made is kept."
 
@@ -60,10 +70,64 @@ class ExperimentWorker(ProcessWorker):
     flow_name = FLOW
     entrypoints = ENTRYPOINTS
 
+    def __init__(self, pool: str = POOL, **options: Any) -> None:
+        super().__init__(work_pool_name=pool, create_pool_if_not_found=False, **options)
+        self._under_way: dict[UUID, ProcessHandle] = {}
+        self._ending = False
+        self._server_is_away = False
+
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
-        """Those that wait get their names meanwhile; Prefect would name them as they start."""
-        await self._name_queued_runs()
-        return await super().get_and_submit_flow_runs()
+        """Those that wait get their names meanwhile; Prefect would name them as they start.
+
+        While the server is away there are none. Prefect's worker would give up after a minute, and end its runs.
+        """
+        if self._ending:
+            return []
+        try:
+            await self._name_queued_runs()
+            await self._see_to_cancellation()
+            found = await super().get_and_submit_flow_runs()
+        except httpx.HTTPError as error:
+            self._tell_that_it_is_away(error)
+            return []
+        self._server_is_away = False
+        return found
+
+    async def _sync_and_initialize(self) -> None:
+        try:
+            await super()._sync_and_initialize()
+        except httpx.HTTPError as error:
+            # At the start there is nothing to go on with.
+            if not self._has_successfully_synced:
+                raise
+            self._tell_that_it_is_away(error)
+
+    def _tell_that_it_is_away(self, error: httpx.HTTPError) -> None:
+        # The health check asks when it last looked.
+        self._last_polled_time = datetime.now(UTC)
+        if not self._server_is_away:
+            self._logger.warning("Prefect's server is away (%s); what runs goes on", error)
+        self._server_is_away = True
+
+    async def _see_to_cancellation(self) -> None:
+        """Ask for cancelled runs, where Prefect's own watch over them ended while the server was away."""
+        observer = self._cancelling_observer
+        if observer and observer._polling_task and observer._polling_task.done() and self._under_way:
+            await observer._check_for_cancelled_flow_runs()
+
+    async def end_runs(self) -> None:
+        """Begin no run any more, and let those under way end in good order, or give up after some seconds.
+
+        Prefect's worker would kill their processes, and leave their steps and their state as they are.
+        """
+        self._ending = True
+        for process in self._under_way.values():
+            if process.pid is not None and process.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGTERM)
+        with anyio.move_on_after(_SECONDS_TO_END):
+            while self._under_way:
+                await anyio.sleep(0.1)
 
     async def run(
         self,
@@ -79,9 +143,12 @@ class ExperimentWorker(ProcessWorker):
             await self._end(flow_run, Failed(message=f"Not a deployment of this project; run {known}."))
             status.started(0)
             return ProcessWorkerResult(status_code=0, identifier="refused")
-        with tempfile.TemporaryDirectory(prefix="fer") as folder:
-            exit_code, pid = await self._execute(flow_run, entrypoint, folder, status)
-        await self._end_if_unended(flow_run)
+        try:
+            with tempfile.TemporaryDirectory(prefix="fer") as folder:
+                exit_code, pid = await self._execute(flow_run, entrypoint, folder, status)
+            await self._end_if_unended(flow_run)
+        finally:
+            self._under_way.pop(flow_run.id, None)
         return ProcessWorkerResult(status_code=exit_code, identifier=str(pid))
 
     async def _execute(
@@ -90,7 +157,7 @@ class ExperimentWorker(ProcessWorker):
         """Exit code and number of the process."""
         async with FlowRunExecutorContext() as context, anyio.create_task_group() as group:
             starter = EngineCommandStarter(
-                command=f"{sys.executable} -m prefect.engine",
+                command=f"{shlex.quote(sys.executable)} -m prefect.engine",
                 entrypoint=entrypoint,
                 cwd=folder,
                 deployment_name="",
@@ -102,6 +169,7 @@ class ExperimentWorker(ProcessWorker):
             )
             handle: ProcessHandle = await group.start(partial(executor.submit))
             assert handle.pid is not None
+            self._under_way[flow_run.id] = handle
             status.started(handle.pid)
         return handle.returncode or 0, handle.pid or 0
 
@@ -138,20 +206,28 @@ class ExperimentWorker(ProcessWorker):
         return Flow(lambda: None, name=self.flow_name)
 
 
-async def _work() -> None:
-    """SIGTERM and Ctrl-C end it in good order."""
-    loop, work = asyncio.get_running_loop(), asyncio.current_task()
-    assert work is not None
+async def work_until_asked_to_end(*workers: ExperimentWorker, healthcheck: bool = False) -> None:
+    """SIGTERM and Ctrl-C end them in good order."""
+    work = asyncio.gather(*(worker.start(with_healthcheck=healthcheck) for worker in workers))
+    asked_to_end = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, work.cancel)
-    worker = ExperimentWorker(work_pool_name=POOL, create_pool_if_not_found=False)
+        asyncio.get_running_loop().add_signal_handler(number, asked_to_end.set)
+    asked = asyncio.create_task(asked_to_end.wait())
+    await asyncio.wait({work, asked}, return_when=asyncio.FIRST_COMPLETED)
+    if not work.done():
+        await asyncio.gather(*(worker.end_runs() for worker in workers))
+        work.cancel()
+    asked.cancel()
     with suppress(asyncio.CancelledError):
-        await worker.start(with_healthcheck=True)
+        await work
 
 
 def main() -> None:
-    """Work until asked to end."""
-    asyncio.run(_work())
+    """Work until asked to end; in a container of its own, with a page that tells of its health."""
+    for_parent = sys.argv[1:] == [FOR_PARENT]
+    if for_parent:
+        end_with_parent()
+    asyncio.run(work_until_asked_to_end(ExperimentWorker(), healthcheck=not for_parent))
 
 
 if __name__ == "__main__":

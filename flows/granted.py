@@ -10,7 +10,7 @@ from fer_core.experiment import Experiment, to_document
 from openface.settings import OpenFaceSettings
 
 DATA = "FER_DATA_FOLDER"
-"""Environment: the dataset's folder where a run names none, which is where compose.yaml mounts FER_DATA."""
+"""Environment: the dataset's folder where a run names none: `fer serve --data`, or where FER_DATA is mounted."""
 ARTIFACTS = "FER_ARTIFACTS_FOLDER"
 """Environment: the folder below which a worker's runs put what they make; where it is set, `require_granted` counts."""
 OPENFACE = "FER_OPENFACE_IMAGE"

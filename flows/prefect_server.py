@@ -1,4 +1,4 @@
-"""Prefect's server: the user's where there is one, and otherwise Prefect's own for the length of a run.
+"""Prefect's server: the user's where there is one, and otherwise Prefect's own, for as long as a command takes.
 
 Prefect would start that one by itself, a little later and in this process's group. Started here, it gets up while
 Prefect is still being imported, outlives Ctrl-C for long enough to be told of it, and keeps its log to itself.
@@ -19,6 +19,7 @@ import time
 import tomllib
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
@@ -39,10 +40,8 @@ _OFF_THE_NETWORK = {
     "PREFECT_SERVER_UI_V2_ENABLED": "false",
 }
 _EPHEMERAL = {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1", "PREFECT_UI_ENABLED": "0"}
-_QUIET = {
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "60",
-}
+_QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
+_SECONDS_TO_START = 60.0
 
 
 class NoServer(FerError):
@@ -91,6 +90,23 @@ def require_server() -> None:
     if wrong := trouble_with(url):
         raise NoServer(wrong)
     os.environ["PREFECT_API_URL"] = url
+
+
+def own_address() -> str:
+    """The API's address: PREFECT_API_URL, which has to be one of this machine alone, or the usual one.
+
+    Raises:
+        NoServer: it is another.
+    """
+    named = (users_server() or LOCAL).rstrip("/")
+    with suppress(ValueError):
+        parts = urlsplit(named)
+        if (parts.scheme, parts.path) == ("http", "/api") and parts.hostname in ("127.0.0.1", "localhost"):
+            return f"http://127.0.0.1:{parts.port or 80}/api"
+    raise NoServer(
+        f"PREFECT_API_URL = {named}: `fer serve` opens a server of its own on this machine; set it to an address such "
+        f"as {LOCAL}"
+    )
 
 
 def trouble_with(url: str) -> str:
@@ -173,18 +189,23 @@ def reach_this_machine_directly(url: str) -> None:
 
 
 class OwnServer:
-    """Prefect's server on SQLite, at a free port, for this process alone and until it ends."""
+    """Prefect's server on SQLite behind the guard, on this machine's loopback, for as long as this process lives."""
 
-    def __init__(self) -> None:
-        port = free_port()
-        self._url = f"http://127.0.0.1:{port}/api"
-        reach_this_machine_directly(self._url)
-        # Whoever else is on this machine, a page in a browser included, has no business there.
-        password = f"fer:{secrets.token_urlsafe(24)}"
+    def __init__(self, url: str, settings: Mapping[str, str], password: str) -> None:
+        """Start it, and let this process's clients know it.
+
+        Args:
+            url: its API's, at a port that is free.
+            settings: Prefect's, by their environment variables.
+            password: `user:password`, or "" to ask for none.
+        """
+        self._url = url
+        reach_this_machine_directly(url)
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed by stop
+        locked = {"PREFECT_SERVER_API_AUTH_STRING": password} if password else {}
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "flows.prefect_server", str(port)],
-            env=os.environ | _EPHEMERAL | {"PREFECT_SERVER_API_AUTH_STRING": password},
+            [sys.executable, "-P", "-m", "flows.prefect_server", str(urlsplit(url).port)],
+            env=os.environ | settings | locked,
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,
@@ -192,8 +213,14 @@ class OwnServer:
         )
         # Prefect hands in its last events while threads are shut down, which comes before this.
         atexit.register(self.stop)
-        os.environ["PREFECT_API_URL"] = self._url
-        os.environ["PREFECT_API_AUTH_STRING"] = password
+        os.environ["PREFECT_API_URL"] = url
+        if password:
+            os.environ["PREFECT_API_AUTH_STRING"] = password
+
+    @property
+    def runs(self) -> bool:
+        """Tell whether it has not ended."""
+        return self._process.poll() is None
 
     def wait(self) -> None:
         """Until it answers.
@@ -201,15 +228,18 @@ class OwnServer:
         Raises:
             NoServer: it ended, or did not answer in time.
         """
-        deadline = time.monotonic() + float(os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"])
-        while self._process.poll() is None and time.monotonic() < deadline:
+        deadline = time.monotonic() + _SECONDS_TO_START
+        while self.runs and time.monotonic() < deadline:
             if answers(self._url):
                 return
             time.sleep(0.05)
+        raise NoServer(f"Prefect's own server did not start ({self.last_words()}); set PREFECT_API_URL to another")
+
+    def last_words(self) -> str:
+        """The last line that it printed."""
         self._log.seek(0)
         lines = self._log.read().split("\n")
-        reason = next((line for line in reversed(lines) if line.strip()), "it said nothing")
-        raise NoServer(f"Prefect's own server did not start ({reason}); set PREFECT_API_URL to one that runs")
+        return next((line for line in reversed(lines) if line.strip()), "it said nothing")
 
     def stop(self, patience: float = 2.0) -> None:
         """End it, by force after some seconds; again does nothing."""
@@ -224,15 +254,22 @@ class OwnServer:
         self._log.close()
 
 
-def serve_for_parent(port: int) -> None:
-    """Be the server, as Prefect's SubprocessASGIServer is one, while there is a process at the other end of stdin."""
+def server_of_a_run() -> OwnServer:
+    """Start a server at a free port, for this process alone."""
+    # Whoever else is on this machine, a page in a browser included, has no business there.
+    password = f"fer:{secrets.token_urlsafe(24)}"
+    return OwnServer(f"http://127.0.0.1:{free_port()}/api", _EPHEMERAL, password)
 
-    def end_with_parent() -> None:
+
+def end_with_parent() -> None:
+    """From now on, end with all that this process started when the one at the other end of stdin does."""
+
+    def wait_for_end() -> None:
         os.read(sys.stdin.fileno(), 1)
-        os.kill(os.getpid(), signal.SIGKILL)
+        # This process leads a session of its own.
+        os.killpg(os.getpid(), signal.SIGKILL)
 
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    serve_guarded("127.0.0.1", port, log_level="error")
+    threading.Thread(target=wait_for_end, daemon=True).start()
 
 
 def serve_guarded(host: str, port: int, log_level: str, *names: str) -> None:
@@ -278,6 +315,7 @@ def free_port() -> int:
 if __name__ == "__main__":
     # `flows.prefect_server PORT` for a process that holds its stdin, `flows.prefect_server` in a container of its own.
     if len(sys.argv) > 1:
-        serve_for_parent(int(sys.argv[1]))
+        end_with_parent()
+        serve_guarded("127.0.0.1", int(sys.argv[1]), "error")
     else:
         serve_guarded("0.0.0.0", 4200, "warning", "server")

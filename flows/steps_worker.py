@@ -7,7 +7,6 @@ import asyncio
 import json
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,7 +21,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from fer_core.errors import FerError
 from flows.cache import CACHE, cache_limit, clear_copies
-from flows.experiment_worker import NO_TEMPLATE, ExperimentWorker
+from flows.experiment_worker import NO_TEMPLATE, ExperimentWorker, work_until_asked_to_end
 from flows.gpus import usable_gpus
 from flows.granted import ARTIFACTS
 from flows.lease import machine_name
@@ -132,30 +131,26 @@ def main() -> None:
 
 
 async def _work(store: Store, limit: int) -> None:
-    """SIGTERM and Ctrl-C end it in good order."""
-    loop, work = asyncio.get_running_loop(), asyncio.current_task()
-    assert work is not None
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, work.cancel)
     queues = queues_here()
     offered = ", ".join(f"{steps} at a time of {queue}" for queue, steps in queues.items())
     print(f"{machine_name()} takes steps: {offered}; store {store.place}", flush=True)
-    with suppress(asyncio.CancelledError):
-        await asyncio.gather(
-            _announce(store, queues, limit), *(_serve(queue, steps) for queue, steps in queues.items())
-        )
-    await asyncio.to_thread(store.remove, _notice_file())
+    announcing = asyncio.create_task(_announce(store, queues, limit))
+    try:
+        await work_until_asked_to_end(*(_worker(queue, steps) for queue, steps in queues.items()))
+    finally:
+        announcing.cancel()
+        with suppress(StoreAway, StoreError):
+            await asyncio.to_thread(store.remove, _notice_file())
 
 
-async def _serve(queue: str, steps: int) -> None:
-    await StepsWorker(
+def _worker(queue: str, steps: int) -> StepsWorker:
+    return StepsWorker(
         STEPS_POOL,
         work_queues=[queue],
         name=worker_name(machine_name(), queue),
         prefetch_seconds=_SECONDS_AHEAD,
-        create_pool_if_not_found=False,
         limit=steps,
-    ).start()
+    )
 
 
 async def _announce(store: Store, queues: dict[str, int], limit: int) -> None:

@@ -8,13 +8,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from openface.columns import INTENSITIES, PRESENCES
+from openface.columns import INTENSITIES, LANDMARKS, PRESENCES
 from openface.decoding import UnreadableImage, open_image
 from openface.errors import EngineAway, OpenFaceError
 from openface.machine import usable_cores
@@ -28,6 +28,8 @@ _JOURNAL = "findings.jsonl"
 _VIEWS = "views.json"
 Views = dict[int, int]
 """The view, counted from 0, in which each image is to be shown."""
+Sizes = dict[int, tuple[int, int]]
+"""Width and height in pixels of each image that is shown."""
 LAST = -1
 """A finding's view after which no other follows."""
 _SECONDS_TO_ENGINE = (1, 2, 4, 8, 15, 30, 60)
@@ -43,6 +45,7 @@ class Finding:
     """What came of showing an image to OpenFace in one view, counted from 0.
 
     status: `ok` and the row's figures; `no_face`, so that the next view is tried; `unreadable` or `failed` and why.
+    landmarks: (136,) float32 as `LANDMARKS` has them, in the image's own pixels; empty without a face
     """
 
     number: int
@@ -50,6 +53,17 @@ class Finding:
     status: str
     figures: dict[str, float]
     reason: str = ""
+    landmarks: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
+
+    def line(self) -> str:
+        """As JSON."""
+        return json.dumps(vars(self) | {"landmarks": self.landmarks.tolist()})
+
+    @classmethod
+    def from_line(cls, line: bytes) -> "Finding":
+        """What `line` wrote, to the bit."""
+        fields = json.loads(line)
+        return cls(**fields | {"landmarks": np.array(fields["landmarks"], np.float32)})
 
 
 class Journal:
@@ -68,7 +82,7 @@ class Journal:
         found = list(findings)
         if not found:
             return
-        lines = "".join(f"{json.dumps(vars(finding))}\n" for finding in found)
+        lines = "".join(f"{finding.line()}\n" for finding in found)
         with self._lock:
             with self._path.open("ab") as file:
                 file.write(lines.encode())
@@ -85,7 +99,7 @@ class Journal:
         content = self._path.read_bytes()
         whole = content.rfind(b"\n") + 1
         for line in content[:whole].splitlines():
-            finding = Finding(**json.loads(line))
+            finding = Finding.from_line(line)
             self._latest[finding.number] = finding
         return whole
 
@@ -113,7 +127,7 @@ class Annotation:
         self._stopping = threading.Event()
 
     def __call__(self) -> pd.DataFrame:
-        """One row an image: id, status, confidence, 17 intensities, 18 presences.
+        """One row an image: id, status, confidence, 17 intensities, 18 presences, 68 landmarks in its own pixels.
 
         Raises:
             OpenFaceError: the program does not annotate even a portrait.
@@ -201,7 +215,7 @@ class Annotation:
 
     def _draw(self, numbers: Sequence[int], views: Views, pictures: Path) -> list[int]:
         """Write the images' views as numbered PNGs; those that cannot be, or have no such view, are written down."""
-        drawn, found = [], []
+        drawn, sizes, found = [], Sizes(), []
         for number in numbers:
             if self._stopping.is_set():
                 raise OpenFaceError("stopped")
@@ -214,9 +228,10 @@ class Annotation:
             if views[number] < len(rungs):
                 rungs[views[number]].of(image).save(pictures / f"{number:08d}.png", compress_level=1)
                 drawn.append(number)
+                sizes[number] = image.size
             else:
                 found.append(Finding(number, LAST, "no_face", {}))
-        (pictures / _VIEWS).write_text(json.dumps({n: views[n] for n in drawn}), encoding="utf-8")
+        (pictures / _VIEWS).write_text(json.dumps({n: (views[n], *sizes[n]) for n in drawn}), encoding="utf-8")
         self._journal.add(found)
         return drawn
 
@@ -245,11 +260,12 @@ class Annotation:
         An image without a CSV had no face in it, unless it is the one at which the program ended badly.
         """
         touched = [n for n in shown if any((out / f"{n:08d}{end}").exists() for end in (".csv", _DETAILS))]
-        found = []
+        sizes, found = _shown(out.with_name("in"))[1], []
         for number in touched:
             csv = out / f"{number:08d}.csv"
-            if (figures := best_face(csv)) is not None:
-                found.append(Finding(number, views[number], "ok", figures))
+            if (face := best_face(csv)) is not None:
+                landmarks = _in_image(face.landmarks, views[number], *sizes[number])
+                found.append(Finding(number, views[number], "ok", face.figures, landmarks=landmarks))
             elif not csv.exists() and (ended_well or number != touched[-1]):
                 found.append(Finding(number, views[number], "no_face", {}))
         self._journal.add(found)
@@ -274,10 +290,7 @@ class Annotation:
     def _take_leftovers(self) -> None:
         """What a killed annotation's last runs had finished, but for the very last image of each."""
         for folder in sorted(self._folder.glob("run-*")):
-            try:
-                views = {int(n): v for n, v in json.loads((folder / "in" / _VIEWS).read_text()).items()}
-            except (OSError, ValueError):
-                views = {}
+            views, _ = _shown(folder / "in")
             shown = [number for number in views if self._next_view(number) == views[number]]
             self._take(folder / "out", shown, views, ended_well=False)
             shutil.rmtree(folder, ignore_errors=True)
@@ -288,9 +301,30 @@ class Annotation:
         assert all(finding is not None for finding in found)
         rows = [[f.figures.get(name, np.nan) for name in columns] for f in found if f]
         table = pd.DataFrame(np.array(rows, np.float32).reshape(-1, len(columns)), columns=columns)
+        # None where OpenFace's image is from before it was asked for them.
+        if any(f.landmarks.size for f in found if f):
+            nothing = np.full(len(LANDMARKS), np.nan, np.float32)
+            landmarks = np.stack([f.landmarks if f.landmarks.size else nothing for f in found if f])
+            table = pd.concat([table, pd.DataFrame(landmarks, columns=list(LANDMARKS))], axis=1)
         table.insert(0, "status", [f.status for f in found if f])
         table.insert(0, "id", list(self._images.ids))
         return table
+
+
+def _shown(pictures: Path) -> tuple[Views, Sizes]:
+    """Which images a run's pictures show, as `_draw` wrote it down; none where it did not come so far."""
+    try:
+        shown = json.loads((pictures / _VIEWS).read_text(encoding="utf-8")).items()
+        return {int(n): view for n, (view, _, _) in shown}, {int(n): (w, h) for n, (_, w, h) in shown}
+    except (OSError, ValueError):
+        return {}, {}
+
+
+def _in_image(landmarks: np.ndarray | None, view: int, width: int, height: int) -> np.ndarray:
+    """(136,) float32 of what OpenFace found in a view, in the image's own pixels; empty where one is no number."""
+    if landmarks is None or not np.isfinite(landmarks).all():
+        return np.empty(0, np.float32)
+    return ladder(width, height)[view].back(landmarks.reshape(2, -1), width, height).ravel()
 
 
 def _fresh(folder: Path) -> tuple[Path, Path]:

@@ -12,6 +12,10 @@ INTENSITIES: tuple[str, ...] = tuple(f"AU{number}_r" for number in _WITH_INTENSI
 PRESENCES: tuple[str, ...] = tuple(f"AU{number}_c" for number in _WITH_PRESENCE)
 """18 columns, 0 or 1; AU28 (lip suck) has a presence and no intensity."""
 
+LANDMARKS: tuple[str, ...] = tuple(f"{axis}_{point}" for axis in "xy" for point in range(68))
+"""136 columns: x of 68 facial landmarks, then y, in pixels from the middle of the top left one; of `-2Dfp`. `X_0` is
+another thing, a coordinate in space."""
+
 UNSPECIFIED: tuple[str, ...] = tuple(f"AU{number}" for number in _WITH_PRESENCE)
 """py-feat's columns, and LibreFace's presences: only their values tell what they are."""
 

@@ -171,7 +171,7 @@ class LocalProgram:
         _end(running)
 
     def _start(self, pictures: Path, out: Path, said: IO[bytes]) -> "subprocess.Popen[bytes]":
-        arguments = ["-fdir", str(pictures), "-out_dir", str(out), "-aus", *self._settings.arguments]
+        arguments = ["-fdir", str(pictures), "-out_dir", str(out), "-aus", "-2Dfp", *self._settings.arguments]
         with self._lock:
             if self._stopped:
                 raise OpenFaceError("stopped")

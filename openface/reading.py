@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
 
-from openface.columns import INTENSITIES, PRESENCES, UNSPECIFIED, figure_in
+from openface.columns import INTENSITIES, LANDMARKS, PRESENCES, UNSPECIFIED, figure_in
 from openface.errors import TableError
 from openface.files import files_below
 from openface.names import spell
@@ -44,6 +44,8 @@ _LARGEST_CSV = 1 << 20
 _PARQUET, _FEATHERS, _ZIP, _GZIP = b"PAR1", (b"ARROW1", b"FEA1"), b"PK\x03\x04", b"\x1f\x8b"
 """What files of a format begin with; both versions of feather."""
 _PRESENT_FROM = 0.5
+_POINTS = "landmarks"
+"""Key of a row's (136,) landmarks, which as numbers of Python's would take ten times the memory."""
 _FRAMES_IN_ORDER = 9
 """Files called by their numbers are taken in the order of these up to here: 10 comes before 2."""
 
@@ -64,7 +66,7 @@ class _Sheet:
 
 
 def read_openface(path: Path) -> pd.DataFrame:
-    """Rows as they were written: `key` (str), `status`, `confidence` and the AU columns that there are.
+    """Rows as they were written: `key` (str), `status`, `confidence`, and the AU and landmark columns that there are.
 
     path: a folder of one CSV an image (FaceLandmarkImg; the key is the file's path in the folder), one CSV, packed by
         gzip or not, a parquet or a feather with a column of file names; first bytes tell them apart. What py-feat and
@@ -88,18 +90,29 @@ def read_openface(path: Path) -> pd.DataFrame:
     return _read_table(path)
 
 
-def best_face(csv_path: Path) -> dict[str, float] | None:
-    """Confidence and AUs of the most confident face in FaceLandmarkImg's CSV; None without a face, or a whole file."""
+@dataclass(frozen=True)
+class Face:
+    """Confidence and AUs by name, and (136,) float32 landmarks as `LANDMARKS` has them, if there are any."""
+
+    figures: dict[str, float]
+    landmarks: np.ndarray | None
+
+
+def best_face(csv_path: Path) -> Face | None:
+    """The most confident face in FaceLandmarkImg's CSV; None without a face, or a whole file."""
     # The program that wrote it had strangers' pictures in its hands.
     if csv_path.is_symlink() or not csv_path.is_file() or csv_path.stat().st_size > _LARGEST_CSV:
         return None
     sheet = _read_csv(csv_path)
     if sheet is None or not sheet.lines or not _is_whole(csv_path):
         return None
-    places = _figure_places(sheet.headers)
-    faces = [{name: number(line[place]) for name, place in places.items()} for line in sheet.lines]
-    usable = [face for face in faces if len(face) == len(FIGURES) and all(map(math.isfinite, face.values()))]
-    return max(usable, key=lambda face: face["confidence"], default=None)
+    places, points = _figure_places(sheet.headers), _landmark_places(sheet.headers)
+    faces = [
+        Face({name: number(line[place]) for name, place in places.items()}, _landmarks_in(line, points))
+        for line in sheet.lines
+    ]
+    usable = [f for f in faces if len(f.figures) == len(FIGURES) and all(map(math.isfinite, f.figures.values()))]
+    return max(usable, key=lambda face: face.figures["confidence"], default=None)
 
 
 def number(text: str) -> float:
@@ -195,11 +208,12 @@ def _rows_of(sheet: _Sheet, path: Path, key: str | None) -> Iterator[_Row]:
     names = _names_in(columns, numbers, _column(sheet, "frame"))
     if names is None and key is None:
         _refuse_nameless(path, sheet.headers, numbers)
-    places = _figure_places(sheet.headers)
+    places, points = _figure_places(sheet.headers), _landmark_places(sheet.headers)
     statuses = _statuses(path, _column(sheet, "status"), _column(sheet, "success"), len(sheet.lines))
     for row, line in enumerate(sheet.lines):
         figures = {name: number(line[place]) for name, place in places.items()}
-        yield {"key": names[row] if names else key, "status": statuses[row], **figures}
+        found: _Row = {"key": names[row] if names else key, "status": statuses[row], **figures}
+        yield found if points is None else found | {_POINTS: _landmarks_in(line, points)}
 
 
 def _statuses(
@@ -300,6 +314,17 @@ def _figure_places(headers: Sequence[str]) -> dict[str, int]:
     return {name: place for place, header in enumerate(headers) if (name := figure_in(header)) is not None}
 
 
+def _landmark_places(headers: Sequence[str]) -> list[int] | None:
+    """The places of the 136 columns of landmarks, in the order of `LANDMARKS`; None where one is not there."""
+    places = {header: place for place, header in enumerate(headers)}
+    return [places[name] for name in LANDMARKS] if places.keys() >= set(LANDMARKS) else None
+
+
+def _landmarks_in(line: Sequence[str], places: Sequence[int] | None) -> np.ndarray | None:
+    """(136,) float32, NaN for what is no number."""
+    return None if places is None else np.array([number(line[place]) for place in places], np.float32)
+
+
 def _read_csv(path: Path) -> _Sheet | None:
     """None where there is no header to read. Commas, semicolons (then with decimal commas), tabs or bars separate."""
     try:
@@ -335,8 +360,22 @@ def _padded(line: list[str], length: int) -> Iterator[str]:
 def _to_frame(rows: Sequence[_Row] | Iterator[_Row]) -> pd.DataFrame:
     frame = pd.DataFrame(list(rows))
     present = [name for name in (*FIGURES, *UNSPECIFIED) if name in frame]
-    frame = frame[["key", "status", *present]].astype({"key": str, "status": str})
-    return _specified(frame)
+    landmarks = frame.get(_POINTS)
+    frame = _specified(frame[["key", "status", *present]].astype({"key": str, "status": str}))
+    return frame if landmarks is None else _with_landmarks(frame, _stacked(landmarks))
+
+
+def _stacked(landmarks: "pd.Series[Any]") -> np.ndarray:
+    """(N, 136) float32; NaN for a row without."""
+    nothing = np.full(len(LANDMARKS), np.nan, np.float32)
+    return np.stack([points if isinstance(points, np.ndarray) else nothing for points in landmarks])
+
+
+def _with_landmarks(frame: pd.DataFrame, landmarks: np.ndarray) -> pd.DataFrame:
+    """The frame, with 136 columns of float32 behind its own."""
+    joined = pd.concat([frame, pd.DataFrame(landmarks, frame.index, list(LANDMARKS))], axis=1)
+    joined.attrs = frame.attrs
+    return joined
 
 
 def _specified(frame: pd.DataFrame) -> pd.DataFrame:
@@ -399,7 +438,11 @@ def _read_columnar(path: Path, begins: bytes) -> pd.DataFrame:
     frame = pd.DataFrame({"key": names, "status": _statuses(path, own, success, len(table))}, dtype=str)
     for name, place in _figure_places(headers).items():
         frame[name] = _numbers(table.iloc[:, place]).to_numpy()
-    return _specified(frame if own is None else _without_empty_figures(frame))
+    frame = _specified(frame if own is None else _without_empty_figures(frame))
+    points = _landmark_places(headers)
+    if points is None:
+        return frame
+    return _with_landmarks(frame, np.column_stack([_numbers(table.iloc[:, p]).astype(np.float32) for p in points]))
 
 
 def _texts(column: pd.Series) -> list[str]:

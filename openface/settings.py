@@ -57,8 +57,8 @@ class OpenFaceSettings:
     arguments: Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_only_users)] = Field(
         default_factory=_arguments_of_environment
     )
-    """After `-fdir`, `-out_dir` and `-aus`; `["-mloc", "model/main_clnf_general.txt"]` is another landmark model. Where
-    an experiment names none, those of FER_OPENFACE_ARGUMENTS."""
+    """After `-fdir`, `-out_dir`, `-aus` and `-2Dfp`; `["-mloc", "model/main_clnf_general.txt"]` is another landmark
+    model. Where an experiment names none, those of FER_OPENFACE_ARGUMENTS."""
     batch: Annotated[int, Field(ge=1, le=1000)] = 500
     """Images given to one run of the program, which takes most of a second to load its models."""
     workers: Annotated[int, Field(ge=0)] = 0

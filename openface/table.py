@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from openface.columns import INTENSITIES, PRESENCES
+from openface.columns import INTENSITIES, LANDMARKS, PRESENCES
 from openface.errors import TableError
 from openface.matching import Match, match
 from openface.reading import FIGURES, SHARES, UNSEEN
@@ -16,9 +16,10 @@ _NAMED = 3
 def one_row_per_image(rows: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
     """One row for each id, in their order: id, status, confidence, 17 intensities and 18 presences (float32).
 
-    Figures are NaN where status is not `ok`, and in columns that the rows do not have; an id without a row has status
-    `no_face`. Of several faces the most confident counts, the first of those that tie. A row with a figure that no
-    AU can have has status `failed`. Which id a key means, `openface.matching.match` says.
+    Where the rows have landmarks, these follow, as they were written: 136 columns, NaN throughout where one of them is
+    no number. Figures are NaN where status is not `ok`, and in columns that the rows do not have; an id without a row
+    has status `no_face`. Of several faces the most confident counts, the first of those that tie. A row with a figure
+    that no AU can have has status `failed`. Which id a key means, `openface.matching.match` says.
 
     Raises:
         TableError: fewer than half of the keys, and of the ids, belong together; a key fits several ids; there
@@ -32,7 +33,12 @@ def one_row_per_image(rows: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
     sound = matched.assign(status=matched["status"].where(wrong == "", "failed"))
     chosen = _most_confident(sound).set_index("id").reindex(pd.Index(ids, name="id"))
     status = chosen["status"].astype(object).where(chosen["status"].notna(), rows.attrs.get(UNSEEN, "no_face"))
-    figures = chosen.reindex(columns=list(FIGURES)).astype(np.float32).where(status == "ok")
+    figures = chosen.reindex(columns=list(FIGURES)).astype(np.float32)
+    if LANDMARKS[0] in chosen:
+        landmarks = chosen[list(LANDMARKS)].to_numpy(np.float32, copy=True)
+        landmarks[~np.isfinite(landmarks).all(axis=1)] = np.nan
+        figures = pd.concat([figures, pd.DataFrame(landmarks, figures.index, list(LANDMARKS))], axis=1)
+    figures = figures.where(status == "ok")
     figures.insert(0, "status", status.astype(str))
     return figures.reset_index()
 

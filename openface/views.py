@@ -42,6 +42,19 @@ class View:
         across, down = (max(1, round(self.factor * side)) for side in sides)
         return across, down
 
+    def back(self, points: np.ndarray, width: int, height: int) -> np.ndarray:
+        """Points of the view in the image's own pixels, to the nearest 64th.
+
+        Args:
+            points: (2, P) x and y, whole numbers in the middle of a pixel.
+            width, height: the image's, in pixels.
+        """
+        border = np.array([width, height]) if self.border else np.zeros(2)
+        full = np.array(_bordered(width, height) if self.border else (width, height))
+        scale = np.array(self.size(width, height)) / full
+        moved = (points + 0.5) / scale[:, None] - 0.5 - np.round(_BORDER * border)[:, None]
+        return np.asarray(np.round(moved * 64) / 64, np.float32)
+
     def of(self, image: Image.Image) -> Image.Image:
         """The image with its edge pixels repeated outwards, where it is bordered, then scaled."""
         shown = self.size(*image.size)

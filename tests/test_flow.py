@@ -1,4 +1,4 @@
-"""The flow as a user starts it: `fer run`, `fer serve`, a real Prefect server and real steps, at their smallest."""
+"""The flow as a user starts it: `fer run`, a real Prefect server and real steps, at their smallest."""
 
 import http.server
 import json
@@ -410,11 +410,10 @@ flow(lambda: None, name="through")()
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", [["run", TINY], ["serve"]])
-def test_a_server_that_does_not_answer_is_told_in_a_line(command: list[str], tmp_path: Path) -> None:
+def test_a_server_that_does_not_answer_is_told_in_a_line(tmp_path: Path) -> None:
     api = f"http://127.0.0.1:{free_port()}/api"
     done = subprocess.run(
-        [BIN / "fer", *command],
+        [BIN / "fer", "run", TINY],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -450,39 +449,6 @@ def test_ctrl_c_stops_run_server_and_steps_within_five_seconds(lab: Lab, tmp_pat
         assert run.stderr.read() == "stopped; what is finished is kept, and the same command goes on from there\n"
     assert len(processes) >= 2
     wait_for(lambda: not any(Path(f"/proc/{process}").exists() for process in processes), 2)
-
-
-def test_a_served_flow_runs_when_prefect_asks_for_it(
-    lab: Lab, first_run: "subprocess.CompletedProcess[str]", tmp_path: Path
-) -> None:
-    said = tmp_path / "said"
-    with (
-        said.open("w") as errors,
-        subprocess.Popen(
-            [BIN / "fer", "serve"],
-            env=lab.environment,
-            cwd=lab.artifacts.parent,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-        ) as serving,
-    ):
-        try:
-            wait_for(lambda: [d for d in lab.ask("deployments") if d["name"] == "full-pipeline"], 30)
-            done = subprocess.run(
-                [BIN / "prefect", "deployment", "run", "fer/full-pipeline", "--param", f"experiment={TINY}", "--watch"],
-                capture_output=True,
-                text=True,
-                env=lab.environment,
-                timeout=90,
-            )
-            serving.send_signal(signal.SIGINT)
-            assert serving.wait(20) == 0
-        finally:
-            serving.kill()
-    assert done.returncode == 0, done.stdout + done.stderr
-    (run,) = lab.ask("flow_runs", sort="START_TIME_DESC", limit=1)
-    assert (run["state_name"], run["deployment_id"] is None) == ("Completed", False)
-    assert "warning: this server asks for no password" in said.read_text()
 
 
 def test_a_study_shares_the_cores_among_its_jobs(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ import openface.annotation as annotation_module
 from fer_core.errors import ExperimentError
 from fer_core.experiment import load_experiment, to_document
 from openface.annotation import Annotation
-from openface.columns import INTENSITIES, PRESENCES
+from openface.columns import INTENSITIES, LANDMARKS, PRESENCES
 from openface.errors import EngineAway, OpenFaceError
 from openface.program import Ending, LocalProgram, Program, build_of, check_box, open_program
 from openface.reading import read_openface
@@ -147,6 +147,47 @@ def test_the_table_is_the_same_whatever_the_batches_the_workers_and_the_faults(l
 def test_of_several_faces_the_most_confident_counts(local: Settings, tmp_path: Path) -> None:
     table = annotate(Pictures(["several faces"]), local(), tmp_path / "work")
     assert table["confidence"][0] == pytest.approx(0.983)
+
+
+def test_landmarks_are_in_the_images_own_pixels_in_whatever_view_they_were_found(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """The stand-in's go from one corner of the middle, pixels 40 to 59 of 100, to the other."""
+    for side in (100, 50, 30):
+        cues = ["", "face when bordered", "spaced header", "several faces", "no face", "abort"]
+        table = annotate(Pictures(cues, side), settings(), tmp_path / f"work{side}")
+        found = table[list(LANDMARKS)].to_numpy()
+        assert found.dtype == np.float32
+        assert list(np.isnan(found).all(axis=1)) == [False, False, False, False, True, True]
+        # Scaled corners are blurred; the next test is finer.
+        for points in found[:4].reshape(4, 2, 68):
+            corners = np.array([0.4 * side - 0.5, 0.6 * side - 0.5])
+            np.testing.assert_allclose(points[:, [0, 67]], [corners] * 2, atol=1.5)
+            assert (np.diff(points) >= 0).all()
+        assert (found[:4] * 64 == np.round(found[:4] * 64)).all()
+
+
+@pytest.mark.parametrize(("width", "height"), [(48, 48), (100, 100), (60, 47), (3000, 900)])
+def test_a_point_of_a_view_is_the_images_own_point(width: int, height: int) -> None:
+    """The middle of a blob, as it is shown and back, to a twentieth of a pixel or a tenth of the view's."""
+    pixels = np.zeros((height, width), np.uint8)
+    top, left, size = height // 3, width // 4, max(5, width // 20)
+    pixels[top : top + size, left : left + size] = 250
+    for view in ladder(width, height):
+        shown = np.asarray(view.of(Image.fromarray(pixels)), np.float64)
+        rows, columns = np.mgrid[: shown.shape[0], : shown.shape[1]]
+        middle = np.array([[(shown * columns).sum()], [(shown * rows).sum()]]) / shown.sum()
+        (x,), (y,) = view.back(middle, width, height)
+        near = max(0.05, 0.1 / view.factor)
+        assert (x, y) == pytest.approx((left + (size - 1) / 2, top + (size - 1) / 2), abs=near), view
+
+
+def test_an_image_of_openface_that_knows_no_landmarks_makes_a_table_without(tmp_path: Path) -> None:
+    binary = local_program(tmp_path / "program")
+    binary.write_text(binary.read_text().replace('"$@"', '$(echo "$@" | sed s/-2Dfp//)'))
+    table = annotate(Pictures(["", "no face"]), OpenFaceSettings(binary=str(binary), **PATIENCE), tmp_path / "work")
+    assert list(table.columns) == ["id", "status", "confidence", *INTENSITIES, *PRESENCES]
+    assert list(table["status"]) == ["ok", "no_face"]
 
 
 @pytest.mark.parametrize("place", [0, 1, 37, 62, 63])

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from openface.columns import INTENSITIES, PRESENCES
+from openface.columns import INTENSITIES, LANDMARKS, PRESENCES
 from openface.errors import TableError
 from openface.reading import read_openface
 from openface.table import one_row_per_image, remarks
@@ -539,3 +539,50 @@ def test_the_real_table_covers_30668_of_35706_images() -> None:
     assert table["id"].tolist() == ids
     # Two faces were found in this one; the second, less confident, is not taken.
     assert table.set_index("id").loc["fer0018919", "confidence"] == pytest.approx(0.883)
+
+
+def with_landmarks(first: float, **figures: float | str) -> dict[str, float | str]:
+    """A row with `-2Dfp`: landmarks before the AUs, x_0 = first and one more for each next."""
+    row = face()
+    points = {name: first + place for place, name in enumerate(LANDMARKS)}
+    row = {name: row[name] for name in ("face", "confidence")} | points | {n: row[n] for n in ACTION_UNITS}
+    return row | figures
+
+
+@pytest.mark.parametrize("form", ["folder", "csv", "parquet", "feather"])
+def test_landmarks_are_kept_beside_the_aus_one_row_an_image(form: str, tmp_path: Path) -> None:
+    rows = {
+        "a": [with_landmarks(10.5), with_landmarks(900.0, confidence=0.2)],
+        "b": [with_landmarks(20.25, x_3="-nan(ind)")],
+        "c": [with_landmarks(30.0, AU01_r=77.0)],
+        "d": [with_landmarks(40.0)],
+        "f": [with_landmarks(50.0)],
+    }
+    header = tuple(with_landmarks(0.0))
+    source = tmp_path / "given"
+    if form == "folder":
+        source.mkdir()
+        for name, faces in rows.items():
+            write_csv(source / f"{name}.csv", faces, header)
+    else:
+        source = tmp_path / f"given.{form}"
+        flat = [{"filename": f"{name}.png", **row} for name, faces in rows.items() for row in faces]
+        write_csv(tmp_path / "given.csv", flat, ("filename", *header))
+        if form != "csv":
+            getattr(pd.read_csv(tmp_path / "given.csv", skipinitialspace=True), f"to_{form}")(source)
+    table = one_row_per_image(read_openface(source), list("dcbaef"))
+    assert list(table.columns) == ["id", "status", "confidence", *ACTION_UNITS, *LANDMARKS]
+    assert table["status"].tolist() == ["ok", "failed", "ok", "ok", "no_face", "ok"]
+    points = table[list(LANDMARKS)].to_numpy()
+    assert points.dtype == np.float32
+    steps = np.arange(136, dtype=np.float32)
+    np.testing.assert_array_equal(points[[0, 3, 5]], [40 + steps, 10.5 + steps, 50 + steps])
+    assert np.isnan(points[[1, 2, 4]]).all()
+    again = from_parquet(tmp_path / "again.parquet", table, list("dcbaef"))
+    pd.testing.assert_frame_equal(again, table)
+
+
+def test_points_in_space_and_a_part_of_the_landmarks_are_no_landmarks(tmp_path: Path) -> None:
+    row = {**face(), **{name.upper(): 1.0 for name in LANDMARKS}, "x_0": 3.0}
+    write_csv(tmp_path / "a.csv", [row], tuple(row))
+    assert list(one_row_per_image(read_openface(tmp_path), ["a"]).columns)[-1] == PRESENCES[-1]

@@ -32,14 +32,14 @@ class ActionUnits:
 
 
 def read_au_table(path: Path, dataset: Dataset) -> pd.DataFrame:
-    """The AU table of a dataset: one row an image, in the dataset's order.
+    """The AU table of a dataset, without its landmarks: one row an image, in the dataset's order.
 
     Raises:
         ArtifactError: it is not readable.
         ActionUnitError: its ids are not the dataset's.
     """
     try:
-        table = pd.read_parquet(path)
+        table = pd.read_parquet(path, columns=["id", "status", "confidence", *INTENSITIES, *PRESENCES])
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: not an AU table ({error}); make one with `fer annotate`") from error
     ids = dataset.manifest["id"]

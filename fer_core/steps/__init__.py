@@ -191,7 +191,7 @@ STEPS: Mapping[str, Step] = {
         Step("prepare", 2, "Decode a dataset's images and fix its splits.", _section("dataset"), outside="data"),
         Step(
             "annotate",
-            2,
+            3,
             "Give every image a row of action units: of what OpenFace wrote, or by running it.",
             _annotate_settings,
             needs=("prepare",),
