@@ -113,7 +113,7 @@ class ExperimentWorker(ProcessWorker):
         """Ask for cancelled runs, where Prefect's own watch over them ended while the server was away."""
         observer = self._cancelling_observer
         if observer and observer._polling_task and observer._polling_task.done() and self._under_way:
-            await observer._check_for_cancelled_flow_runs()
+            await observer._check_for_cancelled_flow_runs()  # type: ignore[no-untyped-call]
 
     async def end_runs(self) -> None:
         """Begin no run any more, and let those under way end in good order, or give up after some seconds.
@@ -213,7 +213,8 @@ async def work_until_asked_to_end(*workers: ExperimentWorker, healthcheck: bool 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked_to_end.set)
     asked = asyncio.create_task(asked_to_end.wait())
-    await asyncio.wait({work, asked}, return_when=asyncio.FIRST_COMPLETED)
+    either: set[asyncio.Future[Any]] = {work, asked}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if not work.done():
         await asyncio.gather(*(worker.end_runs() for worker in workers))
         work.cancel()
