@@ -187,7 +187,7 @@ def test_a_step_can_write_its_own_folder_and_nothing_beside_it(
     runner = Containers(trainer_image, 1 << 30)
     command = StepCommand("prepare", "demo", (), (), tmp_path / "prepare" / "mine")
     room = containers._make_room(command)
-    container = create(engine, runner._box(command, room))
+    container = create(engine, runner._box(command, room, ""))
     written = {mount["Source"] for mount in container.attrs["Mounts"] if mount["RW"]}
     container.remove()
     assert written == {str(tmp_path / "prepare" / "mine.unfinished")}
