@@ -102,11 +102,11 @@ def faces_from(path: str, device: torch.device, *, few: bool = False) -> tuple[F
     usage = arrays["usage"]
     pixels = np.cumsum(np.cumsum(arrays.pop("images_delta2d"), 1, dtype=np.uint8), 2, dtype=np.uint8)
     train = np.flatnonzero(usage == 0)
-    judged = [np.flatnonzero(usage == part) for part in (1, 2)]
+    parts = [np.flatnonzero(usage == part) for part in (1, 2)]
     if few:
-        train, *judged = (rows[::FEW] for rows in (train, *judged))
+        train, *parts = (rows[::FEW] for rows in (train, *parts))
         pixels = pixels[:, ::3, ::3]
-    judged = np.concatenate(judged)
+    judged = np.concatenate(parts)
     votes = arrays["votes"].astype(np.float32)
     crowd = votes / votes.sum(axis=1, keepdims=True)
     intensities, landmarks = (standardised(arrays[name]) for name in ("intensities", "landmarks"))

@@ -86,7 +86,7 @@ def main() -> None:
     place = np.searchsorted(rows, best.index.to_numpy())  # position among the images kept, of each annotated one
     sure = table["confidence"].to_numpy()[best] >= MIN_CONFIDENCE
     train = np.flatnonzero(sure & (usage[rows[place]] == 0))
-    intensities = [name for name in table if name.endswith("_r")]
+    intensities = [str(name) for name in table if str(name).endswith("_r")]
     vectors = {
         "intensities": in_steps(table[intensities].to_numpy(np.float64)[best], train),
         "landmarks": in_steps(aligned(landmarks["points_64ths"][best].astype(np.float64) / 64, train), train),

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -289,7 +290,8 @@ def main() -> None:
     label = arrays["label"][judged]
     crowd = arrays["votes"][judged].astype(np.float64)
     crowd /= crowd.sum(axis=1, keepdims=True)
-    models, by_way = [], {}
+    models: list[Any] = []
+    by_way: dict[Any, Any] = {}
     for line, found in zip(lines, log_probabilities, strict=True):
         values = measures(found, label, crowd, slice(min(CHOOSING, validation)), slice(validation, None))
         models.append(

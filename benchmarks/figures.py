@@ -33,7 +33,7 @@ def steps_in(folder: Path) -> set[Path]:
 
 def demo_rows(artifacts: Path) -> list[Row]:
     """The demo from nothing, again, and with another λ."""
-    command = [FER, "run", "demo", "--artifacts", artifacts]
+    command: list[str | Path] = [FER, "run", "demo", "--artifacts", artifacts]
     rows = [row("demo, from nothing", seconds_of(command), 360, judged="at most", unit="s")]
     rows.append(row("the same again, all reused", seconds_of(command), 15, judged="at most", unit="s"))
     before = steps_in(artifacts)

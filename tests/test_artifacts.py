@@ -14,9 +14,10 @@ from fer_core.errors import ArtifactError
 
 
 def make(out: Path, mark: str = "f1", text: str = "done") -> Artifact:
-    return make_artifact(
-        out, "graph", mark, {"k": 4}, {}, lambda folder: [(folder / "graph.txt").write_text(text)][0] and None
-    )
+    def work(folder: Path) -> None:
+        (folder / "graph.txt").write_text(text)
+
+    return make_artifact(out, "graph", mark, {"k": 4}, {}, work)
 
 
 def test_a_finished_artifact_is_reused_without_work(tmp_path: Path) -> None:

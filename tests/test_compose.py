@@ -7,7 +7,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import docker
 import pandas as pd
@@ -118,6 +120,10 @@ def test_the_table_in_prefect_is_the_one_in_the_results(lab: ComposeLab, first_r
     assert {row["accuracy, %"]: [row[name] for name in MODELS] for row in table} == rounded
 
 
+def _shows(driver: Any, words: str) -> bool:
+    return words in driver.page_source
+
+
 def test_what_is_made_belongs_to_who_owns_the_folder(lab: ComposeLab, first_run: str) -> None:
     assert {path.stat().st_uid for path in lab.artifacts.rglob("*")} == {USER}
 
@@ -132,7 +138,7 @@ def test_the_report_is_where_the_link_says(lab: ComposeLab, first_run: str) -> N
         assert b"<!doctype html>" in page.read()[:100].lower()
 
 
-def answer(address: str, body: bytes | None = None, **headers: str) -> int:
+def answer(address: str, body: bytes | None = None, /, **headers: str) -> int:
     """The status of an answer."""
     try:
         with urllib.request.urlopen(urllib.request.Request(address, body, headers), timeout=30) as answered:
@@ -229,7 +235,7 @@ def test_the_pages_show_the_run_and_its_artifacts(lab: ComposeLab, first_run: st
         ):
             driver.get(f"http://127.0.0.1:{lab.port}/{page}")
             for words in wanted:
-                until(lambda words=words: words in driver.page_source, f"{page} shows {words!r}", patience=60)
+                until(partial(_shows, driver, words), f"{page} shows {words!r}", patience=60)
 
 
 def test_a_run_over_images_annotates_them_in_containers(lab: ComposeLab) -> None:

@@ -182,10 +182,10 @@ _ComposeLoader.add_constructor("!override", lambda loader, node: loader.construc
 
 def check_compose(arguments: list[str], command: Command) -> None:
     """The services that it names, and the command that is run in one."""
-    words, files = arguments[1:], []
+    words, files = arguments[1:], list[str]()
     while words[:1] == ["-f"]:
         files, words = [*files, words[1]], words[2:]
-    services = {}
+    services: dict[str, Any] = {}
     for file in files or ["compose.yaml"]:
         # As Compose merges them, of which the names are of use here.
         services |= yaml.load((ROOT / file).read_text(encoding="utf-8"), _ComposeLoader)["services"]

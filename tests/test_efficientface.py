@@ -157,7 +157,7 @@ def test_twenty_steps_under_autocast_go_as_in_float32() -> None:
     """Losses of the first twenty steps, bfloat16 beside float32, from the same weights on the same images."""
     torch.manual_seed(1)
     images, labels = torch.randn(16, 3, 64, 64), torch.arange(16) % 7
-    losses = {}
+    losses: dict[str, list[float]] = {}
     for precision in ("float32", "bfloat16"):
         model = build("efficientface", 7, seed=1).train()
         optimiser = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
@@ -183,7 +183,7 @@ def test_padded_for_runtimes_it_is_the_same_function() -> None:
     images = torch.randn(3, 3, 64, 64)
     torch.testing.assert_close(wide(images), model(images), atol=1e-5, rtol=1e-5)
     depthwise = [unit.branch2[2] for unit in wide.modules() if isinstance(unit, InvertedResidual)]
-    assert {layer.groups % 16 for layer in depthwise} == {0}
+    assert {int(str(layer.groups)) % 16 for layer in depthwise} == {0}
     assert {unit.branch2[3].groups for unit in model.modules() if isinstance(unit, InvertedResidual)} == {58, 116, 232}
 
 

@@ -263,7 +263,7 @@ with Containers({trainer_image!r}, 2 << 30) as runner:
     )
     assert process.stdout is not None
     assert process.stdout.readline() == b"event\n"
-    label = {"label": f"{PROCESS}={process.pid}"}
+    label: dict[str, str | list[str] | bool] = {"label": f"{PROCESS}={process.pid}"}
     assert len(engine.containers.list(filters=label)) == 1
     _, errors = process.communicate(b"x", timeout=20)
     assert not engine.containers.list(all=True, filters=label)

@@ -289,7 +289,8 @@ def test_the_authors_weights_see_images_as_the_authors_showed_them(tmp_path: Pat
     images = np.concatenate([drawn.images, drawn.images // 2, 255 - drawn.images], axis=3)
     other = prepared(tmp_path / "other", replace(drawn, images=images))
     figures, table, said = evaluated(other, model, tmp_path / "out")
-    shown = np.stack([Image.fromarray(i).resize((224, 224), Image.Resampling.BILINEAR) for i in images])
+    resized = (Image.fromarray(i).resize((224, 224), Image.Resampling.BILINEAR) for i in images)
+    shown = np.stack([np.asarray(image) for image in resized])
     mean, std = (np.array(constants) for constants in (PUBLISHED["rafdb"].mean, PUBLISHED["rafdb"].std))
     pixels = torch.from_numpy(((shown / 255 - mean) / std).astype(np.float32)).permute(0, 3, 1, 2)
     common = [PUBLISHED_ORDER.index(label) for label in EMOTIONS[:3]]
@@ -304,7 +305,7 @@ def test_the_authors_weights_see_images_as_the_authors_showed_them(tmp_path: Pat
 def test_the_command_line_judges_on_another_dataset(home: Path, tmp_path: Path) -> None:
     other = prepared(tmp_path / "other", only_test(others(tmp_path / "drawn", labels=("JOY", "surprised", "boredom"))))
     command = [sys.executable, "-m", "fer_core", "evaluate", "demo", "--set", "evaluation.bootstrap=20"]
-    inputs = ["--in", other.path, "--in", home / "checkpoint", "--out", tmp_path / "out"]
+    inputs = ["--in", str(other.path), "--in", str(home / "checkpoint"), "--out", str(tmp_path / "out")]
     done = subprocess.run([*command, *inputs], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "2 classes are judged, of 3 of the checkpoint and 3 of the dataset" in done.stdout

@@ -245,6 +245,7 @@ def test_the_browser_reads_what_the_predictor_reads(
         box = middle_square(picture.seen)
         assert squares(visitor) == [(box.left, box.top, box.side)]
         found = shares(visitor)
+        assert found is not None
         square = picture.seen[box.top : box.top + box.side, box.left : box.left + box.side]
         (same,) = OnnxModel(exported)(np.ascontiguousarray(square)[None])
         np.testing.assert_allclose(found, same, atol=max(picture.atol, 2e-4), err_msg=picture.name)

@@ -50,7 +50,11 @@ class Lab:
 
     def deployment(self, name: str, flow: str = "fer", **more: Any) -> str:
         """Made, or as it is already under this name changed."""
-        own = {"flow_id": self.flow(flow), "work_pool_name": "fer", "parameters": {"artifacts": str(self.artifacts)}}
+        own: dict[str, Any] = {
+            "flow_id": self.flow(flow),
+            "work_pool_name": "fer",
+            "parameters": {"artifacts": str(self.artifacts)},
+        }
         made = self.post("/deployments/", name=name, **own, **more)
         return str(made["id"])
 

@@ -66,7 +66,7 @@ def test_a_large_photograph_is_resized_as_the_dataset_was(model: DeployedModel) 
 
 def test_grey_is_made_as_pillow_makes_it(model: DeployedModel) -> None:
     network, card = load_checkpoint(model.checkpoint)
-    deployed = Deployed(network, replace(card, input_size=card.stored_size)).eval()
+    deployed = Deployed(network, replace(card, input_size=card.stored_size or 0)).eval()
     colours = np.random.default_rng(0).integers(0, 256, (1, 48, 48, 3), dtype=np.uint8)
     grey = np.asarray(Image.fromarray(colours[0]).convert("L"))
     preprocessed = deployed._preprocessed(torch.from_numpy(colours).float())[0, 0]

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import docker
 import numpy as np
@@ -31,7 +32,7 @@ from openface.settings import OpenFaceSettings
 from openface.table import one_row_per_image
 from openface.views import Images, ladder
 
-PATIENCE = {"seconds_to_start": 4.0, "seconds_per_image": 0.05}
+PATIENCE: dict[str, Any] = {"seconds_to_start": 4.0, "seconds_per_image": 0.05}
 Settings = Callable[..., OpenFaceSettings]
 
 EXPECTED = {

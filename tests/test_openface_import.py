@@ -79,8 +79,8 @@ def test_one_bad_row_is_counted_and_named_and_the_others_go_on(names: list[str],
     for name, row in zip(names, frames(names).to_dict("records"), strict=True):
         path = tmp_path / "out" / Path(name).with_suffix(".csv")
         path.parent.mkdir(parents=True, exist_ok=True)
-        bad = {"AU12_r": "-nan(ind)"} if name == names[7] else {}
-        pd.DataFrame([{"face": 0, **row, **bad}]).to_csv(path, index=False)
+        bad: dict[str, object] = {"AU12_r": "-nan(ind)"} if name == names[7] else {}
+        pd.DataFrame([dict(face=0, **row) | bad]).to_csv(path, index=False)
     (tmp_path / "out" / names[9]).with_suffix(".csv").write_bytes(b"")
     done = fer("annotate", "demo", "--in", dataset, "--aus", tmp_path / "out", "--out", tmp_path / "aus")
     assert done.returncode == 0, done.stderr

@@ -89,10 +89,10 @@ def test_no_face_in_any_image_is_a_table_too(tmp_path: Path) -> None:
     assert table[list(ACTION_UNITS)].isna().all(axis=None)
 
 
-def feature_extraction(out: Path, names: Sequence[str], **columns: Sequence[object]) -> Path:
+def feature_extraction(out: Path, names: Sequence[str], **columns: Sequence[float | str]) -> Path:
     """As `FeatureExtraction -fdir` writes of these images, frame by frame, with further columns; AU01_r tells which."""
     header = ["frame", "face_id", "timestamp", "confidence", "success", *ACTION_UNITS, *columns]
-    rows = [
+    rows: list[dict[str, float | str]] = [
         {
             **face(AU01_r=number_of(name) / 100),
             "frame": place + 1,
@@ -459,18 +459,18 @@ def test_py_feats_table_is_read_as_presences(tmp_path: Path, as_parquet: bool) -
     path = tmp_path / ("fex.parquet" if as_parquet else "fex.csv")
     table.to_parquet(path) if as_parquet else table.to_csv(path)
     found, ids = read_openface(path), ["happy/1", "happy/2", "sad/1", "sad/2"]
-    units = one_row_per_image(found, ids)
-    assert units["status"].tolist() == ["ok", "ok", "ok", "no_face"]
-    assert units["AU12_c"].tolist()[:3] == [1, 1, 0]
-    assert units["AU01_c"].tolist()[:3] == [0, 0, 0]
-    assert units["confidence"].tolist()[:3] == pytest.approx([0.99] * 3)
-    assert units[[*INTENSITIES, "AU45_c"]].isna().all(axis=None)
+    read = one_row_per_image(found, ids)
+    assert read["status"].tolist() == ["ok", "ok", "ok", "no_face"]
+    assert read["AU12_c"].tolist()[:3] == [1, 1, 0]
+    assert read["AU01_c"].tolist()[:3] == [0, 0, 0]
+    assert read["confidence"].tolist()[:3] == pytest.approx([0.99] * 3)
+    assert read[[*INTENSITIES, "AU45_c"]].isna().all(axis=None)
     shares, no_intensity, no_blink = remarks(found, ids, "t")
     assert "from .5 on" in shares
     assert no_intensity.endswith("action_units.features = intensity cannot be used")
     assert no_blink == "t has no AU45_c; action_units.features = presence takes the other 17 of 18"
-    again = from_parquet(tmp_path / "aus.parquet", units, ids)
-    pd.testing.assert_frame_equal(again, units)
+    again = from_parquet(tmp_path / "aus.parquet", read, ids)
+    pd.testing.assert_frame_equal(again, read)
 
 
 def test_libreface_tables_are_read_as_both(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -42,9 +44,17 @@ def near(box: Box, other: Box) -> bool:
     return max(abs(box.left - other.left), abs(box.top - other.top), abs(box.side - other.side)) <= 0.1 * other.side
 
 
+READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
+    "csv": pd.read_csv,
+    "jsonl": lambda path: pd.read_json(path, lines=True),
+    "parquet": pd.read_parquet,
+}
+
+
 def video(path: Path, frames: int, size: tuple[int, int] = (320, 240), face: bool = True) -> Path:
     """The portrait, moving from side to side."""
     portrait = cv2.imread(str(PORTRAIT))
+    assert portrait is not None
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, size)
     for number in range(frames):
         frame = np.full((size[1], size[0], 3), 90, np.uint8)
@@ -123,7 +133,7 @@ def test_a_checkpoint_and_its_export_read_the_same(model: DeployedModel, exporte
 
 def test_images_come_in_their_order_whatever_the_batch(exported: Path) -> None:
     portrait, nothing = Image.open(PORTRAIT), np.full((90, 120, 3), 200, np.uint8)
-    images = [nothing, portrait, nothing, np.asarray(portrait.convert("L")), portrait.resize((500, 500))]
+    images: list[Any] = [nothing, portrait, nothing, np.asarray(portrait.convert("L")), portrait.resize((500, 500))]
     counts = [[len(faces) for faces in Predictor(exported, batch=batch)(images)] for batch in (1, 2, 64)]
     assert counts == [[0, 1, 0, 1, 1]] * 3
     assert list(Predictor(exported)([])) == []
@@ -316,9 +326,7 @@ def test_the_command_reads_images_and_videos(exported: Path, model: DeployedMode
         done = fer("predict", tmp_path / "holiday", clip, "--model", exported, "--out", out)
         assert done.returncode == 0, done.stderr
         assert "13 faces in 14 images and frames" in done.stderr
-        tables[ending] = {"csv": pd.read_csv, "parquet": pd.read_parquet}.get(
-            ending, lambda path: pd.read_json(path, lines=True)
-        )(out)
+        tables[ending] = READERS[ending](out)
         progress = [json.loads(line) for line in done.stdout.splitlines()]
         assert progress[-1] == {"event": "progress", "what": "read faces", "done": 14, "total": 14}
     table = tables["csv"]
@@ -327,7 +335,7 @@ def test_the_command_reads_images_and_videos(exported: Path, model: DeployedMode
     assert list(table["frame"][2:]) == list(range(12))
     assert table.filter(like="p_").iloc[0].sum() == pytest.approx(1, abs=1e-4)
     first = table.iloc[0]
-    assert first["emotion"] == table.filter(like="p_").iloc[0].idxmax().removeprefix("p_")
+    assert first["emotion"] == str(table.filter(like="p_").iloc[0].idxmax()).removeprefix("p_")
     assert near(Box(int(first["left"]), int(first["top"]), int(first["side"])), FACE)
     for other in ("jsonl", "parquet"):
         np.testing.assert_allclose(tables[other].filter(like="p_"), table.filter(like="p_"), atol=1e-5)

@@ -51,7 +51,7 @@ torch.save(model.module.fc.state_dict(), "head.pth")
 '''
 
 
-def publish(path: Path, model: nn.Module, change: Callable[[dict[str, Tensor]], None] = lambda weights: None) -> Path:
+def publish(path: Path, model: nn.Module, change: Callable[[dict[str, Tensor]], object] = lambda weights: None) -> Path:
     weights = {f"module.{name}": tensor.clone() for name, tensor in model.state_dict().items()}
     change(weights)
     torch.save({"epoch": 7, "state_dict": weights, "best_acc": torch.tensor(88.36), "optimizer": {}}, path)

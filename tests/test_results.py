@@ -98,7 +98,8 @@ def test_the_interval_over_seeds_is_students_and_needs_three() -> None:
     found = interval_over_seeds([1.0, 2.0, 3.0])
     # t of 0.975 with 2 degrees of freedom is 4.302653; the standard error is 1 / √3.
     reach = 4.302653 / math.sqrt(3)
-    assert found == {"low": pytest.approx(2 - reach, abs=1e-5), "high": pytest.approx(2 + reach, abs=1e-5)}
+    assert found is not None
+    assert dict(found) == {"low": pytest.approx(2 - reach, abs=1e-5), "high": pytest.approx(2 + reach, abs=1e-5)}
     assert interval_over_seeds([1.0, 2.0]) is None
 
 

@@ -360,7 +360,7 @@ def test_its_own_schema_holds_whatever_is_sent(running: Service, tmp_path: Path)
     pytest.importorskip("schemathesis")
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
     options = ["--checks", checks, "--max-examples", "25", "--seed", "1", "--no-color", "--workers", "1"]
-    command = [Path(sys.executable).parent / "schemathesis", "run", f"{running.url}/openapi.json", *options]
+    command = [str(Path(sys.executable).parent / "schemathesis"), "run", f"{running.url}/openapi.json", *options]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not running.figure('fer_requests_total{path="/predict",status="500"}')
@@ -665,7 +665,7 @@ def test_compose_starts_it_alone_and_it_answers(
             answers = client.post("/predict", files=[("files", largest)] * 2).json()["files"]
             assert [file["faces"] for file in answers] == [[], []]
         (container,) = engine.containers.list(filters={"label": f"com.docker.compose.project={PROJECT}"})
-        state = engine.api.inspect_container(container.id)
+        state = engine.api.inspect_container(str(container.id))
         assert state["HostConfig"]["ReadonlyRootfs"]
         assert state["State"]["Health"]["Status"] == "healthy"
         assert not state["RestartCount"]

@@ -51,7 +51,7 @@ class Laptop:
         return str(self.folder / "data" / "tiny.toml")
 
     def serve(self, *arguments: str, **more: Any) -> "subprocess.Popen[str]":
-        command = [BIN / "fer", "serve", "--data", "data", *arguments]
+        command = [str(BIN / "fer"), "serve", "--data", "data", *arguments]
         return subprocess.Popen(command, env=self.environment, cwd=self.folder, text=True, **more)
 
     def ask(self, method: str, where: str, **body: Any) -> httpx.Response:

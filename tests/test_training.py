@@ -307,7 +307,7 @@ def trained_in(dataset_folder: Path, folder: Path, model: str) -> None:
         train(Training(model, "efficientface", recipe, 6, augment, objective), dataset, run)
     else:
         ldg = replace(LDG, epochs=6, decay_every=2, neighbours_drawn=1, lambda_=0.5)
-        ldg = replace(ldg, neighbours=model.removeprefix("LDG-AUs, "))
+        ldg = replace(ldg, neighbours="bank" if model.endswith("bank") else "forward")
         experiment = Experiment(augment=augment, ldg=ldg)
         train_ldg(experiment, dataset, "majority", chain_graph(dataset), run)
 

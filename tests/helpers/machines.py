@@ -96,11 +96,13 @@ class Lab:
 class Machine:
     """A worker that takes steps; `kill` ends all that runs of it, as a power cut does."""
 
-    def __init__(self, lab: Lab, name: str, artifacts: Path | None = None, **more: str) -> None:
+    def __init__(
+        self, lab: Lab, name: str, artifacts: Path | None = None, more: Mapping[str, str] | None = None
+    ) -> None:
         self.artifacts = artifacts or lab.folder / name
         self.artifacts.mkdir(exist_ok=True)
         self.log = lab.folder / f"{name}.log"
-        environment = lab.environment(name, FER_ARTIFACTS_FOLDER=str(self.artifacts), **more)
+        environment = lab.environment(name, FER_ARTIFACTS_FOLDER=str(self.artifacts)) | dict(more or {})
         with self.log.open("w") as log:
             command = [sys.executable, "-m", "flows.steps_worker"]
             self.process = subprocess.Popen(
@@ -140,7 +142,7 @@ def lab_in(folder: Path, store: str) -> Iterator[Lab]:
 @contextmanager
 def machines(lab: Lab, *names: str, more: Mapping[str, str] | None = None) -> Iterator[list[Machine]]:
     """Workers that have started."""
-    found = [Machine(lab, name, **(more or {})) for name in names]
+    found = [Machine(lab, name, more=more) for name in names]
     try:
         for machine in found:
             wait_until(machine.started, 60)

@@ -15,7 +15,7 @@ STORED, SEEN = 48, 64
 def write_model(path: Path, metadata: dict[str, str] | None = None) -> None:
     """Grey, to the stored size by antialiased bilinear, to the model's by antialiased cubic, then a linear map."""
     weights = np.random.default_rng(7).normal(0, 0.5, (len(EMOTIONS), 64)).astype(np.float32)
-    constants = {
+    constants: dict[str, np.ndarray] = {
         "grey_of_rgb": np.array([0.299, 0.587, 0.114], np.float32).reshape(1, 3, 1, 1),
         "stored_size": np.array([STORED, STORED], np.int64),
         "seen_size": np.array([SEEN, SEEN], np.int64),
