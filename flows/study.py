@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fer_core.artifacts import Artifact
+from fer_core.contents import Tell, nobody
 from fer_core.errors import ActionUnitError, DatasetError, ExperimentError
 from fer_core.experiment import BUNDLED, Experiment, find_experiment, load_experiment
 from fer_core.steps import STEPS, Request, action_unit_rows, aus_beside, request, with_openface_build
@@ -48,14 +49,17 @@ class Study:
         """For each step; decided by the machine and `jobs` alone, since the bits of a result hang on it."""
         return max(1, usable_cores() // self.jobs)
 
-    def request(self, step: str, inputs: Sequence[Artifact], seed: int | None = None) -> Request:
-        """The step as `fer_core` knows it.
+    def request(self, step: str, inputs: Sequence[Artifact], seed: int | None = None, tell: Tell = nobody) -> Request:
+        """The step as `fer_core` knows it, which takes a look at the user's files.
+
+        Args:
+            tell: told of that look, if it takes long.
 
         Raises:
             EngineAway: OpenFace is to be run, and the worker's engine is gone for now.
         """
         outside = {"prepare": self.data, "annotate": self.aus}.get(step)
-        wanted = request(step, self.experiment, inputs, seed, outside)
+        wanted = request(step, self.experiment, inputs, seed, outside, tell=tell)
         return with_openface_build(wanted, (self.artifacts / step).glob("*"))
 
     def folder(self, wanted: Request) -> Path:
@@ -73,6 +77,7 @@ class Study:
             self.folder(wanted),
             wanted.seed,
             outside,
+            "" if wanted.seen is None else str(wanted.seen),
             self.threads,
             self._read_by(wanted),
             wanted.step.name == "annotate" and action_unit_rows(wanted) is None,

@@ -184,9 +184,7 @@ def test_any_mode_becomes_eight_bits(tmp_path: Path, colour: bool) -> None:
     assert store(tmp_path / "ink", ink.save, "jpg", colour=colour).max() < 10
 
 
-def test_dark_images_of_sixteen_bits_are_scaled_and_counted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_dark_images_of_sixteen_bits_are_scaled_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     camera = np.random.default_rng(5).integers(0, 4096, (SIZE, SIZE), np.uint16)
     stored = store(tmp_path, Image.fromarray(camera).save, colour=False)
     np.testing.assert_array_equal(stored[..., 0], camera >> 4)
