@@ -33,7 +33,7 @@ _BLOCK = 1 << 20
 _BATCH = 32 << 20
 _COST_OF_A_FILE = 64 << 10
 """Opening a file takes as long as reading so many bytes more."""
-_THREADS_PER_CORE = 4
+_THREADS_PER_CORE, _THREADS = 4, 32
 """Disks and networks answer several questions at once."""
 _SECONDS_OF_PATIENCE, _SECONDS_BETWEEN_WORDS, _SECONDS_AT_RISK = 2.0, 0.5, 60.0
 
@@ -144,11 +144,11 @@ class _Files:
         return digest.hexdigest()
 
 
-def _below(folder: Path) -> Iterator[tuple[Path, os.stat_result | None]]:
+def _below(folder: Path) -> Iterator[tuple[str, os.stat_result | None]]:
     try:
         for file in files_below(folder) if folder.is_dir() else ():
             if file.kind == "regular":
-                yield file.path, file.status
+                yield file.place, file.status
     except OSError as error:
         raise ArtifactError(f"{error.filename}: {error.strerror}; allow this user to read it") from error
 
@@ -162,7 +162,7 @@ def _status(path: Path) -> os.stat_result | None:
     return status if stat.S_ISREG(status.st_mode) else None
 
 
-def _found(base: Path, files: Iterable[tuple[Path, os.stat_result | None]], patient: _Patience) -> _Files:
+def _found(base: Path, files: Iterable[tuple[str | Path, os.stat_result | None]], patient: _Patience) -> _Files:
     above = os.path.join(os.fsencode(base), b"")
     names, numbers = [], array("q")
     for path, status in files:
@@ -207,10 +207,11 @@ def _read_into(
 
     def keep_them() -> None:
         rows = steady & contents.any(axis=1)
-        keep(root, Digests(files.status[rows], contents[rows]))
+        if rows.any():
+            keep(root, Digests(files.status[rows], contents[rows]))
 
     batches, done, kept = _batches(files, unread), 0, time.monotonic()
-    pool = ThreadPoolExecutor(_THREADS_PER_CORE * usable_cores())
+    pool = ThreadPoolExecutor(min(_THREADS, _THREADS_PER_CORE * usable_cores()))
     try:
         for rows, read in zip(batches, pool.map(lambda rows: _read_batch(files, rows), batches), strict=True):
             contents[rows] = np.frombuffer(b"".join(digest for digest, _ in read), np.uint8).reshape(-1, BYTES)

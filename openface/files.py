@@ -14,11 +14,17 @@ Kind = Literal["regular", "dangling", "special"]
 class FoundFile:
     """Something in a folder that is no folder."""
 
-    path: Path
+    place: str
+    """Its path as text."""
     kind: Kind
     """regular: a file, or a link to one. dangling: a link to nothing. special: a pipe, a socket or a device."""
     status: os.stat_result | None = None
     """Of a link, what it leads to; None where that is nothing."""
+
+    @property
+    def path(self) -> Path:
+        """Its path; made when asked for, since a million take seconds."""
+        return Path(self.place)
 
 
 def files_below(folder: Path) -> Iterator[FoundFile]:
@@ -44,7 +50,7 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[FoundFile
             yield from _walk(Path(entry.path), here)
         else:
             kind: Kind = "regular" if stat.S_ISREG(mode) else "special" if mode else "dangling"
-            yield FoundFile(Path(entry.path), kind, status)
+            yield FoundFile(entry.path, kind, status)
 
 
 def _status(entry: "os.DirEntry[str]") -> os.stat_result | None:

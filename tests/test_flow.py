@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import shutil
 import signal
 import socketserver
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_cli import au_table, class_folders
 
 from fer_core.artifacts import open_artifact
 from fer_core.errors import ExperimentError
@@ -192,6 +194,22 @@ def test_the_same_again_makes_nothing(lab: Lab, first_run: "subprocess.Completed
     assert again.stdout.splitlines()[-8:] == first_run.stdout.splitlines()[-8:]
     assert again.stdout.count(" · reused\n") == 16
     assert contents(lab.artifacts) == before
+
+
+def test_a_dataset_copied_elsewhere_makes_nothing_anew(lab: Lab, tmp_path: Path) -> None:
+    """With other times, as after a download, and its AU table and weights beside it."""
+    first, second = tmp_path / "here", tmp_path / "there" / "faces"
+    class_folders(first)
+    au_table(first, first / "openface_aus.parquet")
+    shutil.copytree(first, second, copy_function=shutil.copyfile)
+    for file in second.rglob("*.*"):
+        os.utime(file, (1e9, 1e9))
+    done = []
+    for data in (first, second):
+        where = ("--artifacts", str(tmp_path / "artifacts"), "--data", str(data), "--set", "dataset.source=folder")
+        done.append(lab.fer("run", TINY, *where, XDG_CACHE_HOME=str(tmp_path / "cache")))
+        assert done[-1].returncode == 0, done[-1].stderr
+    assert [run.stdout.count(" · reused\n") for run in done] == [0, 16]
 
 
 def test_a_run_that_reuses_all_shows_all_that_it_is_made_of(
