@@ -57,6 +57,27 @@ def prepare(experiment: str, artifacts: str, program: str) -> None:
 prepare(*sys.argv[1:])
 """
 
+LOOKS_WHEN_STOPPED = """
+import sys
+from prefect import flow
+import fer_core.contents
+from flows.display import Lines
+from flows.step_task import Maker
+from flows.pipeline import prepare_images
+from flows.runner import Subprocesses
+from flows.study import open_study
+
+fer_core.contents._SECONDS_OF_PATIENCE = 0.0
+
+@flow
+def prepare(experiment: str, data: str, artifacts: str) -> None:
+    study = open_study(experiment, data, None, None, ["dataset.source=folder"], artifacts)
+    with Subprocesses() as runner:
+        runner.stop()
+        prepare_images(Maker(study, runner, Lines()))
+
+prepare(*sys.argv[1:])
+"""
 
 LACKS_MEMORY = """
 import sys
@@ -468,6 +489,20 @@ def test_ctrl_c_stops_run_server_and_steps_within_five_seconds(lab: Lab, tmp_pat
         assert run.stderr.read() == "stopped; what is finished is kept, and the same command goes on from there\n"
     assert len(processes) >= 2
     wait_for(lambda: not any(Path(f"/proc/{process}").exists() for process in processes), 2)
+
+
+def test_a_stopped_run_does_not_read_a_dataset_to_its_end(lab: Lab, tmp_path: Path) -> None:
+    faces = class_folders(tmp_path / "faces")
+    done = subprocess.run(
+        [sys.executable, "-c", LOOKS_WHEN_STOPPED, TINY, str(faces), str(tmp_path / "artifacts")],
+        capture_output=True,
+        text=True,
+        env=lab.environment,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "StepFailed: prepare images: stopped\n" in done.stderr
+    assert not (tmp_path / "artifacts").exists()
 
 
 def test_a_served_flow_runs_when_prefect_asks_for_it(
