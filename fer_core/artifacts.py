@@ -8,17 +8,18 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
 from fer_core.errors import ArtifactError
-from openface.files import files_below
 
 MANIFEST = "manifest.json"
 _UNFINISHED = ".unfinished"
+_TIME = "%Y-%m-%dT%H:%M:%S%z"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ class Artifact:
         sizes: dict[str, int] = self._manifest()["files"]
         return sizes | {MANIFEST: self.file(MANIFEST).stat().st_size}
 
+    def made(self) -> datetime:
+        """The time at which it was finished, where it was made."""
+        return datetime.strptime(self._manifest()["made"], _TIME)
+
     def seconds(self) -> float:
         """How long it took to make."""
         return float(self._manifest()["seconds"])
@@ -69,38 +74,10 @@ def fingerprint(
         step, version: the step's name and its code's version.
         settings: the step's own part of the experiment.
         inputs: fingerprint of the artifact in each role.
-        outside: signature of each file or folder that is no artifact.
+        outside: digest of the contents of each file or folder that is no artifact.
     """
     content = json.dumps([step, version, settings, inputs, outside], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-
-def signature(path: Path) -> str:
-    """What tells whether a user's file or folder has changed: names, sizes and times, without reading them.
-
-    Raises:
-        ArtifactError: a folder below may not be read.
-    """
-    try:
-        return signature_of_files(path, [path] if path.is_file() else _regular_files(path))
-    except OSError as error:
-        raise ArtifactError(f"{error.filename}: {error.strerror}; allow this user to read it") from error
-
-
-def signature_of_files(base: Path, files: Iterable[Path]) -> str:
-    """The same of chosen files, named relative to `base` where they lie below it; a missing one counts as such."""
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        name = file.relative_to(base) if file.is_relative_to(base) else file
-        status = file.stat() if file.is_file() else None
-        line = f"{name}\0{status and status.st_size}\0{status and status.st_mtime_ns}\n"
-        digest.update(line.encode(errors="surrogateescape"))
-    return digest.hexdigest()
-
-
-def _regular_files(folder: Path) -> Iterator[Path]:
-    """Through links too, since datasets are often linked together from several disks."""
-    return (file.path for file in files_below(folder) if file.kind == "regular") if folder.is_dir() else iter(())
 
 
 def open_artifact(path: Path, step: str | None = None) -> Artifact:
@@ -257,7 +234,7 @@ def _write_manifest(
         "files": files,
         "seconds": round(seconds, 2),
         "peak_memory_bytes": _peak_memory(),
-        "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "made": time.strftime(_TIME),
         **told,
     }
     replace_file(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())

@@ -13,7 +13,8 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from fer_core.artifacts import fingerprint, open_artifact, replace_file, signature_of_files
+from fer_core.artifacts import fingerprint, open_artifact, replace_file
+from fer_core.contents import look_at_files, seen_from
 from fer_core.errors import ActionUnitError, FerError
 from fer_core.exit_codes import ExitCode
 from fer_core.experiment import experiment_from, load_experiment
@@ -33,6 +34,7 @@ _PATHS = {
     "data": "The dataset's folder, or a .csv that lists images; drawn faces need none.",
     "aus": "What OpenFace wrote: a folder of CSVs, one CSV or a parquet; drawn faces need none.",
 }
+_SEEN = "What a run found the path to hold, so that the step need not read all of it if it is still so."
 
 ExperimentName = Annotated[
     str, typer.Argument(metavar="EXPERIMENT", help="A bundled experiment's name, or a .toml file.")
@@ -143,12 +145,12 @@ def _openface(
         raise ActionUnitError(f"{photographs}: no images in it; give a folder that holds some")
     chosen = experiment_from({}, "--set", settings or ()).openface
     # Findings go by number, so those of other images, or of another program, are of no use.
-    of = signature_of_files(images.folder, images.paths)
     program = asdict(chosen) | {"build": openface_build(chosen)}
-    work = out.resolve().with_name(f"{out.name}.{fingerprint('openface', 3, program, {}, {'images': of})}")
-    for other in set(out.resolve().parent.glob(f"{out.name}.{'[0-9a-f]' * 16}")) - {work}:
-        shutil.rmtree(other)
     with reporter() as report:
+        of = look_at_files(images.folder, images.paths, images.folder, tell=report.progress).content
+        work = out.resolve().with_name(f"{out.name}.{fingerprint('openface', 3, program, {}, {'images': of})}")
+        for other in set(out.resolve().parent.glob(f"{out.name}.{'[0-9a-f]' * 16}")) - {work}:
+            shutil.rmtree(other)
         if images.left:
             counts = ", ".join(f"{count:,} {what}" for what, count in images.left.items())
             report.note(f"files that are no images, and get no row: {counts}")
@@ -265,8 +267,9 @@ def _command_on_a_path(step: Step) -> Callable[..., None]:
         inputs: Inputs = None,
         settings: Settings = None,
         outside: Annotated[Path | None, path] = None,
+        seen: Annotated[str | None, typer.Option(hidden=True, help=_SEEN)] = None,
     ) -> None:
-        _run(step, experiment, out, inputs, settings, outside=outside)
+        _run(step, experiment, out, inputs, settings, outside=outside, seen=seen)
 
     return run
 
@@ -279,10 +282,12 @@ def _run(
     settings: list[str] | None,
     seed: int | None = None,
     outside: Path | None = None,
+    seen: str | None = None,
 ) -> None:
     artifacts = [open_artifact(path) for path in inputs or ()]
     loaded = load_experiment(experiment, settings or ())
     with reporter() as report:
-        wanted = with_openface_build(request(step.name, loaded, artifacts, seed, outside), [out])
-        made = run_step(wanted, out, report)
+        before = None if seen is None else seen_from(seen)
+        wanted = request(step.name, loaded, artifacts, seed, outside, before, report.progress)
+        made = run_step(with_openface_build(wanted, [out]), out, report)
         report.note(f"{made.path}")

@@ -133,6 +133,11 @@ class Containers:
         with suppress(EngineAway), engine() as client:
             remove_orphans(client)
 
+    @property
+    def stopped(self) -> bool:
+        """Tell whether nothing is started any more."""
+        return self._stopped.is_set()
+
     def __call__(self, command: StepCommand, on_event: Callable[[Event], None]) -> None:
         if command.runs_openface:
             self._processes(command, on_event)

@@ -21,6 +21,9 @@ from flows.events import Event, Metrics, Note, Progress
 class Display(Protocol):
     """Told of each step as the flow goes; from any thread."""
 
+    def reading(self, step: str, progress: Progress) -> None:
+        """The user's files are looked at, to tell whether a step's artifact is there already; only if it takes long."""
+
     def started(self, step: str) -> None:
         """A step begins."""
 
@@ -40,6 +43,7 @@ class Display(Protocol):
 class Nowhere:
     """Shows nothing: a worker's runs are watched in Prefect."""
 
+    def reading(self, step: str, progress: Progress) -> None: ...
     def started(self, step: str) -> None: ...
     def told(self, step: str, event: Event) -> None: ...
     def finished(self, step: str, seconds: float) -> None: ...
@@ -49,6 +53,14 @@ class Nowhere:
 
 class Lines:
     """A line for every start, figure and end."""
+
+    def __init__(self) -> None:
+        self._reading: set[tuple[str, str]] = set()
+
+    def reading(self, step: str, progress: Progress) -> None:
+        if (step, progress.what) not in self._reading:
+            self._reading.add((step, progress.what))
+            _print(f"  {step}: {progress.what}")
 
     def started(self, step: str) -> None:
         _print(f"… {step}")
@@ -78,16 +90,16 @@ class Bars:
         self._bars: dict[str, TaskID] = {}
         self._lock = Lock()
 
+    def reading(self, step: str, progress: Progress) -> None:
+        self._progress(step, progress)
+
     def started(self, step: str) -> None:
-        with self._lock:
-            self._bars[step] = self._shown.add_task(step, total=None)
+        self._shown.update(self._bar(step), description=step, completed=0, total=None)
 
     def told(self, step: str, event: Event) -> None:
         match event:
             case Progress():
-                done, total = event.of_step()
-                description = " · ".join(filter(None, (step, event.within(step))))
-                self._shown.update(self._bars[step], description=description, completed=done, total=total)
+                self._progress(step, event)
             case Note(text):
                 self._line(f"  {step}: {text}", "dim")
 
@@ -96,6 +108,7 @@ class Bars:
         self._line(finish_line(step, seconds), "green")
 
     def reused(self, step: str) -> None:
+        self._remove(step)
         self._line(f"= {step} · reused", "dim")
 
     def failed(self, step: str, reason: str, again: bool) -> None:
@@ -105,9 +118,22 @@ class Bars:
     def _line(self, text: str, style: str) -> None:
         self._shown.console.print(text, style=style, markup=False, highlight=False)
 
+    def _progress(self, step: str, progress: Progress) -> None:
+        done, total = progress.of_step()
+        description = " · ".join(filter(None, (step, progress.within(step))))
+        self._shown.update(self._bar(step), description=description, completed=done, total=total)
+
+    def _bar(self, step: str) -> TaskID:
+        """The step's bar, which its start or the look at its files puts there."""
+        with self._lock:
+            if step not in self._bars:
+                self._bars[step] = self._shown.add_task(step, total=None)
+            return self._bars[step]
+
     def _remove(self, step: str) -> None:
         with self._lock:
-            self._shown.remove_task(self._bars.pop(step))
+            if step in self._bars:
+                self._shown.remove_task(self._bars.pop(step))
 
 
 _shown_on: ContextVar[Display | None] = ContextVar("_shown_on", default=None)

@@ -77,6 +77,11 @@ class Elsewhere:
         self._stopped.set()
         self._here.__exit__(kind, error, trace)
 
+    @property
+    def stopped(self) -> bool:
+        """Tell whether nothing is sent any more."""
+        return self._stopped.is_set()
+
     def __call__(self, command: StepCommand, on_event: Callable[[Event], None]) -> None:
         try:
             if _stays(command):

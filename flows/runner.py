@@ -39,6 +39,8 @@ class StepCommand:
     seed: int | None = None
     outside: tuple[str, Path] | None = None
     """Option and path of what is no artifact: ("data", …) or ("aus", …)."""
+    seen: str = ""
+    """What that holds, as `fer_core.contents.Seen`."""
     threads: int = 1
     reads: tuple[Path, ...] = ()
     """Files and folders that are no artifacts and that it reads."""
@@ -58,6 +60,7 @@ class StepCommand:
             arguments += ["--seed", str(self.seed)]
         if self.outside is not None:
             arguments += [f"--{self.outside[0]}", str(self.outside[1])]
+            arguments += ["--seen", self.seen] if self.seen else []
         return arguments
 
 
@@ -96,7 +99,13 @@ class StepFailed(Exception):
 
 
 class Runner(Protocol):
-    """Runs a step to its end, telling events as they come, or raises StepFailed; a context that ends what runs."""
+    """Runs a step to its end, telling events as they come, or raises StepFailed; a context that ends what runs.
+
+    stopped: whether it starts nothing any more.
+    """
+
+    @property
+    def stopped(self) -> bool: ...
 
     def __call__(self, command: StepCommand, on_event: Callable[[Event], None]) -> None: ...
 
@@ -139,6 +148,11 @@ class Subprocesses:
                 exit_code = process.wait()
             if exit_code:
                 raise self._failure(command, exit_code, errors)
+
+    @property
+    def stopped(self) -> bool:
+        """Tell whether nothing is started any more."""
+        return self._stopped.is_set()
 
     def stop(self) -> None:
         """End what runs, within a few seconds, and start nothing any more."""

@@ -10,6 +10,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import task_run
 
 from fer_core.artifacts import Artifact, finished
+from fer_core.contents import Tell
 from fer_core.exit_codes import ExitCode
 from fer_core.steps import Request
 from flows.display import Display
@@ -49,17 +50,20 @@ class Maker:
             StepFailed: it could not be made.
         """
         name = str(task_run.name)
+        live = LiveProgress(key_of(self._experiment, "01", name))
         try:
-            asked_for = self._study.request(step, inputs, seed).fingerprint()
+            wanted = self._study.request(step, inputs, seed, self._reader(name, live))
         except EngineAway as away:
             raise StepFailed(name, ExitCode.ENGINE_AWAY, str(away)) from away
-        study = self._smaller.get(asked_for, self._study)
-        wanted = study.request(step, inputs, seed)
+        asked_for, study = wanted.fingerprint(), self._study
+        if smaller := self._smaller.get(asked_for):
+            study, wanted = smaller, smaller.request(step, inputs, seed)
         if found := study.found(wanted):
+            live.finish(name)
             self._display.reused(name)
             get_run_logger().info("reused %s", found.path)
         else:
-            found = self._made(name, asked_for, study, wanted)
+            found = self._made(name, asked_for, study, wanted, live)
         if self._progress:
             self._progress.ended(name, step, found.seconds())
             self._shown.show(self._progress.percent(), self._progress.words())
@@ -75,10 +79,10 @@ class Maker:
         if self._progress:
             self._shown.show_now(self._progress.percent(), self._progress.words())
 
-    def _made(self, name: str, asked_for: str, study: Study, wanted: Request) -> Artifact:
+    def _made(self, name: str, asked_for: str, study: Study, wanted: Request, live: LiveProgress) -> Artifact:
         """Make it; where memory lacked, with half the batch at the next try."""
         try:
-            return self._make(name, study, wanted)
+            return self._make(name, study, wanted, live)
         except StepFailed as failure:
             if self._progress:
                 self._progress.failed(name)
@@ -91,19 +95,30 @@ class Maker:
                 )
             raise
 
-    def _make(self, name: str, study: Study, wanted: Request) -> Artifact:
-        started, live = time.monotonic(), LiveProgress(key_of(self._experiment, "01", name))
+    def _make(self, name: str, study: Study, wanted: Request, live: LiveProgress) -> Artifact:
+        started = time.monotonic()
         self._display.started(name)
         if self._progress:
             self._progress.started(name, wanted.step.name)
         try:
             self._run(study.command(wanted), self._listener(name, live, study.folder(wanted)))
-            made = _made(study, wanted)
+            made = _made(study, wanted, self._reader(name, live))
         except StepFailed as failure:
             raise self._told(name, failure) from failure
         live.finish(name)
         self._display.finished(name, time.monotonic() - started)
         return made
+
+    def _reader(self, name: str, live: LiveProgress) -> Tell:
+        """Passes on how far a look at the user's files is, and ends it with the run."""
+
+        def tell(what: str, done: int, total: int) -> None:
+            if self._run.stopped:
+                raise StepFailed(name, ExitCode.INTERRUPTED, "stopped")
+            live.show(100 * done / max(total, 1), f"{name} · {what}")
+            self._display.reading(name, Progress(what, done, total))
+
+        return tell
 
     def _listener(self, name: str, live: LiveProgress, folder: Path) -> Callable[[Event], None]:
         """Passes a step's events on: to the log, to the display and to the live progress."""
@@ -141,8 +156,10 @@ class Maker:
         return StepFailed(name, failure.exit_code, failure.message, failure.details)
 
 
-def _made(study: Study, wanted: Request) -> Artifact:
-    artifact = finished(study.folder(wanted), wanted.fingerprint())
+def _made(study: Study, wanted: Request, tell: Tell) -> Artifact:
+    """What the step made, if it was made of what the user's files still hold."""
+    again = wanted.seen_again(tell)
+    artifact = finished(study.folder(again), again.fingerprint())
     if artifact is None:
         raise StepFailed(
             wanted.step.name,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fer_core.artifacts import Artifact, finished
+from fer_core.contents import Tell, nobody
 from fer_core.errors import ActionUnitError, DatasetError, ExperimentError
 from fer_core.experiment import BUNDLED, Experiment, find_experiment, load_experiment
 from fer_core.steps import STEPS, Request, action_unit_rows, aus_beside, request, with_openface_build
@@ -79,14 +80,17 @@ class Study:
                 return self.store.fetch(wanted.step.name, fingerprint, self.artifacts)
         return finished(self.folder(wanted), fingerprint)
 
-    def request(self, step: str, inputs: Sequence[Artifact], seed: int | None = None) -> Request:
-        """The step as `fer_core` knows it.
+    def request(self, step: str, inputs: Sequence[Artifact], seed: int | None = None, tell: Tell = nobody) -> Request:
+        """The step as `fer_core` knows it, which takes a look at the user's files.
+
+        Args:
+            tell: told of that look, if it takes long.
 
         Raises:
             EngineAway: OpenFace is to be run, and the worker's engine is gone for now.
         """
         outside = {"prepare": self.data, "annotate": self.aus}.get(step)
-        wanted = request(step, self.experiment, inputs, seed, outside)
+        wanted = request(step, self.experiment, inputs, seed, outside, tell=tell)
         return with_openface_build(wanted, (self.artifacts / step).glob("*"))
 
     def folder(self, wanted: Request) -> Path:
@@ -104,6 +108,7 @@ class Study:
             self.folder(wanted),
             wanted.seed,
             outside,
+            "" if wanted.seen is None else str(wanted.seen),
             self.threads,
             self._read_by(wanted),
             wanted.step.name == "annotate" and action_unit_rows(wanted) is None,

@@ -14,9 +14,17 @@ Kind = Literal["regular", "dangling", "special"]
 class FoundFile:
     """Something in a folder that is no folder."""
 
-    path: Path
+    place: str
+    """Its path as text."""
     kind: Kind
     """regular: a file, or a link to one. dangling: a link to nothing. special: a pipe, a socket or a device."""
+    status: os.stat_result | None = None
+    """Of a link, what it leads to; None where that is nothing."""
+
+    @property
+    def path(self) -> Path:
+        """Its path; made when asked for, since a million take seconds."""
+        return Path(self.place)
 
 
 def files_below(folder: Path) -> Iterator[FoundFile]:
@@ -29,27 +37,28 @@ def files_below(folder: Path) -> Iterator[FoundFile]:
 
 
 def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[FoundFile]:
-    status = folder.stat()
-    here = above | {(status.st_dev, status.st_ino)}
+    own = folder.stat()
+    here = above | {(own.st_dev, own.st_ino)}
     if here == above:
         return
     with os.scandir(folder) as entries:
         found = sorted(entries, key=lambda entry: entry.name)
     for entry in found:
-        mode = _mode(entry)
+        status = _status(entry)
+        mode = status.st_mode if status else 0
         if stat.S_ISDIR(mode):
             yield from _walk(Path(entry.path), here)
         else:
             kind: Kind = "regular" if stat.S_ISREG(mode) else "special" if mode else "dangling"
-            yield FoundFile(Path(entry.path), kind)
+            yield FoundFile(entry.path, kind, status)
 
 
-def _mode(entry: "os.DirEntry[str]") -> int:
-    """What an entry is, or what it links to; 0 for a link to nothing and for links in a circle."""
+def _status(entry: "os.DirEntry[str]") -> os.stat_result | None:
+    """What an entry is, or what it links to; None for a link to nothing and for links in a circle."""
     try:
-        return entry.stat().st_mode
+        return entry.stat()
     except OSError:
-        return 0
+        return None
 
 
 def links_outside(folder: Path) -> Iterator[Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fer_core.artifacts import Artifact, fingerprint, finished, make_artifact, open_artifact, signature
+from fer_core.artifacts import Artifact, fingerprint, finished, make_artifact, open_artifact
 from fer_core.errors import ArtifactError
 
 
@@ -124,18 +124,6 @@ def test_a_fingerprint_changes_with_all_that_counts_and_nothing_else() -> None:
     assert len({base, *others}) == 6
 
 
-def test_a_signature_sees_changed_added_and_renamed_files(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_text("1")
-    first = signature(tmp_path)
-    assert signature(tmp_path) == first
-    (tmp_path / "a.jpg").write_text("12")
-    second = signature(tmp_path)
-    (tmp_path / "b.jpg").write_text("1")
-    third = signature(tmp_path)
-    (tmp_path / "b.jpg").rename(tmp_path / "c.jpg")
-    assert len({first, second, third, signature(tmp_path)}) == 4
-
-
 def test_a_folder_that_no_step_made_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "faces").mkdir()
     (tmp_path / "faces" / "face.jpg").write_text("a face")
@@ -146,33 +134,6 @@ def test_a_folder_that_no_step_made_is_never_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "faces" / "face.jpg").read_text() == "a face"
     (tmp_path / "empty").mkdir()
     assert make(tmp_path / "empty").file("graph.txt").exists()
-
-
-def test_a_signature_sees_through_links(tmp_path: Path) -> None:
-    (tmp_path / "disk").mkdir()
-    (tmp_path / "disk" / "a.jpg").write_text("1")
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "aligned").symlink_to(tmp_path / "disk")
-    first = signature(tmp_path / "data")
-    (tmp_path / "disk" / "a.jpg").write_text("12")
-    assert signature(tmp_path / "data") != first
-
-
-def test_a_signature_is_of_regular_files_and_of_any_name(tmp_path: Path) -> None:
-    (tmp_path / os.fsdecode(b"ni\xf1o.png")).write_text("1")
-    first = signature(tmp_path)
-    os.mkfifo(tmp_path / "pipe.png")
-    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
-    (tmp_path / "device.png").symlink_to("/dev/zero")
-    (tmp_path / "circle").symlink_to(tmp_path)
-    assert signature(tmp_path) == first
-    (tmp_path / os.fsdecode(b"ni\xf1o.png")).write_text("12")
-    assert signature(tmp_path) != first
-
-
-def test_a_signature_of_a_pipe_does_not_wait_for_it(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    assert signature(tmp_path / "pipe") == signature(tmp_path / "pipe")
 
 
 def test_two_processes_make_an_artifact_once(tmp_path: Path) -> None:

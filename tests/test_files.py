@@ -44,7 +44,7 @@ def test_a_folder_that_may_not_be_read_is_told_and_not_passed_over() -> None:
     """In a process of nobody's where this one is root, whom nothing is denied."""
     code = (
         "import os, sys; from pathlib import Path\n"
-        "from fer_core.artifacts import signature; from fer_core.data.readers.source import find_images\n"
+        "from fer_core.contents import signature; from fer_core.data.readers.source import find_images\n"
         "if os.geteuid() == 0: os.setuid(65534)\n"
         "for look in (signature, find_images):\n"
         "    try: look(Path(sys.argv[1]))\n"

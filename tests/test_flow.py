@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import shutil
 import signal
 import socketserver
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_cli import au_table, class_folders
 
 from fer_core.artifacts import open_artifact
 from fer_core.errors import ExperimentError
@@ -55,6 +57,27 @@ def prepare(experiment: str, artifacts: str, program: str) -> None:
 prepare(*sys.argv[1:])
 """
 
+LOOKS_WHEN_STOPPED = """
+import sys
+from prefect import flow
+import fer_core.contents
+from flows.display import Lines
+from flows.step_task import Maker
+from flows.pipeline import prepare_images
+from flows.runner import Subprocesses
+from flows.study import open_study
+
+fer_core.contents._SECONDS_OF_PATIENCE = 0.0
+
+@flow
+def prepare(experiment: str, data: str, artifacts: str) -> None:
+    study = open_study(experiment, data, None, None, ["dataset.source=folder"], artifacts)
+    with Subprocesses() as runner:
+        runner.stop()
+        prepare_images(Maker(study, runner, Lines()))
+
+prepare(*sys.argv[1:])
+"""
 
 LACKS_MEMORY = """
 import sys
@@ -192,6 +215,22 @@ def test_the_same_again_makes_nothing(lab: Lab, first_run: "subprocess.Completed
     assert again.stdout.splitlines()[-8:] == first_run.stdout.splitlines()[-8:]
     assert again.stdout.count(" · reused\n") == 16
     assert contents(lab.artifacts) == before
+
+
+def test_a_dataset_copied_elsewhere_makes_nothing_anew(lab: Lab, tmp_path: Path) -> None:
+    """With other times, as after a download, and its AU table and weights beside it."""
+    first, second = tmp_path / "here", tmp_path / "there" / "faces"
+    class_folders(first)
+    au_table(first, first / "openface_aus.parquet")
+    shutil.copytree(first, second, copy_function=shutil.copyfile)
+    for file in second.rglob("*.*"):
+        os.utime(file, (1e9, 1e9))
+    done = []
+    for data in (first, second):
+        where = ("--artifacts", str(tmp_path / "artifacts"), "--data", str(data), "--set", "dataset.source=folder")
+        done.append(lab.fer("run", TINY, *where, XDG_CACHE_HOME=str(tmp_path / "cache")))
+        assert done[-1].returncode == 0, done[-1].stderr
+    assert [run.stdout.count(" · reused\n") for run in done] == [0, 16]
 
 
 def test_a_run_that_reuses_all_shows_all_that_it_is_made_of(
@@ -449,6 +488,20 @@ def test_ctrl_c_stops_run_server_and_steps_within_five_seconds(lab: Lab, tmp_pat
         assert run.stderr.read() == "stopped; what is finished is kept, and the same command goes on from there\n"
     assert len(processes) >= 2
     wait_for(lambda: not any(Path(f"/proc/{process}").exists() for process in processes), 2)
+
+
+def test_a_stopped_run_does_not_read_a_dataset_to_its_end(lab: Lab, tmp_path: Path) -> None:
+    faces = class_folders(tmp_path / "faces")
+    done = subprocess.run(
+        [sys.executable, "-c", LOOKS_WHEN_STOPPED, TINY, str(faces), str(tmp_path / "artifacts")],
+        capture_output=True,
+        text=True,
+        env=lab.environment,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "StepFailed: prepare images: stopped\n" in done.stderr
+    assert not (tmp_path / "artifacts").exists()
 
 
 def test_a_study_shares_the_cores_among_its_jobs(tmp_path: Path) -> None:

@@ -74,8 +74,8 @@ def test_a_step_gets_the_arguments_that_one_would_type() -> None:
     ]
     train = StepCommand("train-ldg", "demo", (), (Path("/a/prepare"),), Path("/a/ldg"), seed=0)
     assert run(arguments, train) == [Note("train-ldg demo --out /a/ldg --in /a/prepare --seed 0")]
-    prepare = StepCommand("prepare", "demo", (), (), Path("/a/p"), outside=("data", Path("/faces")))
-    assert run(arguments, prepare) == [Note("prepare demo --out /a/p --data /faces")]
+    prepare = StepCommand("prepare", "demo", (), (), Path("/a/p"), outside=("data", Path("/faces")), seen="c:g")
+    assert run(arguments, prepare) == [Note("prepare demo --out /a/p --data /faces --seen c:g")]
 
 
 def test_a_step_gets_its_share_of_the_cores() -> None:

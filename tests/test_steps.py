@@ -1,5 +1,6 @@
 """What a step's fingerprint changes with, and what it does not."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,33 @@ def test_weights_count_by_what_the_file_holds(tmp_path: Path, monkeypatch: pytes
         (tmp_path / "ldg.pth").write_text(content)
         marks.append(wanted("train-ldg", "ldg.weights=~/ldg.pth").fingerprint())
     assert marks[0] != marks[1]
+
+
+def test_weights_count_wherever_they_lie_and_whatever_they_are_called(tmp_path: Path, wanted: Wanted) -> None:
+    for name in ("ldg.pth", "elsewhere/other.pth"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("weights")
+    for step in ("train-ldg", "report"):
+        marks = {
+            wanted(step, f"ldg.weights={tmp_path / name}").fingerprint() for name in ("ldg.pth", "elsewhere/other.pth")
+        }
+        assert len(marks) == 1
+        assert wanted(step).fingerprint() not in marks
+
+
+def test_a_copied_list_of_images_is_the_same_and_an_absolute_path_in_it_stays(tmp_path: Path) -> None:
+    (tmp_path / "shared.png").write_text("shared")
+    experiment = load_experiment("demo", ["dataset.source=csv"])
+    marks = set()
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "face.png").write_text("1")
+        rows = f"path,label\nface.png,happy\n../shared.png,sad\n{tmp_path / 'shared.png'},sad\n"
+        (tmp_path / place / "labels.csv").write_text(rows)
+        marks.add(request("prepare", experiment, outside=tmp_path / place / "labels.csv").fingerprint())
+    assert len(marks) == 1
+    (tmp_path / "shared.png").write_text("changed")
+    assert request("prepare", experiment, outside=tmp_path / "here" / "labels.csv").fingerprint() not in marks
 
 
 def test_a_list_of_images_changes_with_the_images(tmp_path: Path) -> None:
@@ -199,6 +227,7 @@ def test_another_build_of_openface_under_the_same_name_is_another_program(
     assert annotated().fingerprint() == first
     (tmp_path / "FaceLandmarkImg").write_text("#!/bin/sh\n# built again\n")
     assert annotated().fingerprint() != first
+    assert annotated().settings()["openface"]["binary"] == "FaceLandmarkImg"  # Not where it lies.
     rows = tmp_path / "rows.csv"
     rows.write_text("what OpenFace wrote before")
     assert annotated(outside=rows).settings() == {}
@@ -214,7 +243,10 @@ def test_what_is_annotated_is_found_where_openface_is_no_more(
         inputs = {"prepare-0": wanted.input("prepare")}
         out = artifacts / wanted.fingerprint()
         make_artifact(out, "annotate", wanted.fingerprint(), wanted.settings(), inputs, lambda folder: None)
-        os.utime(out / "manifest.json", (0, 0) if content == "first" else None)
+        if content == "first":
+            manifest = out / "manifest.json"
+            made = json.loads(manifest.read_text()) | {"made": "2020-01-01T00:00:00+0100"}
+            manifest.write_text(json.dumps(made))
     (tmp_path / "FaceLandmarkImg").unlink()
     assert annotated(artifacts).fingerprint() == wanted.fingerprint()
     assert annotated(tmp_path / "nothing").settings()["openface"]["build"] == ""

@@ -15,6 +15,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO
 
+from fer_core.digests import cache_folder
 from fer_core.errors import ExportError
 
 ONNXRUNTIME_WEB = "1.30.0"
@@ -227,7 +228,7 @@ def _checked(packages: Path, wanted: _Wanted) -> bytes:
 
 def _cached_packages() -> Path:
     """The folder where the packages are kept for this user; fetched where they are not yet."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fer"
+    cache = cache_folder()
     packages = cache / f"web-{ONNXRUNTIME_WEB}-{JSFEAT}"
     if not all((packages / str(wanted)).is_file() for wanted in _WANTED):
         cache.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fer_core.artifacts import MANIFEST, Artifact, fingerprint, open_artifact, signature, signature_of_files
+from fer_core.artifacts import Artifact, fingerprint, open_artifact
+from fer_core.contents import Seen, Tell, content_of, look, look_at_files, nobody
 from fer_core.errors import ArtifactError, DatasetError
 from fer_core.experiment import Experiment, to_document
 from openface.errors import EngineAway, OpenFaceError
@@ -59,6 +60,8 @@ class Request:
     inputs: tuple[Artifact, ...] = ()
     seed: int | None = None
     outside: Path | None = None
+    seen: Seen | None = None
+    """What `outside` holds."""
     openface_build: str = ""
     """Which build of OpenFace a step that runs it would run, as `with_openface_build` finds out."""
 
@@ -82,13 +85,12 @@ class Request:
     def fingerprint(self) -> str:
         """What the output's folder is called."""
         inputs = {f"{number:04d}": a.fingerprint for number, a in enumerate(self.inputs)}
-        outside = {} if self.outside is None else {"outside": self._outside_signature(self.outside)}
+        outside = {} if self.seen is None else {"outside": self.seen.content}
         return fingerprint(self.step.name, self.step.version, self.settings(), inputs, outside)
 
-    def _outside_signature(self, path: Path) -> str:
-        """A list of images changes with the images that it lists."""
-        listed = self.step.outside == "data" and self.experiment.dataset.source in ("csv", "affectnet")
-        return signature_of_files(path.parent, _listed_in(path)) if listed and path.is_file() else signature(path)
+    def seen_again(self, tell: Tell = nobody) -> "Request":
+        """The same after another look at `outside`, which is short where nothing has changed there."""
+        return replace(self, seen=_look(self.step, self.experiment, self.outside, self.seen, tell))
 
 
 def action_unit_rows(request: Request) -> Path | None:
@@ -109,7 +111,8 @@ def _annotate_settings(request: Request) -> Settings:
 
 
 def _program_settings(experiment: Experiment) -> Settings:
-    openface = to_document(experiment)["openface"]
+    """A binary is told by its name and its build, wherever it lies."""
+    openface = to_document(experiment)["openface"] | {"binary": Path(experiment.openface.binary).name}
     program = ("binary",) if openface["binary"] else ("image", "program")
     return {key: openface[key] for key in (*program, "arguments")}
 
@@ -149,8 +152,8 @@ def _build_before(wanted: Request, made: Iterable[Path]) -> str:
             build = openface.pop("build")
             same = artifact.made_from("prepare") == {wanted.input("prepare").fingerprint}
             if same and openface == _program_settings(wanted.experiment):
-                found.append((artifact.file(MANIFEST).stat().st_mtime, build))
-    return max(found, default=(0.0, ""))[1]
+                found.append((artifact.made(), build))
+    return max(found)[1] if found else ""
 
 
 def _graph_settings(request: Request) -> Settings:
@@ -162,27 +165,31 @@ def _ldg_settings(request: Request) -> Settings:
     """Without a graph, nothing about neighbours counts: another λ leaves the LDG as it is."""
     document = to_document(request.experiment)
     ldg = {k: v for k, v in document["ldg"].items() if request.has("graph") or k not in NEIGHBOUR_SETTINGS}
-    return {"ldg": _with_weights(ldg), "augment": document["augment"]}
+    return {"ldg": _recipe_settings(ldg), "augment": document["augment"]}
 
 
 def _distill_settings(request: Request) -> Settings:
     document = to_document(request.experiment)
     recipe = "distill" if request.has("soft-labels") else "sll"
-    return {recipe: _with_weights(document[recipe]), "augment": document["augment"]}
+    return {recipe: _recipe_settings(document[recipe]), "augment": document["augment"]}
 
 
-def _with_weights(recipe: Settings) -> Settings:
-    """A file of weights counts by its content's signature, not by its path alone; what it should be does not count."""
+def _recipe_settings(recipe: Settings) -> Settings:
+    """What the weights should be of does not count."""
+    return _weights_by_content({key: value for key, value in recipe.items() if key != "pretrained_on"})
+
+
+def _weights_by_content(recipe: Settings) -> Settings:
+    """A file of weights counts by what it holds, wherever it lies and whatever it is called."""
     path = Path(recipe["weights"]).expanduser()
-    recipe = {key: value for key, value in recipe.items() if key != "pretrained_on"}
-    return recipe | ({"weights_signature": signature(path)} if recipe["weights"] and path.is_file() else {})
+    return recipe | ({"weights": f"sha256:{content_of(path)}"} if recipe["weights"] and path.is_file() else {})
 
 
 def _report_settings(request: Request) -> Settings:
     document = to_document(request.experiment)
     for where in ("run", "openface"):
         document.pop(where)
-    return document
+    return document | {recipe: _weights_by_content(document[recipe]) for recipe in ("ldg", "sll", "distill")}
 
 
 STEPS: Mapping[str, Step] = {
@@ -254,8 +261,13 @@ def request(
     inputs: Sequence[Artifact] = (),
     seed: int | None = None,
     outside: Path | None = None,
+    before: Seen | None = None,
+    tell: Tell = nobody,
 ) -> Request:
     """A step to be run, its inputs checked and in an order that their order of naming does not change.
+
+    Args:
+        before: what an earlier look found `outside` to hold; without it, files that are not known by now are read.
 
     Raises:
         ArtifactError: an input is missing, there are too many, one is of no use to the step, or one is made from
@@ -274,7 +286,18 @@ def request(
     for shared in _SHARED:
         _refuse_another(shared, step, inputs)
     ordered = tuple(sorted(inputs, key=lambda artifact: (artifact.step, artifact.fingerprint)))
-    return Request(definition, experiment, ordered, seed, None if outside is None else outside.expanduser().resolve())
+    outside = None if outside is None else outside.expanduser().resolve()
+    return Request(definition, experiment, ordered, seed, outside, _look(definition, experiment, outside, before, tell))
+
+
+def _look(step: Step, experiment: Experiment, outside: Path | None, before: Seen | None, tell: Tell) -> Seen | None:
+    """A list of images changes with the images that it lists."""
+    if outside is None:
+        return None
+    listed = step.outside == "data" and experiment.dataset.source in ("csv", "affectnet")
+    if listed and outside.is_file():
+        return look_at_files(outside.parent, _listed_in(outside), outside, before, tell)
+    return look(outside, before, tell)
 
 
 def _refuse_another(shared: str, step: str, inputs: Sequence[Artifact]) -> None:

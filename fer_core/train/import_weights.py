@@ -3,7 +3,8 @@
 import shlex
 from pathlib import Path
 
-from fer_core.artifacts import Artifact, fingerprint, make_artifact, signature
+from fer_core.artifacts import Artifact, fingerprint, make_artifact
+from fer_core.contents import signature
 from fer_core.data.dataset import EMOTIONS
 from fer_core.errors import CheckpointError
 from fer_core.evaluation.model_card import licence_of, write_cards

@@ -1,0 +1,37 @@
+"""What a person sees while a run looks at their files, before a step is started or reused."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from fer_core.progress import bars
+from flows.display import Bars, Lines
+from flows.events import Progress
+
+
+def test_a_bar_shows_the_reading_and_goes_with_the_step_whatever_becomes_of_it() -> None:
+    with bars(Console(file=io.StringIO(), force_terminal=True)) as live:
+        shown = Bars(live)
+        shown.reading("prepare images", Progress("read files", 3, 10))
+        (bar,) = live.tasks
+        assert (bar.description, bar.completed, bar.total) == ("prepare images · read files", 3, 10)
+        shown.reused("prepare images")
+        assert live.tasks == []
+        shown.reading("prepare images", Progress("read files", 10, 10))
+        shown.started("prepare images")
+        (bar,) = live.tasks
+        assert (bar.description, bar.completed) == ("prepare images", 0)
+        shown.told("prepare images", Progress("decode images", 1, 2))
+        shown.reading("prepare images", Progress("find files", 1, 1))
+        shown.finished("prepare images", 1.0)
+        assert live.tasks == []
+        shown.reused("report")
+
+
+def test_lines_tell_of_each_part_of_the_reading_once(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Lines()
+    for done in (1, 2, 3):
+        shown.reading("prepare images", Progress("read files", done, 3))
+    shown.reading("prepare images", Progress("find files", 1, 1))
+    assert capsys.readouterr().out == "  prepare images: read files\n  prepare images: find files\n"
