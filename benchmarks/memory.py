@@ -68,13 +68,14 @@ def measure(folder: Path, steps: int, batch: int, size: int) -> dict[str, float]
     from fer_core.experiment import experiment_from
     from fer_core.train.efficientface import train_efficientface
     from fer_core.train.loop import Run
+    from fer_core.train.objectives import cross_entropy_to
 
     settings = {"input_size": size, "batch": batch, "epochs": 1}
     watch, dataset = Watch(steps), open_dataset(folder)
-    soft_labels = np.full((len(dataset.manifest), len(LABELS)), 1 / len(LABELS), np.float32)
+    taught = cross_entropy_to(torch.full((len(dataset.manifest), len(LABELS)), 1 / len(LABELS)))
     experiment, device = experiment_from({"distill": settings}, "memory.py"), torch.device("cpu")
     with suppress(Enough):
-        train_efficientface(experiment, dataset, "majority", soft_labels, "EF + LDG", Run(1, folder, device, watch))
+        train_efficientface(experiment, dataset, "majority", taught, "EF + LDG", Run(1, folder, device, watch))
     status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
     gigabytes = {name: int(status[name].split()[0]) * 1024 / 1e9 for name in ("VmHWM", "RssAnon", "RssFile")}
     return {"first_step": watch.first - started, **gigabytes}

@@ -36,7 +36,11 @@ SEEDS = (1, 2, 3)
 CPU = torch.device("cpu")
 ONLINE = "online teacher, every view"
 MIRRORED = "cached, mean of it and its mirror image"
-CACHED = {"cached, the image as it is": (1, 1), MIRRORED: (2, 1), f"{MIRRORED}, twice the epochs": (2, 2)}
+CACHED: dict[str, tuple[int | str, int]] = {
+    "cached, the image as it is": (1, 1),
+    MIRRORED: ("mirrored", 1),
+    f"{MIRRORED}, twice the epochs": ("mirrored", 2),
+}
 """By name, the views behind a soft label, and how many times the epochs; twice takes as long as the online teacher."""
 RESAMPLES = 1000
 

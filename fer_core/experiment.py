@@ -43,6 +43,13 @@ def _positive_or_auto(value: object) -> object:
     return value
 
 
+def _views(value: object) -> object:
+    counted = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if not counted and value not in ("mirrored", "online"):
+        raise ValueError("should be a whole number from 1 on, mirrored, or online")
+    return value
+
+
 def _classes(value: object) -> object:
     table = isinstance(value, dict) and value and all(isinstance(meaning, str) for meaning in value.values())
     if not table and value not in (7, 8):
@@ -199,8 +206,10 @@ class LdgSettings(Recipe):
 class SoftLabelSettings:
     """How the frozen LDG turns an image into an emotion distribution."""
 
-    views: Literal[1, 2] = 1
-    """1 takes the image as it is; 2 the mean with its mirror image."""
+    views: Annotated[int | Literal["mirrored", "online"], BeforeValidator(_views)] = 1
+    """What of a training image is labelled. 1: the image as it is. `mirrored`: the mean with its mirror image. n > 1: n
+    random crops and mirrorings, drawn once; epoch e of the student sees view e mod n, by that view's own label.
+    `online`: whatever the student is shown; the generator is asked in every step."""
 
 
 @dataclass(frozen=True, config=_STRICT)

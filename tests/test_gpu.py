@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fer_core.data.dataset import Dataset
-from fer_core.data.order import Epochs
+from fer_core.data.order import Epochs, draw_views
 from fer_core.data.views import Views, on_device
 from fer_core.evaluation.calibration import probabilities
 from fer_core.experiment import AugmentSettings, Experiment, LdgSettings, StudentRecipe
@@ -26,6 +26,8 @@ from fer_core.train.ldg import train_ldg
 from fer_core.train.loop import Run, Training, targets, train
 from fer_core.train.objectives import (
     Objective,
+    cross_entropy_by_view,
+    cross_entropy_online,
     cross_entropy_to,
     cross_entropy_with_bank,
     cross_entropy_with_neighbours,
@@ -54,12 +56,19 @@ class Lesson:
         self.step = TrainingStep(
             self.model, optimiser, schedule, objective, views, labels, "float32", capture=capture, tell=self.told.append
         )
-        self.epochs = Epochs(dataset.rows("train"), 16, views, AUGMENT, objective.companions, 1, EPOCHS)
+        self.epochs = Epochs(dataset.rows("train"), 16, views, AUGMENT, objective.companions, 1, EPOCHS, objective.kept)
 
     def losses(self) -> np.ndarray:
         """(steps,) of all epochs."""
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             return np.concatenate([take_epoch(self.step, self.epochs, e)[:, -1] for e in range(1, EPOCHS + 1)])
+
+
+def labelled_views(dataset: Dataset, device: torch.device) -> Objective:
+    """Two views of each image, with labels drawn at random."""
+    drawn = torch.randn(2, len(dataset.manifest), 3, generator=torch.Generator().manual_seed(1))
+    kept = draw_views(2, len(dataset.manifest), dataset.images.shape[1], AUGMENT, 1)
+    return cross_entropy_by_view(drawn.softmax(dim=2).half().to(device), kept)
 
 
 def objectives(dataset: Dataset, graph: Graph, device: torch.device) -> dict[str, Objective]:
@@ -68,10 +77,12 @@ def objectives(dataset: Dataset, graph: Graph, device: torch.device) -> dict[str
         "LDG": cross_entropy_to(target),
         "bank": cross_entropy_with_bank(target, graph, 0.3),
         "forward": cross_entropy_with_neighbours(target, graph, 0.3),
+        "views": labelled_views(dataset, device),
+        "online": cross_entropy_online(build("efficientface", 3, seed=2).eval().to(device)),
     }
 
 
-@pytest.mark.parametrize("kind", ["LDG", "bank", "forward"])
+@pytest.mark.parametrize("kind", ["LDG", "bank", "forward", "views", "online"])
 def test_a_gpu_takes_the_steps_of_a_cpu(dataset: Dataset, graph: Graph, kind: str) -> None:
     of_cpu, of_gpu = (
         Lesson(dataset, objectives(dataset, graph, device)[kind], device, capture=False) for device in (CPU, GPU)
@@ -79,7 +90,7 @@ def test_a_gpu_takes_the_steps_of_a_cpu(dataset: Dataset, graph: Graph, kind: st
     np.testing.assert_allclose(of_gpu.losses()[:4], of_cpu.losses()[:4], rtol=0.02)
 
 
-@pytest.mark.parametrize("kind", ["LDG", "bank"])
+@pytest.mark.parametrize("kind", ["LDG", "bank", "views", "online"])
 @pytest.mark.parametrize("resident", [True, False])
 def test_a_captured_step_is_the_step(dataset: Dataset, graph: Graph, kind: str, resident: bool) -> None:
     """The last batch of an epoch is smaller and taken without the graph; both write the same momentum."""
@@ -111,7 +122,7 @@ def no_waiting() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("kind", ["LDG", "bank", "forward"])
+@pytest.mark.parametrize("kind", ["LDG", "bank", "forward", "views", "online"])
 def test_no_step_waits_for_the_gpu(dataset: Dataset, graph: Graph, kind: str) -> None:
     lesson = Lesson(dataset, objectives(dataset, graph, GPU)[kind], GPU, capture=kind != "forward")
     lesson.losses()

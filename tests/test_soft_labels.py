@@ -51,7 +51,7 @@ def test_they_are_the_mean_over_views_of_the_softmax(dataset: Dataset, generator
         logits, mirrored = model(images).numpy(), model(images.flip(3)).numpy()
     plain = generated(dataset, generator, SoftLabelSettings())
     np.testing.assert_allclose(plain, softmax(logits, axis=1), atol=1e-4)
-    both = generated(dataset, generator, SoftLabelSettings(views=2))
+    both = generated(dataset, generator, SoftLabelSettings(views="mirrored"))
     np.testing.assert_allclose(both, (plain + softmax(mirrored, axis=1)) / 2, atol=1e-4)
     assert np.abs(both - plain).max() > 0.005
     np.testing.assert_allclose(both.sum(axis=1), 1, atol=1e-4)

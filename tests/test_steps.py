@@ -58,6 +58,17 @@ def test_a_steps_own_settings_count_and_others_do_not(wanted: Wanted, step: str,
     assert wanted(step, "run.jobs=7", "run.device=cpu", "title=other").fingerprint() == plain
 
 
+def test_how_images_are_varied_counts_for_soft_labels_of_drawn_views_alone(wanted: Wanted) -> None:
+    for views, counts in ((1, False), ('"mirrored"', False), ('"online"', False), (3, True)):
+        chosen = f"soft_labels.views={views}"
+        marks = {wanted("soft-labels", chosen, f"augment.flip={flip}").fingerprint() for flip in (0.1, 0.5)}
+        assert (len(marks) == 2) is counts
+
+
+def test_soft_labels_of_the_plain_image_are_settled_by_what_settled_them_before(wanted: Wanted) -> None:
+    assert wanted("soft-labels", seed=None).settings() == {"soft_labels": {"views": 1}}
+
+
 def test_seed_and_inputs_count(wanted: Wanted) -> None:
     marks = {wanted("train-ldg", seed=seed, mark=mark).fingerprint() for seed in (1, 2) for mark in ("1", "2")}
     assert len(marks) == 4

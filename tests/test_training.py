@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fer_core.data.dataset import Dataset, open_dataset
-from fer_core.data.order import Epochs, cut, draw_epoch, send_together, shuffled, stream
+from fer_core.data.order import Epochs, cut, draw_epoch, draw_views, send_together, shuffled, stream
 from fer_core.data.views import Views
 from fer_core.devices import choose_device, processor_of
 from fer_core.errors import TrainingError
@@ -36,6 +36,8 @@ from fer_core.train.objectives import (
     LossTerms,
     Neighbours,
     Objective,
+    cross_entropy_by_view,
+    cross_entropy_online,
     cross_entropy_to,
     cross_entropy_with_bank,
     cross_entropy_with_neighbours,
@@ -301,9 +303,9 @@ def trained_in(dataset_folder: Path, folder: Path, model: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     dataset, run = open_dataset(dataset_folder), Run(1, folder, CPU, JsonLines())
     augment = AugmentSettings((0.5, 1.0))
-    if model == "EF SLL":
+    if model.startswith("EF"):
         recipe = replace(RECIPE, epochs=6, schedule="one-cycle")
-        objective = cross_entropy_to(targets(dataset, "majority"))
+        objective = student_objective(model, dataset, augment)
         train(Training(model, "efficientface", recipe, 6, augment, objective), dataset, run)
     else:
         ldg = replace(LDG, epochs=6, decay_every=2, neighbours_drawn=1, lambda_=0.5)
@@ -312,7 +314,17 @@ def trained_in(dataset_folder: Path, folder: Path, model: str) -> None:
         train_ldg(experiment, dataset, "majority", chain_graph(dataset), run)
 
 
-@pytest.mark.parametrize("model", ["EF SLL", "LDG-AUs, forward", "LDG-AUs, bank"])
+def student_objective(model: str, dataset: Dataset, augment: AugmentSettings) -> Objective:
+    """Against hard labels, labels of four views of each image, or an untrained generator's."""
+    if model == "EF, views":
+        drawn = torch.randn(4, len(dataset.manifest), 3, generator=torch.Generator().manual_seed(1))
+        return cross_entropy_by_view(drawn.softmax(dim=2).half(), draw_views(4, len(dataset.manifest), 48, augment, 1))
+    if model == "EF, online":
+        return cross_entropy_online(build("efficientface", 3, seed=2).eval())
+    return cross_entropy_to(targets(dataset, "majority"))
+
+
+@pytest.mark.parametrize("model", ["EF SLL", "EF, views", "EF, online", "LDG-AUs, forward", "LDG-AUs, bank"])
 def test_after_sigkill_training_resumes_and_ends_with_the_same_bits(
     dataset: Dataset, tmp_path: Path, model: str
 ) -> None:

@@ -21,8 +21,9 @@ from fer_core.data.views import Crops, Views, draw_crops
 if TYPE_CHECKING:
     from fer_core.experiment import AugmentSettings
 
-ORDER, CROPS, NEIGHBOURS = 0, 1, 2
-"""Purposes of the random numbers of an epoch."""
+ORDER, CROPS, NEIGHBOURS, KEPT = 0, 1, 2, 3
+"""Purposes of the random numbers of an epoch; of `KEPT`, of a view."""
+_ALL = slice(None)
 _STEPS_AT_ONCE = 1024
 """Steps whose draws go to a GPU together: an epoch of most datasets, and some 20 MB at batches of 256."""
 
@@ -74,6 +75,43 @@ class Draws:
 
 Companions = Callable[[np.ndarray, Generator], tuple[np.ndarray, np.ndarray, np.ndarray]]
 """From a batch's rows to `rows`, `place` and `similarity` of its NeighbourDraws; may draw."""
+
+
+@dataclass(frozen=True)
+class KeptViews:
+    """Views that are drawn once and shown in turn: n of each image, of which epoch e shows e mod n.
+
+    boxes: (n, N, 4) int16, left, top, right, bottom in whole pixels
+    mirrored: (n, N) bool; an image is mirrored first, then its box is cut out
+    """
+
+    boxes: Tensor
+    mirrored: Tensor
+
+    def crops(self, view: int, rows: Tensor | slice = _ALL) -> Crops:
+        """One view of each of the rows' images."""
+        return Crops(self.boxes[view, rows].long(), self.mirrored[view, rows])
+
+
+def view_of(epoch: int, count: int) -> int:
+    """The number of the kept view that an epoch shows, in 0..count − 1."""
+    return epoch % count
+
+
+def draw_views(count: int, images: int, side: int, settings: AugmentSettings, seed: int) -> KeptViews:
+    """Draw `count` views of each of `images` square images, `side` pixels wide; a larger count only adds to them."""
+    drawn = [draw_crops(images, side, settings, stream(seed, view, KEPT)) for view in range(count)]
+    return KeptViews(
+        torch.stack([crops.boxes.to(torch.int16) for crops in drawn]), torch.stack([crops.mirrored for crops in drawn])
+    )
+
+
+def show_kept(batches: Sequence[np.ndarray], kept: KeptViews, epoch: int) -> Iterator[Draws]:
+    """An epoch's steps, one after the other, on the CPU: each image in the view that is this epoch's turn."""
+    view = view_of(epoch, len(kept.boxes))
+    for batch in batches:
+        rows = torch.from_numpy(batch)
+        yield Draws(rows, kept.crops(view, rows))
 
 
 def draw_epoch(
@@ -181,6 +219,7 @@ class Epochs:
     views: of the stored images
     companions: what finds a batch's neighbours, where they pass through the network with it
     last: the number of the last epoch
+    kept: the views that are shown; drawn anew in each epoch where there are none
     """
 
     rows: np.ndarray
@@ -190,6 +229,7 @@ class Epochs:
     companions: Companions | None
     seed: int
     last: int
+    kept: KeptViews | None = None
     _upcoming: tuple[int, Iterator[Draws]] | None = None
 
     def batches(self, epoch: int) -> list[np.ndarray]:
@@ -209,6 +249,11 @@ class Epochs:
         return repeat(None) if self.views.resident else self.views.sent_ahead(self.batches(epoch))
 
     def _begin(self, epoch: int) -> Iterator[Draws]:
-        side = self.views.images.shape[1]
-        draws = draw_epoch(self.batches(epoch), side, self.augment, self.companions, self.seed, epoch)
-        return on_training_device(draws, self.views.device)
+        return on_training_device(self._drawn(epoch), self.views.device)
+
+    def _drawn(self, epoch: int) -> Iterator[Draws]:
+        batches = self.batches(epoch)
+        if self.kept is not None:
+            assert self.companions is None, "neighbours have no kept views"
+            return show_kept(batches, self.kept, epoch)
+        return draw_epoch(batches, self.views.images.shape[1], self.augment, self.companions, self.seed, epoch)

@@ -168,6 +168,13 @@ def _ldg_settings(request: Request) -> Settings:
     return {"ldg": _recipe_settings(ldg), "augment": document["augment"]}
 
 
+def _soft_label_settings(request: Request) -> Settings:
+    """How images are varied counts where it is the generator's views that are drawn."""
+    document = to_document(request.experiment)
+    drawn = document["soft_labels"]["views"] not in (1, "mirrored", "online")
+    return {name: document[name] for name in ("soft_labels", *(["augment"] if drawn else []))}
+
+
 def _distill_settings(request: Request) -> Settings:
     document = to_document(request.experiment)
     recipe = "distill" if request.has("soft-labels") else "sll"
@@ -224,7 +231,7 @@ STEPS: Mapping[str, Step] = {
             "soft-labels",
             2,
             "Turn hard labels into the frozen generator's emotion distributions.",
-            _section("soft_labels"),
+            _soft_label_settings,
             needs=("prepare", "train-ldg"),
         ),
         Step(

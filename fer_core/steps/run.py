@@ -227,13 +227,12 @@ def _soft_labels(request: Request, folder: Path, report: Reporter) -> None:
     from fer_core.data.dataset import open_dataset
     from fer_core.devices import choose_device
     from fer_core.models.checkpoint import read_card
-    from fer_core.train.soft_labels import SOFT_LABELS, generate_soft_labels
+    from fer_core.train.soft_labels import make_soft_labels
 
     dataset = open_dataset(request.input("prepare").path)
     generator = request.input("train-ldg")
     device = choose_device(request.experiment.run.device)
-    table = generate_soft_labels(request.experiment.soft_labels, dataset, generator.path, device, report)
-    table.to_parquet(folder / SOFT_LABELS, index=False)
+    make_soft_labels(request.experiment, dataset, generator.path, folder, device, report)
     card = read_card(generator.path)
     made_by = {"generator": card.name, "seed": card.seed, "au_coverage": card.trained_on.get("au_coverage")}
     (folder / "soft_labels.json").write_text(json.dumps(made_by), encoding="utf-8")
@@ -241,18 +240,17 @@ def _soft_labels(request: Request, folder: Path, report: Reporter) -> None:
 
 def _distill(request: Request, folder: Path, report: Reporter) -> Told:
     from fer_core.train.efficientface import train_efficientface
-    from fer_core.train.soft_labels import read_soft_labels
+    from fer_core.train.soft_labels import objective_from
 
-    dataset = _open_to_train_on(request)
-    soft_labels, name, coverage = None, "EF SLL", None
+    dataset, run = _open_to_train_on(request), _run(request, folder, report)
+    taught, name, coverage = None, "EF SLL", None
     for artifact in request.inputs_of("soft-labels"):
-        soft_labels = read_soft_labels(artifact.path, dataset)
+        taught = objective_from(artifact.path, dataset, request.experiment.distill.input_size, run.device)
         made_by = json.loads(artifact.file("soft_labels.json").read_text())
         name, coverage = f"EF + {made_by['generator']}", made_by["au_coverage"]
-    section = "sll" if soft_labels is None else "distill"
+    section = "sll" if taught is None else "distill"
     _tell_start(section, getattr(request.experiment, section), report)
-    run = _run(request, folder, report)
-    train_efficientface(request.experiment, dataset, _labels(request), soft_labels, name, run, coverage)
+    train_efficientface(request.experiment, dataset, _labels(request), taught, name, run, coverage)
     return _finish_checkpoint(folder, dataset)
 
 

@@ -100,8 +100,7 @@ def train(training: Training, dataset: Dataset, run: Run) -> None:
         capture=capture,
         tell=run.report.note,
     )
-    rows, companions = training.epoch_rows(dataset), training.objective.companions
-    epochs = Epochs(rows, recipe.batch, views, training.augment, companions, run.seed, training.epochs)
+    epochs = _epochs(training, dataset, views, run)
     with ThreadPoolExecutor(1, "files") as thread:
         written = thread.submit(lambda: None)
         for epoch in range(len(history) + 1, training.epochs + 1):
@@ -121,6 +120,12 @@ def train(training: Training, dataset: Dataset, run: Run) -> None:
     card = _card(training, dataset, run, history, precision)
     write_cards(run.folder, describe(card, model, views, dataset))
     (run.folder / _RESUME).unlink()
+
+
+def _epochs(training: Training, dataset: Dataset, views: Views, run: Run) -> Epochs:
+    rows, objective = training.epoch_rows(dataset), training.objective
+    batch, last = training.recipe.batch, training.epochs
+    return Epochs(rows, batch, views, training.augment, objective.companions, run.seed, last, objective.kept)
 
 
 def _chosen_precision(training: Training, run: Run) -> Precision:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from fer_core.data.order import Companions
+from fer_core.data.order import Companions, KeptViews, view_of
 from fer_core.train.losses import neighbour_divergence, soft_cross_entropy
 
 if TYPE_CHECKING:
@@ -56,6 +56,10 @@ LossTerms = dict[str, Tensor]
 Loss = Callable[[nn.Module, Batch], LossTerms]
 
 
+def _begin_nothing(epoch: int) -> None:
+    """Most losses are the same in every epoch."""
+
+
 @dataclass(frozen=True)
 class Objective:
     """A loss with what it needs from one batch to the next.
@@ -63,11 +67,15 @@ class Objective:
     loss: what is minimised
     memory: tensors that the loss changes in place; they are kept with each finished epoch
     companions: what chooses the neighbours that pass through the network with a batch
+    kept: the views that the loss knows, which are then all that is shown
+    begin: is told an epoch's number before its first step
     """
 
     loss: Loss
     memory: dict[str, Tensor] = field(default_factory=dict)
     companions: Companions | None = None
+    kept: KeptViews | None = None
+    begin: Callable[[int], None] = _begin_nothing
 
 
 def cross_entropy_to(target: Tensor) -> Objective:
@@ -79,6 +87,44 @@ def cross_entropy_to(target: Tensor) -> Objective:
 
     def loss(model: nn.Module, batch: Batch) -> LossTerms:
         return {"cross_entropy": soft_cross_entropy(batch.logits, target[batch.rows])}
+
+    return Objective(loss)
+
+
+def cross_entropy_by_view(labels: Tensor, kept: KeptViews) -> Objective:
+    """Soft cross-entropy against the label of the very view that an epoch shows.
+
+    Beyer et al., "Knowledge distillation: a good teacher is patient and consistent", CVPR 2022: student and teacher
+    see the same crop.
+
+    Args:
+        labels: (n, N, classes) float16 on the device that trains, of n views of every row of the dataset.
+        kept: these views.
+    """
+    # One element, not none: torch reads an index without dimensions back to the CPU, which waits for the device.
+    view = torch.zeros(1, dtype=torch.int64, device=labels.device)
+
+    def begin(epoch: int) -> None:
+        view.fill_(view_of(epoch, len(labels)))
+
+    def loss(model: nn.Module, batch: Batch) -> LossTerms:
+        return {"cross_entropy": soft_cross_entropy(batch.logits, labels[view, batch.rows])}
+
+    return Objective(loss, kept=kept, begin=begin)
+
+
+def cross_entropy_online(generator: nn.Module) -> Objective:
+    """Soft cross-entropy against what a frozen generator says of the batch's own views, asked in every step.
+
+    Args:
+        generator: in evaluation mode, on the device that trains; takes the student's input.
+    """
+    generator.requires_grad_(False)
+
+    def loss(model: nn.Module, batch: Batch) -> LossTerms:
+        with torch.no_grad():
+            target = torch.softmax(generator(batch.images).float(), dim=-1)
+        return {"cross_entropy": soft_cross_entropy(batch.logits, target)}
 
     return Objective(loss)
 

@@ -82,6 +82,10 @@ class TrainingStep:
         self._schedule.step()
         return measured
 
+    def begin(self, epoch: int) -> None:
+        """Tell the objective which epoch the next steps are of."""
+        self._objective.begin(epoch)
+
     def _capture(self, draws: Draws, pixels: Tensor | None) -> None:
         if self._objective.companions is not None:
             self._tell("Steps are taken kernel by kernel: with neighbours forwarded, each is of another shape.")
@@ -123,6 +127,7 @@ def take_epoch(
     Returns:
         (steps, terms + 2) float64, what each step returned.
     """
+    step.begin(epoch)
     measured = []
     for draws, pixels in zip(epochs.draws(epoch), epochs.pixels(epoch), strict=False):
         measured.append(step(draws, pixels))
