@@ -1,4 +1,4 @@
-"""A face as a model wants it: the one way from a picture to a network's input.
+"""From a picture to a network's input: the one way that all parts of the program share.
 
 Training, `fer evaluate`, `Predictor`, the HTTP service, the web page and every exported file prepare a face alike, and
 always as the *checkpoint's* training images were, whatever dataset or program it is used with:
@@ -26,7 +26,7 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Box:
-    """A square in pixels, which may reach beyond the image."""
+    """A square in pixels; it may reach beyond the image."""
 
     left: int
     top: int
@@ -35,7 +35,7 @@ class Box:
 
 @dataclass(frozen=True)
 class FaceFormat:
-    """How a model's faces are stored, step 3 and 4 above."""
+    """The format in which a model's faces are stored: steps 3 and 4 above."""
 
     side: int
     grey: bool
@@ -43,21 +43,21 @@ class FaceFormat:
 
 
 def face_format(stored_size: int | None, input_size: int, *, grey: bool) -> FaceFormat:
-    """The format of a checkpoint that says this of itself."""
+    """Read the format from a checkpoint's card."""
     if stored_size is None:
         return FaceFormat(input_size, grey, Image.Resampling.BILINEAR)
     return FaceFormat(stored_size, grey)
 
 
 def middle_square(image: np.ndarray) -> Box:
-    """The square in the middle of an image, (H, W, …), as large as it can be."""
+    """The largest centred square of an image (H, W, …)."""
     height, width = image.shape[:2]
     side = min(height, width)
     return Box((width - side) // 2, (height - side) // 2, side)
 
 
 def whole_image(image: np.ndarray) -> list[Box]:
-    """The detector for images that are faces already."""
+    """Stands in for a detector if the images are faces already."""
     return [middle_square(image)]
 
 

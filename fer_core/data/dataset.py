@@ -14,7 +14,7 @@ Split = Literal["train", "validation", "test", "unlabelled"]
 UNLABELLED = -1
 """The label of an image of the split `unlabelled`."""
 AU_TABLE = "aus.parquet"
-"""What the annotate step makes of a dataset: a row of action units for each image."""
+"""Output of the annotate step: one row of action units for each image."""
 EMOTIONS: tuple[str, ...] = (
     "neutral",
     "happiness",
@@ -25,20 +25,20 @@ EMOTIONS: tuple[str, ...] = (
     "fear",
     "contempt",
 )
-"""The class order of every dataset we read; one of seven classes takes the first seven."""
+"""The class order of every dataset we read; datasets with seven classes use the first seven."""
 _LISTS = ("labels", "mean", "std", "notes")
 """Keys of a card that JSON has as lists."""
 
 
 @dataclass(frozen=True)
 class DatasetCard:
-    """What the arrays of a prepared dataset mean."""
+    """The meaning of a prepared dataset's arrays."""
 
     source: str
     labels: tuple[str, ...]
     """Class names in the order of labels and distributions."""
     protocol: str
-    """Which images count and what their label is, in a sentence a paper could print."""
+    """One sentence, as a paper could print it: which images count, and how they are labelled."""
     truth: str
     """What `crowd_*` holds: `crowd votes`, `true distribution`, or nothing where there is none."""
     mean: tuple[float, ...]
@@ -47,9 +47,9 @@ class DatasetCard:
     counts: dict[str, int]
     """Images read, unreadable, dropped by reason, and left by split."""
     notes: tuple[str, ...] = ()
-    """What the labels were taken for, and what of the user's folder was not read."""
+    """How labels were interpreted, and what in the user's folder was not read."""
     unreadable: dict[str, str] = field(default_factory=dict)
-    """Why each image that is not in the dataset could not be decoded, by id."""
+    """By id, why an image could not be decoded and is left out."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def open_dataset(folder: Path) -> Dataset:
 
 
 def _card_from(document: object) -> DatasetCard:
-    """The card as it was written; ValueError where a key is missing, unknown or not what it should be."""
+    """Parse a card; ValueError if a key is missing, unknown or of a wrong type."""
     keys = {key.name for key in fields(DatasetCard)}
     if not isinstance(document, dict) or document.keys() != keys:
         amiss = sorted(keys ^ document.keys()) if isinstance(document, dict) else sorted(keys)

@@ -1,4 +1,4 @@
-"""What an epoch draws: the order of its images, the batches cut from it, how each image is varied, and its neighbours.
+"""The random draws of an epoch: image order, batches, augmentation, and neighbours.
 
 All of it is drawn on the CPU from the training's seed, the epoch and a purpose; a GPU is given it many steps at a
 time, so that no step waits for a copy. Needs torch and numpy alone.
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
     from fer_core.experiment import AugmentSettings
 
 ORDER, CROPS, NEIGHBOURS, KEPT = 0, 1, 2, 3
-"""Purposes of the random numbers of an epoch; of `KEPT`, of a view."""
+"""Purposes of an epoch's random numbers; `KEPT` is for kept views."""
 _ALL = slice(None)
 _STEPS_AT_ONCE = 1024
-"""Steps whose draws go to a GPU together: an epoch of most datasets, and some 20 MB at batches of 256."""
+"""Steps whose draws are sent to a GPU together: an epoch of most datasets, about 20 MB at batches of 256."""
 
 
 def stream(seed: int, epoch: int, purpose: int) -> torch.Generator:
-    """Random numbers for each purpose of each epoch, so that a resumed run draws what it would have."""
+    """A generator for each purpose of each epoch, so that a resumed run makes the same draws."""
     drawn = np.random.SeedSequence([seed, epoch, purpose]).generate_state(2)
     return torch.Generator().manual_seed(int(drawn[0]) << 31 ^ int(drawn[1]))
 
 
 def shuffled(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """The rows in an epoch's order."""
+    """Shuffle the rows into an epoch's order."""
     order: np.ndarray = rows[torch.randperm(len(rows), generator=stream(seed, epoch, ORDER)).numpy()]
     return order
 
 
 def cut(order: np.ndarray, batch: int) -> list[np.ndarray]:
-    """Into batches; a last batch of one joins the one before."""
+    """Cut the order into batches; a last batch of one image joins the batch before."""
     ends = list(range(batch, len(order), batch))
     if ends and len(order) - ends[-1] == 1:
         ends.pop()
@@ -50,7 +50,7 @@ def cut(order: np.ndarray, batch: int) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class NeighbourDraws:
-    """Neighbours that pass through the network with a batch.
+    """Neighbours that are forwarded with a batch.
 
     rows: (M,) int64, each neighbour once
     crops: how each of them is varied
@@ -66,7 +66,7 @@ class NeighbourDraws:
 
 @dataclass(frozen=True)
 class Draws:
-    """All that is drawn for one step; `rows` is (B,) int64."""
+    """All draws of one step; `rows` is (B,) int64."""
 
     rows: Tensor
     crops: Crops
@@ -89,12 +89,12 @@ class KeptViews:
     mirrored: Tensor
 
     def crops(self, view: int, rows: Tensor | slice = _ALL) -> Crops:
-        """One view of each of the rows' images."""
+        """The augmentation of one view of each row's image."""
         return Crops(self.boxes[view, rows].long(), self.mirrored[view, rows])
 
 
 def view_of(epoch: int, count: int) -> int:
-    """The number of the kept view that an epoch shows, in 0..count − 1."""
+    """Index of the kept view that an epoch shows, in 0..count − 1."""
     return epoch % count
 
 
@@ -146,7 +146,7 @@ def _draw_neighbours(
 
 
 def on_training_device(draws: Iterator[Draws], device: torch.device) -> Iterator[Draws]:
-    """The same draws where the network trains; on a GPU the next steps' are drawn and sent while it works.
+    """Move draws to the training device; a GPU is sent the next steps' draws while it works.
 
     Drawing begins at once, not when the first step is asked for.
     """
@@ -169,7 +169,7 @@ def _sent_ahead(draws: Iterator[Draws], device: torch.device, thread: ThreadPool
 
 
 def send_together(draws: Sequence[Draws], device: torch.device) -> list[Draws]:
-    """Move many steps' draws in one copy a field, from memory that the GPU reads without the CPU's help."""
+    """Move many steps' draws with one copy per field, from pinned memory."""
     columns = zip(*map(_tensors, draws), strict=True)
     return [_draws(tensors) for tensors in zip(*(_send(column, device) for column in columns), strict=True)]
 
@@ -201,19 +201,19 @@ def _draws(tensors: Sequence[Tensor]) -> Draws:
 
 
 def copy_into(held: Draws, draws: Draws) -> None:
-    """Overwrite the tensors of one step's draws with those of another of the same shapes."""
+    """Copy one step's draws into the tensors of another step of the same shapes."""
     for mine, its in zip(_tensors(held), _tensors(draws), strict=True):
         mine.copy_(its)
 
 
 def copied(draws: Draws) -> Draws:
-    """The same draws elsewhere in memory."""
+    """Copy the draws to new memory."""
     return _draws([part.clone() for part in _tensors(draws)])
 
 
 @dataclass
 class Epochs:
-    """The batches of a training's epochs as they are drawn; a GPU's next epoch is drawn while it works on this one.
+    """The batches of all epochs; a GPU's next epoch is drawn while it works on this one.
 
     rows: row numbers of the training images
     views: of the stored images

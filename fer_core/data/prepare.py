@@ -25,7 +25,7 @@ from openface.decoding import UnreadableImage, open_image, remark_of
 from openface.names import printable
 
 OPENFACE_TABLE = "openface.parquet"
-"""AU rows that came with the images, for the annotate step to import."""
+"""AU rows that came with the images; the annotate step imports them."""
 
 _THREADS = 4
 _AT_A_TIME = 32
@@ -34,14 +34,14 @@ _NAMED = 3
 
 @dataclass(frozen=True)
 class _Decoded:
-    """One image, ready to be stored, or why it cannot be."""
+    """One image ready to be stored, or the reason why it cannot be."""
 
     pixels: np.ndarray
     """(S, S, C) uint8; black where the image cannot be decoded."""
     sha256: str = ""
     reason: str = ""
     remark: str = ""
-    """What its decoding concluded and its file does not say."""
+    """What the decoder assumed because the file does not say it."""
 
 
 def prepare(settings: DatasetSettings, folder: Path | None, out: Path, report: Reporter) -> None:
@@ -100,7 +100,7 @@ def _check_any_images(source: Source) -> None:
 def _decode_images(
     source: Source, settings: DatasetSettings, path: Path, report: Reporter
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """Store every image; (N,) sha256, "" where unreadable, and why those rows are."""
+    """Store every image; returns (N,) sha256, "" if unreadable, and the reason for each unreadable row."""
     count = len(source.records)
     sha256: list[str] = []
     unreadable: dict[int, str] = {}
@@ -123,12 +123,12 @@ def _shape(settings: DatasetSettings) -> tuple[int, int, int]:
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
-    """Begin an array file; rows are written after it, since a memory map dies of a full disk without a word."""
+    """Begin an array file. Rows are appended by write, since on a full disk a memory map kills the process without a word."""
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
 def _decode_in_order(decode: Callable[[int], _Decoded], count: int) -> Iterator[_Decoded]:
-    """Decode in parallel, never more than a few dozen images ahead."""
+    """Decode in parallel, at most a few dozen images ahead."""
     with warnings.catch_warnings(), ThreadPoolExecutor(_THREADS) as pool:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         for start in range(0, count, _AT_A_TIME):
@@ -168,7 +168,7 @@ def _check_readable(unreadable: Mapping[int, str], count: int, settings: Dataset
 def _make_manifest(
     source: Source, sha256: np.ndarray, settings: DatasetSettings
 ) -> tuple[pd.DataFrame, dict[str, int]]:
-    """The images that stay, indexed by their row in the source, and how many went for which reason."""
+    """Choose the images that stay, indexed by source row, and count those dropped by reason."""
     columns = ["id", "sha256", "split", "label", *(["published"] if "published" in source.records else [])]
     frame = source.records.assign(sha256=sha256)
     frame = frame.loc[sha256 != "", columns].astype({"id": str, "sha256": str})
@@ -227,7 +227,7 @@ def _check_every_split(source: Source, counts: dict[str, int]) -> None:
 
 
 def _write_kept(decoded_path: Path, path: Path, rows: np.ndarray, report: Reporter) -> np.ndarray:
-    """Move the rows that stay into `path`, which is returned memory-mapped, and delete the rest."""
+    """Keep the chosen rows in `path`, returned memory-mapped, and delete the rest."""
     decoded = np.load(decoded_path, mmap_mode="r")
     if len(rows) == len(decoded):
         decoded_path.rename(path)
@@ -268,7 +268,7 @@ def _note_unreadable(unreadable: Mapping[int, str], count: int, report: Reporter
 
 
 def _note_remarks(remarks: Counter[str], count: int, report: Reporter) -> None:
-    """What was concluded about images whose files do not say it, the commonest first."""
+    """Assumptions made about images whose files do not say, the most frequent first."""
     named = remarks.most_common(_NAMED)
     for remark, images in named:
         report.note(f"{images} of {count} images: {remark}")
@@ -281,7 +281,7 @@ def _note_counts(counts: dict[str, int], report: Reporter) -> None:
 
 
 def _save_au_rows(au_rows: pd.DataFrame, ids: pd.Series, path: Path) -> None:
-    """The rows of the images that stayed; `ids` is indexed by the row of the source."""
+    """AU rows of the images that stayed; `ids` is indexed by source row."""
     stayed = au_rows[au_rows["index"].isin(ids.index)]
     named = stayed.drop(columns="index")
     named.insert(0, "id", ids.loc[stayed["index"]].to_numpy())

@@ -27,11 +27,11 @@ Rows = np.ndarray | Tensor
 """(B,) int64 row numbers of images."""
 _CROP_TRIES = 10
 _SHARE_OF_GPU = 0.25
-"""Share of its free memory, which the stored images may take."""
+"""Share of the GPU's free memory that stored images may take."""
 _BATCHES_AHEAD = 2
-"""Batches that are read before the GPU asks for them, where it has no room for all images."""
+"""Batches read ahead if the GPU has no room for all images."""
 _IN_CACHE = 4
-"""Images that are normalised at a time on a CPU."""
+"""Images normalised at a time on a CPU."""
 
 
 def random_boxes(count: int, side: int, settings: AugmentSettings, generator: Generator) -> Tensor:
@@ -74,7 +74,7 @@ def draw_crops(count: int, side: int, settings: AugmentSettings, generator: Gene
 
 
 def resize(image: Tensor, box: Sequence[int], size: int) -> Tensor:
-    """An image's box at size × size. Bytes stay bytes, and a box that shrinks is smoothed, as Pillow's bilinear is.
+    """Resize an image's box to size × size. Bytes stay bytes; shrinking is antialiased, as in Pillow's bilinear filter.
 
     Args:
         image: (1, C, S, S) uint8; quickest with channels last, which torch sees only of a batch, if of one.
@@ -85,7 +85,7 @@ def resize(image: Tensor, box: Sequence[int], size: int) -> Tensor:
 
 
 def resize_together(pixels: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """The same of all images at once, for a GPU, without rounding to bytes in between.
+    """Crop all images at once, for a GPU, without rounding to bytes in between.
 
     Args:
         pixels: (B, C, S, S) uint8.
@@ -112,7 +112,7 @@ def _bilinear(low: Tensor, high: Tensor, side: int, size: int) -> Tensor:
 
 
 def on_device(images: np.ndarray, device: torch.device) -> np.ndarray | Tensor:
-    """Images copied to a GPU that has room for them, so that no batch waits for memory; elsewhere as they are."""
+    """Copy the images to a GPU that has room for them; otherwise leave them as they are."""
     if device.type != "cuda" or images.nbytes > _SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0]:
         return images
     return torch.from_numpy(np.array(images)).to(device)
@@ -135,15 +135,15 @@ class Views:
     device: torch.device
     dtype: torch.dtype = torch.float32
     _lines: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False, compare=False)
-    """Kept: a tensor made of numbers is a copy to the device, which a captured step may not hold."""
+    """Kept as a buffer: making a tensor copies to the device, which a captured step may not do."""
 
     @property
     def resident(self) -> bool:
-        """The images lie on the device, or the device is the CPU, which reads them where they are."""
+        """True if the images are on the device, or the device is the CPU."""
         return isinstance(self.images, Tensor) or self.device.type == "cpu"
 
     def plain(self, rows: Rows) -> Tensor:
-        """The images as they are, resized: (len(rows), 3, size, size)."""
+        """The whole images, resized: (len(rows), 3, size, size)."""
         pixels = self.stored(rows)
         if pixels.shape[-1] != self.size:
             pixels = F.interpolate(pixels.float(), size=(self.size, self.size), mode="bilinear", antialias=True)
@@ -162,7 +162,7 @@ class Views:
         return pixels.to(self.device).permute(0, 3, 1, 2)
 
     def sent_ahead(self, batches: Sequence[np.ndarray]) -> Iterator[Tensor]:
-        """`stored` of one batch after the other; the next is read and sent while this one is used."""
+        """Yield `stored` batch by batch; the next batch is read and sent while this one is used."""
         with ThreadPoolExecutor(1, "pixels") as thread:
             upcoming: deque[Future[Tensor]] = deque()
             for rows in batches:
@@ -186,7 +186,7 @@ class Views:
         return self._normalised(resize_together(pixels, crops.boxes, self.size))
 
     def _one_by_one(self, pixels: Tensor, boxes: Tensor, mirrored: Tensor) -> Tensor:
-        """The quickest there is on a CPU: an image stays in its cache from its bytes to its place in the batch."""
+        """The CPU's fast path: each image stays in cache from its bytes to its place in the batch."""
         channels = pixels.shape[1]
         mean, std = self._of_a_line(channels)
         views = torch.empty(len(pixels), self.size, self.size, 3, dtype=self.dtype)
@@ -202,7 +202,7 @@ class Views:
         return views.permute(0, 3, 1, 2)
 
     def _normalised(self, pixels: Tensor) -> Tensor:
-        """(B, 3, size, size), channels last in memory; lines are normalised whole, which is what makes it quick."""
+        """(B, 3, size, size), channels last in memory; normalising whole lines is what makes it fast."""
         images = pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous()
         mean, std = self._of_a_line(3)
         normalised = torch.empty(len(images), self.size, self.size * 3, dtype=self.dtype, device=self.device)

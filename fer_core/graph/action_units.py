@@ -1,4 +1,4 @@
-"""From the AU table to the vectors l_i of the graph: which rows are believed, which columns, what scale."""
+"""Turn the AU table into the graph's vectors l_i: filter rows, choose columns, scale."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ _FOREST_SEED = 0
 
 @dataclass(frozen=True)
 class ActionUnits:
-    """AU vectors beside a dataset's images.
+    """AU vectors of a dataset's images.
 
     columns: the D names of the vectors' components, of the chosen features those that the table has
     vectors: (N, D) float32; what stands in a row that is not usable means nothing
@@ -87,7 +87,7 @@ def action_units(dataset: Dataset, table: pd.DataFrame, settings: ActionUnitSett
 
 
 def _columns(table: pd.DataFrame, settings: ActionUnitSettings) -> tuple[str, ...]:
-    """Those of the features that the table has: not everyone knows all of OpenFace's AUs."""
+    """The requested features that the table has; other programs lack some of OpenFace's AUs."""
     faces = table[table["status"] == "ok"]
     if faces.empty:
         return _COLUMNS[settings.features]
@@ -106,7 +106,7 @@ def _columns(table: pd.DataFrame, settings: ActionUnitSettings) -> tuple[str, ..
 
 
 def _confidence(table: pd.DataFrame, settings: ActionUnitSettings) -> np.ndarray:
-    """(N,) float32; NaN throughout where the table has none, which is below no threshold."""
+    """(N,) float32; all NaN if the table has no confidence, and NaN passes every threshold."""
     confidence = table["confidence"].to_numpy(np.float32)
     if settings.min_confidence and (table["status"] == "ok").any() and np.isnan(confidence).all():
         raise ActionUnitError(

@@ -20,9 +20,9 @@ from fer_core.graph.search import Search, build_index, search_all, search_trees
 from fer_core.progress import Reporter
 
 EXACT_AT_MOST = 100_000
-"""Distinct vectors that `graph.backend = exact` takes; its time goes with their square."""
+"""Most distinct vectors for `graph.backend = exact`; its time grows with their square."""
 RECALL_OF_ALL_AT_MOST = 30_000
-"""Distinct vectors up to which recall is measured on every image; the exact search takes six seconds on two cores."""
+"""Up to this many distinct vectors, recall is measured on every image; exact search takes six seconds on two cores."""
 TO_LABELLED = "to_labelled.npz"
 """In a graph's folder, each image's nearest labelled ones, where there are unlabelled images."""
 _RECALL_SAMPLE = 1000
@@ -30,9 +30,9 @@ _ALIKE = 0.05
 """Chance that two images have the same vector, above which it is told; .0001 for FER+'s presences, .001 for drawn
 faces'."""
 _SPARE = 4
-"""Vectors asked for, as a multiple of k, so that ties at the k-th distance are drawn from more than the first."""
+"""Search for this multiple of k, so that ties at the k-th distance are drawn among more than the first found."""
 _SAME = 1e-5
-"""Distances closer than this are equal; float32 sums of 35 squares are no better."""
+"""Distances closer than this count as equal; float32 sums of 35 squares are no more exact."""
 _AT_A_TIME = 16_384
 _INDEX = "index.ann"
 
@@ -53,7 +53,7 @@ class Graph:
 
 @dataclass(frozen=True)
 class GraphCard:
-    """How a graph came about and how good it is."""
+    """How a graph was built, and its quality."""
 
     images: int
     distinct_vectors: int
@@ -74,7 +74,7 @@ class GraphCard:
 def link_neighbours(
     units: ActionUnits, train: np.ndarray, settings: GraphSettings, scratch: Path, report: Reporter
 ) -> tuple[Graph, GraphCard]:
-    """Link every training image with usable AUs to its k nearest.
+    """Link every training image that has usable AUs to its k nearest neighbours.
 
     Args:
         train: row numbers of the images that are trained on, labelled or not.
@@ -151,12 +151,12 @@ def load_graph(folder: Path) -> tuple[Graph, GraphCard]:
 
 
 def save_links(path: Path, links: Graph) -> None:
-    """Write links of another kind beside the graph."""
+    """Write a second set of links beside the graph."""
     np.savez(path, neighbours=links.neighbours, distance=links.distance, similarity=links.similarity)
 
 
 def load_links(path: Path) -> Graph | None:
-    """Read what `save_links` wrote, or None where there is no such file.
+    """Read what `save_links` wrote; None if there is no such file.
 
     Raises:
         ArtifactError: it is not readable.
@@ -172,7 +172,7 @@ def load_links(path: Path) -> Graph | None:
 
 @dataclass(frozen=True)
 class Crowds:
-    """Images by the vector that they share.
+    """Images grouped by the vector that they share.
 
     vectors: (V, D) distinct
     vector_of: (N,) position in `vectors` of each image's
@@ -202,13 +202,13 @@ class Crowds:
         return cls(distinct, vector_of, members, first, rank, generator.random(len(vectors)))
 
     def enough_for(self, k: int) -> int:
-        """How many vectors to find, so that k other images have them with some to spare."""
+        """Number of vectors to search for, so that at least k other images have them, with some to spare."""
         return min(_SPARE * k + 1, len(self.vectors))
 
 
 @dataclass(frozen=True)
 class _Found:
-    """The neighbours of all images, and how they were found.
+    """The neighbours of all images, and the search that found them.
 
     near, distance: (N, k) images and float32 distances
     nodes: that the search visits; 0 for all there are
@@ -223,7 +223,7 @@ class _Found:
 
 
 def _check_crowds(crowds: Crowds, units: ActionUnits, report: Reporter) -> None:
-    """A graph says something only where vectors differ."""
+    """Refuse vectors that are all equal: such a graph would say nothing."""
     images, distinct = len(crowds.vector_of), len(crowds.vectors)
     columns = f"{units.columns[0]} to {units.columns[-1]}"
     remedy = f"look at {columns} in the AU table, or choose other action_units.features"
@@ -241,7 +241,7 @@ def _check_crowds(crowds: Crowds, units: ActionUnits, report: Reporter) -> None:
 
 
 def _search(crowds: Crowds, settings: GraphSettings, scratch: Path, report: Reporter) -> _Found:
-    """The neighbours of all images, as near as the settings ask for."""
+    """Find the neighbours of all images, at the recall that the settings ask for."""
     vectors, count, everyone = crowds.vectors, crowds.enough_for(settings.k), np.arange(len(crowds.vector_of))
     if settings.backend == "exact":
         if len(vectors) > EXACT_AT_MOST:
@@ -269,7 +269,7 @@ def _search(crowds: Crowds, settings: GraphSettings, scratch: Path, report: Repo
 
 
 def _deep_enough(search: Callable[[int], Search], crowds: Crowds, settings: GraphSettings) -> _Found:
-    """Double the nodes searched until the images that are looked at reach the recall, or all nodes are searched."""
+    """Double the nodes searched until the sampled images reach the recall, or all nodes are searched."""
     everyone = np.arange(len(crowds.vector_of))
     images = everyone
     if len(crowds.vectors) > RECALL_OF_ALL_AT_MOST:
@@ -336,14 +336,14 @@ def _choose(found: np.ndarray, crowds: Crowds, images: np.ndarray, k: int) -> tu
 
 
 def _sigma_squared(distance: np.ndarray, settings: GraphSettings) -> float:
-    """σ², or for `auto` the median distance, or where half of all are equal the mean, and at worst 1."""
+    """σ²; for `auto` the median distance, the mean if half of the distances are 0, and 1 if all are."""
     if settings.sigma != "auto":
         return float(settings.sigma) ** 2
     return float(np.median(distance)) or float(distance.mean()) or 1.0
 
 
 def _random_neighbours(count: int, settings: GraphSettings) -> np.ndarray:
-    """k different other images for each of `count`."""
+    """Draw k different other images for each of `count` images."""
     generator = np.random.default_rng(settings.seed)
     near = np.empty((count, settings.k), np.int64)
     for image in range(count):

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 _AT_A_TIME = 4096
-"""Rows of the distance matrix that are in memory at once."""
+"""Rows of the distance matrix held in memory at once."""
 
 
 def nearest(vectors: Tensor, among: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k nearest of some rows to every row, exact, an image never its own neighbour.
+    """Find the exact k nearest of some rows for every row; an image is never its own neighbour.
 
     Args:
         vectors: (N, D), one for every image; no NaN.

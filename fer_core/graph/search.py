@@ -1,4 +1,4 @@
-"""The nearest of many distinct AU vectors: by Annoy's trees, searched by several processes in one index, or exactly."""
+"""Nearest-neighbour search among distinct AU vectors: exact, or by one Annoy index that several processes share."""
 
 import multiprocessing
 import signal
@@ -18,7 +18,7 @@ Search = Callable[[np.ndarray], np.ndarray]
 
 _AT_A_TIME = 2500
 _WORTH_A_PROCESS = 10_000
-"""Queries below which starting processes takes longer than answering."""
+"""Below this many queries, starting processes takes longer than answering."""
 
 
 def build_index(vectors: np.ndarray, trees: int, seed: int, path: Path) -> None:

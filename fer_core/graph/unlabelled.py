@@ -1,4 +1,4 @@
-"""Faces without a label: what their neighbours say that it is, how much that counts, and how often each is seen."""
+"""Faces without a label: the label that their neighbours suggest, its weight, and how often each face is seen."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a generator learns from each image of a dataset.
+    """Training target and weight of each image of a dataset.
 
     target: (N, classes), rows sum to 1; uniform where an image teaches nothing
     weight: (N,), of the cross-entropy: 1 for a labelled image, 0 for one that is learnt from by other terms alone
@@ -32,7 +32,7 @@ class Lesson:
 
 
 def link_to_labelled(units: ActionUnits, labelled: np.ndarray, settings: GraphSettings) -> Graph:
-    """Link every image with usable AUs to the labelled ones that are nearest, itself left out.
+    """Link every image that has usable AUs to its nearest labelled images, itself excluded.
 
     The similarity is the graph's, with a σ of its own where σ is `auto`: the median distance, and at worst 1.
     `graph.control = random` draws labelled images in the place of neighbours and keeps every similarity.
@@ -96,6 +96,6 @@ def lesson(hard: Tensor, labelled: Tensor, to_labelled: Graph | None, settings: 
 
 
 def rows_of_an_epoch(labelled: np.ndarray, unlabelled: np.ndarray, share: float) -> np.ndarray:
-    """Each unlabelled image once, and the labelled ones as often as makes them about `share` of all, once at least."""
+    """Each unlabelled image once, and labelled ones repeated until they make about `share` of all."""
     times = round(share / (1 - share) * len(unlabelled) / len(labelled)) if len(unlabelled) else 1
     return np.concatenate((np.tile(labelled, max(1, times)), unlabelled))

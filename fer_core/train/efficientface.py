@@ -17,7 +17,7 @@ def train_efficientface(
     run: Run,
     au_coverage: dict[str, dict[str, int]] | None = None,
 ) -> None:
-    """Train EfficientFace as a generator's soft labels teach it, or from the dataset's own labels where there are none.
+    """Train EfficientFace from a generator's soft labels, or without them from the dataset's own labels.
 
     Args:
         labels: what SLL learns from, the hard label or the crowd's distribution.

@@ -69,14 +69,14 @@ def import_weights(
 
 
 def presumption(made: Artifact) -> str:
-    """What was taken for granted of a file whose dataset nobody named."""
+    """Say which dataset was assumed for a file whose dataset was not given."""
     dataset = PUBLISHED[made.settings()["trained_on"]]
     mean = ", ".join(f"{value:.3f}" for value in dataset.mean)
     return f"taken as trained on {dataset.title}: {dataset.classes} classes, mean {mean}; --trained-on names another"
 
 
 def _presumed(published: Path, head: int) -> TrainedOn:
-    """The dataset where none is named: RAF-DB, unless the file speaks against it."""
+    """Assume RAF-DB, unless the file's name or head says otherwise."""
     if head == PUBLISHED["affectnet8"].classes:
         return "affectnet8"
     name = "".join(letter for letter in published.name.lower() if letter.isalnum())
@@ -90,7 +90,7 @@ def _presumed(published: Path, head: int) -> TrainedOn:
 
 
 def _wrong_head(published: Path, architecture: Architecture, head: int, named: TrainedOn) -> str:
-    """Why a file is no model of emotions, and what it can be used for, in settings that work."""
+    """Explain why a file is no emotion model, and give settings that can use it."""
     wanted = PUBLISHED[named].classes
     if head in {dataset.classes for dataset in PUBLISHED.values()}:
         fitting = ", ".join(name for name, dataset in PUBLISHED.items() if dataset.classes == head)

@@ -17,7 +17,7 @@ from fer_core.train.objectives import Objective, objective_of
 from fer_core.train.self_training import weighted, with_pseudo_labels
 
 PSEUDO_LABELS_FROM = 0.25
-"""Share of a training after which a network's own labels count."""
+"""Share of the training after which pseudo-labels count."""
 
 
 def train_ldg(
@@ -71,7 +71,7 @@ def _objective(
     to_labelled: Graph | None,
     steps: int,
 ) -> Objective:
-    """What is minimised over `steps` training steps.
+    """Choose the loss that is minimised over `steps` training steps.
 
     Args:
         own: (N, classes), the labelled images' own labels, on the device that trains.

@@ -38,7 +38,7 @@ _SELECTED = "selected.safetensors"
 
 @dataclass(frozen=True)
 class Training:
-    """What is trained, and on what: with the run's seed, all that decides the weights a training ends with."""
+    """A training: with the run's seed, all that decides the final weights."""
 
     name: str
     architecture: Architecture
@@ -47,9 +47,9 @@ class Training:
     augment: AugmentSettings
     objective: Objective
     au_coverage: dict[str, dict[str, int]] | None = None
-    """Images by split and by what became of their action units, where any were used."""
+    """Images by split and by the outcome of their annotation, if action units are used."""
     rows: np.ndarray | None = None
-    """Row numbers of an epoch, a row as often as it is seen; the training images once where none are given."""
+    """Row numbers of an epoch, each as often as it is seen; None takes each training image once."""
 
     def epoch_rows(self, dataset: Dataset) -> np.ndarray:
         """Row numbers of an epoch's images."""
@@ -58,7 +58,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Run:
-    """The place of one training: its seed, the folder of its files, the device, and who is told."""
+    """The context of one training: seed, output folder, device, and progress reporter."""
 
     seed: int
     folder: Path
@@ -129,7 +129,7 @@ def _epochs(training: Training, dataset: Dataset, views: Views, run: Run) -> Epo
 
 
 def _chosen_precision(training: Training, run: Run) -> Precision:
-    """The recipe's precision on this machine; bfloat16 that is only emulated here is told of before the first step."""
+    """The recipe's precision on this machine; warns before the first step if bfloat16 is only emulated here."""
     recipe, processor = training.recipe, processor_of(run.device)
     if warning := warn_of_precision(recipe.precision, training.architecture, processor):
         run.report.note(warning)
@@ -137,7 +137,7 @@ def _chosen_precision(training: Training, run: Run) -> Precision:
 
 
 def _initial_model(training: Training, dataset: Dataset, run: Run) -> nn.Module:
-    """The network on its device, with the weights that the recipe starts from."""
+    """Build the network on its device, with the recipe's initial weights."""
     recipe = training.recipe
     model = build(training.architecture, len(dataset.card.labels), run.seed)
     if recipe.weights:
@@ -243,7 +243,7 @@ def _state(
     memory: dict[str, Tensor],
     history: list[dict[str, float]],
 ) -> dict[str, Any]:
-    """All that the next epoch starts from, copied: the training goes on while it is written."""
+    """A copy of all that the next epoch starts from, so that training goes on while it is written."""
     state = {
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
@@ -264,7 +264,7 @@ def _copied(value: Any) -> Any:
 
 
 def _write_epoch(folder: Path, state: dict[str, Any], selected: bool) -> None:
-    """The weights of an epoch that is the best so far, then the state that says so."""
+    """Write the best weights so far, then the resume state that refers to them."""
     if selected:
         save_tensors(folder / _SELECTED, state["model"])
     content = io.BytesIO()
@@ -302,7 +302,7 @@ def _not_finite(loss: float, what: str, ids: np.ndarray) -> str:
 
 
 def targets(dataset: Dataset, labels: Literal["majority", "distribution"]) -> Tensor:
-    """What a model without a generator learns from: one-hot labels, or the crowd's distribution.
+    """Targets of a model without a generator: one-hot labels, or the crowd's distribution.
 
     Returns:
         (N, classes) float32, rows sum to 1; NaN for an unlabelled image.

@@ -63,5 +63,5 @@ def neighbour_divergence(
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:
-    """Half precision has too few digits for differences of logarithms."""
+    """Compute in float32: half precision has too few digits for differences of logarithms."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

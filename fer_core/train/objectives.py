@@ -1,4 +1,4 @@
-"""What each model of the method minimises, batch by batch: cross-entropy, and with neighbours L = CE + λΩ.
+"""The objective of each model, batch by batch: cross-entropy, and with neighbours L = CE + λΩ.
 
 Targets, links and memory lie on the device that trains, and no loss waits for it: nothing is read back to the CPU.
 Needs torch and numpy alone.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Neighbours that pass through the network with a batch.
+    """Neighbours that are forwarded with a batch.
 
     images: (M, 3, S, S), one random view of each
     place: (B, k) int64, where in `images` an image's neighbours are

@@ -43,7 +43,7 @@ class LabelledViews:
     labels: np.ndarray
 
     def told(self) -> str:
-        """What is stored, in a sentence."""
+        """Describe in one sentence what is stored."""
         views, images = self.labels.shape[:2]
         crops = self.kept.boxes.nbytes + self.kept.mirrored.nbytes
         return f"{views} views of {images} images: {self.labels.nbytes} bytes of labels, {crops} bytes of crops"
@@ -82,7 +82,7 @@ def make_soft_labels(
 def generate_soft_labels(
     settings: SoftLabelSettings, dataset: Dataset, checkpoint: Path, device: torch.device, report: Reporter
 ) -> pd.DataFrame:
-    """f(x) of the validation-selected generator for every image, train split or not.
+    """Predict f(x) of the validation-selected generator for every image of every split.
 
     Returns:
         Column id and one for each label, whose values sum to 1; with `mirrored`, the mean with the mirror image.
@@ -127,7 +127,7 @@ def label_views(
 
 
 def _generator(checkpoint: Path, dataset: Dataset, device: torch.device) -> tuple[nn.Module, ModelCard, Views]:
-    """The frozen network on its device, and what it sees of the dataset."""
+    """Load the frozen network on its device, and its views of the dataset."""
     model, card = load_checkpoint(checkpoint)
     require_labels(card, dataset.card.labels, checkpoint)
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -135,7 +135,7 @@ def _generator(checkpoint: Path, dataset: Dataset, device: torch.device) -> tupl
 
 
 def objective_from(folder: Path, dataset: Dataset, input_size: int, device: torch.device) -> Objective:
-    """What a student minimises, by what its soft labels are of: images, views of them, or whatever it is shown.
+    """Choose a student's objective: soft labels of images, of kept views, or from the generator online.
 
     Args:
         input_size: the student's, in pixels.
@@ -184,7 +184,7 @@ def read_labelled_views(folder: Path) -> LabelledViews:
 
 
 def _of_every_row(labelled: LabelledViews, images: int) -> tuple[KeptViews, np.ndarray]:
-    """The same indexed by the dataset's rows; what no student learns from has no box and no label."""
+    """The same views, indexed by the dataset's rows; rows that no student learns from are empty."""
     count, _, classes = labelled.labels.shape
     labels = np.full((count, images, classes), np.nan, np.float16)
     labels[:, labelled.rows] = labelled.labels

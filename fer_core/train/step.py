@@ -26,7 +26,7 @@ Gradient = Callable[[Draws, Tensor | None], Tensor]
 
 
 class TrainingStep:
-    """Takes a model's training steps, one call each, without waiting for the device.
+    """Trains a model step by step, without waiting for the device.
 
     Args:
         labels: (N,) int64 hard labels on the device, for the accuracy.
@@ -53,7 +53,7 @@ class TrainingStep:
         self._to_capture, self._tell = capture, tell
         self._captured: _CapturedGradient | None = None
         self.terms: list[str] = []
-        """Names of the loss's terms, known after the first step."""
+        """Names of the loss terms, known after the first step."""
 
     @property
     def captured(self) -> bool:
@@ -83,7 +83,7 @@ class TrainingStep:
         return measured
 
     def begin(self, epoch: int) -> None:
-        """Tell the objective which epoch the next steps are of."""
+        """Tell the objective the epoch of the next steps."""
         self._objective.begin(epoch)
 
     def _capture(self, draws: Draws, pixels: Tensor | None) -> None:
@@ -97,7 +97,7 @@ class TrainingStep:
             self._tell(f"Steps are taken kernel by kernel: capturing one failed ({str(error).splitlines()[0]}).")
 
     def _gradient(self, draws: Draws, pixels: Tensor | None) -> Tensor:
-        """Forward and backward; the gradients are left in the parameters."""
+        """Run forward and backward; gradients stay in the parameters."""
         with mixed_precision(self._views.device, self._precision):
             images = self._views.varied(self._views.stored(draws.rows) if pixels is None else pixels, draws.crops)
             logits = self._model(images)  # (B, C)
@@ -119,7 +119,7 @@ class TrainingStep:
 def take_epoch(
     step: TrainingStep, epochs: Epochs, epoch: int, tell: Callable[[int], None] = lambda done: None
 ) -> np.ndarray:
-    """Train on each of an epoch's batches. Nothing is read from the device before all steps are on their way.
+    """Train on each batch of an epoch. Nothing is read from the device before all steps are queued.
 
     Args:
         tell: is told how many steps were given to the device.
@@ -157,7 +157,7 @@ class _CapturedGradient:
         self._gradients = [parameter.grad for parameter in parameters]
 
     def fits(self, draws: Draws) -> bool:
-        """Tell whether the batch is of the captured shape; an epoch's last one may not be."""
+        """Tell whether the batch has the captured shape; an epoch's last batch may not."""
         return len(draws.rows) == len(self._draws.rows)
 
     def __call__(self, draws: Draws, pixels: Tensor | None) -> Tensor:
@@ -177,7 +177,7 @@ class _CapturedGradient:
 
 @contextmanager
 def _undone(model: nn.Module, objective: Objective) -> Iterator[None]:
-    """Steps taken inside leave no trace: running statistics and the objective's memory are as before."""
+    """Restore running statistics and the objective's memory after the steps taken inside."""
     changed = [*model.buffers(), *objective.memory.values()]
     kept = [tensor.clone() for tensor in changed]
     try:

@@ -1,4 +1,4 @@
-"""One training step on whatever trains here, so that `fer doctor` can say that it works."""
+"""One training step on this machine's device, so that `fer doctor` can say that it works."""
 
 import platform
 from importlib.metadata import version
