@@ -1,4 +1,4 @@
-"""`python -m fer_core STEP …`: the steps where there is no orchestrator, in a container say."""
+"""`python -m fer_core STEP …`: run one step without an orchestrator, for example in a container."""
 
 from fer_core.cli import main
 

@@ -1,4 +1,4 @@
-"""Artifacts: content-addressed folders that are written beside, renamed, and complete only with a manifest."""
+"""Artifacts: content-addressed folders, written beside and renamed; only a manifest makes one complete."""
 
 import fcntl
 import hashlib
@@ -180,7 +180,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def _refuse_to_replace(out: Path) -> None:
-    """A mistyped --out must not cost a folder of faces: only an artifact, or nothing, gives way to an artifact."""
+    """Replace only an earlier artifact, so that a mistyped --out never deletes a folder of faces."""
     if out.is_dir() and not (out / MANIFEST).is_file() and any(out.iterdir()):
         raise ArtifactError(f"{out}: holds something that no step made; choose another --out")
     if out.exists() and not out.is_dir():
@@ -189,7 +189,7 @@ def _refuse_to_replace(out: Path) -> None:
 
 @contextmanager
 def _held(beside: Path) -> Iterator[TextIO]:
-    """Wait until no other process works in the unfinished folder; a process that dies lets go of it."""
+    """Lock the unfinished folder, waiting for other processes; the kernel releases a dead process's lock."""
     beside.mkdir(parents=True, exist_ok=True)
     with (beside / _UNFINISHED).open("a+", encoding="utf-8") as mark:
         fcntl.flock(mark, fcntl.LOCK_EX)

@@ -98,7 +98,7 @@ def run_app(app: typer.Typer) -> None:
 
 
 def main() -> None:
-    """The steps alone, as they run where there is no orchestrator."""
+    """The steps alone, without an orchestrator."""
     run_app(steps_app())
 
 

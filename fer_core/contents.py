@@ -1,4 +1,4 @@
-"""What a user's files hold, in a digest that is the same for every copy of them, wherever and however old.
+"""A digest of the content of a user's files, the same for every copy, whatever its path and age.
 
 A file is read once: its digest is kept (`fer_core.digests`), and one look at names, sizes and times tells whether it
 still holds.
@@ -22,13 +22,13 @@ from openface.files import files_below
 from openface.machine import usable_cores
 
 Tell = Callable[[str, int, int], None]
-"""Told of what is done, how much of it, and of how much: as `Reporter.progress`."""
+"""Called with what is done, how much of it, and the total, as `Reporter.progress` is."""
 
 _SIZE, _CHANGED = STATUS.index("size"), STATUS.index("ctime_ns")
 _NOTHING = bytes(BYTES)
 """The digest of a file that is missing or may not be read."""
 _YOUNG = 2_000_000_000
-"""Nanoseconds within which a file may change twice under the same time: that of the coarsest clocks of file systems."""
+"""Nanoseconds within which two changes may get the same time stamp on the coarsest file systems."""
 _BLOCK = 1 << 20
 _BATCH = 32 << 20
 _COST_OF_A_FILE = 64 << 10
@@ -55,7 +55,7 @@ class Seen:
 
 
 def seen_from(text: str) -> Seen:
-    """What `str` made a text of."""
+    """Parse what `str` wrote."""
     content, _, glance = text.partition(":")
     return Seen(content, glance)
 

@@ -1,4 +1,4 @@
-"""What to compute on, and in which precision: the one place that knows the hardware. Needs torch alone."""
+"""Device and precision: the one place that knows the hardware. Needs torch alone."""
 
 import ctypes
 import os
@@ -36,7 +36,7 @@ _TIMES_SLOWER: Mapping[str, Mapping[Architecture, float]] = {
 
 @dataclass(frozen=True)
 class Processor:
-    """What a device computes with.
+    """A device's arithmetic.
 
     kind: for tables and messages, such as "AVX2", "AVX-512 + bfloat16" or "NVIDIA H100"
     bfloat16: whether products of bfloat16 are the hardware's own rather than emulated

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 STATUS = ("inode", "size", "mtime_ns", "ctime_ns")
-"""What a file is known by. No device: the kernel numbers many of them anew at each start."""
+"""A file's identity. The device number is left out, since the kernel renumbers many devices at each start."""
 BYTES = 32
-"""Of a digest."""
+"""Length of a digest."""
 _MAGIC = b"fer digests 1\n"
 _ROW = np.dtype([("status", "<i8", len(STATUS)), ("digest", "u1", BYTES)])
 _UNFINISHED = ".unfinished"

@@ -1,4 +1,4 @@
-"""What goes wrong through no fault of ours: one line that names the file or key, and what to do.
+"""Errors that the user can mend: one line that names the file or key, and what to do.
 
 FerError                 everything below; the command line prints it and exits with 2
 ├── ExperimentError      an experiment file or a --set that cannot be read

@@ -101,7 +101,7 @@ class DatasetSettings:
 
 @dataclass(frozen=True, config=_STRICT)
 class ActionUnitSettings:
-    """Which AU columns make the vector l_i of an image, and which rows are believed."""
+    """AU columns of an image's vector l_i, and the filter on rows."""
 
     features: Literal["intensity", "presence", "both"] = "presence"
     standardise: bool = False
@@ -120,7 +120,7 @@ class GraphSettings:
     """σ of a_ij = exp(−d/σ²); `auto` takes σ² = the median distance of an image to its k neighbours. Where that is 0,
     because most links join equal vectors, as of presences with k = 1, it takes the mean, and where all are 0, 1."""
     labelled_k: Positive = 8
-    """Nearest labelled images of each image, which labels are propagated from; counts where some are unlabelled."""
+    """Number of nearest labelled images that labels are propagated from; used only if some images are unlabelled."""
     backend: Literal["annoy", "exact"] = "annoy"
     """`exact` takes up to 100,000 distinct vectors, and knows no trees and no recall."""
     trees: Positive = 50
@@ -128,13 +128,13 @@ class GraphSettings:
     """The search goes as deep as this recall@k, by distance, asks for: over all images, or over a sample of them where
     there are more than 30,000 distinct vectors."""
     control: Literal["none", "random"] = "none"
-    """`random` keeps every similarity and draws the neighbours at random: what any smoothing gives."""
+    """`random` keeps every similarity but draws the neighbours at random: the control for plain smoothing."""
     seed: Seed = 1
 
 
 @dataclass(frozen=True, config=_STRICT)
 class AugmentSettings:
-    """How a training image is varied each time that it is seen."""
+    """Random augmentation of a training image."""
 
     crop_area: Annotated[tuple[Share, Share], AfterValidator(_ascending)] = (0.08, 1.0)
     """Range of the random crop's share of the image's area; the crop is resized to the input size."""
@@ -162,7 +162,7 @@ class Recipe:
     weights: str = ""
     """A file of pre-trained weights to start from, in the original authors' format."""
     pretrained_on: str = ""
-    """What the recipe's source pre-trained on; a training without `weights` then says that it starts from scratch."""
+    """The pre-training of the recipe's source; a training without `weights` then warns that it starts from scratch."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -204,7 +204,7 @@ class LdgSettings(Recipe):
 
 @dataclass(frozen=True, config=_STRICT)
 class SoftLabelSettings:
-    """How the frozen LDG turns an image into an emotion distribution."""
+    """How the frozen LDG labels an image with an emotion distribution."""
 
     views: Annotated[int | Literal["mirrored", "online"], BeforeValidator(_views)] = 1
     """What of a training image is labelled. 1: the image as it is. `mirrored`: the mean with its mirror image. n > 1: n
@@ -214,7 +214,7 @@ class SoftLabelSettings:
 
 @dataclass(frozen=True, config=_STRICT)
 class EvaluationSettings:
-    """How a trained model is judged."""
+    """Evaluation of a trained model."""
 
     bootstrap: Positive = 1000
     """Resamples of the test images behind an interval."""

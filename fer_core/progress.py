@@ -17,7 +17,7 @@ _SECONDS_BETWEEN_EVENTS = 0.5
 
 
 class Reporter(Protocol):
-    """What a step tells while it works."""
+    """The messages of a running step."""
 
     def progress(self, what: str, done: int, total: int) -> None:
         """`done` of `total` units of `what` are finished."""

@@ -1,4 +1,4 @@
-"""A worker's copies of what lies in the store: kept while they are used, and below a size."""
+"""A worker's cache of the store: kept while in use, and below a size."""
 
 import fcntl
 import os
@@ -43,7 +43,7 @@ def cache_limit() -> int:
 
 @contextmanager
 def in_use(artifacts: Iterable[Artifact]) -> Iterator[None]:
-    """Keep copies from being cleared while a step reads them; a step that dies lets go of them."""
+    """Lock copies while a step reads them; the kernel releases a dead step's locks."""
     with ExitStack() as held:
         for artifact in artifacts:
             manifest = held.enter_context(artifact.file(MANIFEST).open("rb"))

@@ -1,4 +1,4 @@
-"""Runs a step in a container of the trainer image, which gets the step's own files, and a GPU where there is one."""
+"""Runs a step in a container of the trainer image, which sees the step's own files and at most one GPU."""
 
 import os
 import signal
@@ -217,7 +217,7 @@ def _refuse_links_outside(command: StepCommand) -> None:
 
 
 def _make_room(command: StepCommand) -> Path:
-    """The folder that the step writes into, and nothing beside it: it belongs to who the step runs as, never root."""
+    """Make the one folder that the step may write; its owner is the user that the step runs as, never root."""
     try:
         room = unfinished(command.out)
         command.out.parent.mkdir(parents=True, exist_ok=True)

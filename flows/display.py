@@ -1,4 +1,4 @@
-"""What a person sees of a run: bars on a terminal, lines where there is none, nothing under a worker."""
+"""A run's display: bars on a terminal, lines without one, nothing under a worker."""
 
 import json
 from collections.abc import Iterator
@@ -191,13 +191,13 @@ def best_student(report: Artifact) -> Path | None:
 
 
 def finish_line(step: str, seconds: float) -> str:
-    """What is said of a step that is done."""
+    """The line for a finished step."""
     minutes, rest = divmod(round(seconds), 60)
     return f"✓ {step} · {f'{minutes} min ' if minutes else ''}{rest} s"
 
 
 def failure_line(step: str, reason: str, again: bool) -> str:
-    """What is said of a step that failed."""
+    """The line for a failed step."""
     return f"✗ {step}: {reason}{'; trying again' if again else ''}"
 
 

@@ -1,4 +1,4 @@
-"""`fer doctor`: what a run needs, one line each, and what to do where it is not there."""
+"""`fer doctor`: one line for each thing that a run needs, and what to do if it is missing."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ _WITHOUT_OPENFACE = "drawn faces, and runs with --aus, need none"
 
 @dataclass(frozen=True)
 class Finding:
-    """What was looked at, whether it is as it should be, and what it is or what to do."""
+    """One thing that was checked, the verdict, and what it is or what to do."""
 
     what: str
     fine: bool

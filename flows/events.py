@@ -1,4 +1,4 @@
-"""What a step tells while it runs: the JSON lines of `fer_core.progress`, read back."""
+"""Events of a running step: the JSON lines of `fer_core.progress`, parsed."""
 
 import json
 import re

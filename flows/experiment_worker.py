@@ -1,4 +1,4 @@
-"""The process that runs what is asked for over the API: this project's flows, with parameters, and nothing else.
+"""The process that runs the API's requests: this project's flows with parameters, and nothing else.
 
 Prefect's own worker runs what a deployment or a run says: a command, an environment, pull steps, any entrypoint's code.
 This one takes from Prefect the deployment's name and the run's parameters. What runs is a module of ours, in a process
@@ -64,7 +64,7 @@ _NO_WORD = "Its process ended without a word. Run it again: what is made is kept
 
 
 class ExperimentWorker(ProcessWorker):
-    """Prefect's process worker, which decides by itself what it starts."""
+    """Prefect's process worker, except that it alone decides what it starts."""
 
     type = POOL_TYPE
     flow_name = FLOW

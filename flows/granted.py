@@ -1,4 +1,4 @@
-"""What a run that was asked for over the API may name: an experiment of its own, and files below granted folders."""
+"""Limits of a run that was requested over the API: bundled experiments, and files below granted folders."""
 
 import os
 from collections.abc import Iterator

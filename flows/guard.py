@@ -102,7 +102,7 @@ def _foreign(sites: list[str]) -> bool:
 
 
 def _opens_a_page(method: str, headers: Headers) -> bool:
-    """A link from elsewhere, which a person has followed: the page opens by itself and nobody else reads it."""
+    """True for a link that a person has followed: the page opens by itself, and no other page can read it."""
     return (
         method in ("GET", "HEAD")
         and _values(headers, "sec-fetch-mode") == ["navigate"]

@@ -64,7 +64,7 @@ class Silence:
 
 
 def machine_name() -> str:
-    """How this machine is called."""
+    """This machine's name."""
     return os.environ.get(MACHINE) or socket.gethostname()
 
 
@@ -102,7 +102,7 @@ class Lease:
         return _lease_file(self.room, self.number)
 
     def content(self, released: bool) -> bytes:
-        """What stands in it."""
+        """The lease file's content."""
         return json.dumps({"owner": self.owner, "beat": self._beat, "released": released}).encode()
 
     def beat(self) -> None:

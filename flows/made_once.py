@@ -52,7 +52,7 @@ def room_of(command: StepCommand) -> str:
 def _lease_of(
     store: Store, command: StepCommand, on_event: Callable[[Event], None], owner: str, dead: int
 ) -> Lease | None:
-    """The right to make the artifact; None once it is here, made by whom ever."""
+    """Wait for the right to make the artifact; None once it is here, whoever made it."""
     silence, told = Silence(), False
     while not store.fetch(command.step, command.out.name, command.out.parent.parent):
         holder = latest(store, room_of(command))

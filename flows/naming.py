@@ -1,4 +1,4 @@
-"""What runs and artifacts are called in Prefect."""
+"""Names of runs and artifacts in Prefect."""
 
 import re
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def run_name(parameters: Mapping[str, Any]) -> str:
-    """What a person would call a run with these parameters."""
+    """A readable name for a run with these parameters."""
     seeds = parameters.get("seeds")
     name = str(parameters.get("experiment") or "demo")
     return name + (f" · seeds {', '.join(map(str, seeds))}" if isinstance(seeds, list) and seeds else "")

@@ -1,4 +1,4 @@
-"""The password of `docker compose up`: made once, and kept where only who owns the artifacts' folder can read it."""
+"""The password of `docker compose up`: made once, readable only by the owner of the artifacts' folder."""
 
 import os
 import secrets

@@ -1,4 +1,4 @@
-"""The paper's method as one flow: what is made of what, in the order in which the paper tells it."""
+"""The paper's method as one flow, in the order of the paper's method section."""
 
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -60,7 +60,7 @@ def train_ldg(make: Maker, dataset: Artifact, seed: int) -> Artifact:
 
 @task(task_run_name="train LDG-AUs · seed {seed}", **_step)
 def train_ldg_aus(make: Maker, dataset: Artifact, graph: Artifact, seed: int) -> Artifact:
-    """The same, pulled towards the predictions for its neighbours in AU space."""
+    """The same, pulled towards the predictions of its neighbours in AU space."""
     return make("train-ldg", dataset, graph, seed=seed, show=show_curves)
 
 
@@ -78,7 +78,7 @@ def distil(make: Maker, dataset: Artifact, labels: Artifact, name: str, seed: in
 
 @task(task_run_name="train EF SLL · seed {seed}", **_step)
 def train_sll(make: Maker, dataset: Artifact, seed: int) -> Artifact:
-    """EfficientFace from hard labels, single-label learning: what soft labels are compared with."""
+    """EfficientFace from hard labels (single-label learning), the baseline for soft labels."""
     return make("distill", dataset, seed=seed, show=show_curves)
 
 
@@ -212,7 +212,7 @@ def _submit(pool: _Pool, make: Maker, step: Task[..., Artifact], **inputs: Any) 
 
 
 def _outcome(futures: Iterable[Future]) -> tuple[list[Artifact], list[Exception]]:
-    """Wait for all: what was made, and what failed; steps that lacked an input for that are neither."""
+    """Wait for all: artifacts, and failures; a step that lacked an input counts as neither."""
     made, failures = [], []
     for future in futures:
         future.wait()

@@ -1,4 +1,4 @@
-"""What Prefect's pages show of a run: live progress, coverage, the graph, curves, and the paper's table.
+"""A run's Prefect artifacts: live progress, coverage, the graph, curves, and the paper's table.
 
 An artifact's key is the experiment's name, a number that puts it in order, and what it is.
 """
@@ -81,7 +81,7 @@ class LiveProgress:
 
 
 def shown_if_possible(show: Show, made: Artifact, experiment: str) -> bool:
-    """Tell Prefect of what was made; False where its server is away, which is no reason to lose it."""
+    """Show an artifact in Prefect; False if its server is away, which must not fail the step."""
     try:
         show(made, experiment)
     except (httpx.HTTPError, PrefectException) as error:
@@ -91,7 +91,7 @@ def shown_if_possible(show: Show, made: Artifact, experiment: str) -> bool:
 
 
 def show_annotation(action_units: Artifact, experiment: str) -> None:
-    """How many images have a row of AUs, and what happened to the others."""
+    """Show how many images have a row of AUs, and what happened to the others."""
     counts = _read(action_units, "aus.json")
     total = max(sum(counts.values()), 1)
     rows = [{"status": status, "images": n, "share": f"{n / total:.1%}"} for status, n in counts.items()]

@@ -110,7 +110,7 @@ def own_address() -> str:
 
 
 def trouble_with(url: str) -> str:
-    """What is wrong with an address of Prefect's API, in a line that says what to do; "" where nothing is."""
+    """Explain in one line what is wrong with an address of Prefect's API; "" if nothing is."""
     no_address = f"{url}: no address of a server; set PREFECT_API_URL to one such as {LOCAL}"
     if not url.lower().startswith(("http://", "https://")) or not _host(url):
         return no_address
@@ -146,7 +146,7 @@ def _host(url: str) -> str:
 
 
 def _not_prefect(url: str) -> str:
-    """What to do about a server that is not Prefect's, or not its API."""
+    """Say what to do about a server that is not Prefect's, or not its API."""
     parts = urlsplit(url)
     api = f"{parts.scheme}://{parts.netloc}/api"
     with suppress(OSError, ValueError, http.client.HTTPException):

@@ -1,4 +1,4 @@
-"""What a Prefect server has to know before runs can be started: the work pool, the deployments, the automation."""
+"""Registers with a Prefect server what runs need: the work pool, the deployments, the automation."""
 
 from contextlib import suppress
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""How far a whole run is: steps done of steps planned, and about how long the others will take."""
+"""Progress of a whole run: steps done of steps planned, and the estimated rest."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from fer_core.steps import STEPS
 
 
 def planned_steps(seeds: int) -> Mapping[str, int]:
-    """How many of each step the whole method takes: two generators, three students, five models to judge."""
+    """Number of each step in the whole method: two generators, three students, five models to evaluate."""
     of_each_seed = {"train-ldg": 2, "soft-labels": 2, "distill": 3, "evaluate": 5}
     return {name: of_each_seed.get(name, 0) * seeds or 1 for name in STEPS}
 

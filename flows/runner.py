@@ -50,7 +50,7 @@ class StepCommand:
     """It computes on a GPU where there is one."""
 
     def arguments(self) -> list[str]:
-        """What follows `fer`."""
+        """The arguments after `fer`."""
         arguments = [self.step, self.experiment, "--out", str(self.out)]
         for path in self.inputs:
             arguments += ["--in", str(path)]
@@ -215,12 +215,12 @@ def _visible(gpu: str | None) -> dict[str, str]:
 
 
 def failure(command: StepCommand, exit_code: int, lines: Sequence[str]) -> StepFailed:
-    """What a step that ended with this exit code, and these last lines on standard error, failed of."""
+    """The failure of a step, from its exit code and its last lines on standard error."""
     return StepFailed(command.step, exit_code, _reason(exit_code, lines), "\n".join(lines[-LINES_KEPT:]))
 
 
 def _reason(exit_code: int, lines: Sequence[str]) -> str:
-    """The user's mistake in the step's own words, or what can be told of a crash."""
+    """The user's mistake in the step's own words, or a description of the crash."""
     if exit_code in (ExitCode.MISTAKE, ExitCode.OUT_OF_MEMORY):
         for line in reversed(lines):
             if line.startswith("error: "):

@@ -1,4 +1,4 @@
-"""A step that was sent to another machine: what is sent, and the flow that runs it there, sealed as at home."""
+"""A step sent to another machine: its parameters, and the flow that runs it there, sealed as at home."""
 
 import hashlib
 import json
@@ -45,7 +45,7 @@ class SentStep:
     """A step's command without any path, so that it means the same on every machine."""
 
     code: str
-    """`code_version` of who sends it: who has another does not run it."""
+    """The sender's `code_version`; a worker with another one does not run the step."""
     step: str
     fingerprint: str
     experiment: str

@@ -1,4 +1,4 @@
-"""Makes a step's artifact inside a Prefect task: reused where it is whole, else run, watched and told about."""
+"""Makes a step's artifact inside a Prefect task: reuses it if it is whole, else runs, watches and reports the step."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -39,7 +39,7 @@ class Maker:
         self._smaller: dict[str, Study] = {}
         """By the fingerprint of a step that ran out of memory: how it is tried again."""
         self._missed: list[tuple[Show, Artifact]] = []
-        """What Prefect could not be shown while its server was away."""
+        """Artifacts that could not be shown while Prefect's server was away."""
         if self._progress:
             self._shown.show_now(0.0, self._progress.words())
 
@@ -157,7 +157,7 @@ class Maker:
 
 
 def _made(study: Study, wanted: Request, tell: Tell) -> Artifact:
-    """What the step made, if it was made of what the user's files still hold."""
+    """The step's output, unless the user's files changed meanwhile."""
     again = wanted.seen_again(tell)
     artifact = finished(study.folder(again), again.fingerprint())
     if artifact is None:

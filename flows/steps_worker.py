@@ -1,4 +1,4 @@
-"""A machine's offer to run steps of others: a worker for each queue, as many steps at a time as it has GPUs or cores.
+"""Offers this machine to run steps: a worker for each queue, as many steps at a time as there are GPUs or cores.
 
 PREFECT_API_URL=http://head:4200/api FER_STORE=s3://lab/fer python -m flows.steps_worker
 """
@@ -49,7 +49,7 @@ LEAST_FREE = 1 << 30
 
 @dataclass(frozen=True)
 class Notice:
-    """What a machine says of itself in the store; who can read it there sees the same store as the machine."""
+    """A machine's notice in the store; whoever reads it there sees the same store as the machine."""
 
     host: str
     code: str
@@ -69,14 +69,14 @@ class StepsWorker(ExperimentWorker):
     entrypoints = {STEP_FLOW: "flows.sent_step.run_sent_step"}  # noqa: RUF012 - Prefect's class has no room for ClassVar
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
-        """None while the disk is full: then others take them."""
+        """Take no run while the disk is full, so that other machines take it."""
         if shutil.disk_usage(os.environ[ARTIFACTS]).free < LEAST_FREE:
             self._logger.warning("%s: less than 1 GiB free; takes no step until there is more", os.environ[ARTIFACTS])
             return []
         return await super().get_and_submit_flow_runs()
 
     async def _name_queued_runs(self) -> None:
-        """Who sends a step has named it."""
+        """Do nothing: a sent step already has its name."""
 
     async def _submit_scheduled_flow_runs(self, flow_run_response: list[Any]) -> list[FlowRun]:
         """Leave to others what other code has sent."""
@@ -168,7 +168,7 @@ async def _announce(store: Store, queues: dict[str, int], limit: int) -> None:
 
 
 def notices(store: Store) -> list[Notice]:
-    """What the machines that see this store say of themselves; some may be dead."""
+    """Notices of the machines that see this store; some may be dead."""
     found = [store.read(f"{WORKERS}/{name}") for name in store.names_in(WORKERS)]
     return [Notice(**json.loads(content)) for content in found if content]
 

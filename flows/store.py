@@ -99,7 +99,7 @@ class Store:
         return self.read(f"{step}/{fingerprint}/{PUBLISHED}") is not None
 
     def published(self, step: str, fingerprint: str) -> Published | None:
-        """What is there of an artifact."""
+        """An artifact's entry in the store; None if it is not published."""
         content = self.read(f"{step}/{fingerprint}/{PUBLISHED}")
         if content is None:
             return None
@@ -125,7 +125,7 @@ class Store:
         return time.time() - self._ask(latest_change)
 
     def artifacts(self) -> Iterator[Published]:
-        """All that are there, whole."""
+        """All published artifacts."""
         for room in self.rooms():
             if found := self.published(*room.split("/")):
                 yield found

@@ -12,7 +12,7 @@ from flows.lease import latest
 from flows.store import STORE, Published, Store, StoreError, open_store
 
 _HOURS_KEPT = 24.0
-"""What a run under way has made is not referred to yet."""
+"""The artifacts of a run under way are in no report yet."""
 
 Place = Annotated[
     str | None, typer.Option("--store", metavar="PLACE", help="A folder, or s3://bucket/folder; FER_STORE if not said.")

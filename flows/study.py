@@ -1,4 +1,4 @@
-"""An experiment on its data, checked before anything is started: what every step of a run is given."""
+"""An experiment on its data, checked before anything starts; every step of a run gets its part of it."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -27,7 +27,7 @@ _STEPS_ELSEWHERE = 100
 
 @dataclass(frozen=True)
 class Study:
-    """What is run, on what, and where its artifacts go."""
+    """An experiment, its data, and the folder of its artifacts."""
 
     experiment: Experiment
     source: str
@@ -72,7 +72,7 @@ class Study:
         return self.jobs if self.store is None else _STEPS_ELSEWHERE
 
     def found(self, wanted: Request) -> Artifact | None:
-        """What the step has made before, here or on another machine; None where it is to be made."""
+        """The step's artifact if it was made before, here or on another machine."""
         fingerprint = wanted.fingerprint()
         if self.store is not None:
             # Else the step itself meets the store, and says what is wrong with it.

@@ -1,4 +1,4 @@
-"""The worker of `docker compose up`: clears up after an earlier life of it, runs flows, and ends in good order."""
+"""The worker of `docker compose up`: clears up after its previous life, runs flows, and ends in good order."""
 
 import signal
 import socket

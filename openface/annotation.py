@@ -1,4 +1,4 @@
-"""Annotate images with OpenFace, whatever it does meanwhile: one row an image, and what is finished is never lost."""
+"""Annotate images with OpenFace, however it fails: one row for each image, and finished images are never lost."""
 
 import itertools
 import json
@@ -42,7 +42,7 @@ _PORTRAIT = Path(__file__).with_name("portrait.png")
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of showing an image to OpenFace in one view, counted from 0.
+    """OpenFace's result for an image in one view, counted from 0.
 
     status: `ok` and the row's figures; `no_face`, so that the next view is tried; `unreadable` or `failed` and why.
     landmarks: (136,) float32 as `LANDMARKS` has them, in the image's own pixels; empty without a face
@@ -288,7 +288,7 @@ class Annotation:
             )
 
     def _take_leftovers(self) -> None:
-        """What a killed annotation's last runs had finished, but for the very last image of each."""
+        """Results that a killed annotation's last runs had finished, except the very last image of each."""
         for folder in sorted(self._folder.glob("run-*")):
             views, _ = _shown(folder / "in")
             shown = [number for number in views if self._next_view(number) == views[number]]
@@ -337,7 +337,7 @@ def _fresh(folder: Path) -> tuple[Path, Path]:
 
 
 def _without_csv(out: Path) -> str:
-    """What a run that ended well lacks, for images of which there is nothing to take."""
+    """Reason for images without output after a run that ended well."""
     empty = any(csv.lstat().st_size == 0 for csv in out.glob("*.csv"))
     return "wrote an empty CSV; is the disk full?" if empty else "ended well, and wrote no whole CSV"
 

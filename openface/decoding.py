@@ -58,7 +58,7 @@ class UnreadableImage(Exception):
 
 
 class ArrayLike(Protocol):
-    """What numpy takes for an array without copying it element by element, such as a tensor on the CPU."""
+    """Anything that numpy reads as an array without copying element by element, such as a tensor on the CPU."""
 
     def __array__(self) -> np.ndarray: ...
 
@@ -105,7 +105,7 @@ def open_image(picture: Picture, largest: int = LARGEST) -> Image.Image:
 
 
 def remark_of(image: Image.Image) -> str:
-    """What `open_image` concluded about a picture that its file does not say; "" where there was nothing."""
+    """Assumptions of `open_image` that the file does not state; "" if there are none."""
     return str(image.info.get(_REMARK, ""))
 
 

@@ -1,4 +1,4 @@
-"""The container engine: reached, described, and asked for containers that are given as little as possible."""
+"""Docker: connect, create locked-down containers, wait, clean up."""
 
 import os
 import re
@@ -36,7 +36,7 @@ _PIDS = 512
 
 @dataclass(frozen=True)
 class Box:
-    """A container to be: a program, what it may see, and what it may use.
+    """Specification of a container: program, visible files, and limits.
 
     command: arguments of the image's entrypoint.
     read: folders and files it may read, by the path they are to have inside.
@@ -180,7 +180,7 @@ def remove_orphans(client: docker.DockerClient, starting: bool = False) -> int:
 
 
 def owner_labels() -> dict[str, str]:
-    """What tells later which process started a container, so that it can be known whether that one is still there."""
+    """Labels that name the process that started a container, so that orphans can be found."""
     return {OWNER: socket.gethostname(), PROCESS: str(os.getpid())}
 
 

@@ -1,4 +1,4 @@
-"""What keeps OpenFace from running, or its table from being used, and is the user's to mend."""
+"""Errors of OpenFace and its tables that the user can mend."""
 
 
 class EngineAway(Exception):

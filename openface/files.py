@@ -19,7 +19,7 @@ class FoundFile:
     kind: Kind
     """regular: a file, or a link to one. dangling: a link to nothing. special: a pipe, a socket or a device."""
     status: os.stat_result | None = None
-    """Of a link, what it leads to; None where that is nothing."""
+    """The status of the file, or of a link's target; None if there is none."""
 
     @property
     def path(self) -> Path:

@@ -1,4 +1,4 @@
-"""What this machine lends to a process: cores, and a GPU. Needs no library, so that every package may ask."""
+"""This machine's usable cores and GPUs. Needs no library, so that every package may import it."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Which image a row of a table means: by a file's name, with or without folders and ending, and never by a number."""
+"""Match table rows to images by file name, with or without folders and ending, never by number."""
 
 import re
 import unicodedata

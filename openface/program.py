@@ -1,4 +1,4 @@
-"""One run of FaceLandmarkImg on a folder of numbered pictures: in a container that is given nothing, or right here."""
+"""One run of FaceLandmarkImg on a folder of numbered pictures: in a sealed container, or as a local program."""
 
 import hashlib
 import os
@@ -255,7 +255,7 @@ class ContainedProgram:
 
 
 def _reason(exit_code: int) -> str:
-    """Why it ended badly, "" where it did not; a shell's exit code, above 128 for a signal."""
+    """The reason of a bad end, "" for a good one; exit codes above 128 are signals, as in a shell."""
     if exit_code > 128:
         with suppress(ValueError):
             return f"ended by {signal.Signals(exit_code - 128).name}"

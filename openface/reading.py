@@ -42,7 +42,7 @@ _DETAILS = "_of_details.txt"
 _INPUT = re.compile(r"^Input full path:(.*)$", re.MULTILINE)
 _LARGEST_CSV = 1 << 20
 _PARQUET, _FEATHERS, _ZIP, _GZIP = b"PAR1", (b"ARROW1", b"FEA1"), b"PK\x03\x04", b"\x1f\x8b"
-"""What files of a format begin with; both versions of feather."""
+"""First bytes of each format; both versions of feather."""
 _PRESENT_FROM = 0.5
 _POINTS = "landmarks"
 """Key of a row's (136,) landmarks, which as numbers of Python's would take ten times the memory."""
@@ -451,7 +451,7 @@ def _texts(column: pd.Series) -> list[str]:
 
 
 def _without_empty_figures(frame: pd.DataFrame) -> pd.DataFrame:
-    """What whoever wrote it does not know, such as AU45 to py-feat."""
+    """AUs that the writing program lacks, such as AU45 in py-feat."""
     return frame.drop(columns=[name for name in frame if name in FIGURES and frame[name].isna().all()])
 
 

@@ -1,4 +1,4 @@
-"""How OpenFace is run: which program, with what arguments, how much at a time."""
+"""Settings of OpenFace: program, arguments, batch sizes."""
 
 import os
 import shlex

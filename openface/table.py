@@ -14,7 +14,7 @@ _NAMED = 3
 
 
 def one_row_per_image(rows: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
-    """One row for each id, in their order: id, status, confidence, 17 intensities and 18 presences (float32).
+    """One row for each id, in order: id, status, confidence, 17 intensities and 18 presences (float32).
 
     Where the rows have landmarks, these follow, as they were written: 136 columns, NaN throughout where one of them is
     no number. Figures are NaN where status is not `ok`, and in columns that the rows do not have; an id without a row

@@ -1,4 +1,4 @@
-"""Images to annotate, and the views in which OpenFace is shown them: no name or corrupt byte of theirs reaches it."""
+"""Images to annotate, and the views shown to OpenFace; it never sees their names or corrupt bytes."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ _BORDER = 0.29
 
 @dataclass(frozen=True)
 class View:
-    """How an image is shown to OpenFace."""
+    """A view: how an image is shown to OpenFace."""
 
     factor: float
     border: bool = False

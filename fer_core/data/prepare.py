@@ -123,7 +123,7 @@ def _shape(settings: DatasetSettings) -> tuple[int, int, int]:
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
-    """Begin an array file. Rows are appended by write, since on a full disk a memory map kills the process without a word."""
+    """Begin an array file. Rows are appended by write: a memory map dies of a full disk without a message."""
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 

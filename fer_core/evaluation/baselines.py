@@ -1,4 +1,4 @@
-"""What any model must beat: the uniform prediction, AU neighbours alone, and label smoothing at its best."""
+"""Baselines that any model must beat: the uniform prediction, AU neighbours alone, and the best label smoothing."""
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -11,7 +11,7 @@ _SMOOTHINGS = np.round(np.arange(0.0, 0.6, 0.01), 2)
 
 
 def uniform(count: int, classes: int) -> np.ndarray:
-    """(count, classes), all equal: the row beside which distribution measures must be read."""
+    """(count, classes), all equal: the reference for distribution measures."""
     return np.full((count, classes), 1 / classes)
 
 

@@ -24,7 +24,7 @@ def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Temperature:
-    """A temperature and what the images say of it.
+    """A temperature, with the evidence for it.
 
     value: what predictions are made with: `fitted`, or 1 where the interval holds 1
     fitted: that of the least cross-entropy

@@ -1,4 +1,4 @@
-"""What a checkpoint and a dataset that it was not trained on have in common: classes, and images it has not seen."""
+"""Classes that a checkpoint and another dataset share, and that dataset's images which it has not seen."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -105,7 +105,7 @@ def common_ground(card: ModelCard, dataset: Dataset, seen: dict[str, np.ndarray]
 
 
 def judged_on_in_words(judged_on: Mapping[str, Any]) -> Iterator[str]:
-    """What was judged and what was left out, in sentences, of a metrics.json's `judged_on`."""
+    """Describe a metrics.json's `judged_on` in sentences: what was judged, and what was left out."""
     classes, images = judged_on["classes"], judged_on["images"]
     yield (
         f"{classes['judged']} classes are judged, of {classes['checkpoint']} of the checkpoint and "

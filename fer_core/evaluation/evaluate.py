@@ -1,4 +1,4 @@
-"""Judge a checkpoint: on the validation and test split it was made with, or on any other dataset's test split."""
+"""Evaluate a checkpoint on its own validation and test split, or on another dataset's test split."""
 
 import json
 from dataclasses import asdict

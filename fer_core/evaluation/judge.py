@@ -1,4 +1,4 @@
-"""The figures that predictions are judged by: classification, calibration, and label distributions."""
+"""All metrics of predictions: classification, calibration, and label distributions."""
 
 from dataclasses import asdict
 from typing import Any

@@ -1,4 +1,4 @@
-"""How well predictions fit: classification, calibration, label distributions, and the doubt about all three.
+"""Metrics: classification, calibration, label distributions, and their intervals.
 
 References:
     Guo, Pleiss, Sun & Weinberger, "On Calibration of Modern Neural Networks", ICML 2017.
@@ -22,7 +22,7 @@ CLIPPING = (
     "KL, Clark and Canberra are taken after raising every value below 1e-6 to 1e-6, which flatters sharp "
     "predictions; unclipped KL stands beside it where it is finite."
 )
-"""Stands beside every table of these measures, since another clip gives other figures."""
+"""Printed beside every table of these metrics, since another clipping gives other values."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The model card that goes with every checkpoint: what it learned from, how good it is, and what it is not for.
+"""The model card of every checkpoint: training data, quality, and what the model is not for.
 
 References:
     Mitchell et al., "Model Cards for Model Reporting", FAT* 2019.
@@ -42,7 +42,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def licence_of(source: str, *, openface: bool = False) -> str:
-    """What binds whoever uses a model: the terms of what it learned from."""
+    """Terms of use that a model inherits from its training data."""
     return _LICENCES.get(source, "the licence of its training data") + (_OPENFACE if openface else "")
 
 

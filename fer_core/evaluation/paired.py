@@ -1,4 +1,4 @@
-"""Two models on the same test images: where they differ, by how much, and with what doubt.
+"""Compare two models on the same test images: the difference and its interval.
 
 Every difference is first minus second. The doubt has two sources, which are kept apart: other test images
 (a bootstrap over images of the difference averaged over seeds) and other trainings (a t-interval over seeds).

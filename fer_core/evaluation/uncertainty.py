@@ -1,4 +1,4 @@
-"""How unsure a prediction is. Needs numpy alone."""
+"""Uncertainty of a prediction. Needs numpy alone."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""An exported model in ONNX Runtime: faces in, probabilities out, and what its metadata says of it. Needs no torch."""
+"""An exported model in ONNX Runtime: faces in, probabilities out, and its metadata. Needs no torch."""
 
 import json
 from dataclasses import MISSING

@@ -21,7 +21,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Comparison:
-    """An export beside its checkpoint, on the dataset's test images.
+    """Comparison of an export with its checkpoint, on the dataset's test images.
 
     largest_difference: of a probability; same_top: share of images with the same top class
     accuracy, checkpoint_accuracy: in percent

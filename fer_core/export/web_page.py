@@ -1,4 +1,4 @@
-"""A folder of static files in which a browser recognises expressions: the page, the model, and what runs it there."""
+"""A static web page that recognises expressions in the browser: the page, the model, and its runtime."""
 
 import errno
 import hashlib
@@ -207,7 +207,7 @@ def _model_card(onnx_model: Path) -> dict[str, object]:
 
 
 def _refuse_to_replace(folder: Path) -> None:
-    """A mistyped folder must not cost what is in it: only an earlier page, or nothing, gives way to a page."""
+    """Replace only an earlier page, so that a mistyped folder is never deleted."""
     if folder.exists() and not folder.is_dir():
         raise ExportError(f"{folder}: is a file; the page is a folder, choose another name")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "model.json").is_file():

@@ -1,4 +1,4 @@
-"""The networks: one file a model, and what reads and writes their weights."""
+"""The networks, one file each, and the code that reads and writes their weights."""
 
 from typing import Literal
 

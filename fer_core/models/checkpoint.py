@@ -1,4 +1,4 @@
-"""Checkpoints: weights as safetensors beside a card without which they are refused."""
+"""Checkpoints: weights as safetensors with a card; weights without a card are refused."""
 
 import io
 import json
@@ -29,7 +29,7 @@ TRAINING_SPLITS = ("train", "validation")
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What must be known to use a network's weights, and how they came about."""
+    """All that is needed to use a network's weights, and how they were trained."""
 
     architecture: Architecture
     labels: tuple[str, ...]
@@ -49,7 +49,7 @@ class ModelCard:
     selected_epoch: int
     """The epoch of `selected`, chosen on the validation split; counted from 1."""
     history: list[dict[str, float]] = field(default_factory=list)
-    """One row of figures an epoch."""
+    """One row of metrics for each epoch."""
     temperature: float = 1.0
     """T of softmax(logits / T), fitted on the validation split."""
     trained_on: dict[str, Any] = field(default_factory=dict)

@@ -127,7 +127,7 @@ class LocalFeatureExtractor(nn.Module):
 
 
 class ChannelGate(nn.Module):
-    """Which channels matter: global mean, then a bottleneck of two linear layers."""
+    """Channel attention: global mean, then a bottleneck of two linear layers."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What must be known of a model to use it, and what whoever uses it should know."""
+"""Facts that a program needs to use a model, and facts that its user should know."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -54,7 +54,7 @@ class ModelFacts:
 
 
 def facts_of(card: "ModelCard", precision: str = "float32") -> ModelFacts:
-    """What an exported file says of itself, and the service of its model."""
+    """The facts in an exported file's metadata, as the service tells them."""
     test, calibrated = card.figures.get("test"), card.figures.get("calibrated")
     return ModelFacts(
         name=card.name,

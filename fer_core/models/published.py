@@ -31,13 +31,13 @@ from fer_core.models.architectures import build
 TrainedOn = Literal["rafdb", "affectnet7", "affectnet8", "caers"]
 """The datasets that weights were published for."""
 PUBLISHED_ORDER = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt")
-"""The class order of EfficientFace and of its LDG, which is not RAF-DB's; a head of seven has the first seven."""
+"""The class order of EfficientFace and its LDG, which is not RAF-DB's; a head of seven has the first seven."""
 _ZIP, _PICKLE = b"PK", b"\x80"
-"""What the two formats of torch.save begin with. Our own checkpoints are in another, and in another class order."""
+"""First bytes of the two formats of torch.save."""
 _WRAPPED = re.compile(r"^(module\.)+")
-"""What DataParallel puts before a name, twice where a loaded model was wrapped again."""
+"""The prefix that DataParallel adds to names; twice if a loaded model was wrapped again."""
 _COUNTER = ".num_batches_tracked"
-"""Of batch normalisation. Converters and torch before 0.4.1 write none, and no prediction needs it."""
+"""Batch normalisation's counter. Converters and torch before 0.4.1 do not write it, and no prediction needs it."""
 _NEWEST_PICKLE = 3
 """The newest protocol that torch's loader of weights reads; torch.save writes 2 unless told otherwise."""
 _PICKLES_BEFORE_WEIGHTS = 3
@@ -55,12 +55,12 @@ _DAMAGE = (
     LookupError,
     OverflowError,
 )
-"""What torch raises of a file that is cut short or made to do harm."""
+"""Errors that torch raises for truncated or malicious files."""
 
 
 @dataclass(frozen=True)
 class PublishedDataset:
-    """What the authors trained on, and how they normalise its images: by channel, pixels in 0..1."""
+    """A dataset of the authors and their normalisation: by channel, pixels in 0..1."""
 
     title: str
     source: str
@@ -84,7 +84,7 @@ PUBLISHED: Mapping[TrainedOn, PublishedDataset] = {
 
 
 class Foreign:
-    """Stands in for a class or function that a file names: whatever it is given, it does nothing with it."""
+    """Stands in for any class or function that a file names; it ignores its arguments."""
 
     def __new__(cls, *_: object, **__: object) -> "Foreign":
         return object.__new__(cls)
@@ -183,7 +183,7 @@ def _protocol_of(path: Path) -> int:
 
 
 def _weights_in(content: object) -> object:
-    """What `state_dict` holds, or the only dictionary of tensors under another name, or the file's own content."""
+    """Find the tensors: `state_dict`, the only dictionary of tensors under another name, or the file itself."""
     if not isinstance(content, dict) or "state_dict" in content:
         return content["state_dict"] if isinstance(content, dict) else None
     named = [value for value in content.values() if isinstance(value, dict) and value]

@@ -1,4 +1,4 @@
-"""Faces in an image: where they are.
+"""Face detection.
 
 FER2013's faces are boxes of OpenCV's frontal-face cascade, and RAF-DB's aligned ones about as tight; so that cascade,
 which ships with OpenCV, is the detector. What is cut out there: `fer_core.data.crops`.
@@ -22,7 +22,7 @@ _SMALLEST_SHARE = 0.08
 """Side of the smallest face looked for, as a share of the image's shorter side."""
 _SMALLEST_FACE = 24
 _LONGEST_SIDE = 960
-"""A larger image is looked at in small; its faces are cut out of the large one."""
+"""A larger image is searched at this size; its faces are cut from the original."""
 _YUNET_SCORE = 0.7
 _YUNET_TO_CASCADE = 0.9
 """YuNet's boxes reach from the hairline to the chin; the cascade's are squares of about their height, less this."""

@@ -1,4 +1,4 @@
-"""Pictures and videos with what was read drawn in: a square around each face, its distribution as bars beside it."""
+"""Draw predictions into pictures and videos: a square around each face, its distribution as bars beside it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

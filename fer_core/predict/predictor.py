@@ -23,7 +23,7 @@ _ONNX = "model.onnx"
 
 @dataclass(frozen=True)
 class FacePrediction:
-    """A face and what is read in it.
+    """A face and its prediction.
 
     box: where it is, in pixels of the image
     probabilities: by label, at the model's temperature; they sum to 1

@@ -1,4 +1,4 @@
-"""What faces are looked for in: image files, folders, patterns, videos and cameras, one frame after the other.
+"""Sources of frames: image files, folders, patterns, videos and cameras.
 
 A file of several pictures (GIF, APNG, WebP, AVIF, pages of a TIFF) is read like a video: all of its pictures, numbered,
 and timed where the file says how long each is shown. Everywhere else in the project it stands for its first picture.

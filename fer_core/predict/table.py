@@ -38,7 +38,7 @@ def columns(labels: tuple[str, ...]) -> dict[str, pa.DataType]:
 
 
 def rows_of(frame: Frame, faces: list[FacePrediction]) -> list[Row]:
-    """A row for each face, the largest first; one that says so where there is none, or nothing to see."""
+    """A row for each face, the largest first; one row that says so if there is no face or no picture."""
     common: Row = {"source": frame.source, "frame": frame.number, "seconds": frame.seconds}
     if frame.remark:
         common["reason"] = frame.remark

@@ -1,4 +1,4 @@
-"""The report's sentences and number formats: all that is claimed in words is computed from the figures."""
+"""The report's sentences and number formats; every claim in words is computed from the metrics."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -127,7 +127,7 @@ def captions(results: dict[str, Any], evidence: Evidence) -> dict[str, Any]:
 
 
 def headlines(results: dict[str, Any]) -> list[str]:
-    """What came out, in the order in which a reader asks."""
+    """The findings, in the order in which a reader asks."""
     return [
         *_accuracies(results),
         *_nearness(results),
@@ -266,7 +266,7 @@ def _error_and_temperature(model: dict[str, Any]) -> str:
 
 
 def _measures(measures: dict[str, Any] | None) -> str:
-    """How good the uniform prediction looks by the kindest measures."""
+    """Say how good the uniform prediction looks by the most lenient metrics."""
     if measures is None:
         return ""
     even = next(row for row in measures["rows"] if row["name"] == "uniform")

@@ -175,7 +175,7 @@ def _toml(value: Any) -> str:
 
 
 def _parts(evidence: Evidence, figures: dict[str, Any], table: pd.DataFrame) -> Mapping[str, Callable[[], Any]]:
-    """What has to be drawn, by the name that the template knows it under; without a model, little."""
+    """The plots to draw, by the template's name for each."""
     generators, mistaken = face_sheets.shown_generators(evidence), face_sheets.mistaken_model(evidence)
     parts: dict[str, Callable[[], Any]] = _action_unit_parts(evidence, table)
     parts["graph"] = lambda: plots.graph_figure(evidence, figures["graph"]["label_agreement"])

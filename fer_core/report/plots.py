@@ -1,4 +1,4 @@
-"""The report's figures: each function takes evidence and figures, and returns one picture.
+"""The report's figures: each function takes results and returns one picture.
 
 All are drawn on `matplotlib.figure.Figure` inside `fer_core.report.style.house_style`.
 """

@@ -1,4 +1,4 @@
-"""All figures of a run: results.json, from evaluated models to the paper's table, and results.csv, a row a model."""
+"""All metrics of a run: results.json, from evaluated models to the paper's table, and results.csv, a row for each."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -83,7 +83,7 @@ class Generator:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the runs of a step took; peak memory is None where no manifest tells it."""
+    """Cost of a step's runs; peak memory is None if no manifest has it."""
 
     step: str
     runs: int
@@ -93,7 +93,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that a report is drawn from."""
+    """All results that a report is made of."""
 
     experiment: Experiment
     dataset: Dataset

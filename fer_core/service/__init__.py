@@ -1,4 +1,4 @@
-"""What `fer predict` does, as an HTTP API: images in, faces and their emotions out. ONNX Runtime alone, no torch."""
+"""`fer predict` as an HTTP API: images in, faces and their emotions out. ONNX Runtime alone, no torch."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What the service answers, as its OpenAPI document says it, mistakes included."""
+"""The service's answers and errors, as its OpenAPI document describes them."""
 
 from typing import Any
 
@@ -74,14 +74,14 @@ class PredictAnswer(_Answer):
 
 
 class Problem(_Answer):
-    """Why there is no other answer."""
+    """The reason of an error."""
 
     detail: str
     files: list[FailedFile] | None = Field(None, description="Each file's own reason, where it is the files.")
 
 
 class ModelAnswer(_Answer):
-    """What the model's file says of it."""
+    """The model's metadata."""
 
     name: str
     architecture: str
@@ -119,7 +119,7 @@ def face_answer(labels: tuple[str, ...], box: Box, probabilities: np.ndarray) ->
 
 
 def model_answer(facts: ModelFacts) -> ModelAnswer:
-    """What `/health` says of a model."""
+    """The model, as `/health` describes it."""
     return ModelAnswer(
         name=facts.name,
         architecture=facts.architecture,

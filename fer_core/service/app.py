@@ -34,7 +34,7 @@ from openface.decoding import UnreadableImage
 
 _PATHS = frozenset({"/predict", "/health", "/metrics", "/docs", "/openapi.json"})
 _GONE = 499
-"""Nobody reads it; the status that others log for a client that left."""
+"""The status that is logged for a client that left; nobody reads it."""
 _T = TypeVar("_T")
 
 
@@ -117,7 +117,7 @@ def problem(status: int, detail: str, files: list[FailedFile] | None = None) -> 
 
 
 class _Service:
-    """What the paths share."""
+    """State that the paths share."""
 
     def __init__(self, model: OnnxModel, limits: Limits, metrics: Metrics, threads: int) -> None:
         facts = model.facts
@@ -200,7 +200,7 @@ class _Service:
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
-    """The work's result; it is ended when the client leaves, for whom it was."""
+    """The work's result; the work is cancelled when its client leaves."""
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(request.receive())
     try:

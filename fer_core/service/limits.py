@@ -1,4 +1,4 @@
-"""What a request may take, and what all of them together may."""
+"""Limits of one request, and of all requests together."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ _OPERATORS = ("request_bytes", "request_files", "image_pixels", "request_seconds
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may take, and what all of them together may.
+    """Limits of one request, and of all requests together.
 
     request_bytes: of a request's body
     request_files: in one request

@@ -1,4 +1,4 @@
-"""What Prometheus is told of the service, and the headers that each of its answers has."""
+"""The service's Prometheus metrics, and the headers of all answers."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The service as a process: a model opened and tried, a port taken, and an end in good order."""
+"""The service as a process: open and try the model, take a port, end in good order."""
 
 import asyncio
 import os

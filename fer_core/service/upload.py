@@ -33,7 +33,7 @@ class UploadedFile:
 
 @dataclass
 class Upload:
-    """What a body held; `aligned` where it said so."""
+    """The files of a request body, and whether it said `aligned`."""
 
     files: list[UploadedFile]
     aligned: bool | None

@@ -1,4 +1,4 @@
-"""The steps of the method: what each takes, what its output depends on, and how it is run by its command.
+"""The steps of the method: inputs, the settings that an output depends on, and the command.
 
 This module imports neither torch nor the steps' own code, so that a flow can ask what is finished without either.
 """
@@ -25,7 +25,7 @@ NEIGHBOUR_SETTINGS = (
     "mixed",
     "propagated",
 )
-"""Keys of [ldg] that count only where there is a graph."""
+"""Keys of [ldg] that count only with a graph."""
 _SHARED = ("prepare", "annotate", "graph")
 """Steps whose artifact all inputs of a step have to be made from, where it is an input too."""
 
@@ -79,11 +79,11 @@ class Request:
         return bool(self.inputs_of(step))
 
     def settings(self) -> Settings:
-        """What of the experiment decides the output."""
+        """The part of the experiment that decides the output."""
         return self.step.settings(self) | ({} if self.seed is None else {"seed": self.seed})
 
     def fingerprint(self) -> str:
-        """What the output's folder is called."""
+        """The name of the output's folder."""
         inputs = {f"{number:04d}": a.fingerprint for number, a in enumerate(self.inputs)}
         outside = {} if self.seen is None else {"outside": self.seen.content}
         return fingerprint(self.step.name, self.step.version, self.settings(), inputs, outside)

@@ -1,4 +1,4 @@
-"""What each step does with its inputs: one function a step, from artifacts to files in a folder."""
+"""The work of each step: one function for each, from artifacts to files in a folder."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _FAILURES_TOLD = 20
 Told = Mapping[str, Any]
-"""What a step's manifest holds beside its settings, inputs and files."""
+"""Further entries of a step's manifest."""
 
 
 def run_step(request: Request, out: Path, report: Reporter) -> Artifact:
@@ -86,7 +86,7 @@ def _import_rows(source: Path, dataset: "Dataset", report: Reporter) -> "pd.Data
 
 
 def _run_openface(request: Request, dataset: "Dataset", folder: Path, report: Reporter) -> "pd.DataFrame":
-    """Annotate the images as they are stored, which is how the models see them."""
+    """Annotate the stored images, which are what the models see."""
     from openface.views import StoredImages
 
     images = StoredImages(list(dataset.manifest["id"]), dataset.images)
@@ -194,7 +194,7 @@ def _run(request: Request, folder: Path, report: Reporter) -> "Run":
 
 
 def _tell_start(section: str, recipe: Recipe, report: Reporter) -> None:
-    """A recipe whose source starts from pre-trained weights is not followed without any, which must not pass unsaid."""
+    """Warn if a recipe whose source starts from pre-trained weights is run without any."""
     if recipe.pretrained_on and not recipe.weights:
         report.note(
             f"starts from scratch; the recipe's source starts from weights pre-trained on {recipe.pretrained_on}: "
@@ -218,7 +218,7 @@ def _finish_checkpoint(folder: Path, dataset: "Dataset") -> Told:
 
 
 def _labels(request: Request) -> Literal["majority", "distribution"]:
-    """The dataset was prepared by this rule, whatever the experiment says meanwhile."""
+    """The rule by which the dataset was prepared, whatever the experiment says now."""
     rule: Literal["majority", "distribution"] = request.input("prepare").settings()["dataset"]["labels"]
     return rule
 
