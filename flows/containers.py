@@ -31,7 +31,7 @@ from flows.runner import (
 from flows.study import Study
 from openface.docker_engine import (
     NOBODY,
-    Box,
+    ContainerSpec,
     create,
     engine,
     has_gpu,
@@ -154,7 +154,7 @@ class Containers:
         _refuse_links_outside(command)
         room = _make_room(command)
         with engine() as client:
-            container = create(client, self._box(command, room, gpu))
+            container = create(client, self._spec(command, room, gpu))
             try:
                 if self._stopped.is_set():
                     raise StepFailed(command.step, ExitCode.INTERRUPTED, "stopped before it began")
@@ -171,11 +171,11 @@ class Containers:
         if (room / MANIFEST).is_file():
             publish(command.out)
 
-    def _box(self, command: StepCommand, room: Path, gpu: str) -> Box:
+    def _spec(self, command: StepCommand, room: Path, gpu: str) -> ContainerSpec:
         read = [*command.inputs, *command.reads]
         if Path(command.experiment).is_absolute():
             read.append(Path(command.experiment))
-        return Box(
+        return ContainerSpec(
             self._image,
             command.arguments(),
             read={str(path): path for path in read},

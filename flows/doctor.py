@@ -15,9 +15,9 @@ from flows.gpus import ALL, usable_gpus
 from flows.granted import OPENFACE
 from flows.prefect_server import LOCAL, reach_this_machine_directly, trouble_with, users_server
 from flows.store import STORE, Store, StoreAway, StoreError
-from openface.docker_engine import Box, create, engine, has_gpu, memory_of, remove, wait_for
+from openface.docker_engine import ContainerSpec, create, engine, has_gpu, memory_of, remove, wait_for
 from openface.errors import EngineAway, EngineRefused
-from openface.program import check_box
+from openface.program import check_spec
 from openface.settings import OpenFaceSettings
 
 _ENOUGH_DISK = 10e9
@@ -108,8 +108,8 @@ def _has(client: docker.DockerClient, image: str) -> bool:
 
 
 def _training(client: docker.DockerClient) -> str:
-    box = Box(_TRAINER, ["device"], gpu=ALL if has_gpu(client) else "")
-    return _said(client, box, "build it again with `docker compose build trainer`")
+    spec = ContainerSpec(_TRAINER, ["device"], gpu=ALL if has_gpu(client) else "")
+    return _said(client, spec, "build it again with `docker compose build trainer`")
 
 
 def _gpu(client: docker.DockerClient) -> str:
@@ -129,14 +129,14 @@ def _openface(settings: OpenFaceSettings) -> str:
     image = os.environ.get(OPENFACE) or settings.image
     try:
         with engine() as client:
-            return _said(client, check_box(replace(settings, image=image)), _OTHER_MODEL).partition(":")[0]
+            return _said(client, check_spec(replace(settings, image=image)), _OTHER_MODEL).partition(":")[0]
     except (EngineAway, EngineRefused) as wrong:
         raise _Wrong(f"{wrong}; {_WITHOUT_OPENFACE}") from wrong
 
 
-def _said(client: docker.DockerClient, box: Box, remedy: str) -> str:
+def _said(client: docker.DockerClient, spec: ContainerSpec, remedy: str) -> str:
     """The last line that a container says, if it ends well."""
-    container = create(client, box)
+    container = create(client, spec)
     try:
         container.start()
         exit_code = wait_for(container, seconds=120)
@@ -145,7 +145,7 @@ def _said(client: docker.DockerClient, box: Box, remedy: str) -> str:
         remove(container)
     if exit_code != 0 or not lines:
         last = lines[-1] if lines else "it said nothing"
-        raise _Wrong(f"{box.image} failed its check ({last}); {remedy}")
+        raise _Wrong(f"{spec.image} failed its check ({last}); {remedy}")
     return lines[-1]
 
 

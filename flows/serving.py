@@ -135,7 +135,7 @@ def _work(server: OwnServer, folders: Mapping[str, str], asked_to_end: threading
         start_new_session=True,
     )
     try:
-        print(_told(url, folders), flush=True)
+        print(_greeting(url, folders), flush=True)
         while not asked_to_end.wait(0.5):
             if not server.runs:
                 raise NoServer(f"Prefect's server ended ({server.last_words()}); start `fer serve` again")
@@ -145,7 +145,7 @@ def _work(server: OwnServer, folders: Mapping[str, str], asked_to_end: threading
         _end(worker)
 
 
-def _told(url: str, folders: Mapping[str, str]) -> str:
+def _greeting(url: str, folders: Mapping[str, str]) -> str:
     commands = [f"PREFECT_API_URL={url} prefect deployment run {FLOW}/{name}" for name in ENTRYPOINTS]
     about = f"runs see {' and '.join(folders.values())}; start one there, or from another terminal:"
     return "\n".join([f"the UI is at {_page(url)}", about, *commands])

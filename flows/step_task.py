@@ -104,7 +104,7 @@ class Maker:
             self._run(study.command(wanted), self._listener(name, live, study.folder(wanted)))
             made = _made(study, wanted, self._reader(name, live))
         except StepFailed as failure:
-            raise self._told(name, failure) from failure
+            raise self._named_failure(name, failure) from failure
         live.finish(name)
         self._display.finished(name, time.monotonic() - started)
         return made
@@ -146,7 +146,7 @@ class Maker:
             self._progress.moved(name, share)
             self._shown.show(self._progress.percent(), self._progress.words())
 
-    def _told(self, name: str, failure: StepFailed) -> StepFailed:
+    def _named_failure(self, name: str, failure: StepFailed) -> StepFailed:
         """The failure under the name that people know the step by, logged and shown."""
         again = failure.may_pass and (task_run.run_count or 1) <= len(RETRY_DELAYS)
         if failure.exit_code != ExitCode.INTERRUPTED:

@@ -35,7 +35,7 @@ _PIDS = 512
 
 
 @dataclass(frozen=True)
-class Box:
+class ContainerSpec:
     """Specification of a container: program, visible files, and limits.
 
     command: arguments of the image's entrypoint.
@@ -75,7 +75,7 @@ def engine() -> Iterator[docker.DockerClient]:
     except (requests.RequestException, ConnectionError) as error:
         raise EngineAway(f"the container engine broke off ({_words(error)})") from error
     except APIError as error:
-        raise _told(error) from error
+        raise _translated(error) from error
     finally:
         client.close()
 
@@ -116,15 +116,15 @@ def image_id(client: docker.DockerClient, image: str) -> str:
     return str(client.images.get(image).id)
 
 
-def create(client: docker.DockerClient, box: Box) -> Container:
+def create(client: docker.DockerClient, spec: ContainerSpec) -> Container:
     """The container, not started: no network, a root that cannot be written, no capability, no root user.
 
     Raises:
         EngineRefused: the engine lacks the image or cannot give what is asked for.
     """
-    require_image(client, box.image)
-    mounts = [_mount(client, inside, path, read_only=True) for inside, path in box.read.items()]
-    mounts += [_mount(client, inside, path, read_only=False) for inside, path in box.write.items()]
+    require_image(client, spec.image)
+    mounts = [_mount(client, inside, path, read_only=True) for inside, path in spec.read.items()]
+    mounts += [_mount(client, inside, path, read_only=False) for inside, path in spec.write.items()]
     # The types' package lags behind: it does not know every argument.
     options: dict[str, Any] = {
         "network_mode": "none",
@@ -132,23 +132,23 @@ def create(client: docker.DockerClient, box: Box) -> Container:
         "tmpfs": {"/tmp": "rw,nosuid,nodev,size=1g,mode=1777"},
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
-        "user": _user(box.write.values()),
-        "mem_limit": box.memory,
-        "memswap_limit": box.memory,
+        "user": _user(spec.write.values()),
+        "mem_limit": spec.memory,
+        "memswap_limit": spec.memory,
         "pids_limit": _PIDS,
         "init": True,
-        "labels": {**owner_labels(), **box.labels},
-        "environment": dict(box.environment),
+        "labels": {**owner_labels(), **spec.labels},
+        "environment": dict(spec.environment),
         "mounts": mounts,
         "log_config": {"Type": "json-file", "Config": {"max-size": "20m", "max-file": "2"}},
     }
     if client.info().get("CPUCfsQuota", True):
         # A rootless engine may have no say over this.
-        options["nano_cpus"] = int(box.cores * 1e9)
-    if box.gpu:
-        which: dict[str, Any] = {"count": -1} if box.gpu == "all" else {"device_ids": [box.gpu]}
+        options["nano_cpus"] = int(spec.cores * 1e9)
+    if spec.gpu:
+        which: dict[str, Any] = {"count": -1} if spec.gpu == "all" else {"device_ids": [spec.gpu]}
         options["device_requests"] = [DeviceRequest(capabilities=[["gpu"]], **which)]
-    return client.containers.create(box.image, list(box.command), **options)
+    return client.containers.create(spec.image, list(spec.command), **options)
 
 
 def remove(container: Container) -> None:
@@ -275,7 +275,7 @@ def _user(written: "Sequence[Path] | Any") -> str:
     return f"{NOBODY}:{NOBODY}"
 
 
-def _told(error: APIError) -> Exception:
+def _translated(error: APIError) -> Exception:
     """A refusal that stays one, or a hiccup."""
     text = _words(error)
     if "could not select device driver" in text or "nvidia" in text.lower():

@@ -17,7 +17,7 @@ from docker.models.containers import Container
 
 from openface.docker_engine import (
     NOBODY,
-    Box,
+    ContainerSpec,
     create,
     engine,
     image_id,
@@ -87,7 +87,7 @@ def open_program(settings: OpenFaceSettings, folder: Path) -> Program:
     if settings.binary:
         _require_binary(settings)
         return LocalProgram(settings)
-    with _both_ways_told():
+    with _engine_errors_translated():
         require_engine(settings.image)
     return ContainedProgram(settings, folder)
 
@@ -98,7 +98,7 @@ def _require_binary(settings: OpenFaceSettings) -> None:
 
 
 @contextmanager
-def _both_ways_told() -> Iterator[None]:
+def _engine_errors_translated() -> Iterator[None]:
     """Say what to do where there is no engine, or it lacks the image."""
     try:
         yield
@@ -122,14 +122,14 @@ def build_of(settings: OpenFaceSettings) -> str:
         _require_binary(settings)
         with open(settings.binary, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    with _both_ways_told(), engine() as client:
+    with _engine_errors_translated(), engine() as client:
         return image_id(client, settings.image)
 
 
-def check_box(settings: OpenFaceSettings) -> Box:
+def check_spec(settings: OpenFaceSettings) -> ContainerSpec:
     """The container in which the image annotates its own portrait, with the arguments that runs would have."""
     environment = {**_ONE_THREAD, "OPENFACE_PROGRAM": settings.program}
-    return Box(settings.image, ["check", *settings.arguments], environment=environment, memory=_MEMORY)
+    return ContainerSpec(settings.image, ["check", *settings.arguments], environment=environment, memory=_MEMORY)
 
 
 class LocalProgram:
@@ -206,7 +206,7 @@ class ContainedProgram:
     def __call__(self, pictures: Path, out: Path, seconds: float) -> Ending:
         if os.geteuid() == 0:
             os.chown(out, NOBODY, NOBODY)
-        box = Box(
+        spec = ContainerSpec(
             self._settings.image,
             ["folder", *self._settings.arguments],
             read={"/in": pictures},
@@ -218,8 +218,8 @@ class ContainedProgram:
         try:
             with engine() as client:
                 # One of the same run that the engine lost touch with would go on writing.
-                remove_labelled(client, box.labels)
-                container = create(client, box)
+                remove_labelled(client, spec.labels)
+                container = create(client, spec)
                 try:
                     if self._stopped.is_set():
                         raise OpenFaceError("stopped")

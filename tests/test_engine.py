@@ -19,7 +19,7 @@ from flows.study import open_study
 from openface.docker_engine import (
     OWNER,
     PROCESS,
-    Box,
+    ContainerSpec,
     EngineRefused,
     create,
     ran_out_of_memory,
@@ -70,7 +70,7 @@ def folders(tmp_path: Path) -> dict[str, Path]:
 
 def test_a_step_is_given_nothing_but_its_folders(engine: docker.DockerClient, folders: dict[str, Path]) -> None:
     read, write = {"/in": folders["/in"]}, {"/out": folders["/out"]}
-    container = create(engine, Box(BASE, ["sh", "-c", PROBE], read, write, memory=256 << 20))
+    container = create(engine, ContainerSpec(BASE, ["sh", "-c", PROBE], read, write, memory=256 << 20))
     try:
         container.start()
         assert wait_for(container) == 0
@@ -82,7 +82,7 @@ def test_a_step_is_given_nothing_but_its_folders(engine: docker.DockerClient, fo
 
 def test_memory_beyond_the_limit_is_known_for_what_it_is(engine: docker.DockerClient) -> None:
     hoards = "x=$(head -c 300m /dev/zero | tr '\\0' x); echo done"
-    container = create(engine, Box(BASE, ["bash", "-c", hoards], memory=64 << 20))
+    container = create(engine, ContainerSpec(BASE, ["bash", "-c", hoards], memory=64 << 20))
     try:
         container.start()
         assert wait_for(container) != 0
@@ -92,7 +92,7 @@ def test_memory_beyond_the_limit_is_known_for_what_it_is(engine: docker.DockerCl
 
 
 def test_what_does_not_end_in_time_is_told_from_what_ends(engine: docker.DockerClient) -> None:
-    container = create(engine, Box(BASE, ["sleep", "60"]))
+    container = create(engine, ContainerSpec(BASE, ["sleep", "60"]))
     try:
         container.start()
         assert wait_for(container, seconds=1.0) is None
@@ -103,9 +103,11 @@ def test_what_does_not_end_in_time_is_told_from_what_ends(engine: docker.DockerC
 def test_only_containers_of_dead_processes_are_orphans(engine: docker.DockerClient) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    mine = create(engine, Box(BASE, ["sleep", "60"]))
-    orphan = create(engine, Box(BASE, ["sleep", "60"], labels={PROCESS: str(dead.pid)}))
-    others = create(engine, Box(BASE, ["sleep", "60"], labels={OWNER: "another-machine", PROCESS: str(dead.pid)}))
+    mine = create(engine, ContainerSpec(BASE, ["sleep", "60"]))
+    orphan = create(engine, ContainerSpec(BASE, ["sleep", "60"], labels={PROCESS: str(dead.pid)}))
+    others = create(
+        engine, ContainerSpec(BASE, ["sleep", "60"], labels={OWNER: "another-machine", PROCESS: str(dead.pid)})
+    )
     try:
         assert remove_orphans(engine) == 1
         assert {mine.id, others.id} <= {c.id for c in engine.containers.list(all=True)}
@@ -118,9 +120,9 @@ def test_only_containers_of_dead_processes_are_orphans(engine: docker.DockerClie
 
 def test_an_image_that_is_not_there_is_named(engine: docker.DockerClient) -> None:
     with pytest.raises(EngineRefused, match=r"fer-nothing:0: no such image; build it with `docker compose build`"):
-        create(engine, Box("fer-nothing:0", []))
+        create(engine, ContainerSpec("fer-nothing:0", []))
     with pytest.raises(EngineRefused, match=r"fer-openface:0: no such image; build it with `docker compose build open"):
-        create(engine, Box("fer-openface:0", []))
+        create(engine, ContainerSpec("fer-openface:0", []))
 
 
 def test_cuda_without_a_gpu_is_told_at_once(
@@ -187,7 +189,7 @@ def test_a_step_can_write_its_own_folder_and_nothing_beside_it(
     runner = Containers(trainer_image, 1 << 30)
     command = StepCommand("prepare", "demo", (), (), tmp_path / "prepare" / "mine")
     room = containers._make_room(command)
-    container = create(engine, runner._box(command, room, ""))
+    container = create(engine, runner._spec(command, room, ""))
     written = {mount["Source"] for mount in container.attrs["Mounts"] if mount["RW"]}
     container.remove()
     assert written == {str(tmp_path / "prepare" / "mine.unfinished")}

@@ -21,7 +21,7 @@ from flows.containers import runner_here
 from flows.gpus import GpuPool, usable_gpus
 from flows.runner import StepCommand, Subprocesses
 from flows.study import open_study
-from openface.docker_engine import Box, create, engine
+from openface.docker_engine import ContainerSpec, create, engine
 from openface.machine import gpus_in
 
 TWO = """GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-aaaa-0)
@@ -198,7 +198,7 @@ def created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[di
 def test_the_engine_is_asked_for_that_gpu_alone(created: list[dict[str, Any]]) -> None:
     with engine() as client:
         for gpu in ("GPU-aaaa-0", "MIG-cccc-0", "all", ""):
-            create(client, Box("image", ["train-ldg"], gpu=gpu))
+            create(client, ContainerSpec("image", ["train-ldg"], gpu=gpu))
     requests = [asked["HostConfig"].get("DeviceRequests") for asked in created]
     named = [[{**_ASKED, "Count": 0, "DeviceIDs": [gpu]}] for gpu in ("GPU-aaaa-0", "MIG-cccc-0")]
     assert requests == [*named, [{**_ASKED, "Count": -1, "DeviceIDs": []}], None]

@@ -26,7 +26,7 @@ from fer_core.experiment import load_experiment, to_document
 from openface.annotation import Annotation
 from openface.columns import INTENSITIES, LANDMARKS, PRESENCES
 from openface.errors import EngineAway, OpenFaceError
-from openface.program import Ending, LocalProgram, Program, build_of, check_box, open_program
+from openface.program import Ending, LocalProgram, Program, build_of, check_spec, open_program
 from openface.reading import read_openface
 from openface.settings import OpenFaceSettings
 from openface.table import one_row_per_image
@@ -336,7 +336,7 @@ def test_the_environments_arguments_count_where_an_experiment_names_none(monkeyp
     assert load_experiment("demo", ["openface.arguments=[]"]).openface.arguments == ()
     by_hand = load_experiment("demo", ["openface.arguments=-mloc model/x.txt"]).openface
     assert by_hand.arguments == ("-mloc", "model/x.txt")
-    assert check_box(OpenFaceSettings()).command == ["check", *given]
+    assert check_spec(OpenFaceSettings()).command == ["check", *given]
     for wrong, told in (
         ("-fdir /x", "FER_OPENFACE_ARGUMENTS = '-fdir /x': -fdir is ours"),
         ("-mloc 'x", "No closing quotation"),

@@ -98,7 +98,7 @@ def _table(settings: DatasetSettings, counts: Mapping[str, int], where: object) 
         exactly = [key] if key in counts else [label for label in counts if _plain(label) == _plain(key)]
         table.update(dict.fromkeys(exactly, meaning))
     if not table:
-        raise DatasetError(f"{where}: none of the labels in {_TABLE} is there; there are {_told(counts, counts)}")
+        raise DatasetError(f"{where}: none of the labels in {_TABLE} is there; there are {_named(counts, counts)}")
     return table
 
 
@@ -142,7 +142,7 @@ def _refuse_numbers(
     if numbers:
         known = f"{order.name} has {_pairs(order.meaning)}" if order else "numbers have no meaning of their own"
         raise DatasetError(
-            f"{where}: labelled {_told(numbers, counts)}, where {known}; say what each means in {_TABLE}, such as "
+            f"{where}: labelled {_named(numbers, counts)}, where {known}; say what each means in {_TABLE}, such as "
             f'{numbers[0]} = "happiness"' + ("" if order else ", or set dataset.source to the dataset that they are of")
         )
 
@@ -158,7 +158,7 @@ def _refuse_splits(unknown: Sequence[str], where: object) -> None:
 
 def _refuse_strays(unknown: Sequence[str], counts: Mapping[str, int], where: object) -> None:
     raise DatasetError(
-        f"{where}: labelled {_told(unknown, counts)} of {sum(counts.values()):,} images, which no emotion is called; "
+        f"{where}: labelled {_named(unknown, counts)} of {sum(counts.values()):,} images, which no emotion is called; "
         f'say what becomes of each in {_TABLE}, such as {_key(unknown[0])} = "{DROP}" or an emotion'
     )
 
@@ -225,7 +225,7 @@ def _sizes(named: Mapping[str, str], counts: Mapping[str, int]) -> str:
     parts = []
     for name in sorted(set(named.values()), key=lambda name: (rank.get(name, len(EMOTIONS)), name)):
         own = [label for label, meaning in named.items() if meaning == name]
-        told = "" if own == [name] else f" ({_told(own, counts) if len(own) > 1 else own[0]})"
+        told = "" if own == [name] else f" ({_named(own, counts) if len(own) > 1 else own[0]})"
         parts.append(f"{_shown(name)} {sum(counts[label] for label in own):,}{'' if name == UNLABELLED else told}")
     return ", ".join(parts)
 
@@ -239,7 +239,7 @@ def _unused(settings: DatasetSettings, counts: Mapping[str, int]) -> Iterator[st
         yield f"{_TABLE} names {', '.join(absent)}, which no image is labelled"
 
 
-def _told(labels: Any, counts: Mapping[str, int]) -> str:
+def _named(labels: Any, counts: Mapping[str, int]) -> str:
     shown = [f"{label} ({counts[label]:,})" for label in list(labels)[:_NAMED]]
     return ", ".join(shown) + (f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else "")
 
