@@ -43,6 +43,7 @@ def random_boxes(count: int, side: int, settings: AugmentSettings, generator: Ge
     Returns:
         (count, 4) int64: left, top, right, bottom, in whole pixels of 0..side.
     """
+    # Ten tries for each image at once, (count, 10); the first that fits is taken.
     area = torch.empty(count, _CROP_TRIES).uniform_(*settings.crop_area, generator=generator) * side**2
     low, high = (math.log(ratio) for ratio in settings.crop_ratio)
     ratio = torch.empty(count, _CROP_TRIES).uniform_(low, high, generator=generator).exp()
@@ -50,7 +51,7 @@ def random_boxes(count: int, side: int, settings: AugmentSettings, generator: Ge
     fits = (width > 0) & (width <= side) & (height > 0) & (height <= side)
     first = fits.int().argmax(dim=1, keepdim=True)
     size = torch.cat((width.gather(1, first), height.gather(1, first)), dim=1)
-    size = torch.where(fits.any(dim=1, keepdim=True), size, side)
+    size = torch.where(fits.any(dim=1, keepdim=True), size, side)  # (count, 2): width, height
     corner = (torch.rand(count, 2, generator=generator) * (side - size + 1)).long()
     return torch.cat((corner, corner + size), dim=1)
 
@@ -96,6 +97,7 @@ def resize_together(pixels: Tensor, boxes: Tensor, size: int) -> Tensor:
     """
     low, high = (part.to(pixels.device, torch.float32) for part in (boxes[:, :2], boxes[:, 2:]))
     columns, rows = _bilinear(low, high, pixels.shape[-1], size).unsqueeze(2).unbind(dim=1)  # (B, 1, size, S) each
+    # Resizing is separable: (size, S) @ (S, S) @ (S, size), in float32 since bytes have more digits than bfloat16.
     with torch.autocast(pixels.device.type, enabled=False):
         return rows @ pixels.float() @ columns.transpose(2, 3)
 
@@ -104,9 +106,12 @@ def _bilinear(low: Tensor, high: Tensor, side: int, size: int) -> Tensor:
     """(B, 2, size, side): what each of `side` pixels weighs in each of `size` between low and high, (B, 2)."""
     scale = ((high - low) / size)[..., None, None]
     low, high = low[..., None, None], high[..., None, None]
+    # Pixels have their centres at .5; `at` is where each output pixel looks in the input.
     centre = torch.arange(side, device=low.device) + 0.5
     at = low + (torch.arange(size, device=low.device)[:, None] + 0.5) * scale
+    # A triangle, as wide as the shrinking asks for: that is the antialiasing.
     weight = (1 - (centre - at).abs() / scale.clamp(min=1)).clamp(min=0)
+    # Nothing outside of the box counts, and what is left sums to 1.
     weight = torch.where((centre > low) & (centre < high), weight, 0)
     return weight / weight.sum(dim=-1, keepdim=True)
 

@@ -195,7 +195,9 @@ class Crowds:
         distinct, vector_of = np.unique(vectors, axis=0, return_inverse=True)
         vector_of = vector_of.reshape(-1)
         generator = np.random.default_rng(seed)
+        # Sorted by vector; among images of one vector, in a random but seeded order.
         members = np.lexsort((generator.permutation(len(vectors)), vector_of))
+        # (V + 1,): members[first[v]:first[v + 1]] share vector v.
         first = np.concatenate(([0], np.cumsum(np.bincount(vector_of))))
         rank = np.empty(len(vectors), np.int64)
         rank[members] = np.arange(len(vectors)) - first[vector_of[members]]
@@ -233,6 +235,7 @@ def _check_crowds(crowds: Crowds, units: ActionUnits, report: Reporter) -> None:
             f"no image is nearer than another; was the AU table written with -aus? {remedy}"
         )
     sizes = np.diff(crowds.first)
+    # The chance that two images, drawn at random, have the same vector.
     if np.square(sizes / images).sum() > _ALIKE:
         report.note(
             f"graph: only {distinct:,} distinct vectors among {images:,} images, {sizes.max():,} of which share one, "
@@ -275,6 +278,7 @@ def _deep_enough(search: Callable[[int], Search], crowds: Crowds, settings: Grap
     if len(crowds.vectors) > RECALL_OF_ALL_AT_MOST:
         images = np.random.default_rng(settings.seed).permutation(everyone)[:_RECALL_SAMPLE]
     exact = search_all(crowds.vectors, crowds.enough_for(settings.k))
+    # A found neighbour counts as right if it is no farther than the exact k-th: of equals, any will do.
     _, farthest = _nearest(exact, crowds, images, settings)
     nodes = settings.trees * crowds.enough_for(settings.k)
     while True:
@@ -292,6 +296,7 @@ def _nearest(
     search: Search, crowds: Crowds, images: np.ndarray, settings: GraphSettings
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest other images of each of `images`: (len, k) images and (len, k) float32 distances."""
+    # Each distinct vector is searched once, however many images share it.
     wanted, position = np.unique(crowds.vector_of[images], return_inverse=True)
     found = search(wanted)
     near = np.empty((len(images), settings.k), np.int64)
@@ -309,12 +314,15 @@ def _choose(found: np.ndarray, crowds: Crowds, images: np.ndarray, k: int) -> tu
         found: (B, count) positions of vectors, different ones in a row.
     """
     own = crowds.vector_of[images]
+    # An approximate search may miss the query itself, which takes the place of the farthest.
     missed = (found != own[:, None]).all(axis=1)
     found[missed, -1] = own[missed]
     apart = np.linalg.norm(crowds.vectors[found] - crowds.vectors[own][:, None], axis=2)
+    # In whole steps of _SAME, so that distances equal up to rounding are equal.
     apart = np.round(apart / _SAME)
     order = np.argsort(apart, axis=1, kind="stable")
     found, apart = np.take_along_axis(found, order, axis=1), np.take_along_axis(apart, order, axis=1)
+    # (B, count): images that have each found vector, the query itself not counted.
     others = crowds.first[found + 1] - crowds.first[found] - (found == own[:, None])
     up_to = np.cumsum(others, axis=1)  # (B, count): images as near as each vector's, or nearer
     before = up_to - others
@@ -322,11 +330,14 @@ def _choose(found: np.ndarray, crowds: Crowds, images: np.ndarray, k: int) -> tu
     distance = np.empty((len(images), k), np.float32)
     row = np.arange(len(images))
     for pick in range(k):
+        # The distance of this pick, and the run of images at just that distance: `size` from `begins` on.
         level = apart[row, (up_to <= pick).sum(axis=1)]
         equal = apart == level[:, None]
         begins = np.where(equal, before, up_to[:, -1:]).min(axis=1)
         size = np.where(equal, others, 0).sum(axis=1)
+        # The run is a circle that each query enters at its own random turn; picks go round it.
         place = begins + (np.floor(crowds.turn[images] * size).astype(np.int64) + pick - begins) % size
+        # From a place in the run to a vector, and to a member of that vector, skipping the query itself.
         vector = (up_to <= place[:, None]).sum(axis=1)
         member = place - before[row, vector]
         member += (found[row, vector] == own) & (member >= crowds.rank[images])
@@ -348,7 +359,7 @@ def _random_neighbours(count: int, settings: GraphSettings) -> np.ndarray:
     near = np.empty((count, settings.k), np.int64)
     for image in range(count):
         drawn = generator.choice(count - 1, settings.k, replace=False)
-        near[image] = drawn + (drawn >= image)
+        near[image] = drawn + (drawn >= image)  # skips the image itself
     return near
 
 

@@ -32,6 +32,7 @@ def nearest(vectors: Tensor, among: Tensor, k: int) -> tuple[Tensor, Tensor]:
     rows, distances = [], []
     for start in range(0, len(vectors), _AT_A_TIME):
         part = torch.cdist(vectors[start : start + _AT_A_TIME], chosen)  # (B, M)
+        # (B, M): true where a row meets itself, which is infinitely far.
         own = torch.arange(start, start + len(part), device=vectors.device)[:, None] == among
         distance, place = part.masked_fill(own, torch.inf).topk(k, largest=False)
         rows.append(among[place])
@@ -55,6 +56,7 @@ def propagated(labels: Tensor, neighbours: Tensor, alike: Tensor) -> Tensor:
     Returns:
         (M, C), rows sum to 1; equal weights where all similarities underflow to 0.
     """
+    # Never 0 / 0: far neighbours alone still make a mean.
     weights = alike.clamp(min=torch.finfo(alike.dtype).tiny)
     weights = weights / weights.sum(dim=1, keepdim=True)
     return (weights.unsqueeze(-1) * labels[neighbours]).sum(dim=1)
@@ -87,6 +89,7 @@ def linear_discriminant(vectors: Tensor, labels: Tensor, shrinkage: float) -> tu
     covariance = residuals.T @ residuals / len(vectors)
     mean_variance = covariance.diagonal().mean()
     unit = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
+    # Shrunk so that it can be inverted with fewer images than dimensions.
     covariance = (1 - shrinkage) * covariance + shrinkage * mean_variance * unit
     weights = torch.linalg.solve(covariance, means.T)  # (D, C)
     return weights, (counts / counts.sum()).log() - (means * weights.T).sum(dim=1) / 2

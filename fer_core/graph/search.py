@@ -44,8 +44,10 @@ def search_trees(path: Path, dimensions: int, count: int, nodes: int, tell: Call
         parts = [queries[start : start + _AT_A_TIME] for start in range(0, len(queries), _AT_A_TIME)]
         find = partial(_find, str(path), dimensions, count, nodes)
         cores = usable_cores()
+        # Parts are the same however many processes answer them, and come back in order.
         if len(queries) < _WORTH_A_PROCESS or cores == 1:
             return _gathered(map(find, parts), len(queries), count, tell)
+        # Spawned, not forked: torch and BLAS may hold threads here.
         spawned = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(cores, mp_context=spawned, initializer=_leave_interrupts_to_parent) as pool:
             try:

@@ -50,6 +50,7 @@ def link_to_labelled(units: ActionUnits, labelled: np.ndarray, settings: GraphSe
             "lower graph.labelled_k, or label more"
         )
     rows = np.flatnonzero(units.usable)
+    # One more than k, since a labelled image finds itself.
     distance, place = cKDTree(units.vectors[sources]).query(units.vectors[rows], k=k + 1)
     near, distance = _without_self(rows, sources[place], distance)
     sigma_squared = float(np.median(distance)) or 1.0 if settings.sigma == "auto" else float(settings.sigma) ** 2
@@ -65,6 +66,7 @@ def link_to_labelled(units: ActionUnits, labelled: np.ndarray, settings: GraphSe
 def _without_self(rows: np.ndarray, near: np.ndarray, distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The first k of k + 1 neighbours that are not the image itself; (N, k) each."""
     itself = near == rows[:, None]
+    # An unlabelled image does not find itself, and drops the farthest instead.
     itself[~itself.any(axis=1), -1] = True
     kept = ~itself
     return near[kept].reshape(len(rows), -1), distance[kept].reshape(len(rows), -1)
@@ -80,6 +82,7 @@ def lesson(hard: Tensor, labelled: Tensor, to_labelled: Graph | None, settings: 
         labelled: (N,) bool.
         to_labelled: each image's nearest labelled ones; None where nothing is known of action units.
     """
+    # (N, classes): an unlabelled image begins with the uniform distribution, at weight 0.
     own = torch.where(labelled.unsqueeze(1), hard, 1 / hard.shape[1])
     weight = labelled.float()
     if to_labelled is not None and (settings.mixed or settings.propagated):
@@ -87,6 +90,7 @@ def lesson(hard: Tensor, labelled: Tensor, to_labelled: Graph | None, settings: 
         near = torch.from_numpy(to_labelled.neighbours.astype(np.int64)).to(hard.device).clamp(min=0)
         alike = torch.from_numpy(to_labelled.similarity).to(hard.device)
         of_neighbours = propagated(own, near, alike)
+        # Labelled images mix their neighbours in; unlabelled ones have nothing but their neighbours.
         taught = linked & ~labelled
         own = torch.where((linked & labelled).unsqueeze(1), mixed(own, of_neighbours, settings.mixed), own)
         own = torch.where(taught.unsqueeze(1), of_neighbours, own)

@@ -178,6 +178,7 @@ def cross_entropy_with_bank(target: Tensor, graph: Graph, lambda_: float) -> Obj
         # Unknown rows weigh nothing, but 0 × NaN would still be NaN.
         remembered = torch.where(known.unsqueeze(-1), remembered, 0.0)
         omega = neighbour_divergence(batch.logits, remembered, weights)
+        # After Ω was taken, so that no image is pulled towards what was just said of it.
         bank[batch.rows] = torch.log_softmax(batch.logits.detach().float(), dim=-1)
         cross_entropy = soft_cross_entropy(batch.logits, target[batch.rows])
         return {"cross_entropy": cross_entropy, "lambda_omega": lambda_ * omega}
