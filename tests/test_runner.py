@@ -178,8 +178,8 @@ def test_a_step_does_not_outlive_a_killed_flow() -> None:
 
 def test_prefects_own_server_answers_nobody_but_its_run() -> None:
     run = (
-        "import os, urllib.request, urllib.error\nfrom flows.prefect_server import OwnServer, keep_prefect_quiet\n"
-        "keep_prefect_quiet()\nserver = OwnServer()\nserver.wait()\n"
+        "import os, urllib.request, urllib.error\nfrom flows.prefect_server import keep_prefect_quiet, server_of_a_run\n"
+        "keep_prefect_quiet()\nserver = server_of_a_run()\nserver.wait()\n"
         "from prefect import get_client\n"
         "with get_client(sync_client=True) as client: client.read_flows()\n"
         "try: urllib.request.urlopen(os.environ['PREFECT_API_URL'] + '/flows/count', b'{}')\n"
@@ -190,8 +190,8 @@ def test_prefects_own_server_answers_nobody_but_its_run() -> None:
 
 
 def test_prefects_own_server_does_not_outlive_a_killed_run() -> None:
-    imports = "import time\nfrom flows.prefect_server import OwnServer\n"
-    run = f"{imports}print(OwnServer()._process.pid, flush=True)\ntime.sleep(60)"
+    imports = "import time\nfrom flows.prefect_server import server_of_a_run\n"
+    run = f"{imports}print(server_of_a_run()._process.pid, flush=True)\ntime.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", run], stdout=subprocess.PIPE, text=True, cwd=ROOT) as parent:
         assert parent.stdout is not None
         server = int(parent.stdout.readline())
