@@ -14,14 +14,13 @@ import torch
 from curve_data import CLASSES, standardised
 from torch import Tensor, nn
 
-from fer_core.graph.propagation import linear_discriminant, mixed, nearest, propagated, similarity, smoothed
+from fer_core.graph.propagation import SHRINKAGE, linear_discriminant, mixed, nearest, propagated, similarity, smoothed
 from fer_core.models.architectures import build
 from fer_core.train.losses import neighbour_divergence, soft_cross_entropy
 from fer_core.train.self_training import confident
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
 OMEGA_NEIGHBOURS, LABELLED_NEIGHBOURS, MIXED_NEIGHBOURS = 4, 8, 16
-SHRINKAGE = 0.1
 OWN_FROM = 0.25
 """Share of a training after which a network's own predictions teach it."""
 CROP_AREA, CROP_RATIO = (0.5, 1.0), (0.8, 1.25)

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from fer_core.graph.landmarks import aligned_shapes
+
 CLASSES = 7
 VALIDATION = 1000
 MIN_CONFIDENCE = 0.5
 _STEPS = 16
 """Of a standard deviation, in which vectors are kept; beyond eight deviations they are cut off."""
-_ALIGNMENTS = 5
 
 
 def clear_labels(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -31,27 +32,6 @@ def clear_labels(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     kept = np.where(votes <= 1, 0, votes.astype(np.int64))
     top = kept.argmax(axis=1)
     return top, (2 * kept.max(axis=1) > kept.sum(axis=1)) & (top < CLASSES)
-
-
-def aligned(points: np.ndarray, reference_rows: np.ndarray) -> np.ndarray:
-    """Procrustes: each face's points moved, scaled and turned onto the mean shape of some.
-
-    Args:
-        points: (N, P, 2).
-        reference_rows: (M,) faces whose mean shape it is.
-
-    Returns:
-        (N, 2P), coordinates in units of a shape's size.
-    """
-    shapes = points[..., 0] + 1j * points[..., 1]
-    shapes = shapes - shapes.mean(axis=1, keepdims=True)
-    shapes = shapes / np.linalg.norm(shapes, axis=1, keepdims=True)
-    mean = shapes[reference_rows[0]]
-    for _ in range(_ALIGNMENTS):
-        turn = (shapes.conj() * mean).sum(axis=1)
-        shapes = shapes * (turn / np.abs(turn))[:, None]
-        mean = shapes[reference_rows].mean(axis=0)
-    return np.concatenate((shapes.real, shapes.imag), axis=1)
 
 
 def in_steps(columns: np.ndarray, reference_rows: np.ndarray) -> np.ndarray:
@@ -89,7 +69,7 @@ def main() -> None:
     intensities = [str(name) for name in table if str(name).endswith("_r")]
     vectors = {
         "intensities": in_steps(table[intensities].to_numpy(np.float64)[best], train),
-        "landmarks": in_steps(aligned(landmarks["points_64ths"][best].astype(np.float64) / 64, train), train),
+        "landmarks": in_steps(aligned_shapes(landmarks["points_64ths"][best].astype(np.float64) / 64, train), train),
     }
     usable = np.zeros(len(rows), bool)
     usable[place] = sure

@@ -103,7 +103,9 @@ class DatasetSettings:
 class ActionUnitSettings:
     """AU columns of an image's vector l_i, and the filter on rows."""
 
-    features: Literal["intensity", "presence", "both"] = "presence"
+    features: Literal["intensity", "presence", "both", "landmarks", "intensity+landmarks"] = "presence"
+    """`both` is intensities and presences. Landmarks are OpenFace's 68 points, moved, scaled and turned onto the mean
+    shape of the training images; with intensities they want `standardise = true`."""
     standardise: bool = False
     """Zero mean, unit variance, fitted on the training images' rows."""
     min_confidence: Share = 0.0
@@ -121,6 +123,9 @@ class GraphSettings:
     because most links join equal vectors, as of presences with k = 1, it takes the mean, and where all are 0, 1."""
     labelled_k: Positive = 8
     """Number of nearest labelled images that labels are propagated from; used only if some images are unlabelled."""
+    teacher: Literal["neighbours", "linear"] = "neighbours"
+    """What labels are propagated by, where some images have none: the labelled neighbours, or Fisher's linear
+    discriminant of the AU vectors, fitted to the labelled images; it wants `action_units.standardise = true`."""
     backend: Literal["annoy", "exact"] = "annoy"
     """`exact` takes up to 100,000 distinct vectors, and knows no trees and no recall."""
     trees: Positive = 50

@@ -10,7 +10,7 @@ from fer_core.data.dataset import Dataset
 from fer_core.errors import ActionUnitError, ArtifactError
 from fer_core.experiment import ActionUnitSettings
 from fer_core.graph.action_units import action_units, read_au_table
-from openface.columns import INTENSITIES, PRESENCES
+from openface.columns import INTENSITIES, LANDMARKS, PRESENCES
 
 
 def au_table(dataset: Dataset) -> pd.DataFrame:
@@ -110,3 +110,45 @@ def test_a_least_confidence_is_refused_where_there_is_none(dataset: Dataset) -> 
     assert action_units(dataset, table, ActionUnitSettings()).usable.sum() == 57
     with pytest.raises(ActionUnitError, match=r"min_confidence = 0\.5: the AU table has no confidences; set it to 0"):
         action_units(dataset, table, ActionUnitSettings(min_confidence=0.5))
+
+
+def with_landmarks(table: pd.DataFrame) -> pd.DataFrame:
+    """Two shapes by turns, each face somewhere else, of another size, and turned."""
+    generator = np.random.default_rng(2)
+    shapes = generator.normal(0, 1, (2, 68, 2))
+    points = np.empty((len(table), 136))
+    for row in range(len(table)):
+        angle, size = generator.uniform(-0.5, 0.5), generator.uniform(20, 40)
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        points[row] = (shapes[row % 2] @ turn.T * size + generator.uniform(0, 50, 2)).T.reshape(-1)
+    points[(table["status"] != "ok").to_numpy()] = np.nan
+    return pd.concat([table, pd.DataFrame(points.astype(np.float32), columns=list(LANDMARKS))], axis=1)
+
+
+def test_of_landmarks_the_shape_alone_counts(dataset: Dataset) -> None:
+    settings = ActionUnitSettings(features="landmarks")
+    units = action_units(dataset, with_landmarks(au_table(dataset)), settings)
+    assert units.vectors.shape == (60, 136)
+    assert units.columns == LANDMARKS
+    even = np.flatnonzero(units.usable & (np.arange(60) % 2 == 0))
+    odd = np.flatnonzero(units.usable & (np.arange(60) % 2 == 1))
+    np.testing.assert_allclose(units.vectors[even] - units.vectors[even[0]], 0, atol=1e-4)
+    assert np.linalg.norm(units.vectors[even[0]] - units.vectors[odd[0]]) > 0.5
+    np.testing.assert_allclose(np.linalg.norm(units.vectors[even], axis=1), 1, atol=1e-5)
+
+
+def test_intensities_and_landmarks_are_one_vector(dataset: Dataset, tmp_path: Path) -> None:
+    with_landmarks(au_table(dataset)).to_parquet(tmp_path / "aus.parquet")
+    table = read_au_table(tmp_path / "aus.parquet", dataset, landmarks=True)
+    units = action_units(dataset, table, ActionUnitSettings(features="intensity+landmarks", standardise=True))
+    assert units.vectors.shape == (60, 17 + 136)
+    train = dataset.rows("train")
+    train = train[units.usable[train]]
+    np.testing.assert_allclose(units.vectors[train].std(axis=0), 1, atol=1e-2)
+
+
+def test_a_table_without_landmarks_says_how_to_get_them(dataset: Dataset, tmp_path: Path) -> None:
+    au_table(dataset).to_parquet(tmp_path / "aus.parquet")
+    table = read_au_table(tmp_path / "aus.parquet", dataset, landmarks=True)
+    with pytest.raises(ActionUnitError, match=r"has no landmarks; annotate again, or with OpenFace's -2Dfp"):
+        action_units(dataset, table, ActionUnitSettings(features="landmarks"))

@@ -178,7 +178,8 @@ def test_a_step_does_not_outlive_a_killed_flow() -> None:
 
 def test_prefects_own_server_answers_nobody_but_its_run() -> None:
     run = (
-        "import os, urllib.request, urllib.error\nfrom flows.prefect_server import keep_prefect_quiet, server_of_a_run\n"
+        "import os, urllib.request, urllib.error\n"
+        "from flows.prefect_server import keep_prefect_quiet, server_of_a_run\n"
         "keep_prefect_quiet()\nserver = server_of_a_run()\nserver.wait()\n"
         "from prefect import get_client\n"
         "with get_client(sync_client=True) as client: client.read_flows()\n"

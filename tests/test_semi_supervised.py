@@ -93,3 +93,27 @@ def test_a_whole_run_learns_from_faces_without_labels(tmp_path: Path) -> None:
         assert np.isfinite(told["train_cross_entropy"])
         assert np.isfinite(told["train_pseudo_labels"])
         assert ("train_lambda_omega" in told) == (card["name"] == "LDG-AUs")
+
+
+def test_a_linear_teacher_of_action_units_goes_through_the_steps(tmp_path: Path) -> None:
+    settings = ["dataset.labelled=40", "action_units.standardise=true", "graph.teacher=linear", "ldg.propagated=1.0"]
+    asked = [word for setting in settings for word in ("--set", setting)]
+
+    def step(name: str, *inputs: str) -> Path:
+        given = [word for made in inputs for word in ("--in", str(tmp_path / made))]
+        program = [sys.executable, "-m", "fer_core", name, str(ROOT / "tests" / "tiny.toml"), *asked, *given]
+        done = subprocess.run(
+            [*program, "--out", str(tmp_path / name)], capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return tmp_path / name
+
+    step("prepare")
+    step("annotate", "prepare")
+    teacher = np.load(step("graph", "prepare", "annotate") / "linear_teacher.npy")
+    assert teacher.shape == (120, 7)
+    usable = np.isfinite(teacher).all(axis=1)
+    assert usable.sum() > 60
+    np.testing.assert_allclose(teacher[usable].sum(axis=1), 1, atol=1e-5)
+    card = json.loads((step("train-ldg", "prepare", "graph") / "model.json").read_text())
+    assert np.isfinite(card["history"][0]["train_cross_entropy"])

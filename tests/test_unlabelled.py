@@ -14,7 +14,7 @@ from fer_core.errors import ActionUnitError
 from fer_core.experiment import ActionUnitSettings, DatasetSettings, GraphSettings, LdgSettings
 from fer_core.graph.action_units import ActionUnits, action_units
 from fer_core.graph.neighbours import Graph
-from fer_core.graph.unlabelled import lesson, link_to_labelled, rows_of_an_epoch
+from fer_core.graph.unlabelled import lesson, linear_teacher, link_to_labelled, rows_of_an_epoch
 from fer_core.progress import JsonLines
 
 
@@ -180,3 +180,26 @@ def test_labelled_images_come_as_often_as_makes_their_share() -> None:
 def test_labelled_images_come_once_where_they_are_many_or_alone() -> None:
     assert rows_of_an_epoch(np.arange(100), np.arange(100, 105), share=1 / 3).tolist() == list(range(105))
     assert rows_of_an_epoch(np.arange(7), np.arange(0), share=1 / 3).tolist() == list(range(7))
+
+
+# A linear teacher of action units
+
+
+def test_a_linear_teacher_labels_what_its_vectors_tell_and_leaves_the_rest_unknown() -> None:
+    generator = np.random.default_rng(3)
+    labels = np.array([0, 1, 2] * 20)
+    vectors = np.eye(3)[labels] * 4 + generator.normal(0, 0.5, (60, 3))
+    units = units_of(vectors.tolist(), [True] * 59 + [False])
+    found = linear_teacher(units, np.arange(30), np.where(np.arange(60) < 30, labels, UNLABELLED), 3)
+    np.testing.assert_allclose(found[:59].sum(axis=1), 1, atol=1e-6)
+    assert (found[30:59].argmax(axis=1) == labels[30:59]).all()
+    assert np.isnan(found[59]).all()
+    with pytest.raises(ActionUnitError, match=r"graph.teacher = linear: no labelled image has usable AUs"):
+        linear_teacher(units_of(vectors.tolist(), [False] * 60), np.arange(30), labels, 3)
+
+
+def test_a_teacher_takes_the_neighbours_place() -> None:
+    teacher = np.array([[0.9, 0.1], [0.1, 0.9], [0.2, 0.8], [np.nan, np.nan]], np.float32)
+    found = lesson(HARD, LABELLED, TO_LABELLED, LdgSettings(propagated=0.5, mixed=0.5), teacher)
+    torch.testing.assert_close(found.target, torch.tensor([[0.95, 0.05], [0.05, 0.95], [0.2, 0.8], [0.5, 0.5]]))
+    torch.testing.assert_close(found.weight, torch.tensor([1, 1, 0.5, 0]))

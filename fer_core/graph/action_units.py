@@ -5,13 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as parquet
 
 from fer_core.data.dataset import Dataset
 from fer_core.errors import ActionUnitError, ArtifactError
 from fer_core.experiment import ActionUnitSettings
-from openface.columns import INTENSITIES, PRESENCES
+from fer_core.graph.landmarks import aligned_shapes
+from openface.columns import INTENSITIES, LANDMARKS, PRESENCES
 
-_COLUMNS = {"intensity": INTENSITIES, "presence": PRESENCES, "both": INTENSITIES + PRESENCES}
+_FAMILIES = {"intensity": INTENSITIES, "presence": PRESENCES, "landmarks": LANDMARKS}
 _FOREST_SEED = 0
 
 
@@ -31,15 +33,20 @@ class ActionUnits:
     coverage: dict[str, dict[str, int]]
 
 
-def read_au_table(path: Path, dataset: Dataset) -> pd.DataFrame:
-    """The AU table of a dataset, without its landmarks: one row an image, in the dataset's order.
+def read_au_table(path: Path, dataset: Dataset, landmarks: bool = False) -> pd.DataFrame:
+    """The AU table of a dataset: one row an image, in the dataset's order.
+
+    Args:
+        landmarks: read them too, where the table has any; they are eight times the rest.
 
     Raises:
         ArtifactError: it is not readable.
         ActionUnitError: its ids are not the dataset's.
     """
     try:
-        table = pd.read_parquet(path, columns=["id", "status", "confidence", *INTENSITIES, *PRESENCES])
+        known = set(parquet.read_schema(path).names) if landmarks else set[str]()
+        points = [name for name in LANDMARKS if name in known]
+        table = pd.read_parquet(path, columns=["id", "status", "confidence", *INTENSITIES, *PRESENCES, *points])
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: not an AU table ({error}); make one with `fer annotate`") from error
     ids = dataset.manifest["id"]
@@ -67,6 +74,7 @@ def action_units(dataset: Dataset, table: pd.DataFrame, settings: ActionUnitSett
     status = table["status"].to_numpy(str)
     lost = np.where(status == "ok", "", status)
     _refuse_nan(table, vectors, lost == "")
+    _align_landmarks(vectors, columns, lost == "", dataset)
     confidence = _confidence(table, settings)
     lost = np.where((lost == "") & (confidence < settings.min_confidence), "low confidence", lost)
     train = dataset.manifest["split"].to_numpy() == "train"
@@ -89,20 +97,42 @@ def action_units(dataset: Dataset, table: pd.DataFrame, settings: ActionUnitSett
 def _columns(table: pd.DataFrame, settings: ActionUnitSettings) -> tuple[str, ...]:
     """The requested features that the table has; other programs lack some of OpenFace's AUs."""
     faces = table[table["status"] == "ok"]
+    asked = ("intensity", "presence") if settings.features == "both" else tuple(settings.features.split("+"))
     if faces.empty:
-        return _COLUMNS[settings.features]
-    has = {name: tuple(c for c in columns if faces[c].notna().any()) for name, columns in _COLUMNS.items()}
-    asked = ("intensity", "presence") if settings.features == "both" else (settings.features,)
-    missing = next((name for name in asked if not has[name]), None)
+        # Columns without any face: the vectors mean nothing, and landmarks may not be there at all.
+        return tuple(name for family in asked for name in _FAMILIES[family] if name in table)
+    has = {
+        family: tuple(name for name in columns if name in faces and faces[name].notna().any())
+        for family, columns in _FAMILIES.items()
+    }
+    missing = next((family for family in asked if not has[family]), None)
     if missing is None:
-        return has[settings.features]
-    other = "presence" if missing == "intensity" else "intensity"
-    remedy = (
-        f"set action_units.features = {other}, of which it has {len(has[other])} of {len(_COLUMNS[other])}"
-        if has[other]
-        else "annotate with OpenFace's -aus"
+        return tuple(name for family in asked for name in has[family])
+    raise ActionUnitError(
+        f"action_units.features = {settings.features}: the AU table has no {missing}; {_instead_of(missing, has)}"
     )
-    raise ActionUnitError(f"action_units.features = {settings.features}: the AU table has no {missing}; {remedy}")
+
+
+def _instead_of(missing: str, has: dict[str, tuple[str, ...]]) -> str:
+    """What to do about features that a table lacks."""
+    if missing == "landmarks":
+        return "annotate again, or with OpenFace's -2Dfp"
+    other = "presence" if missing == "intensity" else "intensity"
+    if not has[other]:
+        return "annotate with OpenFace's -aus"
+    return f"set action_units.features = {other}, of which it has {len(has[other])} of {len(_FAMILIES[other])}"
+
+
+def _align_landmarks(vectors: np.ndarray, columns: tuple[str, ...], annotated: np.ndarray, dataset: Dataset) -> None:
+    """Replace landmarks, in pixels, by shapes aligned to the training images' mean, in place."""
+    places = np.array([columns.index(name) for name in LANDMARKS if name in columns], np.int64)
+    rows = np.flatnonzero(annotated)
+    if not len(places) or not len(rows):
+        return
+    points = vectors[np.ix_(rows, places)].reshape(len(rows), 2, -1).transpose(0, 2, 1)  # (M, 68, 2)
+    trained_on = np.isin(rows, dataset.rows("train", "unlabelled"))
+    reference = np.flatnonzero(trained_on) if trained_on.any() else np.arange(len(rows))
+    vectors[np.ix_(rows, places)] = aligned_shapes(points.astype(np.float64), reference)
 
 
 def _confidence(table: pd.DataFrame, settings: ActionUnitSettings) -> np.ndarray:

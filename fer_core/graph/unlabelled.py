@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,10 +14,14 @@ from torch import Tensor
 from fer_core.errors import ActionUnitError
 from fer_core.graph.action_units import ActionUnits
 from fer_core.graph.neighbours import Graph, similarity
-from fer_core.graph.propagation import mixed, propagated, smoothed
+from fer_core.graph.propagation import SHRINKAGE, linear_discriminant, mixed, propagated, smoothed
 
 if TYPE_CHECKING:
     from fer_core.experiment import GraphSettings, LdgSettings
+
+
+TEACHER = "linear_teacher.npy"
+"""In a graph's folder with `graph.teacher = linear`: (N, classes) float32, what `linear_teacher` says of each image."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,49 @@ def _without_self(rows: np.ndarray, near: np.ndarray, distance: np.ndarray) -> t
     return near[kept].reshape(len(rows), -1), distance[kept].reshape(len(rows), -1)
 
 
-def lesson(hard: Tensor, labelled: Tensor, to_labelled: Graph | None, settings: LdgSettings) -> Lesson:
+def save_teacher(folder: Path, teacher: np.ndarray) -> None:
+    """Write a teacher's distributions into a graph's folder."""
+    np.save(folder / TEACHER, teacher)
+
+
+def linear_teacher(units: ActionUnits, labelled: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """What Fisher's linear discriminant of the AU vectors, fitted to the labelled images, says of every image.
+
+    Args:
+        labelled: row numbers of the labelled training images.
+        labels: (N,) hard labels.
+
+    Returns:
+        (N, classes) float32 probabilities; NaN for images without usable AUs.
+
+    Raises:
+        ActionUnitError: no labelled image has usable AUs.
+    """
+    sources = labelled[units.usable[labelled]]
+    if not len(sources):
+        raise ActionUnitError("graph.teacher = linear: no labelled image has usable AUs; use neighbours, or label more")
+    vectors = torch.from_numpy(units.vectors.astype(np.float64))
+    one_hot = torch.eye(classes, dtype=torch.float64)[torch.from_numpy(labels[sources])]
+    weights, biases = linear_discriminant(vectors[torch.from_numpy(sources)], one_hot, SHRINKAGE)
+    probabilities = (vectors @ weights + biases).softmax(dim=1).numpy().astype(np.float32)
+    probabilities[~units.usable] = np.nan
+    return probabilities
+
+
+def load_teacher(folder: Path) -> np.ndarray | None:
+    """The teacher's distributions in a graph's folder; None if there are none."""
+    path = folder / TEACHER
+    teacher: np.ndarray | None = np.load(path) if path.is_file() else None
+    return teacher
+
+
+def lesson(
+    hard: Tensor,
+    labelled: Tensor,
+    to_labelled: Graph | None,
+    settings: LdgSettings,
+    teacher: np.ndarray | None = None,
+) -> Lesson:
     """Targets and weights by the recipe: smoothing, neighbours' labels mixed in, and labels propagated.
 
     With `smoothing`, `mixed` and `propagated` at 0 it is the labelled images' own labels at weight 1.
@@ -81,15 +128,13 @@ def lesson(hard: Tensor, labelled: Tensor, to_labelled: Graph | None, settings: 
         hard: (N, classes), the labelled images' own labels or distributions; what stands elsewhere is not looked at.
         labelled: (N,) bool.
         to_labelled: each image's nearest labelled ones; None where nothing is known of action units.
+        teacher: (N, classes) distributions that take the place of the neighbours' mean labels; NaN where unknown.
     """
     # (N, classes): an unlabelled image begins with the uniform distribution, at weight 0.
     own = torch.where(labelled.unsqueeze(1), hard, 1 / hard.shape[1])
     weight = labelled.float()
     if to_labelled is not None and (settings.mixed or settings.propagated):
-        linked = torch.from_numpy(to_labelled.neighbours[:, 0] >= 0).to(hard.device)
-        near = torch.from_numpy(to_labelled.neighbours.astype(np.int64)).to(hard.device).clamp(min=0)
-        alike = torch.from_numpy(to_labelled.similarity).to(hard.device)
-        of_neighbours = propagated(own, near, alike)
+        of_neighbours, linked = _suggested(own, to_labelled) if teacher is None else _known(teacher, own)
         # Labelled images mix their neighbours in; unlabelled ones have nothing but their neighbours.
         taught = linked & ~labelled
         own = torch.where((linked & labelled).unsqueeze(1), mixed(own, of_neighbours, settings.mixed), own)
@@ -97,6 +142,20 @@ def lesson(hard: Tensor, labelled: Tensor, to_labelled: Graph | None, settings: 
         weight = weight + settings.propagated * taught
     smooth = smoothed(own, settings.smoothing)
     return Lesson(torch.where(labelled.unsqueeze(1), smooth, own), weight)
+
+
+def _suggested(own: Tensor, to_labelled: Graph) -> tuple[Tensor, Tensor]:
+    """The neighbours' mean label of each image, (N, classes), and which images have neighbours, (N,)."""
+    linked = torch.from_numpy(to_labelled.neighbours[:, 0] >= 0).to(own.device)
+    near = torch.from_numpy(to_labelled.neighbours.astype(np.int64)).to(own.device).clamp(min=0)
+    alike = torch.from_numpy(to_labelled.similarity).to(own.device)
+    return propagated(own, near, alike), linked
+
+
+def _known(teacher: np.ndarray, own: Tensor) -> tuple[Tensor, Tensor]:
+    """A teacher's distributions, (N, classes), and of which images it has one, (N,)."""
+    taught = torch.from_numpy(teacher).to(own.device, own.dtype)
+    return taught, taught.isfinite().all(dim=1)
 
 
 def rows_of_an_epoch(labelled: np.ndarray, unlabelled: np.ndarray, share: float) -> np.ndarray:

@@ -60,7 +60,8 @@ def read_evidence(request: Request) -> Evidence:
         ArtifactError: an input is not readable, of another dataset, or there twice.
     """
     dataset = open_dataset(request.input("prepare").path)
-    table = read_au_table(request.input("annotate").file(AU_TABLE), dataset)
+    landmarks = "landmarks" in request.experiment.action_units.features
+    table = read_au_table(request.input("annotate").file(AU_TABLE), dataset, landmarks)
     graph, card = load_graph(request.input("graph").path)
     judgements = {artifact: _read_metrics(artifact) for artifact in request.inputs_of("evaluate")}
     own = {artifact: figures for artifact, figures in judgements.items() if "judged_on" not in figures}
@@ -202,11 +203,12 @@ def _action_unit_parts(evidence: Evidence, table: pd.DataFrame) -> dict[str, Cal
     used, labels = table.iloc[rows], evidence.dataset.labels()[rows]
     features = evidence.experiment.action_units.features
     family = PRESENCES if features == "presence" else INTENSITIES
-    columns = tuple(name for name in evidence.units.columns if name in family)
+    # Landmarks alone are no action units to look at; the intensities beside them are.
+    columns = tuple(name for name in evidence.units.columns if name in family) or family
     parts: dict[str, Callable[[], Any]] = {}
     if features != "presence":
         parts["intensities"] = lambda: plots.intensity_histograms(used)
-    if features != "intensity":
+    if features in ("presence", "both"):
         parts["presences"] = lambda: plots.presence_rates(used)
     parts["by_class"] = lambda: plots.action_units_by_class(used, labels, evidence.dataset.card.labels, columns)
     return parts

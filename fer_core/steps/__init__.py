@@ -158,7 +158,9 @@ def _build_before(wanted: Request, made: Iterable[Path]) -> str:
 
 def _graph_settings(request: Request) -> Settings:
     document = to_document(request.experiment)
-    return {name: document[name] for name in ("action_units", "graph")}
+    # By neighbours, as before there was a choice: what was made then still counts.
+    graph = {key: value for key, value in document["graph"].items() if (key, value) != ("teacher", "neighbours")}
+    return {"action_units": document["action_units"], "graph": graph}
 
 
 def _ldg_settings(request: Request) -> Settings:

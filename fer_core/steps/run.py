@@ -155,8 +155,9 @@ def _graph(request: Request, folder: Path, report: Reporter) -> None:
     from fer_core.report.step_plots import save_au_figure, save_graph_figure
 
     dataset = _open_to_train_on(request)
-    table = read_au_table(request.input("annotate").file(AU_TABLE), dataset)
-    units = action_units(dataset, table, request.experiment.action_units)
+    chosen = request.experiment.action_units
+    table = read_au_table(request.input("annotate").file(AU_TABLE), dataset, landmarks="landmarks" in chosen.features)
+    units = action_units(dataset, table, chosen)
     report.note(f"AU vectors of {len(units.columns)} columns, {units.columns[0]} to {units.columns[-1]}")
     for split, counts in units.coverage.items():
         report.note(f"AU coverage of {split}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
@@ -164,15 +165,24 @@ def _graph(request: Request, folder: Path, report: Reporter) -> None:
     graph, card = link_neighbours(units, trained_on, settings, folder, report)
     save_graph(folder, graph, card)
     if len(dataset.rows("unlabelled")):
-        from fer_core.graph.unlabelled import link_to_labelled  # torch, which a graph needs for nothing else
+        from fer_core.graph.unlabelled import (  # torch, which a graph needs for nothing else
+            linear_teacher,
+            link_to_labelled,
+            save_teacher,
+        )
 
-        save_links(folder / TO_LABELLED, link_to_labelled(units, dataset.rows("train"), settings))
+        labelled = dataset.rows("train")
+        save_links(folder / TO_LABELLED, link_to_labelled(units, labelled, settings))
+        if settings.teacher == "linear":
+            teacher = linear_teacher(units, labelled, dataset.labels(), len(dataset.card.labels))
+            save_teacher(folder, teacher)
     save_au_figure(folder, table.iloc[trained_on[units.usable[trained_on]]])
     save_graph_figure(folder, graph, dataset.labels())
 
 
 def _train_ldg(request: Request, folder: Path, report: Reporter) -> Told:
     from fer_core.graph.neighbours import TO_LABELLED, load_graph, load_links
+    from fer_core.graph.unlabelled import load_teacher
     from fer_core.train.ldg import train_ldg
 
     dataset = _open_to_train_on(request)
@@ -180,7 +190,9 @@ def _train_ldg(request: Request, folder: Path, report: Reporter) -> Told:
     graph, coverage = (graphs[0][0], graphs[0][1].coverage) if graphs else (None, None)
     links = next((load_links(artifact.path / TO_LABELLED) for artifact in request.inputs_of("graph")), None)
     _tell_start("ldg", request.experiment.ldg, report)
-    train_ldg(request.experiment, dataset, _labels(request), graph, _run(request, folder, report), coverage, links)
+    teacher = next((load_teacher(artifact.path) for artifact in request.inputs_of("graph")), None)
+    run = _run(request, folder, report)
+    train_ldg(request.experiment, dataset, _labels(request), graph, run, coverage, links, teacher)
     return _finish_checkpoint(folder, dataset)
 
 

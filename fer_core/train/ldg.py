@@ -28,6 +28,7 @@ def train_ldg(
     run: Run,
     au_coverage: dict[str, dict[str, int]] | None = None,
     to_labelled: Graph | None = None,
+    teacher: np.ndarray | None = None,
 ) -> None:
     """Train the LDG on hard labels, or the crowd's where `labels` says so; with a graph, the LDG-AUs.
 
@@ -36,6 +37,7 @@ def train_ldg(
     Args:
         au_coverage: images by split and by what became of the action units that the graph is made from.
         to_labelled: each image's nearest labelled ones; the graph's own neighbours where all are labelled.
+        teacher: (N, classes) distributions that are propagated instead of the neighbours' labels.
 
     Raises:
         ArtifactError: the graph is of another dataset.
@@ -56,7 +58,7 @@ def train_ldg(
         recipe=settings,
         epochs=epochs,
         augment=experiment.augment,
-        objective=_objective(settings, own, dataset.rows("unlabelled"), graph, to_labelled or graph, steps),
+        objective=_objective(settings, own, dataset.rows("unlabelled"), graph, to_labelled or graph, teacher, steps),
         au_coverage=au_coverage,
         rows=rows,
     )
@@ -69,6 +71,7 @@ def _objective(
     unlabelled: np.ndarray,
     graph: Graph | None,
     to_labelled: Graph | None,
+    teacher: np.ndarray | None,
     steps: int,
 ) -> Objective:
     """Choose the loss that is minimised over `steps` training steps.
@@ -80,7 +83,7 @@ def _objective(
     labelled = torch.ones(len(own), dtype=torch.bool)
     labelled[torch.from_numpy(unlabelled)] = False
     labelled = labelled.to(own.device)
-    taught = lesson(own, labelled, to_labelled, settings)
+    taught = lesson(own, labelled, to_labelled, settings, teacher)
     objective = objective_of(settings, taught.target, graph)
     if len(unlabelled) == 0:
         return objective
