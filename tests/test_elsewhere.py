@@ -73,7 +73,7 @@ def test_a_machine_that_dies_in_mid_training_is_gone_on_for(lab: Lab) -> None:
 def test_store_and_head_may_be_away_for_a_minute_and_a_second_run_makes_nothing(lab: Lab) -> None:
     store, away = Path(lab.store), Path(lab.store).with_name("unmounted")
     with machines(lab, "left") as (left,):
-        run = lab.run(TINY, *LONGER)
+        run = lab.run_part("generators", TINY, "ldg.epochs=25")
         wait_until(left.trains, 120)
         store.rename(away)
         lab.stop()
@@ -83,16 +83,17 @@ def test_store_and_head_may_be_away_for_a_minute_and_a_second_run_makes_nothing(
         end_of(run, 400)
         made = {str(path.relative_to(store)) for path in store.rglob("published.json")}
         started = time.monotonic()
-        said = end_of(lab.run(TINY, *LONGER, head="another"), 60)
+        said = end_of(lab.run_part("generators", TINY, "ldg.epochs=25", head="another"), 60)
         print(f"asked again from a machine that has nothing: {time.monotonic() - started:.0f} s")
         assert "✓" not in said, said
         assert {str(path.relative_to(store)) for path in store.rglob("published.json")} == made
-    assert table_in(lab.folder / "head" / "artifacts") == table_in(lab.folder / "another" / "artifacts")
+    head, another = (lab.folder / name / "artifacts" for name in ("head", "another"))
+    assert weights_in(head) == weights_in(another)
 
 
 def test_two_runs_that_want_the_same_make_it_once(lab: Lab) -> None:
     with machines(lab, "left", "right") as both:
-        runs = [lab.run(TINY, head=head) for head in ("one", "two")]
+        runs = [lab.run_part("generators", TINY, head=head) for head in ("one", "two")]
         for run in runs:
             end_of(run)
         trained = [path for machine in both for path in machine.artifacts.glob("train-ldg/*/model.json")]
@@ -117,7 +118,7 @@ def test_a_machine_with_a_full_disk_takes_nothing_and_is_named(lab: Lab, tmp_pat
             crowded = Machine(lab, "crowded", artifacts=full)
             wait_until(crowded.started, 60)
             try:
-                end_of(lab.run_graph_alone(TINY))
+                end_of(lab.run_part("graph", TINY))
                 assert "less than 1 GiB free" in crowded.log.read_text()
                 assert not any(full.glob("*/*")), list(full.glob("*/*"))
             finally:
@@ -128,7 +129,7 @@ def test_a_machine_with_a_full_disk_takes_nothing_and_is_named(lab: Lab, tmp_pat
 
 
 def test_a_queue_that_nobody_serves_is_told_and_waited_for(lab: Lab) -> None:
-    run = lab.run_graph_alone(TINY)
+    run = lab.run_part("graph", TINY)
     assert run.stdout is not None
     said = ""
     for line in run.stdout:
@@ -148,7 +149,7 @@ def test_a_worker_of_other_code_takes_nothing_and_is_told(lab: Lab, tmp_path: Pa
     with (other / "fer_core" / "errors.py").open("a") as file:
         file.write("# another version\n")
     with machines(lab, "old", more={"PYTHONPATH": str(other)}) as (old,):
-        run = lab.run_graph_alone(TINY)
+        run = lab.run_part("graph", TINY)
         assert run.stdout is not None
         said = ""
         for line in run.stdout:
