@@ -28,7 +28,7 @@ demo: setup
 test: export OMP_NUM_THREADS = 1
 test: setup
 	@$(BIN)/python -m pytest -m "not engine and not machines" -n auto --dist loadfile
-	@$(BIN)/python -m pytest -m machines -n auto --dist load
+	@$(BIN)/python -m pytest -m machines -n auto --dist worksteal
 	@$(BIN)/python -m pytest -m engine
 
 # Tests and benchmarks call what is typed loosely: drivers of browsers, torch's backward and channels-last. Benchmarks run
