@@ -30,6 +30,7 @@ from flows.store import Store, StoreAway, StoreError, open_store
 from openface.docker_engine import engine
 from openface.errors import EngineAway
 from openface.machine import usable_cores
+from openface.settings import INSIDE
 
 STEPS_POOL = "fer-steps"
 """The pool, and its type."""
@@ -42,7 +43,7 @@ _SECONDS_AHEAD = 600.0
 """How far a worker's clock may be behind: a step asked for now lies in its future."""
 _SECONDS_BETWEEN_NOTICES = 15.0
 _OFFERED = Path("/tmp/offered")
-"""compose.worker.yaml looks whether it is there."""
+"""compose.worker.yaml looks whether it is there, in the worker's own container."""
 LEAST_FREE = 1 << 30
 """Bytes of disk that must be free before a step is taken."""
 
@@ -161,7 +162,8 @@ async def _announce(store: Store, queues: dict[str, int], limit: int) -> None:
         notice = Notice(machine_name(), code_version(), queues, usable_cores(), artifacts, free)
         with suppress(StoreAway, StoreError):
             await asyncio.to_thread(store.replace, _notice_file(), json.dumps(asdict(notice)).encode())
-            _OFFERED.touch()
+            if os.environ.get(INSIDE):
+                _OFFERED.touch()
             for path in await asyncio.to_thread(clear_copies, Path(artifacts), store, limit):
                 print(f"{path}: cleared, since copies take more than {CACHE}", flush=True)
         await asyncio.sleep(_SECONDS_BETWEEN_NOTICES)
