@@ -1,0 +1,122 @@
+"""`fer store`, and a worker's cache of the store: what is listed, cleared, kept and fetched."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fer_core.artifacts import Artifact, make_artifact
+from fer_core.errors import FerError
+from flows.cache import cache_limit, clear_copies, in_use
+from flows.lease import Holder, take
+from flows.store import Store
+
+FER = str(Path(sys.executable).with_name("fer"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    (tmp_path / "store").mkdir()
+    return Store(str(tmp_path / "store"))
+
+
+def made(folder: Path, step: str, number: int, *inputs: Artifact, size: int = 1000) -> Artifact:
+    fingerprint = f"{number:016x}"
+
+    def work(out: Path) -> None:
+        (out / "index.html").write_bytes(b"x" * size)
+
+    given = {f"{place:04d}": one for place, one in enumerate(inputs)}
+    return make_artifact(folder / step / fingerprint, step, fingerprint, {}, given, work)
+
+
+def reported(store: Store, folder: Path) -> list[Artifact]:
+    """A report with what it was made from, and a graph that no report knows."""
+    dataset = made(folder, "prepare", 1)
+    graph = made(folder, "graph", 2, dataset)
+    report = made(folder, "report", 3, dataset, graph)
+    unused = made(folder, "graph", 4, dataset)
+    for artifact in (dataset, graph, report, unused):
+        store.push(artifact)
+    return [dataset, graph, report, unused]
+
+
+def fer_store(store: Store, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    environment = {name: value for name, value in os.environ.items() if name != "FER_STORE"}
+    command = [FER, "store", *arguments, "--store", store.place]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_ls_says_what_is_in_a_report_and_what_is_being_made(store: Store, tmp_path: Path) -> None:
+    reported(store, tmp_path / "artifacts")
+    assert take(store, "graph/00000000000000aa", Holder(0), "somebody")
+    said = fer_store(store, "ls").stdout
+    assert [line.split()[-2] for line in said.splitlines() if "0000000000000004" in line] == ["no"]
+    assert [line.split()[-2] for line in said.splitlines() if "0000000000000002" in line] == ["yes"]
+    assert "4 artifacts, 0.00 GB" in said
+    assert "being made: graph/00000000000000aa by somebody" in said
+
+
+def test_gc_takes_what_no_report_was_made_from_and_nobody_is_making(store: Store, tmp_path: Path) -> None:
+    reported(store, tmp_path / "artifacts")
+    assert take(store, "graph/00000000000000aa", Holder(0), "somebody")
+    store.create("distill/00000000000000bb/upload-dead/model", b"half")
+    young = fer_store(store, "gc", "--yes")
+    assert "0 of 0.00 GB deleted" in young.stdout, young
+    shown = fer_store(store, "gc", "--older", "0")
+    assert "would go: graph/0000000000000004" in shown.stdout
+    assert store.has("graph", "0000000000000004"), "nothing goes without --yes"
+    done = fer_store(store, "gc", "--older", "0", "--yes")
+    assert done.returncode == 0, done.stderr
+    left = sorted(store.rooms())
+    assert left == [
+        "graph/0000000000000002",
+        "graph/00000000000000aa",
+        "prepare/0000000000000001",
+        "report/0000000000000003",
+    ]
+
+
+def test_pull_fetches_the_latest_report_or_a_named_one(store: Store, tmp_path: Path) -> None:
+    where = ("--artifacts", str(tmp_path / "there"))
+    assert "no report in it" in fer_store(store, "pull", *where).stderr
+    reported(store, tmp_path / "artifacts")
+    done = fer_store(store, "pull", *where)
+    assert done.stdout.strip() == (tmp_path / "there/report/0000000000000003/index.html").as_uri()
+    assert (tmp_path / "there/report/0000000000000003/index.html").is_file()
+    assert "there are 0000000000000003" in fer_store(store, "pull", "nothing", *where).stderr
+
+
+def test_without_a_store_the_command_says_how_to_name_one() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "FER_STORE"}
+    done = subprocess.run([FER, "store", "ls"], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 2
+    assert "error: no store: set FER_STORE, or give --store" in done.stderr
+
+
+def test_copies_used_least_recently_go_first_and_those_in_use_stay(store: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "artifacts"
+    first, second, third = (made(folder, "graph", number, size=100_000) for number in (1, 2, 3))
+    for age, artifact in ((300, first), (200, second), (100, third)):
+        store.push(artifact)
+        when = artifact.file("manifest.json").stat().st_mtime - age
+        os.utime(artifact.file("manifest.json"), (when, when))
+    kept = made(folder, "prepare", 9, size=100_000)  # The store does not have it.
+    assert clear_copies(folder, store, 1_000_000) == []
+    with in_use([first]):
+        os.utime(first.file("manifest.json"), (1.0, 1.0))
+        assert clear_copies(folder, store, 350_000) == [second.path]
+    assert clear_copies(folder, store, 0) == [first.path, third.path]
+    assert kept.path.is_dir()
+
+
+def test_a_limit_that_is_no_number_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cache_limit() == 100_000_000_000
+    monkeypatch.setenv("FER_CACHE_GB", "0.5")
+    assert cache_limit() == 500_000_000
+    for wrong in ("much", "-1", "inf", "nan"):
+        monkeypatch.setenv("FER_CACHE_GB", wrong)
+        with pytest.raises(FerError, match="give gigabytes, such as 100"):
+            cache_limit()
