@@ -45,6 +45,12 @@ class Lab:
         found: dict[str, Any] = answer.json()
         return found
 
+    def patch(self, where: str, **body: Any) -> None:
+        answer = self.client.patch(where, json=body)
+        while answer.status_code == 503:  # As above.
+            answer = self.client.patch(where, json=body)
+        assert answer.status_code == 204, answer.text
+
     def flow(self, name: str = "fer") -> str:
         return str(self.post("/flows/", name=name)["id"])
 
@@ -125,11 +131,11 @@ def test_a_run_may_override_nothing_of_how_it_is_started(lab: Lab) -> None:
         "variables": {"type": "object", "properties": {"command": {"type": "string"}, "env": {"type": "object"}}},
     }
     before = lab.client.get("/work_pools/fer").json()["base_job_template"]
-    assert lab.client.patch("/work_pools/fer", json={"base_job_template": template}).status_code == 204
+    lab.patch("/work_pools/fer", base_job_template=template)
     try:
         ended = lab.run(deployment, parameters=MISTAKEN, job_variables=command)
     finally:
-        wait_for(lambda: lab.client.patch("/work_pools/fer", json={"base_job_template": before}).status_code == 204, 30)
+        lab.patch("/work_pools/fer", base_job_template=before)
     assert (ended["state_type"], touched.exists()) == ("FAILED", False)
     assert REFUSED in ended["state"]["message"]
 
