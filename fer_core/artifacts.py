@@ -18,7 +18,8 @@ from typing import Any, TextIO
 from fer_core.errors import ArtifactError
 
 MANIFEST = "manifest.json"
-_UNFINISHED = ".unfinished"
+UNFINISHED = ".unfinished"
+"""Ending of what is being written beside its place, and name of the mark in the folder of an unfinished artifact."""
 _TIME = "%Y-%m-%dT%H:%M:%S%z"
 
 
@@ -158,7 +159,7 @@ def unfinished(out: Path) -> Path:
         ArtifactError: something stands at `out` that is no artifact.
     """
     _refuse_to_replace(out)
-    return out.with_name(f"{out.name}{_UNFINISHED}")
+    return out.with_name(f"{out.name}{UNFINISHED}")
 
 
 def publish(out: Path) -> None:
@@ -166,12 +167,12 @@ def publish(out: Path) -> None:
     if out.exists():
         shutil.rmtree(out)
     unfinished(out).rename(out)
-    (out / _UNFINISHED).unlink()
+    (out / UNFINISHED).unlink()
 
 
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file beside `path`, then rename it, so that `path` is never half-written."""
-    beside = path.with_name(f"{path.name}{_UNFINISHED}")
+    beside = path.with_name(f"{path.name}{UNFINISHED}")
     with beside.open("wb") as file:
         file.write(content)
         file.flush()
@@ -191,7 +192,7 @@ def _refuse_to_replace(out: Path) -> None:
 def _held(beside: Path) -> Iterator[TextIO]:
     """Lock the unfinished folder, waiting for other processes; the kernel releases a dead process's lock."""
     beside.mkdir(parents=True, exist_ok=True)
-    with (beside / _UNFINISHED).open("a+", encoding="utf-8") as mark:
+    with (beside / UNFINISHED).open("a+", encoding="utf-8") as mark:
         fcntl.flock(mark, fcntl.LOCK_EX)
         yield mark
 
@@ -204,7 +205,7 @@ def _start_or_resume(beside: Path, mark: TextIO, fingerprint: str) -> None:
     for leftover in beside.iterdir():
         if leftover.is_dir():
             shutil.rmtree(leftover)
-        elif leftover.name != _UNFINISHED:
+        elif leftover.name != UNFINISHED:
             leftover.unlink()
     mark.truncate(0)
     mark.write(fingerprint)
@@ -224,7 +225,7 @@ def _write_manifest(
     files = {
         str(file.relative_to(folder)): file.stat().st_size
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name not in (_UNFINISHED, MANIFEST)
+        if file.is_file() and file.name not in (UNFINISHED, MANIFEST)
     }
     manifest = {
         "step": step,

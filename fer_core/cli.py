@@ -196,7 +196,7 @@ def _predict(
     predictor = Predictor(model, None if aligned else detector, batch)
     with reporter() if out else nullcontext() as report:
         unreadable = predict(sources, predictor, out, pictures, every, report)
-    sys.exit(1 if unreadable else 0)
+    sys.exit(ExitCode.FAILED if unreadable else 0)
 
 
 def _export(

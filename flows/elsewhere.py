@@ -25,17 +25,19 @@ from fer_core.artifacts import open_artifact
 from fer_core.exit_codes import ExitCode
 from flows.containers import runner_here
 from flows.events import Event, Note, parse_event
-from flows.lease import Silence, latest
+from flows.lease import LeaseLost, Silence, latest
 from flows.made_once import make_once, room_of
 from flows.runner import Runner, StepCommand, StepFailed
 from flows.sent_step import SentStep, code_version, outcome
 from flows.steps_worker import DEPLOYMENT, make_steps_pool, notices, online, worker_name
-from flows.store import Store, StoreAway, StoreError
+from flows.store import DiskFull, Store, StoreAway, StoreError
 from flows.study import Study
 
 _SECONDS_BETWEEN_LOOKS = 3.0
 _SECONDS_UNTIL_TOLD = 15.0
 """A step may wait for a worker that is busy; of a queue that nobody serves, it is said."""
+_SECONDS_TO_BEGIN = 600.0
+"""To start a process and fetch the inputs, which gives no sign; then the lease does."""
 _LOGS_AT_A_TIME = 200
 
 
@@ -88,9 +90,9 @@ class Elsewhere:
                 make_once(self._store, command, self._here, on_event)
             else:
                 self._send(command, on_event)
-        except StoreError as error:
+        except (StoreError, DiskFull) as error:
             raise StepFailed(command.step, ExitCode.MISTAKE, str(error)) from error
-        except StoreAway as away:
+        except (StoreAway, LeaseLost) as away:
             raise StepFailed(command.step, ExitCode.STORE_AWAY, str(away)) from away
 
     def _send(self, command: StepCommand, on_event: Callable[[Event], None]) -> None:
@@ -156,9 +158,9 @@ class Elsewhere:
             if run.state.is_final():
                 exit_code, reason = outcome(run.state)
                 raise StepFailed(command.step, exit_code, reason)
-            if run.state.is_running() and (number := sent.died()):
-                self._dead[room_of(command)] = number
-                raise StepFailed(command.step, 1, "its machine gives no sign any more")
+            if not run.state.is_scheduled() and (dead := sent.died(run.state.id)) is not None:
+                self._dead[room_of(command)] = dead
+                raise StepFailed(command.step, ExitCode.FAILED, "its machine gives no sign any more")
         raise StepFailed(command.step, ExitCode.INTERRUPTED, "stopped")
 
 
@@ -177,7 +179,7 @@ class _Sent:
         self._client, self._run, self._queue, self._store, self._room = client, run, queue, store, room
         self._on_event = on_event
         self._lines_read = 0
-        self._silence = Silence()
+        self._silence, self._silence_before_lease = Silence(), Silence(_SECONDS_TO_BEGIN)
         self._since = time.monotonic()
         self._told = False
         self._ended = False
@@ -194,26 +196,32 @@ class _Sent:
         self._ended = bool(run.state and run.state.is_final())
         return run
 
-    def died(self) -> int:
-        """The number of its lease, if its machine has not written into it for too long; else 0."""
+    def died(self, state: UUID) -> int | None:
+        """The number of its lease if its machine is dead, 0 if that died before it had one; None while it lives.
+
+        Args:
+            state: the run's, which changes while it begins; it may then wait long for another run's lease, which beats.
+        """
         try:
             holder = latest(self._store, self._room)
         except (StoreAway, StoreError):
-            return 0
-        dead = str(self._run) in holder.owner and not holder.released and self._silence.of(holder)
-        if dead:
-            self._end(Crashed(message="Its machine gives no sign any more."))
-        return holder.number if dead else 0
+            return None
+        holds = str(self._run) in holder.owner and not holder.released
+        if not (self._silence.of(holder) if holds else self._silence_before_lease.of((state, holder))):
+            return None
+        self._end(Crashed(message="Its machine gives no sign any more."), force=True)
+        return holder.number if holds else 0
 
     def cancel_if_running(self) -> None:
         """Have its worker end it, where this run ends first."""
         if not self._ended:
-            self._end(Cancelling())
+            # By Prefect's rules, which end a run at once that no worker has taken yet.
+            self._end(Cancelling(), force=False)
 
-    def _end(self, state: Any) -> None:
+    def _end(self, state: Any, force: bool) -> None:
         self._ended = True
         with suppress(httpx.HTTPError, PrefectException):
-            self._client.set_flow_run_state(self._run, state, force=True)
+            self._client.set_flow_run_state(self._run, state, force=force)
 
     def _read_lines(self) -> None:
         of_it = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[self._run]))

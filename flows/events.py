@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 _EPOCH = re.compile(r"epoch (\d+) of (\d+)")
@@ -50,6 +50,17 @@ class Note:
 
 
 Event = Progress | Metrics | Note
+
+
+def event_line(event: Event) -> str:
+    """The line that `parse_event` reads."""
+    match event:
+        case Progress():
+            return json.dumps({"event": "progress", **asdict(event)})
+        case Metrics(values):
+            return json.dumps({"event": "metrics", **values})
+        case Note(text):
+            return json.dumps({"event": "note", "text": text})
 
 
 def parse_event(line: str) -> Event:

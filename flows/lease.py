@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fer_core.artifacts import UNFINISHED
 from flows.store import Store, StoreAway, StoreError
 
 MACHINE = "FER_MACHINE"
@@ -50,16 +51,16 @@ class Holder:
 
 @dataclass
 class Silence:
-    """Watches a lease from outside, by this machine's monotonic clock."""
+    """Watches a sign of life from outside, by this machine's monotonic clock."""
 
     seconds: float = SECONDS_OF_SILENCE
-    _seen: Holder | None = None
+    _seen: object = None
     _since: float = 0.0
 
-    def of(self, holder: Holder) -> bool:
-        """Tell whether nothing has come from this holder for so long that it is dead."""
-        if holder != self._seen:
-            self._seen, self._since = holder, time.monotonic()
+    def of(self, sign: object) -> bool:
+        """Tell whether the sign of life, a lease with its beat for one, has been the same for too long."""
+        if sign != self._seen:
+            self._seen, self._since = sign, time.monotonic()
         return time.monotonic() - self._since >= self.seconds
 
 
@@ -131,16 +132,18 @@ class Lease:
     def save_resume_state(self, folder: Path) -> None:
         """Copy what an unfinished step has written so far; what has not changed since the last time stays."""
         before, now = self._saved, dict[str, tuple[int, int, str]]()
-        for path in _newest_first(folder):
-            try:
+        try:
+            for path in _newest_first(folder):
                 status, name = path.stat(), str(path.relative_to(folder))
                 key = before.get(name, (0, 0, ""))
                 if key[:2] != (status.st_mtime_ns, status.st_size):
                     key = (status.st_mtime_ns, status.st_size, f"{secrets.token_hex(8)}-{path.name}")
                     self.store.put_file(path, f"{self.room}/{_RESUME}{self.number}/{key[2]}")
                 now[name] = key
-            except FileNotFoundError:
-                continue  # Renamed or deleted meanwhile.
+        except FileNotFoundError:
+            return  # The step has just ended, or deletes files: what was saved before stays until there is a whole one.
+        if not now:
+            return
         told = {name: {"at": at, "size": size} for name, (_, size, at) in now.items()}
         self.store.replace(f"{self.room}/{_RESUME}{self.number}.json", json.dumps(told).encode())
         self._saved = now
@@ -228,5 +231,6 @@ def _newest_first(folder: Path) -> list[Path]:
     A step writes what its resume file speaks of before that file. Copied in the opposite order, a state never speaks of
     what is not in it, even while the step goes on writing.
     """
-    files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
+    found = folder.rglob("*") if folder.is_dir() else ()
+    files = [path for path in found if path.is_file() and path.suffix != UNFINISHED]
     return sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True)

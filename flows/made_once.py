@@ -4,12 +4,13 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
-from fer_core.artifacts import finished, open_artifact, unfinished
+from fer_core.artifacts import open_artifact, unfinished
 from flows.events import Event, Note
 from flows.lease import Holder, Lease, LeaseLost, Silence, kept, latest, machine_name, take
 from flows.runner import Runner, StepCommand
-from flows.store import Store
+from flows.store import Store, StoreAway, StoreError
 
 _SECONDS_BETWEEN_LOOKS = 2.0
 
@@ -27,6 +28,7 @@ def make_once(
     Raises:
         StepFailed: the step failed.
         LeaseLost: another machine took over, since this one gave no sign for too long.
+        DiskFull: this machine has no room for it.
         StoreError: the store cannot be used.
         StoreAway: the store does not answer.
     """
@@ -38,8 +40,10 @@ def make_once(
     except LeaseLost:
         raise
     except BaseException:
-        lease.save_resume_state(unfinished(command.out))
-        lease.release()
+        # A store that is away must not hide what went wrong.
+        with suppress(StoreAway, StoreError):
+            lease.save_resume_state(unfinished(command.out))
+            lease.release()
         raise
     lease.clear()
 
@@ -54,7 +58,7 @@ def _lease_of(
 ) -> Lease | None:
     """Wait for the right to make the artifact; None once it is here, whoever made it."""
     silence, told = Silence(), False
-    while not store.fetch(command.step, command.out.name, command.out.parent.parent):
+    while (found := store.fetch(command.step, command.out.name, command.out.parent.parent)) is None:
         holder = latest(store, room_of(command))
         if _is_free(holder, silence, dead):
             lease = take(store, room_of(command), holder, owner)
@@ -65,6 +69,8 @@ def _lease_of(
             on_event(Note(f"{holder.owner} is making it; waiting"))
             told = True
         time.sleep(_SECONDS_BETWEEN_LOOKS)
+    # Made here before there was a store, or while it was away.
+    store.push(found)
     return None
 
 
@@ -80,14 +86,15 @@ def _make(lease: Lease, command: StepCommand, run: Runner, on_event: Callable[[E
             lease.require_held()
         on_event(event)
 
-    if finished(command.out, command.out.name) is None:
-        beside = unfinished(command.out)
-        if lease.number > 1 and lease.fetch_resume_state(beside):
-            on_event(Note("goes on from where the machine before it had come"))
-        with kept(lease, beside, lost):
-            run(command, listen)
-    lease.require_held()
-    if not lease.store.push(open_artifact(command.out)):
+    beside = unfinished(command.out)
+    if lease.number > 1 and lease.fetch_resume_state(beside):
+        on_event(Note("goes on from where the machine before it had come"))
+    with kept(lease, beside, lost):
+        run(command, listen)
+        lease.require_held()
+        # Still beating, since it may take long.
+        counts = lease.store.push(open_artifact(command.out))
+    if not counts:
         # Somebody else's came first and counts; on a GPU its bits may be others.
         _take_the_stores(lease.store, command)
 

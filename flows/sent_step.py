@@ -1,13 +1,14 @@
 """A step sent to another machine: its parameters, and the flow that runs it there, sealed as at home."""
 
+import errno
 import hashlib
-import json
+import os
 import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,12 @@ from fer_core.experiment import load_experiment
 from fer_core.steps import STEPS, Request
 from flows.cache import in_use
 from flows.containers import runner_here
-from flows.events import Event, Metrics, Note, Progress
+from flows.events import Event, Note, Progress, event_line
 from flows.granted import artifacts_folder, require_granted_settings
 from flows.lease import LeaseLost, machine_name
 from flows.made_once import make_once
 from flows.runner import StepFailed
-from flows.store import Store, StoreAway, StoreError, open_store
+from flows.store import DiskFull, Store, StoreAway, StoreError, open_store
 from flows.study import Study
 
 STEP_FLOW = "fer-step"
@@ -85,6 +86,8 @@ def run_sent_step(sent: dict[str, Any]) -> State[None]:
         return _failed(failure.exit_code, failure.message)
     except (StoreAway, LeaseLost) as away:
         return _failed(ExitCode.STORE_AWAY, str(away))
+    except DiskFull as full:
+        return _failed(ExitCode.DISK_FULL, f"{machine_name()}: {full}")
     except (FerError, TypeError) as error:
         return _failed(ExitCode.MISTAKE, str(error))
     return Completed(message="made")
@@ -93,7 +96,9 @@ def run_sent_step(sent: dict[str, Any]) -> State[None]:
 def outcome(state: State[Any] | None) -> tuple[int, str]:
     """Exit code and reason, as they stand in the state of a sent step that failed."""
     found = _OUTCOME.fullmatch((state and state.message) or "")
-    return (int(found[1]), found[2]) if found else (1, (state and state.message) or "ended without a word")
+    return (
+        (int(found[1]), found[2]) if found else (ExitCode.FAILED, (state and state.message) or "ended without a word")
+    )
 
 
 def _failed(exit_code: int, reason: str) -> State[None]:
@@ -117,7 +122,7 @@ def _run(sent: SentStep) -> None:
         try:
             make_once(store, command, runner, _teller(command.out), str(flow_run.id), sent.dead)
         except StepFailed as failure:
-            raise _of_this_machine(failure, artifacts) from failure
+            raise _of_this_machine(failure) from failure
 
 
 def _input(store: Store, named: str, artifacts: Path) -> Artifact:
@@ -172,19 +177,9 @@ def _teller(out: Path) -> Callable[[Event], None]:
     return tell
 
 
-def event_line(event: Event) -> str:
-    """The line that `parse_event` reads."""
-    match event:
-        case Metrics(values):
-            return json.dumps({"event": "metrics", **values})
-        case Note(text):
-            return json.dumps({"event": "note", "text": text})
-        case Progress():
-            return json.dumps({"event": "progress", **asdict(event)})
-
-
-def _of_this_machine(failure: StepFailed, artifacts: Path) -> StepFailed:
+def _of_this_machine(failure: StepFailed) -> StepFailed:
     """A full disk is this machine's alone, and the step may go to another."""
-    if "No space left on device" not in failure.message and "Disk quota exceeded" not in failure.message:
+    # The step's own words are all that crosses from its process; they end with the system's.
+    if not any(os.strerror(number) in failure.message for number in (errno.ENOSPC, errno.EDQUOT)):
         return failure
     return StepFailed(failure.step, ExitCode.DISK_FULL, f"{machine_name()}: {failure.message}", failure.details)

@@ -25,6 +25,7 @@ from flows.experiment_worker import NO_TEMPLATE, ExperimentWorker, work_until_as
 from flows.gpus import usable_gpus
 from flows.granted import ARTIFACTS
 from flows.lease import machine_name
+from flows.prefect_server import NoServer, require_server, users_server
 from flows.sent_step import STEP_FLOW, code_version
 from flows.store import Store, StoreAway, StoreError, open_store
 from openface.docker_engine import engine
@@ -34,7 +35,7 @@ from openface.settings import INSIDE
 
 STEPS_POOL = "fer-steps"
 """The pool, and its type."""
-QUEUES = ("gpu", "cpu", "openface")
+_QUEUES = ("gpu", "cpu", "openface")
 DEPLOYMENT = f"{STEP_FLOW}/{STEP_FLOW}"
 WORKERS = "workers"
 """Folder of the store in which each machine says what it has."""
@@ -44,7 +45,7 @@ _SECONDS_AHEAD = 600.0
 _SECONDS_BETWEEN_NOTICES = 15.0
 _OFFERED = Path("/tmp/offered")
 """compose.worker.yaml looks whether it is there, in the worker's own container."""
-LEAST_FREE = 1 << 30
+_LEAST_FREE = 1 << 30
 """Bytes of disk that must be free before a step is taken."""
 
 
@@ -71,7 +72,7 @@ class StepsWorker(ExperimentWorker):
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Take no run while the disk is full, so that other machines take it."""
-        if shutil.disk_usage(os.environ[ARTIFACTS]).free < LEAST_FREE:
+        if shutil.disk_usage(os.environ[ARTIFACTS]).free < _LEAST_FREE:
             self._logger.warning("%s: less than 1 GiB free; takes no step until there is more", os.environ[ARTIFACTS])
             return []
         return await super().get_and_submit_flow_runs()
@@ -104,7 +105,7 @@ def make_steps_pool(client: SyncPrefectClient) -> None:
     """The pool, its queues and the deployment; again changes nothing."""
     pool = WorkPoolCreate(name=STEPS_POOL, type=STEPS_POOL, base_job_template=NO_TEMPLATE)
     client.create_work_pool(pool, overwrite=True)
-    for queue in QUEUES:
+    for queue in _QUEUES:
         with suppress(ObjectAlreadyExists):
             client.create_work_queue(queue, work_pool_name=STEPS_POOL)
     client.create_deployment(
@@ -124,6 +125,9 @@ def main() -> None:
         store, limit = open_store(), cache_limit()
         if store is None:
             raise StoreError("FER_STORE is not set; give the folder or bucket that the head has")
+        if users_server() is None:
+            raise NoServer("PREFECT_API_URL is not set; give the head's, such as http://head:4200/api")
+        require_server()
     except FerError as error:
         sys.exit(f"error: {error}")
     with get_client(sync_client=True) as client:

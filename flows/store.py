@@ -34,6 +34,7 @@ STORE = "FER_STORE"
 PUBLISHED = "published.json"
 _MARK = "fer-store.json"
 _PROJECT = "fer"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _SECONDS_OF_PATIENCE = 180.0
 _SECONDS_BETWEEN_TRIES = 2.0
 
@@ -42,6 +43,10 @@ Answer = TypeVar("Answer")
 
 class StoreError(FerError):
     """A store that cannot be used as it is."""
+
+
+class DiskFull(Exception):
+    """A disk of this machine that has no room for what is fetched."""
 
 
 class StoreAway(Exception):
@@ -150,6 +155,7 @@ class Store:
 
         Raises:
             StoreError: what is there is not what was published.
+            DiskFull: this machine has no room for it.
         """
         out = artifacts / step / fingerprint
         if (found := finished(out, fingerprint)) or not (there := self.published(step, fingerprint)):
@@ -205,9 +211,9 @@ class Store:
 
         Raises:
             StoreError: it has another size.
+            DiskFull: this machine has no room for it.
         """
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._ask(lambda: self._files.get_file(self._at(name), str(file)))
+        self._ask(lambda: self._get_file(name, file))
         if (actual := file.stat().st_size) != size:
             raise StoreError(f"{self.place}/{name}: {actual} bytes where {size} were written; delete it there")
 
@@ -253,6 +259,15 @@ class Store:
         if self._local and self._found and not Path(self._at(_MARK)).is_file():
             raise ConnectionError(f"{self._at(_MARK)} is gone")
 
+    def _get_file(self, name: str, file: Path) -> None:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._files.get_file(self._at(name), str(file))
+        except OSError as error:
+            if error.errno in _FULL:  # Of the copy; the store is only read.
+                raise DiskFull(f"{file}: {error.strerror}; free some space there") from error
+            raise
+
     def _written_beside(self, name: str, content: bytes) -> Path:
         path = self._with_folder(name)
         beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
@@ -292,7 +307,7 @@ class Store:
         except PermissionError as error:
             raise StoreError(f"{self.place}: {error}; let this user read and write there") from error
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in _FULL:
                 raise StoreError(
                     f"{self.place}: {error.strerror}; free some space there, or run `fer store gc`"
                 ) from error

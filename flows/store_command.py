@@ -57,7 +57,8 @@ def collect_garbage(
         print(f"{'deleted' if yes else 'would go'}: {room} · {bytes_of_it / 1e6:,.1f} MB")
         if yes:
             store.remove(room)
-    print(f"{len(unused)} of {size / 1e9:.2f} GB {'deleted' if yes else 'would go; delete them with --yes'}")
+    told = "deleted" if yes else "would go; delete it with --yes"
+    print(f"{len(unused)} folders, {size / 1e9:.2f} GB: {told}")
 
 
 def pull(

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from fer_core.artifacts import Artifact, finished
@@ -14,7 +15,7 @@ from fer_core.steps import STEPS, Request, action_unit_rows, aus_beside, request
 from flows.gpus import usable_gpus
 from flows.granted import DATA, OPENFACE, is_path, limits_apply, require_granted_paths, require_granted_settings
 from flows.runner import StepCommand
-from flows.store import Store, StoreAway, StoreError, open_store
+from flows.store import DiskFull, Store, StoreAway, StoreError, open_store
 from openface.machine import usable_cores
 from openface.names import unspell
 
@@ -56,7 +57,7 @@ class Study:
             return self.experiment.run.jobs
         return len(self.gpus) * self.experiment.run.steps_per_gpu or max(1, usable_cores() // 2)
 
-    @property
+    @cached_property
     def gpus(self) -> tuple[str, ...]:
         """The GPUs that its steps may have."""
         return () if self.experiment.run.device == "cpu" else usable_gpus()
@@ -76,7 +77,7 @@ class Study:
         fingerprint = wanted.fingerprint()
         if self.store is not None:
             # Else the step itself meets the store, and says what is wrong with it.
-            with suppress(StoreAway, StoreError):
+            with suppress(StoreAway, StoreError, DiskFull):
                 return self.store.fetch(wanted.step.name, fingerprint, self.artifacts)
         return finished(self.folder(wanted), fingerprint)
 

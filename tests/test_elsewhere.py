@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from helpers.machines import Lab, Machine, lab_in, machines, wait_until
 from helpers.measured import tell_measured
 
+from flows.events import Metrics, Note, Progress, event_line, parse_event
 from flows.sent_step import SentStep, code_version, outcome
 from flows.store import Store
 
@@ -33,6 +35,17 @@ def end_of(run: "subprocess.Popen[str]", seconds: float = 280) -> str:
     said, _ = run.communicate(timeout=seconds)
     assert run.returncode == 0, said
     return said
+
+
+def line_with(words: str, run: "subprocess.Popen[str]") -> str:
+    """The first line with these words, waited for."""
+    assert run.stdout is not None
+    said = []
+    for line in run.stdout:
+        said.append(line)
+        if words in line:
+            return line
+    raise AssertionError("".join(said))
 
 
 def table_in(artifacts: Path) -> dict[str, object]:
@@ -133,13 +146,7 @@ def test_a_machine_with_a_full_disk_takes_nothing_and_is_named(lab: Lab, tmp_pat
 
 def test_a_queue_that_nobody_serves_is_told_and_waited_for(lab: Lab) -> None:
     run = lab.run_part("graph", TINY)
-    assert run.stdout is not None
-    said = ""
-    for line in run.stdout:
-        said += line
-        if "waits: no worker for steps of the queue cpu" in line:
-            break
-    assert "`fer doctor` tells more" in said, said
+    assert "`fer doctor` tells more" in line_with("waits: no worker for steps of the queue cpu", run)
     with machines(lab, "late"):
         end_of(run)
 
@@ -153,13 +160,7 @@ def test_a_worker_of_other_code_takes_nothing_and_is_told(lab: Lab, tmp_path: Pa
         file.write("# another version\n")
     with machines(lab, "old", more={"PYTHONPATH": str(other)}) as (old,):
         run = lab.run_part("graph", TINY)
-        assert run.stdout is not None
-        said = ""
-        for line in run.stdout:
-            said += line
-            if "waits: old has another version" in line:
-                break
-        assert "update it" in said, said
+        assert "update it" in line_with("waits: old has another version", run)
         assert not any(old.artifacts.glob("graph/*"))
         with machines(lab, "new"):
             end_of(run)
@@ -174,3 +175,24 @@ def test_a_step_says_how_it_ended_by_its_state() -> None:
     assert outcome(None) == (1, "ended without a word")
     assert len(code_version()) == 16
     assert SentStep("c", "graph", "f", "demo", None, (), (), None, 1).dead == 0
+
+
+def test_what_a_worker_lacks_is_told_in_a_line(lab: Lab, tmp_path: Path) -> None:
+    def said(**more: str) -> str:
+        command = [sys.executable, "-m", "flows.steps_worker"]
+        done = subprocess.run(
+            command, env=lab.environment("new", **more), cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1
+        return done.stderr
+
+    assert said(FER_STORE="") == "error: FER_STORE is not set; give the folder or bucket that the head has\n"
+    assert "no such folder; mount or make it" in said(FER_STORE=str(tmp_path / "missing"))
+    assert "error: PREFECT_API_URL is not set; give the head's" in said(PREFECT_API_URL="")
+    assert "no Prefect server answers there" in said(PREFECT_API_URL="http://127.0.0.1:1/api")
+    assert "FER_CACHE_GB=much: give gigabytes" in said(FER_CACHE_GB="much")
+
+
+def test_an_event_is_read_back_as_it_was() -> None:
+    for event in (Progress("epoch 1 of 2", 3, 4), Metrics({"model": "LDG", "accuracy": 0.5}), Note("a “note”")):
+        assert parse_event(event_line(event)) == event

@@ -17,8 +17,10 @@ from helpers.machines import wait_until
 
 from fer_core.artifacts import Artifact, finished, make_artifact
 from flows.lease import Holder, LeaseLost, Silence, latest, take
+from flows.made_once import make_once
 from flows.prefect_server import free_port
-from flows.store import Store, StoreAway, StoreError, open_store
+from flows.runner import StepCommand, Subprocesses
+from flows.store import DiskFull, Store, StoreAway, StoreError, open_store
 
 FINGERPRINT = "0123456789abcdef"
 ROOM = f"graph/{FINGERPRINT}"
@@ -177,6 +179,49 @@ def test_a_holder_that_slept_past_its_end_changes_nothing(store: Store, tmp_path
     found = store.fetch("graph", FINGERPRINT, tmp_path / "there")
     assert found is not None
     assert found.file("below/graph.txt").read_text() == "the heir's"
+
+
+def test_a_state_that_cannot_be_copied_whole_leaves_the_one_before(store: Store, tmp_path: Path) -> None:
+    """As when the step has just ended, and its folder was renamed."""
+    folder = tmp_path / "here.unfinished"
+    folder.mkdir()
+    (folder / "resume.pt").write_text("epoch 1")
+    (folder / "resume.pt.unfinished").write_text("half of epoch 2")
+    lease = take(store, ROOM, Holder(0), "first")
+    assert lease is not None
+    lease.save_resume_state(folder)
+    shutil.rmtree(folder)
+    lease.save_resume_state(folder)
+    following = take(store, ROOM, latest(store, ROOM), "second")
+    assert following is not None
+    assert following.fetch_resume_state(tmp_path / "there")
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["resume.pt"]
+
+
+def test_what_was_made_before_there_was_a_store_is_put_into_it(store: Store, tmp_path: Path) -> None:
+    made = artifact_in(tmp_path / "here")
+    command = StepCommand("graph", "demo", (), (), made.path)
+    with Subprocesses(("false",)) as never:
+        make_once(store, command, never, lambda event: None)
+    assert store.has("graph", FINGERPRINT)
+    assert store.names_in(ROOM)[0] == "published.json", "and no lease was needed"
+
+
+def test_a_full_disk_here_is_not_the_stores(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    store = Store(str(tmp_path / "store"), patience=1)
+    store.push(artifact_in(tmp_path / "here", "x" * 2_000_000))
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(small)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount")
+    try:
+        with pytest.raises(DiskFull, match=r"small/graph/.*No space left on device; free some space there"):
+            store.fetch("graph", FINGERPRINT, small)
+        assert not list(small.glob("graph/*")), "nothing of it is left"
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
 
 
 def test_a_store_that_is_away_is_asked_again(tmp_path: Path) -> None:

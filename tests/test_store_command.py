@@ -64,7 +64,7 @@ def test_gc_takes_what_no_report_was_made_from_and_nobody_is_making(store: Store
     assert take(store, "graph/00000000000000aa", Holder(0), "somebody")
     store.create("distill/00000000000000bb/upload-dead/model", b"half")
     young = fer_store(store, "gc", "--yes")
-    assert "0 of 0.00 GB deleted" in young.stdout, young
+    assert "0 folders, 0.00 GB: deleted" in young.stdout, young
     shown = fer_store(store, "gc", "--older", "0")
     assert "would go: graph/0000000000000004" in shown.stdout
     assert store.has("graph", "0000000000000004"), "nothing goes without --yes"
