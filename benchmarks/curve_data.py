@@ -17,7 +17,7 @@ CLASSES = 7
 VALIDATION = 1000
 MIN_CONFIDENCE = 0.5
 _STEPS = 16
-"""Of a standard deviation, in which vectors are kept; beyond eight deviations they are cut off."""
+"""Steps of a standard deviation, in which vectors are kept; beyond eight deviations they are cut off."""
 
 
 def clear_labels(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -36,7 +36,7 @@ from fer_core.train.step import TrainingStep, take_epoch
 from openface.machine import usable_cores
 
 MULTIPLY_ADDS = 149.7e6
-"""Of EfficientFace on an image of 224 px; forward and backward take three times as many."""
+"""Multiply-adds of EfficientFace for an image of 224 px; forward and backward take three times as many."""
 SEEDS = 5
 LAMBDA = 0.01
 COMBINATIONS: tuple[tuple[Precision, bool], ...] = tuple(product(("bfloat16", "float32"), (True, False)))

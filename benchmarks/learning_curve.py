@@ -114,7 +114,7 @@ _LOOK_EVERY = 50
 _MEASURED_STEPS = 20
 _CELLS_A_FILE = 200
 _LEAST = -100.0
-"""Of log-probabilities, which are kept as half floats."""
+"""The smallest log-probability that is kept, as a half float."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from fer_core.train.objectives import Batch, cross_entropy_to
 
 SIZE, BATCH = 224, 64
 EPOCHS = 100
-"""Of the paper's student: the cached soft labels of one pass of the teacher serve as many."""
+"""Epochs of the paper's student: the cached soft labels of one pass of the teacher serve as many."""
 CPU = torch.device("cpu")
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16") if processor_of(CPU).bfloat16 else ("float32",)
 

@@ -20,7 +20,7 @@ NAMES = (
     "gpu",
 )
 KINDS = ("AVX2", "AVX-512", "AVX-512 + bfloat16", "AVX-512 + AMX")
-"""Of CPUs, in the order of their columns; GPUs come after them."""
+"""Kinds of CPUs, in the order of their columns; GPUs come after them."""
 SUBJECTS = (
     "LDG-AUs step ÷ LDG step",
     "student epoch",

@@ -17,7 +17,7 @@ class Seconds(NamedTuple):
 
 Kinds = Mapping[str, Callable[[], object]]
 CLOCK, PROCESSOR = 0, 1
-"""Where each stands in a pair of seconds."""
+"""Place of each in a pair of seconds."""
 
 
 def take_turns(kinds: Kinds, rounds: int) -> dict[str, list[Seconds]]:

@@ -115,7 +115,7 @@ def doctor(artifacts: Artifacts = "artifacts", settings: Settings = None) -> Non
         findings = examine(Path(artifacts).expanduser().resolve(), openface)
     for finding in findings:
         print(f"{'ok ' if finding.fine else 'NO '} {finding.what:10} {finding.told}")
-    sys.exit(0 if all(finding.fine for finding in findings) else 1)
+    sys.exit(0 if all(finding.fine for finding in findings) else ExitCode.FAILED)
 
 
 def _start_server() -> OwnServer | None:

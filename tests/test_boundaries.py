@@ -1,4 +1,4 @@
-"""Who may import whom: the method knows no orchestrator, OpenFace knows neither, the flow never loads torch."""
+"""Import boundaries: the method knows no orchestrator, OpenFace knows neither, the flow never loads torch."""
 
 import ast
 import re

@@ -37,7 +37,7 @@ NOT_CHECKED = {
 """Programs that are not ours, and why nothing is asked of their arguments."""
 ANY_STEP = {"STEP": "stands for any step in running text"}
 LANGUAGES = {"": "commands", "toml": "an experiment", "python": "a program"}
-"""Of blocks, by what they begin with; all are checked."""
+"""Languages of blocks, by the word that opens one; all are checked."""
 SECTIONS = {field.name for field in fields(Experiment)} - {"title", "seeds"}
 
 Item = TypeVar("Item")

@@ -41,7 +41,7 @@ from openface.decoding import Picture, rgb_pixels
 HEIGHT, WIDTH = 72, 101
 TEMPERATURE = 0.5
 LOSSY = 0.05
-"""Of a probability; what a JPEG or an ink model changes in a picture is seen, a quarter turn is far more."""
+"""Tolerance of a probability; what a JPEG or an ink model changes in a picture is seen, a quarter turn is far more."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def link(units: ActionUnits, train: np.ndarray, settings: GraphSettings | None =
 
 
 def kth_distance(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
-    """Of the k-th nearest other image, by looking at all of them: (len(queries),)."""
+    """Distance to the k-th nearest other image, by looking at all of them: (len(queries),)."""
     distance = np.array([np.linalg.norm(vectors - vectors[query], axis=1) for query in queries])
     distance[np.arange(len(queries)), queries] = np.inf
     return np.partition(distance, k - 1, axis=1)[:, k - 1]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_soft_labels import CPU, opinionated
+from helpers.generators import opinionated, save_generator
 from torch import Tensor, nn
 
 from fer_core.data.dataset import Dataset
@@ -15,7 +15,6 @@ from fer_core.data.views import Views
 from fer_core.errors import ArtifactError, ExperimentError
 from fer_core.experiment import AugmentSettings, Experiment, SoftLabelSettings, experiment_from
 from fer_core.models.architectures import build
-from fer_core.models.checkpoint import ModelCard, save_card, save_weights
 from fer_core.progress import JsonLines
 from fer_core.train.losses import soft_cross_entropy
 from fer_core.train.objectives import Batch, Objective
@@ -31,18 +30,14 @@ from fer_core.train.soft_labels import (
 
 AUGMENT = AugmentSettings((0.3, 1.0))
 VIEWS = 3
+CPU = torch.device("cpu")
 ONE_ROUNDING = 2.0**-11
 """A float16 differs by at most this share of itself from what it was rounded from."""
 
 
 @pytest.fixture
 def generator(dataset: Dataset, tmp_path: Path) -> Path:
-    folder = tmp_path / "generator"
-    folder.mkdir()
-    card = dataset.card
-    save_card(folder, ModelCard("efficientface", card.labels, card.mean, card.std, 48, 48, "LDG", 1, 1, 1))
-    save_weights(folder / "selected.safetensors", opinionated(len(card.labels)))
-    return folder
+    return save_generator(tmp_path / "generator", dataset)
 
 
 def made(dataset: Dataset, generator: Path, folder: Path, views: object) -> Path:

@@ -37,7 +37,7 @@ from fer_core.predict.table import columns, open_table
 PORTRAIT = Path(__file__).parent.parent / "openface" / "portrait.png"
 """A public-domain portrait."""
 FACE = Box(64, 56, 96)
-"""Where its face is."""
+"""The box of its face."""
 
 
 def near(box: Box, other: Box) -> bool:

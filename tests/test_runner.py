@@ -205,7 +205,7 @@ def test_prefects_own_server_does_not_outlive_a_killed_run() -> None:
 
 
 def alive(process: int) -> bool:
-    """Whether it runs; a zombie that nobody has waited for does not."""
+    """Tell whether it runs; a zombie that nobody has waited for does not."""
     try:
         os.kill(process, 0)
         return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()

@@ -5,37 +5,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.generators import opinionated, save_generator
 from scipy.special import softmax
-from torch import nn
 
 from fer_core.data.dataset import Dataset
 from fer_core.data.views import Views
 from fer_core.errors import ArtifactError, CheckpointError
 from fer_core.experiment import SoftLabelSettings
-from fer_core.models.architectures import build
-from fer_core.models.checkpoint import ModelCard, save_card, save_weights
+from fer_core.models.checkpoint import ModelCard, save_card
 from fer_core.progress import JsonLines
 from fer_core.train.soft_labels import SOFT_LABELS, generate_soft_labels, read_soft_labels
 
 CPU = torch.device("cpu")
 
 
-def opinionated(classes: int) -> nn.Module:
-    """An untrained network that all the same tells images apart."""
-    model = build("efficientface", classes, seed=1).eval()
-    with torch.no_grad():
-        model.get_parameter("fc.weight").mul_(10_000)
-    return model
-
-
 @pytest.fixture
 def generator(dataset: Dataset, tmp_path: Path) -> Path:
-    folder = tmp_path / "generator"
-    folder.mkdir()
-    card = dataset.card
-    save_card(folder, ModelCard("efficientface", card.labels, card.mean, card.std, 48, 48, "LDG", 1, 1, 1))
-    save_weights(folder / "selected.safetensors", opinionated(len(card.labels)))
-    return folder
+    return save_generator(tmp_path / "generator", dataset)
 
 
 def generated(dataset: Dataset, generator: Path, settings: SoftLabelSettings) -> np.ndarray:

@@ -18,7 +18,7 @@ _AT_A_TIME = 4096
 
 
 SHRINKAGE = 0.1
-"""Of a linear teacher's covariance; the learning curve on FER+ was measured with it."""
+"""Shrinkage of a linear teacher's covariance; the learning curve on FER+ was measured with it."""
 
 
 def nearest(vectors: Tensor, among: Tensor, k: int) -> tuple[Tensor, Tensor]:

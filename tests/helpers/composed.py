@@ -23,7 +23,7 @@ from openface.docker_engine import OWNER, engine
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 TAG = "test"
-"""Of images, so that those that a user of this machine works with stay as they are."""
+"""Tag of the images, so that those that a user of this machine works with stay as they are."""
 USER = 1234
 """Owner of the artifacts' folder, as if that user had started it all."""
 EMOTIONS = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear")
