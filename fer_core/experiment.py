@@ -124,8 +124,9 @@ class GraphSettings:
     labelled_k: Positive = 8
     """Number of nearest labelled images that labels are propagated from; used only if some images are unlabelled."""
     teacher: Literal["neighbours", "linear"] = "neighbours"
-    """What labels are propagated by, where some images have none: the labelled neighbours, or Fisher's linear
-    discriminant of the AU vectors, fitted to the labelled images; it wants `action_units.standardise = true`."""
+    """What `ldg.propagated` and `ldg.mixed` take, where some images have no label: the labelled neighbours' labels, or
+    Fisher's linear discriminant of the AU vectors, fitted to the labelled images; it wants
+    `action_units.standardise = true`."""
     backend: Literal["annoy", "exact"] = "annoy"
     """`exact` takes up to 100,000 distinct vectors, and knows no trees and no recall."""
     trees: Positive = 50

@@ -193,7 +193,9 @@ def _more_accurate(pair: dict[str, Any]) -> str:
     doubt = _intervals(figures, 2, len(pair["seeds"]))
     outcome = decided(figures)
     if outcome == 0:
-        return f"{first} and {second} are not told apart by accuracy: {signed(figures['mean'], 2)} points ({doubt})."
+        return (
+            f"{first} and {second} cannot be distinguished by accuracy: {signed(figures['mean'], 2)} points ({doubt})."
+        )
     more = "more" if outcome > 0 else "less"
     return f"{first} is {abs(figures['mean']):.2f} points {more} accurate than {second} ({doubt})."
 
