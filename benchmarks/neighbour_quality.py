@@ -27,6 +27,7 @@ from writing import ROOT, write_results
 from fer_core.data.dataset import open_dataset
 from fer_core.evaluation.metrics import distribution_measures
 from fer_core.evaluation.paired import compare
+from openface.machine import usable_cores
 
 RESAMPLES = 1000
 FORWARDED, RANDOM = "forwarded", "bank, random neighbours"
@@ -132,7 +133,7 @@ def main() -> None:
     parser.add_argument("study", choices=sorted(STUDIES))
     parser.add_argument("--data", type=Path, help="the dataset's folder, for ferplus")
     parser.add_argument("--work", type=Path, default=ROOT / "artifacts" / "neighbour_quality")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--jobs", type=int, default=usable_cores())
     options = parser.parse_args()
     study, work = STUDIES[options.study], options.work.resolve() / options.study
     given = options.data and options.data.resolve()

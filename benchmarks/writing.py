@@ -1,12 +1,13 @@
 """A benchmark's rows: printed as a table, and written with the processor's kind, the machine and the commit."""
 
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+from openface.machine import usable_cores
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -84,7 +85,7 @@ def write_results(name: str, rows: Sequence[Mapping[str, Any]], device: str = ""
     """
     describe = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     done = subprocess.run(describe, capture_output=True, text=True, cwd=ROOT)
-    cores = f"{_processor()}, {os.cpu_count()} cores"
+    cores = f"{_processor()}, {usable_cores()} cores"
     machine = f"{device}, {cores}" if device else cores
     path = RESULTS / f"{name}.json"
     documents = json.loads(path.read_text("utf-8")) if path.is_file() else {}

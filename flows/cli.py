@@ -112,10 +112,10 @@ def doctor(artifacts: Artifacts = "artifacts", settings: Settings = None) -> Non
 
     openface = experiment_from({}, "--set", settings or ()).openface
     with Console().status("looking"):
-        findings = examine(Path(artifacts).expanduser().resolve(), openface)
-    for finding in findings:
-        print(f"{'ok ' if finding.fine else 'NO '} {finding.what:10} {finding.told}")
-    sys.exit(0 if all(finding.fine for finding in findings) else ExitCode.FAILED)
+        checks = examine(Path(artifacts).expanduser().resolve(), openface)
+    for check in checks:
+        print(f"{'ok ' if check.passed else 'NO '} {check.what:10} {check.message}")
+    sys.exit(0 if all(check.passed for check in checks) else ExitCode.FAILED)
 
 
 def _start_server() -> OwnServer | None:

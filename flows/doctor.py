@@ -31,35 +31,35 @@ _WITHOUT_OPENFACE = "drawn faces, and runs with --aus, need none"
 
 
 @dataclass(frozen=True)
-class Finding:
+class Check:
     """One thing that was checked, the verdict, and what it is or what to do."""
 
     what: str
-    fine: bool
-    told: str
+    passed: bool
+    message: str
 
 
-def examine(artifacts: Path, openface: OpenFaceSettings) -> list[Finding]:
+def examine(artifacts: Path, openface: OpenFaceSettings) -> list[Check]:
     """All of it, in the order in which one thing needs another."""
     with_engine: list[tuple[str, Callable[[docker.DockerClient], str]]] = [
         ("images", _images),
         ("training", _training),
         ("GPU", _gpu),
     ]
-    findings = [_looked_at("engine", _engine)]
-    if findings[0].fine:
-        findings += [_looked_at(what, _inside(look)) for what, look in with_engine]
-    findings.append(examine_openface(openface))
-    findings.append(_looked_at("Prefect", _prefect))
-    findings.append(_looked_at("disk", lambda: _disk(artifacts)))
+    checks = [_looked_at("engine", _engine)]
+    if checks[0].passed:
+        checks += [_looked_at(what, _inside(look)) for what, look in with_engine]
+    checks.append(examine_openface(openface))
+    checks.append(_looked_at("Prefect", _prefect))
+    checks.append(_looked_at("disk", lambda: _disk(artifacts)))
     if place := os.environ.get(STORE):
-        findings.append(_looked_at("store", lambda: _store(place)))
-        if all(finding.fine for finding in findings if finding.what in ("Prefect", "store")):
-            findings += _workers(Store(place))
-    return findings
+        checks.append(_looked_at("store", lambda: _store(place)))
+        if all(check.passed for check in checks if check.what in ("Prefect", "store")):
+            checks += _workers(Store(place))
+    return checks
 
 
-def examine_openface(settings: OpenFaceSettings) -> Finding:
+def examine_openface(settings: OpenFaceSettings) -> Check:
     """Tell whether OpenFace, with the arguments that it is run with, annotates a portrait."""
     return _looked_at("OpenFace", lambda: _openface(settings))
 
@@ -68,11 +68,11 @@ class _Wrong(Exception):
     """Something that is not as it should be; its text says what to do."""
 
 
-def _looked_at(what: str, look: Callable[[], str]) -> Finding:
+def _looked_at(what: str, look: Callable[[], str]) -> Check:
     try:
-        return Finding(what, True, look())
+        return Check(what, True, look())
     except (_Wrong, ExperimentError, EngineAway, EngineRefused) as wrong:
-        return Finding(what, False, str(wrong))
+        return Check(what, False, str(wrong))
 
 
 def _inside(look: Callable[[docker.DockerClient], str]) -> Callable[[], str]:
@@ -167,7 +167,7 @@ def _store(place: str) -> str:
     return f"{len(there)} artifacts, {sum(one.size for one in there) / 1e9:.2f} GB in {place}"
 
 
-def _workers(store: Store) -> list[Finding]:
+def _workers(store: Store) -> list[Check]:
     """What the workers of steps have, and whether they see the store that this machine sees."""
     from prefect.client.orchestration import get_client
 
@@ -177,21 +177,21 @@ def _workers(store: Store) -> list[Finding]:
     with get_client(sync_client=True) as client:
         names = online(client)
     if not names:
-        told = "none takes steps; start one on each machine as docs/scale.md says"
-        return [Finding("workers", False, told)]
-    found, seen = [], set[str]()
+        message = "none takes steps; start one on each machine as docs/scale.md says"
+        return [Check("workers", False, message)]
+    checks, seen = [], set[str]()
     for notice in notices(store):
         own = {worker_name(notice.host, queue) for queue in notice.queues} & set(names)
         seen |= own
         if own:
             has = ", ".join(f"{steps} × {queue}" for queue, steps in notice.queues.items())
-            told = f"{notice.host}: {has}; {notice.cores} cores, {notice.free / 1e9:.0f} GB free"
+            message = f"{notice.host}: {has}; {notice.cores} cores, {notice.free / 1e9:.0f} GB free"
             same = notice.code == code_version()
-            found.append(Finding("worker", same, told if same else f"{notice.host}: has other code; update it"))
+            checks.append(Check("worker", same, message if same else f"{notice.host}: has other code; update it"))
     for name in sorted(set(names) - seen):
-        told = f"{name}: does not see the store {store.place}; give it the same FER_STORE, and access"
-        found.append(Finding("worker", False, told))
-    return found
+        message = f"{name}: does not see the store {store.place}; give it the same FER_STORE, and access"
+        checks.append(Check("worker", False, message))
+    return checks
 
 
 def _disk(artifacts: Path) -> str:

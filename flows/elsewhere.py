@@ -1,5 +1,6 @@
 """A runner that sends steps to the workers of all machines, and follows them there as if they ran here."""
 
+import math
 import threading
 import time
 from collections import defaultdict
@@ -13,7 +14,7 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import LogSort
 from prefect.deployments import run_deployment
@@ -34,6 +35,8 @@ from flows.store import DiskFull, Store, StoreAway, StoreError
 from flows.study import Study
 
 _SECONDS_BETWEEN_LOOKS = 3.0
+_SECONDS_A_LOOK_COUNTS = 1.0
+"""One look is at all steps, and counts for every step that asks within this time."""
 _SECONDS_UNTIL_TOLD = 15.0
 """A step may wait for a worker that is busy; of a queue that nobody serves, it is said."""
 _SECONDS_TO_BEGIN = 600.0
@@ -63,6 +66,7 @@ class Elsewhere:
     def __init__(self, store: Store, here: Runner, device: str) -> None:
         self._store, self._here, self._device = store, here, device
         self._stopped = threading.Event()
+        self._runs = SentRuns()
         self._pushing: dict[Path, threading.Lock] = defaultdict(threading.Lock)
         self._dead: dict[str, int] = {}
         """Number of the lease of a step whose machine died, by the artifact's room."""
@@ -109,7 +113,7 @@ class Elsewhere:
                 work_queue_name=queue,
             )
             assert isinstance(run, FlowRun)
-            sent = _Sent(client, run.id, queue, self._store, room_of(command), on_event)
+            sent = _Sent(client, self._runs, run.id, queue, self._store, room_of(command), on_event)
             try:
                 self._follow(command, sent)
             finally:
@@ -150,7 +154,10 @@ class Elsewhere:
             StepFailed: it failed, or its machine died.
         """
         while not self._stopped.wait(_SECONDS_BETWEEN_LOOKS):
-            run = sent.look()
+            try:
+                run = sent.look()
+            except LookupError as deleted:
+                raise StepFailed(command.step, ExitCode.INTERRUPTED, "its run was deleted") from deleted
             if run is None or run.state is None:
                 continue
             if run.state.is_completed():
@@ -164,36 +171,90 @@ class Elsewhere:
         raise StepFailed(command.step, ExitCode.INTERRUPTED, "stopped")
 
 
+class SentRuns:
+    """The runs of all steps that were sent and have not ended, asked for together.
+
+    Hundreds of steps may wait for a worker; each would else be a request every few seconds.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wanted: set[UUID] = set()
+        self._found: dict[UUID, FlowRun] | None = None
+        self._asked = -math.inf
+
+    def now(self, run: UUID, client: SyncPrefectClient) -> FlowRun | None:
+        """One of them as of a moment ago; None while the server is away.
+
+        Raises:
+            LookupError: it was deleted.
+        """
+        with self._lock:
+            new = run not in self._wanted
+            self._wanted.add(run)
+            if new or time.monotonic() - self._asked >= _SECONDS_A_LOOK_COUNTS:
+                self._found = self._ask(client)
+                self._asked = time.monotonic()
+            return None if self._found is None else self._found[run]
+
+    def forget(self, run: UUID) -> None:
+        """It has ended."""
+        with self._lock:
+            self._wanted.discard(run)
+
+    def _ask(self, client: SyncPrefectClient) -> dict[UUID, FlowRun] | None:
+        wanted = FlowRunFilter(id=FlowRunFilterId(any_=list(self._wanted)))
+        try:
+            return {run.id: run for run in client.read_flow_runs(flow_run_filter=wanted, limit=len(self._wanted))}
+        except (httpx.HTTPError, PrefectException):
+            return None
+
+
 class _Sent:
     """A step that was sent, seen from here."""
 
     def __init__(
         self,
         client: SyncPrefectClient,
+        runs: SentRuns,
         run: UUID,
         queue: str,
         store: Store,
         room: str,
         on_event: Callable[[Event], None],
     ) -> None:
-        self._client, self._run, self._queue, self._store, self._room = client, run, queue, store, room
+        self._client, self._runs, self._run, self._queue, self._store, self._room = (
+            client,
+            runs,
+            run,
+            queue,
+            store,
+            room,
+        )
         self._on_event = on_event
         self._lines_read = 0
         self._silence, self._silence_before_lease = Silence(), Silence(_SECONDS_TO_BEGIN)
         self._since = time.monotonic()
-        self._told = False
+        self._wait_told = False
         self._ended = False
 
     def look(self) -> FlowRun | None:
-        """Its state, after what it has said since the last look; None while the server is away."""
+        """Its state, after what it has said since the last look; None while the server is away.
+
+        Raises:
+            LookupError: it was deleted.
+        """
+        run = self._runs.now(self._run, self._client)
+        if run is None or run.state is None:
+            return None
         try:
-            run = self._client.read_flow_run(self._run)
-            self._read_lines()
-            if run.state and run.state.is_scheduled():
+            if run.state.is_scheduled():
                 self._tell_why_it_waits()
+            else:
+                self._read_lines()
         except (httpx.HTTPError, PrefectException):
             return None
-        self._ended = bool(run.state and run.state.is_final())
+        self._ended = run.state.is_final()
         return run
 
     def died(self, state: UUID) -> int | None:
@@ -214,6 +275,7 @@ class _Sent:
 
     def cancel_if_running(self) -> None:
         """Have its worker end it, where this run ends first."""
+        self._runs.forget(self._run)
         if not self._ended:
             # By Prefect's rules, which end a run at once that no worker has taken yet.
             self._end(Cancelling(), force=False)
@@ -234,9 +296,9 @@ class _Sent:
                     self._on_event(parse_event(line.message))
 
     def _tell_why_it_waits(self) -> None:
-        if self._told or time.monotonic() - self._since < _SECONDS_UNTIL_TOLD:
+        if self._wait_told or time.monotonic() - self._since < _SECONDS_UNTIL_TOLD:
             return
-        self._told = True
+        self._wait_told = True
         names = [name for name in online(self._client) if name.endswith(f" {self._queue}")]
         if not names:
             self._on_event(Note(f"waits: no worker for steps of the queue {self._queue}; `fer doctor` tells more"))

@@ -70,8 +70,8 @@ def soft_labels(make: Maker, dataset: Artifact, generator: Artifact, name: str, 
     return make("soft-labels", dataset, generator)
 
 
-@task(task_run_name="distil {name} · seed {seed}", **_step)
-def distil(make: Maker, dataset: Artifact, labels: Artifact, name: str, seed: int) -> Artifact:
+@task(task_run_name="distill {name} · seed {seed}", **_step)
+def distill(make: Maker, dataset: Artifact, labels: Artifact, name: str, seed: int) -> Artifact:
     """EfficientFace from soft labels."""
     return make("distill", dataset, labels, seed=seed, show=show_curves)
 
@@ -160,7 +160,7 @@ def full_pipeline(
             labels[name, seed] = submit(soft_labels, dataset=dataset, generator=generator, name=name, seed=seed)
         for (generator_name, seed), distributions in labels.items():
             name = f"EF + {generator_name}"
-            students[name, seed] = submit(distil, dataset=dataset, labels=distributions, name=name, seed=seed)
+            students[name, seed] = submit(distill, dataset=dataset, labels=distributions, name=name, seed=seed)
         figures = Futures()
         for (name, seed), model in (generators | students).items():
             figures[name, seed] = submit(evaluate, dataset=dataset, model=model, name=name, seed=seed)

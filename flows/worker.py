@@ -29,7 +29,7 @@ def main() -> None:
         flush=True,
     )
     openface = examine_openface(OpenFaceSettings())
-    print(f"OpenFace: {openface.told}", flush=True)
+    print(f"OpenFace: {openface.message}", flush=True)
     asked_to_end = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: asked_to_end.set())
     worker = subprocess.Popen([sys.executable, "-P", "-m", "flows.experiment_worker"])

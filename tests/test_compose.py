@@ -437,18 +437,18 @@ def test_up_waits_for_no_openface_and_its_arguments_are_said_once(engine: docker
 
 def test_openface_is_looked_at_with_the_arguments_that_it_is_run_with(openface_image: str) -> None:
     fine = examine_openface(OpenFaceSettings(image=openface_image))
-    assert (fine.fine, fine.told) == (True, "OpenFace annotated a portrait")
+    assert (fine.passed, fine.message) == (True, "OpenFace annotated a portrait")
     missing = examine_openface(OpenFaceSettings(image="fer-openface:none"))
-    assert not missing.fine
-    assert missing.told == (
+    assert not missing.passed
+    assert missing.message == (
         "fer-openface:none: no such image; build it with `docker compose build openface`; drawn faces, and runs with "
         "--aus, need none"
     )
     lacks_its_model = examine_openface(OpenFaceSettings(image=openface_image, arguments=("-mloc", "nowhere.txt")))
-    assert not lacks_its_model.fine
-    assert "FER_OPENFACE_ARGUMENTS='-mloc model/main_clnf_general.txt'" in lacks_its_model.told
+    assert not lacks_its_model.passed
+    assert "FER_OPENFACE_ARGUMENTS='-mloc model/main_clnf_general.txt'" in lacks_its_model.message
     other_model = ("-mloc", "model/main_clnf_general.txt")
-    assert examine_openface(OpenFaceSettings(image=openface_image, arguments=other_model)).fine
+    assert examine_openface(OpenFaceSettings(image=openface_image, arguments=other_model)).passed
 
 
 def test_images_are_small(engine: docker.DockerClient, lab: ComposeLab) -> None:

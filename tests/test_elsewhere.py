@@ -6,12 +6,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from helpers.machines import Lab, Machine, lab_in, machines, wait_until
 from helpers.measured import tell_measured
+from prefect import flow
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 
+from flows.elsewhere import SentRuns
 from flows.events import Metrics, Note, Progress, event_line, parse_event
 from flows.sent_step import SentStep, code_version, outcome
 from flows.store import Store
@@ -149,6 +154,43 @@ def test_a_queue_that_nobody_serves_is_told_and_waited_for(lab: Lab) -> None:
     assert "`fer doctor` tells more" in line_with("waits: no worker for steps of the queue cpu", run)
     with machines(lab, "late"):
         end_of(run)
+
+
+def test_a_step_whose_run_is_deleted_ends_with_that_line(lab: Lab) -> None:
+    run = lab.run_part("graph", TINY)
+    line_with("waits: no worker", run)
+    with client_of(lab) as client:
+        (waiting,) = client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=["fer-step"])))
+        client.delete_flow_run(waiting.id)
+    said, _ = run.communicate(timeout=60)
+    assert run.returncode != 0
+    assert "its run was deleted" in said
+
+
+def test_the_states_of_all_steps_are_one_request(lab: Lab) -> None:
+    asked: list[str] = []
+    with client_of(lab, asked) as client:
+        sent = [client.create_flow_run(flow(lambda: None, name="step")).id for _ in range(20)]
+        runs = SentRuns()
+        for step in sent:
+            runs.now(step, client)
+        time.sleep(1.1)
+        asked.clear()
+        found = [runs.now(step, client) for step in sent]
+        assert [run and run.id for run in found] == sent
+        assert asked == ["/api/flow_runs/filter"]
+        lab.stop()
+        time.sleep(1.1)
+        assert runs.now(sent[0], client) is None
+
+
+@contextmanager
+def client_of(lab: Lab, asked: list[str] | None = None) -> Iterator[SyncPrefectClient]:
+    """A client of the lab's server that writes down what it asks for."""
+    written: list[str] = [] if asked is None else asked
+    hooks = {"request": [lambda request: written.append(request.url.path)]}
+    with SyncPrefectClient(lab.api, httpx_settings={"event_hooks": hooks}) as client:
+        yield client
 
 
 def test_a_worker_of_other_code_takes_nothing_and_is_told(lab: Lab, tmp_path: Path) -> None:

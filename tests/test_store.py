@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,12 +12,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from helpers.machines import wait_until
+from helpers.s3 import s3_server, way_to
 
 from fer_core.artifacts import Artifact, finished, make_artifact
 from flows.lease import Holder, LeaseLost, Silence, latest, take
 from flows.made_once import make_once
-from flows.prefect_server import free_port
 from flows.runner import StepCommand, Subprocesses
 from flows.store import DiskFull, Store, StoreAway, StoreError, open_store
 
@@ -29,15 +27,8 @@ ROOM = f"graph/{FINGERPRINT}"
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an S3 server."""
-    port, folder = free_port(), tmp_path_factory.mktemp("s3")
-    command = [sys.executable, "-c", f"from moto.server import main; main(['-p', '{port}'])"]
-    with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
-        address = f"http://127.0.0.1:{port}"
-        try:
-            wait_until(lambda: _answers(address), 60)
-            yield address
-        finally:
-            server.terminate()
+    with s3_server(tmp_path_factory.mktemp("s3")) as address:
+        yield address
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -287,13 +278,5 @@ def test_without_a_place_there_is_no_store(monkeypatch: pytest.MonkeyPatch) -> N
 
 def reach(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a user does, by the environment."""
-    own = {"AWS_ENDPOINT_URL": address, "AWS_DEFAULT_REGION": "us-east-1", "NO_PROXY": "127.0.0.1"}
-    for name, value in (own | {"AWS_ACCESS_KEY_ID": "fer", "AWS_SECRET_ACCESS_KEY": "fer"}).items():
+    for name, value in way_to(address).items():
         monkeypatch.setenv(name, value)
-
-
-def _answers(address: str) -> bool:
-    try:
-        return httpx.get(address).status_code < 500
-    except httpx.HTTPError:
-        return False

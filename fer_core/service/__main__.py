@@ -5,12 +5,13 @@ import sys
 from pathlib import Path
 
 from fer_core.errors import FerError, ServiceError
+from fer_core.exit_codes import ExitCode
 from fer_core.service.limits import limits_from
 from fer_core.service.server import serve
 
 
 def main() -> None:
-    """Serve; a mistake of the user's is one line and exit code 2."""
+    """Serve; a mistake of the user's is one line and `ExitCode.MISTAKE`."""
     environment = os.environ
     try:
         model = Path(environment.get("FER_MODEL", "/model"))
@@ -20,7 +21,7 @@ def main() -> None:
         serve(model, environment.get("FER_SERVICE_HOST", "127.0.0.1"), int(port), limits_from(environment))
     except FerError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(ExitCode.MISTAKE)
 
 
 if __name__ == "__main__":

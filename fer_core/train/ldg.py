@@ -12,6 +12,7 @@ from fer_core.errors import ArtifactError
 from fer_core.experiment import Experiment, LdgSettings
 from fer_core.graph.neighbours import Graph
 from fer_core.graph.unlabelled import lesson, rows_of_an_epoch
+from fer_core.steps import NEIGHBOUR_SETTINGS
 from fer_core.train.loop import Run, Training, targets, train
 from fer_core.train.objectives import Objective, objective_of
 from fer_core.train.self_training import weighted, with_pseudo_labels
@@ -61,6 +62,7 @@ def train_ldg(
         objective=_objective(settings, own, dataset.rows("unlabelled"), graph, to_labelled or graph, teacher, steps),
         au_coverage=au_coverage,
         rows=rows,
+        unused_settings=NEIGHBOUR_SETTINGS if graph is None else (),
     )
     train(training, dataset, run)
 

@@ -28,7 +28,6 @@ from fer_core.models.checkpoint import ModelCard, save_tensors, save_weights
 from fer_core.models.logits import predict_logits
 from fer_core.models.published import load_published
 from fer_core.progress import Reporter
-from fer_core.steps import NEIGHBOUR_SETTINGS
 from fer_core.train.objectives import Objective
 from fer_core.train.step import TrainingStep, take_epoch
 
@@ -50,6 +49,8 @@ class Training:
     """Images by split and by the outcome of their annotation, if action units are used."""
     rows: np.ndarray | None = None
     """Row numbers of an epoch, each as often as it is seen; None takes each training image once."""
+    unused_settings: tuple[str, ...] = ()
+    """Keys of the recipe that this training has no use for; the model card leaves them out."""
 
     def epoch_rows(self, dataset: Dataset) -> np.ndarray:
         """Row numbers of an epoch's images."""
@@ -275,7 +276,6 @@ def _write_epoch(folder: Path, state: dict[str, Any], selected: bool) -> None:
 def _card(
     training: Training, dataset: Dataset, run: Run, history: list[dict[str, float]], precision: Precision
 ) -> ModelCard:
-    unused = NEIGHBOUR_SETTINGS if training.name == "LDG" else ()
     return ModelCard(
         architecture=training.architecture,
         labels=dataset.card.labels,
@@ -290,7 +290,7 @@ def _card(
         history=history,
         trained_on=trained_on(dataset, training.au_coverage)
         | {"hardware": f"{processor_of(run.device).kind}, {precision}"},
-        recipe={k: v for k, v in asdict(training.recipe).items() if k.rstrip("_") not in unused},
+        recipe={k: v for k, v in asdict(training.recipe).items() if k.rstrip("_") not in training.unused_settings},
     )
 
 

@@ -19,11 +19,15 @@ def part_of_a_run(until: str, experiment: str, artifacts: str, settings: list[st
         dataset = prepare_images(make)
         graph = link_neighbours(make, dataset, annotate_action_units(make, dataset))
         if until == "generators":
-            both = (
-                train_ldg.submit(make, dataset, seed=1),
-                train_ldg_aus.submit(make, dataset, graph, seed=1),
-            )
-            for generator in both:
+            generators = [
+                future
+                for seed in study.seeds
+                for future in (
+                    train_ldg.submit(make, dataset, seed=seed),
+                    train_ldg_aus.submit(make, dataset, graph, seed=seed),
+                )
+            ]
+            for generator in generators:
                 generator.result()
 
 
