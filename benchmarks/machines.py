@@ -20,7 +20,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import httpx
-import s3fs
+import s3fs  # type: ignore[import-untyped]
 from helpers.machines import Machine, lab_in, wait_until
 from helpers.s3 import s3_server, way_to
 from writing import ROOT, Row, row, show, write_results
