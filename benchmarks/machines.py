@@ -71,7 +71,7 @@ def trained_by(cores: Sequence[int], epochs: int, folder: Path) -> list[Artifact
 
 
 def seconds_from_first_to_last(made: Sequence[Artifact]) -> float:
-    """From the first training's begin to the last one's end, by the clock of the workers' machine."""
+    """From the beginning of the first training to the end of the last, by the clock of the workers' machine."""
     begin = min(artifact.made() - timedelta(seconds=artifact.seconds()) for artifact in made)
     return (max(artifact.made() for artifact in made) - begin).total_seconds()
 
