@@ -4,10 +4,10 @@ import difflib
 import json
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -93,6 +93,8 @@ class DatasetSettings:
     labelled: Annotated[int, Field(ge=0)] = 0
     """For experiments: a stratified draw of this many training images keeps its labels and the others become
     unlabelled; 0 leaves all labels."""
+    label_noise: Share = 0.0
+    """For experiments: this share of the training labels is replaced by another class, each as likely."""
     count: Positive = 2000
     """`sample` only: faces drawn."""
     seed: Seed = 1
@@ -237,6 +239,54 @@ class RunSettings:
     """Training steps at a time on each GPU."""
     capture: bool = True
     """Hold a training step as one CUDA graph on a GPU; off, its kernels are launched one by one."""
+    hours: Annotated[float, Field(ge=0)] = 0.0
+    """Of a comparison: begin no further step after so many hours, and report what there is; 0 sets no end."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Way:
+    """One way to learn, of those that a comparison sets beside each other."""
+
+    generator: Literal["LDG", "LDG-AUs", "none"] = "LDG"
+    """Which generator it trains; with `none`, EfficientFace learns from the dataset's own labels."""
+    settings: tuple[str, ...] = ()
+    """`section.key=value` laid over the experiment, and over its stage's."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Stage:
+    """Ways that are trained under the same conditions, and so may be compared."""
+
+    title: str
+    ways: Annotated[tuple[str, ...], Field(min_length=1)]
+    students: tuple[str, ...] = ()
+    """Those of its ways whose generator also teaches an EfficientFace."""
+    first_seeds: Annotated[int, Field(ge=0)] = 0
+    """How many of the experiment's seeds it takes; 0 takes all."""
+    settings: tuple[str, ...] = ()
+    """`section.key=value` laid over the experiment."""
+    by_seed: tuple[str, ...] = ()
+    """Keys that take the training's seed, such as dataset.split_seed for labels drawn anew with every seed."""
+    settings_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By way, what is laid over the way's own settings in this stage."""
+    axis: str = ""
+    """What the stages with this same axis are points of a curve over, such as `labelled images`."""
+    at: float | None = None
+    """Its place on that axis."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ComparisonSettings:
+    """Ways to learn beside each other: stage by stage, each over several seeds."""
+
+    ways: Annotated[Mapping[str, Way], Field(min_length=1)]
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    pairs: tuple[tuple[str, str], ...] = ()
+    """Two ways each, of which differences are shown wherever a stage has both."""
+    baseline: str = ""
+    """The way whose curve tells how many of an axis another way is worth."""
+    only: str = "*"
+    """A pattern of the cells to train, such as `500 labels*seed 1`; a cell is called `STAGE · WAY · seed N`."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -256,6 +306,7 @@ class Experiment:
     soft_labels: SoftLabelSettings = field(default_factory=SoftLabelSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     run: RunSettings = field(default_factory=RunSettings)
+    comparison: ComparisonSettings | None = None
 
 
 _EXPERIMENT = TypeAdapter(Experiment)
@@ -313,6 +364,8 @@ def experiment_from(document: dict[str, Any], origin: str, settings: Iterable[st
 def to_document(experiment: Experiment) -> dict[str, Any]:
     """The experiment as plain values under the keys of its TOML file."""
     document: dict[str, Any] = _EXPERIMENT.dump_python(experiment, mode="json", by_alias=True)
+    if experiment.comparison is None:
+        del document["comparison"]
     return document
 
 
@@ -347,7 +400,15 @@ def _explain(error: ValidationError) -> str:
 def _keys_beside(location: list[str]) -> list[str]:
     section: Any = Experiment
     for part in location[:-1]:
-        section = next((f.type for f in fields(section) if f.name == part), None)
-        if not is_dataclass(section):
+        # A part that is no field is the place of an entry, in a table or a list, of the section that it is in.
+        inside = {f.name: f.type for f in fields(section)}.get(part, section)
+        section = next(filter(is_dataclass, (inside, *_types_in(inside))), None)
+        if section is None:
             return []
     return [f.name.rstrip("_") for f in fields(section)]
+
+
+def _types_in(annotation: Any) -> Iterator[Any]:
+    for inner in get_args(annotation):
+        yield inner
+        yield from _types_in(inner)

@@ -80,7 +80,8 @@ def run(
     _stop_in_time(server)
     with Console().status("starting Prefect"):
         # Its import takes about as long as its server's start, which goes on meanwhile.
-        from flows.pipeline import RunFailed, full_pipeline
+        from flows.pipeline import full_pipeline
+        from flows.tasks import RunFailed
 
         if server:
             server.wait()

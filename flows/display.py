@@ -167,12 +167,22 @@ def shown() -> Iterator[None]:
 
 def paper_table(report: Artifact) -> dict[str, Any]:
     """Accuracy over the seeds: `columns`, a model each, and `rows`: max, median and min in percent, or None."""
-    table: dict[str, Any] = json.loads(report.file("results.json").read_text(encoding="utf-8"))["table"]
+    table: dict[str, Any] = _results(report)["table"]
     return table
 
 
+def comparison_means(report: Artifact) -> list[dict[str, Any]]:
+    """What each way of a comparison reaches: stage, way, network, seeds, and the means over these."""
+    shown = ("stage", "way", "network", "seeds", "accuracy", "kl", "kl_at_temperature")
+    means: list[dict[str, Any]] = _results(report)["means"]
+    return [{name: row[name] for name in shown if name in row} for row in means]
+
+
 def print_table(report: Artifact) -> None:
-    """The paper's table."""
+    """The paper's table, or what each way of a comparison reaches."""
+    if "means" in _results(report):
+        _print_means(report)
+        return
     paper = paper_table(report)
     table = Table("accuracy, %", *paper["columns"])
     for name, values in paper["rows"].items():
@@ -180,10 +190,35 @@ def print_table(report: Artifact) -> None:
     Console().print(table)
 
 
+def _print_means(report: Artifact) -> None:
+    console, rows = Console(), comparison_means(report)
+    for stage in dict.fromkeys(row["stage"] for row in rows):
+        table = Table(stage, "seeds", "accuracy, %", "KL", "EfficientFace, %", "KL")
+        here = [row for row in rows if row["stage"] == stage]
+        for way in dict.fromkeys(row["way"] for row in here):
+            by_network = {row["network"]: row for row in here if row["way"] == way}
+            cells = [_figures(by_network.get(network)) for network in ("generator", "student")]
+            table.add_row(way, str(max(row["seeds"] for row in by_network.values())), *cells[0], *cells[1])
+        console.print(table)
+    if missing := _results(report)["missing"]:
+        console.print(f"not there: {len(missing)} of the networks asked for; the same command goes on", markup=False)
+
+
+def _figures(row: dict[str, Any] | None) -> tuple[str, str]:
+    if row is None:
+        return "–", "–"
+    return f"{row['accuracy']:.2f}", f"{row['kl']:.3f}" if "kl" in row else "–"
+
+
+def _results(report: Artifact) -> dict[str, Any]:
+    results: dict[str, Any] = json.loads(report.file("results.json").read_text(encoding="utf-8"))
+    return results
+
+
 def best_student(report: Artifact) -> Path | None:
     """The checkpoint of the EfficientFace that is best on validation, where there is one."""
-    results = json.loads(report.file("results.json").read_text(encoding="utf-8"))
-    students = [m for m in results["models"] if m["architecture"] == "efficientface" and m["checkpoint"]]
+    models = _results(report).get("models", ())
+    students = [m for m in models if m["architecture"] == "efficientface" and m["checkpoint"]]
     if not students:
         return None
     best = max(students, key=lambda model: float(model["selected"]["validation"]["accuracy"]))

@@ -74,10 +74,11 @@ def _require_own_program(openface: OpenFaceSettings) -> None:
 def _paths_in(experiment: Experiment) -> Iterator[tuple[str, str]]:
     """Settings that are, or could be, the path of a file: every text with a `/` or a `~` in it, whatever its key.
 
-    OpenFace's are left out: they are paths in its image, which `_require_own_program` looks at.
+    OpenFace's are left out: they are paths in its image, which `_require_own_program` looks at. So are a comparison's,
+    whose cells are experiments of their own, each looked at like this one.
     """
     for section, settings in to_document(experiment).items():
-        if isinstance(settings, dict) and section != "openface":
+        if isinstance(settings, dict) and section not in ("openface", "comparison"):
             yield from ((f"{section}.{key}", text) for key, text in _texts(settings))
 
 

@@ -26,7 +26,7 @@ from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
 
 from fer_core.artifacts import Artifact
-from flows.display import paper_table
+from flows.display import comparison_means, paper_table
 from flows.naming import key_of
 
 Show = Callable[[Artifact, str], None]
@@ -141,11 +141,21 @@ def show_report(report: Artifact, experiment: str) -> None:
         for name, values in table["rows"].items()
     ]
     create_table_artifact(rows, key_of(experiment, "91-paper-table"), "Accuracy on the test split, over the seeds.")
+    _show_page(report, experiment, "How the report begins: the models beside each other.")
+
+
+def show_comparison(report: Artifact, experiment: str) -> None:
+    """What each way reaches, where the report is, and the differences as it draws them."""
+    rows = [{name: _rounded(value) for name, value in row.items()} for row in comparison_means(report)]
+    create_table_artifact(rows, key_of(experiment, "91-means"), "Means over the seeds, on the test split.")
+    _show_page(report, experiment, "How the report begins: the differences between ways.")
+
+
+def _show_page(report: Artifact, experiment: str, about: str) -> None:
     create_link_artifact(
         report_address(report), "The report", key=key_of(experiment, "92-report"), description=str(report.path)
     )
     if picture := _FIRST_PICTURE.search(report.file("index.html").read_text(encoding="utf-8")):
-        about = "How the report begins: the models beside each other."
         create_image_artifact(image_url=picture[1], key=key_of(experiment, "93-report-picture"), description=about)
 
 

@@ -1,5 +1,6 @@
 """Makes a step's artifact inside a Prefect task: reuses it if it is whole, else runs, watches and reports the step."""
 
+import copy
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +24,10 @@ from flows.study import Study
 from openface.errors import EngineAway
 
 
+class TimeIsOver(Exception):
+    """A step that was not begun, since `run.hours` are over."""
+
+
 class Maker:
     """Makes artifacts of one study, with one runner, shown on one display.
 
@@ -40,16 +45,30 @@ class Maker:
         """By the fingerprint of a step that ran out of memory: how it is tried again."""
         self._missed: list[tuple[Show, Artifact]] = []
         """Artifacts that could not be shown while Prefect's server was away."""
+        self._cell = False
+        self._ends: float | None = None
         if self._progress:
             self._shown.show_now(0.0, self._progress.words())
+
+    def for_cell(self, study: Study, ends: float | None) -> "Maker":
+        """The same for one cell of a comparison, whose steps all belong to one task.
+
+        Args:
+            study: with the cell's settings.
+            ends: when no step is begun any more, by the monotonic clock.
+        """
+        maker = copy.copy(self)
+        maker._study, maker._cell, maker._ends = study, True, ends
+        return maker
 
     def __call__(self, step: str, *inputs: Artifact, seed: int | None = None, show: Show | None = None) -> Artifact:
         """The artifact of a step, which `show` shows in Prefect, whenever it was made.
 
         Raises:
             StepFailed: it could not be made.
+            TimeIsOver: it was not made before, and no step is begun any more.
         """
-        name = str(task_run.name)
+        name = f"{task_run.name} · {step}" if self._cell else str(task_run.name)
         live = LiveProgress(key_of(self._experiment, "01", name))
         try:
             wanted = self._study.request(step, inputs, seed, self._reader(name, live))
@@ -62,6 +81,8 @@ class Maker:
             live.finish(name)
             self._display.reused(name)
             get_run_logger().info("reused %s", found.path)
+        elif self._ends is not None and time.monotonic() >= self._ends:
+            raise TimeIsOver(name)
         else:
             found = self._made(name, asked_for, study, wanted, live)
         if self._progress:
@@ -86,7 +107,9 @@ class Maker:
         except StepFailed as failure:
             if self._progress:
                 self._progress.failed(name)
-            if failure.out_of_memory and (smaller := study.with_half_the_batch(wanted)):
+            # A cell with half the batch could not be compared with the others.
+            halved = study.with_half_the_batch(wanted) if failure.out_of_memory and not self._cell else None
+            if smaller := halved:
                 self._smaller[asked_for] = smaller
                 get_run_logger().warning(
                     "out of memory; %s is tried again with half the batch and half the learning rate, which its "

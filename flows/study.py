@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from fer_core.artifacts import Artifact, finished
+from fer_core.comparison import cells
 from fer_core.contents import Tell, nobody
 from fer_core.errors import ActionUnitError, DatasetError, ExperimentError
 from fer_core.experiment import BUNDLED, Experiment, find_experiment, load_experiment
@@ -136,8 +137,19 @@ class Study:
         if recipe.batch < 2 * _SMALLEST_BATCH:
             return None
         halved = (f"{section}.batch={recipe.batch // 2}", f"{section}.learning_rate={recipe.learning_rate / 2}")
-        settings = (*self.settings, *halved)
-        return replace(self, experiment=load_experiment(self.source, settings), settings=settings)
+        return self.with_settings(halved)
+
+    def with_settings(self, further: Sequence[str]) -> "Study":
+        """The same with further `key=value` laid over its settings.
+
+        Raises:
+            ExperimentError: one cannot be read, or names what a worker's runs may not.
+        """
+        settings = (*self.settings, *further)
+        experiment = load_experiment(self.source, settings)
+        if limits_apply():
+            require_granted_settings(experiment)
+        return replace(self, experiment=experiment, settings=settings)
 
 
 def open_study(
@@ -181,7 +193,19 @@ def open_study(
     if table is not None and not table.exists():
         raise ActionUnitError(f"{table}: no such file or folder; give what OpenFace wrote with --aus")
     made = Path(artifacts).expanduser().resolve()
-    return Study(loaded, source, tuple(settings), folder, table, made, open_store())
+    study = Study(loaded, source, tuple(settings), folder, table, made, open_store())
+    if loaded.comparison:
+        _check_cells(study)
+    return study
+
+
+def _check_cells(study: Study) -> None:
+    """A setting that cannot be read is told before the first cell is trained."""
+    for cell in {(cell.stage, cell.way): cell for cell in cells(study.experiment)}.values():
+        try:
+            study.with_settings(cell.settings)
+        except ExperimentError as error:
+            raise ExperimentError(f"{cell.stage} · {cell.way}: {error}") from error
 
 
 def _path(given: str) -> Path:

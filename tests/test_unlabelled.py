@@ -10,7 +10,7 @@ import torch
 from fer_core.data.dataset import UNLABELLED, Dataset, open_dataset
 from fer_core.data.prepare import prepare
 from fer_core.data.readers.splits import is_repeated
-from fer_core.errors import ActionUnitError
+from fer_core.errors import ActionUnitError, DatasetError
 from fer_core.experiment import ActionUnitSettings, DatasetSettings, GraphSettings, LdgSettings
 from fer_core.graph.action_units import ActionUnits, action_units
 from fer_core.graph.neighbours import Graph
@@ -203,3 +203,29 @@ def test_a_teacher_takes_the_neighbours_place() -> None:
     found = lesson(HARD, LABELLED, TO_LABELLED, LdgSettings(propagated=0.5, mixed=0.5), teacher)
     torch.testing.assert_close(found.target, torch.tensor([[0.95, 0.05], [0.05, 0.95], [0.2, 0.8], [0.5, 0.5]]))
     torch.testing.assert_close(found.weight, torch.tensor([1, 1, 0.5, 0]))
+
+
+# Whose label is wrong
+
+
+def test_label_noise_replaces_a_share_of_the_training_labels_by_each_other_class(tmp_path: Path) -> None:
+    clean = drawn(tmp_path / "clean", count=1500)
+    little, much = (drawn(tmp_path / f"{share}", count=1500, label_noise=share) for share in (0.1, 0.3))
+    train = clean.rows("train")
+    spoiled = {name: made.labels()[train] != clean.labels()[train] for name, made in (("l", little), ("m", much))}
+    # Shares of 1,080 draws: three standard errors are .027 and .042.
+    assert spoiled["l"].mean() == pytest.approx(0.1, abs=0.03)
+    assert spoiled["m"].mean() == pytest.approx(0.3, abs=0.045)
+    assert (spoiled["m"] | ~spoiled["l"]).all(), "more noise spoils the same labels and further ones"
+    steps = (much.labels()[train] - clean.labels()[train])[spoiled["m"]] % 7
+    assert set(steps) == {1, 2, 3, 4, 5, 6}
+    for split in ("validation", "test"):
+        rows = clean.rows(split)  # type: ignore[arg-type]
+        assert (much.labels()[rows] == clean.labels()[rows]).all()
+    assert "30% of the training labels were replaced" in much.card.protocol
+    assert clean.card.protocol in much.card.protocol
+
+
+def test_label_noise_with_distributions_as_labels_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="label_noise"):
+        drawn(tmp_path / "out", label_noise=0.1, labels="distribution")

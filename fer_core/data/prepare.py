@@ -57,6 +57,8 @@ def prepare(settings: DatasetSettings, folder: Path | None, out: Path, report: R
     for note in source.notes:
         report.note(note)
     _check_any_images(source)
+    if settings.label_noise and settings.labels == "distribution":
+        raise DatasetError('dataset.label_noise spoils hard labels; set dataset.labels = "majority" with it')
     decoded_path = out / "decoded.npy"
     sha256, unreadable = _decode_images(source, settings, decoded_path, report)
     _check_readable(unreadable, len(sha256), settings)
@@ -78,7 +80,7 @@ def prepare(settings: DatasetSettings, folder: Path | None, out: Path, report: R
     card = DatasetCard(
         source=source.name,
         labels=source.labels,
-        protocol=source.protocol,
+        protocol=source.protocol + _in_words(settings.label_noise),
         truth=source.truth,
         mean=mean,
         std=std,
@@ -90,6 +92,10 @@ def prepare(settings: DatasetSettings, folder: Path | None, out: Path, report: R
     if source.au_rows is not None:
         _save_au_rows(source.au_rows, manifest["id"], out / OPENFACE_TABLE)
     save_dataset(out, card, manifest)
+
+
+def _in_words(label_noise: float) -> str:
+    return f" {label_noise:.0%} of the training labels were replaced by another class." if label_noise else ""
 
 
 def _check_any_images(source: Source) -> None:
@@ -179,7 +185,8 @@ def _make_manifest(
     limited = _limit_train(kept, settings.limit, settings.split_seed)
     duplicates = "duplicates dropped" if settings.duplicates == "drop" else "duplicates kept"
     dropped = {duplicates: int(repeated.sum()), "beyond the limit": len(kept) - len(limited)}
-    return _hide_labels(_with_crowd(limited, source), settings.labelled, settings.split_seed), dropped
+    labelled = _hide_labels(_with_crowd(limited, source), settings.labelled, settings.split_seed)
+    return _spoil_labels(labelled, settings.label_noise, len(source.labels), settings.split_seed), dropped
 
 
 def _limit_train(manifest: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
@@ -199,6 +206,30 @@ def _hide_labels(manifest: pd.DataFrame, labelled: int, seed: int) -> pd.DataFra
     crowd = [name for name in manifest if str(name).startswith("crowd_")]
     manifest.loc[manifest["split"] == "unlabelled", crowd] = np.nan
     return manifest
+
+
+def _spoil_labels(manifest: pd.DataFrame, share: float, classes: int, seed: int) -> pd.DataFrame:
+    """Give this share of the training images another class, each as likely; a larger share only adds to them.
+
+    Drawn from the seed and each image alone. A crowd's distribution, the truth, stays.
+    """
+    if not share:
+        return manifest
+    train = manifest.index[manifest["split"] == "train"]
+    first, second = _two_draws(manifest.loc[train, "sha256"], seed)
+    spoiled = first < share
+    # One of the other classes: 1 to classes − 1 further, around the end.
+    further = 1 + (second * (classes - 1)).astype(np.int64)
+    labels = manifest.loc[train, "label"].to_numpy(np.int64)
+    manifest.loc[train, "label"] = np.where(spoiled, (labels + further) % classes, labels)
+    return manifest
+
+
+def _two_draws(sha256: pd.Series, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) uniform in 0..1 each, from the seed and each image alone."""
+    digests = [hashlib.sha256(f"noise {seed}:{digest}".encode()).digest()[:8] for digest in sha256]
+    drawn = np.frombuffer(b"".join(digests), "<u4").reshape(-1, 2) / 2.0**32
+    return drawn[:, 0], drawn[:, 1]
 
 
 def _with_crowd(manifest: pd.DataFrame, source: Source) -> pd.DataFrame:

@@ -121,6 +121,32 @@ def worst_mistakes(dataset: Dataset, model: JudgedModel) -> list[Face]:
     return faces
 
 
+def helped_and_hurt(
+    dataset: Dataset, first: tuple[str, np.ndarray], second: tuple[str, np.ndarray]
+) -> tuple[list[Face], list[Face]]:
+    """The test images that the first way predicts better than the second by most, and worse by most.
+
+    Better is nearer to the true distribution in total variation, and without one a higher probability of the label.
+
+    Args:
+        first, second: a way's name, and its (test images, classes) probabilities.
+    """
+    rows, names = dataset.rows("test"), dataset.card.labels
+    crowd = dataset.crowd()
+    truth = np.eye(len(names))[dataset.labels()[rows]] if crowd is None else crowd[rows]
+    gain = (np.abs(second[1] - truth) - np.abs(first[1] - truth)).sum(axis=1) / 2
+    order = np.argsort(-gain, kind="stable")
+    sheets = []
+    for places in (order[:_MISTAKES], order[::-1][:_MISTAKES]):
+        faces = []
+        for place in places:
+            truth_bar = [] if crowd is None else [_bar(_truth_name(dataset), truth[place], names)]
+            bars = [*truth_bar, *(_bar(name, found[place], names) for name, found in (first, second))]
+            faces.append(_face(dataset, int(rows[place]), bars=tuple(bars)))
+        sheets.append(faces)
+    return sheets[0], sheets[1]
+
+
 def _neighbourhood(evidence: Evidence, row: int) -> Neighbourhood:
     labels = evidence.dataset.labels()
     near = evidence.graph.neighbours[row, :_NEIGHBOURS_SHOWN]

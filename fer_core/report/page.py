@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
@@ -63,7 +63,7 @@ def read_evidence(request: Request) -> Evidence:
     landmarks = "landmarks" in request.experiment.action_units.features
     table = read_au_table(request.input("annotate").file(AU_TABLE), dataset, landmarks)
     graph, card = load_graph(request.input("graph").path)
-    judgements = {artifact: _read_metrics(artifact) for artifact in request.inputs_of("evaluate")}
+    judgements = {artifact: read_metrics(artifact) for artifact in request.inputs_of("evaluate")}
     own = {artifact: figures for artifact, figures in judgements.items() if "judged_on" not in figures}
     models = tuple(_read_judged(artifact, figures, dataset) for artifact, figures in own.items())
     _refuse_strangers("evaluate", [(model.name, model.seed) for model in models])
@@ -91,7 +91,7 @@ def read_evidence(request: Request) -> Evidence:
     )
 
 
-def _read_metrics(artifact: Artifact) -> dict[str, Any]:
+def read_metrics(artifact: Artifact) -> dict[str, Any]:
     """The figures that `fer evaluate` wrote; `judged_on` is among them where they are of other data."""
     try:
         figures: dict[str, Any] = json.loads(artifact.file("metrics.json").read_text(encoding="utf-8"))
@@ -125,21 +125,13 @@ def render(evidence: Evidence, figures: dict[str, Any], table: pd.DataFrame, rep
         figures: `results(evidence)`.
         table: the AU table, one row an image.
     """
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= captions.FILTERS
     parts = _parts(evidence, figures, table)
     drawn: dict[str, Any] = {}
     with house_style():
         for done, (name, draw) in enumerate(parts.items(), start=1):
             drawn[name] = draw()
             report.progress("report", done, len(parts))
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2").render(
         results=figures,
         parts=drawn,
         words=captions.captions(figures, evidence),
@@ -149,8 +141,21 @@ def render(evidence: Evidence, figures: dict[str, Any], table: pd.DataFrame, rep
         model_colours=MODEL_COLOURS,
         coverage_columns=_coverage_columns(figures["au_coverage"]),
         experiment_toml=experiment_toml(evidence.experiment),
-        versions=_versions(),
+        versions=versions(),
     )
+
+
+def template(name: str) -> Template:
+    """A page's template, which escapes whatever comes from data."""
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= captions.FILTERS
+    return environment.get_template(name)
 
 
 def _coverage_columns(coverage: dict[str, dict[str, int]]) -> list[str]:
@@ -275,6 +280,7 @@ def _manifest(artifact: Artifact) -> dict[str, Any]:
     return manifest
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Versions of all that a result may hang on, by name."""
     packages = {name: version(name) for name in _PACKAGES}
     return {"fer": __version__, "Python": platform.python_version(), **packages, "machine": platform.machine()}

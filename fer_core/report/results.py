@@ -257,10 +257,12 @@ def published_test_images(evidence: Evidence) -> dict[str, Any] | None:
 def models_table(evidence: Evidence) -> pd.DataFrame:
     """results.csv: a row a trained model, accuracies and errors in 0..1, intervals of 95 % over test images."""
     models = [model for name in evidence.names() for model in evidence.seeds_of(name)]
-    return pd.DataFrame([_as_row(evidence, model) for model in models], columns=list(_ROW))
+    title, source = evidence.experiment.title, evidence.dataset.card.source
+    found = [model_row(m, evidence.fingerprints.get((m.name, m.seed)), title, source) for m in models]
+    return pd.DataFrame(found, columns=list(MODEL_COLUMNS))
 
 
-_ROW = (
+MODEL_COLUMNS = (
     "model",
     "seed",
     "architecture",
@@ -298,8 +300,14 @@ _ROW = (
 """The columns of results.csv."""
 
 
-def _as_row(evidence: Evidence, model: JudgedModel) -> dict[str, Any]:
-    """What is not known, or has no truth to be measured against, is left empty."""
+def model_row(model: JudgedModel, fingerprint: str | None, experiment: str, dataset: str) -> dict[str, Any]:
+    """A trained model under `MODEL_COLUMNS`; what is not known, or has no truth to be measured against, is left empty.
+
+    Args:
+        fingerprint: of its checkpoint.
+        experiment: its title.
+        dataset: the source that it was trained on.
+    """
     figures, test = model.figures, model.figures["selected"]["test"]
     kept = ("architecture", "parameters", "epochs", "selected_epoch", "temperature")
     row: dict[str, Any] = (
@@ -311,9 +319,9 @@ def _as_row(evidence: Evidence, model: JudgedModel) -> dict[str, Any]:
     return row | {
         "model": model.name,
         "seed": model.seed,
-        "experiment": evidence.experiment.title,
-        "fingerprint": evidence.fingerprints.get((model.name, model.seed)),
-        "dataset": evidence.dataset.card.source,
+        "experiment": experiment,
+        "fingerprint": fingerprint,
+        "dataset": dataset,
         "test_images": test["images"],
         "accuracy_last_epoch": figures["last"]["test"]["accuracy"],
         "calibration_error_at_temperature": figures["calibrated"]["test"]["calibration_error"],

@@ -103,6 +103,12 @@ def _section(name: str) -> Callable[[Request], Settings]:
     return lambda request: {name: to_document(request.experiment)[name]}
 
 
+def _dataset_settings(request: Request) -> Settings:
+    dataset = to_document(request.experiment)["dataset"]
+    # Left out where there is none, as before there was a choice: what was made then still counts.
+    return {"dataset": {key: value for key, value in dataset.items() if (key, value) != ("label_noise", 0.0)}}
+
+
 def _annotate_settings(request: Request) -> Settings:
     """The build counts, not the image's name alone; how many images OpenFace is given at a time changes nothing."""
     if action_unit_rows(request) is not None:
@@ -198,13 +204,18 @@ def _report_settings(request: Request) -> Settings:
     document = to_document(request.experiment)
     for where in ("run", "openface"):
         document.pop(where)
+    document.pop("comparison", None)
     return document | {recipe: _weights_by_content(document[recipe]) for recipe in ("ldg", "sll", "distill")}
+
+
+def _comparison_settings(request: Request) -> Settings:
+    return _report_settings(request) | {"comparison": to_document(request.experiment)["comparison"]}
 
 
 STEPS: Mapping[str, Step] = {
     step.name: step
     for step in (
-        Step("prepare", 2, "Decode a dataset's images and fix its splits.", _section("dataset"), outside="data"),
+        Step("prepare", 2, "Decode a dataset's images and fix its splits.", _dataset_settings, outside="data"),
         Step(
             "annotate",
             3,
@@ -255,13 +266,18 @@ STEPS: Mapping[str, Step] = {
         Step(
             "report",
             4,
-            "The paper's table and a page to look at.",
+            "The paper's table, or a comparison's differences, and a page to look at.",
             _report_settings,
             needs=("prepare", "annotate", "graph"),
             takes=("train-ldg", "soft-labels", "distill", "evaluate"),
         ),
     )
 }
+
+COMPARISON_REPORT = Step(
+    "report", 1, STEPS["report"].summary, _comparison_settings, takes=("prepare", "annotate", "evaluate")
+)
+"""Of an experiment with a comparison, whose cells may each have a dataset of their own."""
 
 
 def request(
@@ -282,7 +298,7 @@ def request(
         ArtifactError: an input is missing, there are too many, one is of no use to the step, or one is made from
             another dataset, AU table or graph than the one given.
     """
-    definition = STEPS[step]
+    definition = COMPARISON_REPORT if step == "report" and experiment.comparison else STEPS[step]
     for need in definition.needs:
         count = sum(artifact.step in need.split("|") for artifact in inputs)
         if count != 1:

@@ -279,9 +279,14 @@ def _evaluate(request: Request, folder: Path, report: Reporter) -> None:
 
 
 def _report(request: Request, folder: Path, report: Reporter) -> None:
-    from fer_core.report.page import write_report
+    if request.experiment.comparison is None:
+        from fer_core.report.page import write_report
 
-    write_report(request, folder, report)
+        write_report(request, folder, report)
+    else:
+        from fer_core.report.comparison_page import write_comparison
+
+        write_comparison(request, folder, report)
 
 
 _WORK: Mapping[str, Callable[[Request, Path, Reporter], Told | None]] = {

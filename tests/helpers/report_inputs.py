@@ -117,7 +117,7 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def figures(
-    data: Dataset, name: str, seed: int, epochs: int = 3, temperature: float = 1.5
+    data: Dataset, name: str, seed: int, epochs: int = 3, temperature: float = 1.5, skill: float = 0.3
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """metrics.json and predictions.parquet as `fer evaluate` writes them."""
     history = [
@@ -154,7 +154,7 @@ def figures(
     for choice in ("selected", "last"):
         for split in ("validation", "test"):
             rows = np.flatnonzero(data.manifest["split"].to_numpy() == split)
-            probabilities = guesses(data, rows, 0.3, seed + len(name))
+            probabilities = guesses(data, rows, skill, seed + len(name))
             metrics[choice][split] = judge(data, rows, probabilities, 20)
             if choice == "selected":
                 metrics["calibrated"][split] = judge(data, rows, tempered(probabilities, temperature), 20)
@@ -184,7 +184,7 @@ def report_request(
     units = ActionUnits((), np.zeros((len(table), 1)), (table["status"] == "ok").to_numpy(), {})
     graph, card = ring_graph(data, units.usable), graph_card(units, plan.graph.control)
     inputs = [
-        _artifact(folder, "prepare", "only", lambda out: _write_dataset(out, data)),
+        _artifact(folder, "prepare", "only", lambda out: write_dataset(out, data)),
         _artifact(folder, "annotate", "only", lambda out: table.to_parquet(out / "aus.parquet")),
         _artifact(folder, "graph", "only", lambda out: save_graph(out, graph, card)),
     ]
@@ -253,6 +253,6 @@ def _artifact(folder: Path, step: str, mark: str, write: Any) -> Artifact:
     return make_artifact(folder / step / mark, step, f"{step} {mark}", {}, {}, write)
 
 
-def _write_dataset(out: Path, data: Dataset) -> None:
+def write_dataset(out: Path, data: Dataset) -> None:
     save_dataset(out, data.card, data.manifest)
     np.save(out / "images.npy", data.images)

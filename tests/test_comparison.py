@@ -1,0 +1,353 @@
+"""A comparison: its cells, the walk from images to figures, what its report says, and the flow that trains it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.report_inputs import Silence, au_table, dataset, figures, write_dataset
+
+from fer_core.artifacts import Artifact, make_artifact
+from fer_core.comparison import Cell, cells, judge
+from fer_core.errors import ArtifactError, ExperimentError
+from fer_core.evaluation.seeds_and_images import interval, mean_over_seeds, means_of_resampled_images
+from fer_core.experiment import Experiment, experiment_from, to_document
+from fer_core.report.comparison import differences_table, means_table, networks_table, read_findings, worth_table
+from fer_core.report.comparison_page import write_comparison
+from fer_core.steps import request
+
+TINY = str(Path(__file__).parent / "tiny_comparison.toml")
+FER = Path(sys.executable).parent / "fer"
+SKILL = {"alone": 0.3, "neighbours": 0.8}
+WAYS: dict[str, Any] = {"alone": {}, "neighbours": {"generator": "LDG-AUs", "settings": ["ldg.lambda=0.5"]}}
+STAGES: list[dict[str, Any]] = [
+    {
+        "title": "few",
+        "axis": "labels",
+        "at": 10,
+        "ways": ["alone", "neighbours"],
+        "students": ["neighbours"],
+        "settings": ["ldg.epochs=3"],
+        "by_seed": ["graph.seed"],
+        "settings_of": {"alone": ["ldg.epochs=7"]},
+    },
+    {"title": "all", "axis": "labels", "at": 100, "ways": ["alone"], "first_seeds": 1},
+]
+
+
+def compared(*stages: dict[str, Any], ways: dict[str, Any] | None = None, **keys: Any) -> Experiment:
+    comparison = {"ways": ways or WAYS, "stages": list(stages) or STAGES, "baseline": "alone"}
+    comparison |= {"pairs": [["neighbours", "alone"]]} | keys
+    return experiment_from(
+        {
+            "title": "Two ways",
+            "seeds": [1, 2, 3],
+            "dataset": {"source": "csv"},
+            "evaluation": {"bootstrap": 200},
+            "comparison": comparison,
+        },
+        "test",
+    )
+
+
+class Invented:
+    """Makes a cell's artifacts under their true names, with figures as good as the way's skill."""
+
+    def __init__(self, folder: Path, experiment: Experiment, cell: Cell, source: str = "csv") -> None:
+        self.folder, self.cell = folder, cell
+        self.experiment = experiment_from(to_document(experiment), "test", cell.settings)
+        self.data = dataset(source=source)
+
+    def __call__(self, step: str, *inputs: Artifact, seed: int | None = None) -> Artifact:
+        wanted = request(step, self.experiment, inputs, seed)
+        given = {f"{a.step}-{number}": a for number, a in enumerate(wanted.inputs)}
+        name = wanted.fingerprint()
+        return make_artifact(self.folder / step / name, step, name, wanted.settings(), given, self.write)
+
+    def write(self, out: Path) -> None:
+        if out.parent.name == "prepare":
+            write_dataset(out, self.data)
+        elif out.parent.name == "annotate":
+            au_table(self.data).to_parquet(out / "aus.parquet")
+        elif out.parent.name == "evaluate":
+            metrics, predictions = figures(self.data, "LDG", self.cell.seed, skill=SKILL[self.cell.way])
+            (out / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+            predictions.to_parquet(out / "predictions.parquet", index=False)
+        else:
+            (out / "weights").write_text("", encoding="utf-8")
+
+
+def made(folder: Path, experiment: Experiment, without: str = "nothing") -> list[Artifact]:
+    found: list[Artifact] = []
+    for cell in cells(experiment):
+        if without not in str(cell):
+            judged = judge(cell, Invented(folder, experiment, cell))
+            found += [*judged.ground, *judged.figures.values()]
+    return list(dict.fromkeys(found))
+
+
+# Cells
+
+
+def test_all_ways_of_a_seed_come_before_the_next_seed_and_stages_as_they_are_written() -> None:
+    assert [str(cell) for cell in cells(compared())] == [
+        "few · alone · seed 1",
+        "few · neighbours · seed 1",
+        "few · alone · seed 2",
+        "few · neighbours · seed 2",
+        "few · alone · seed 3",
+        "few · neighbours · seed 3",
+        "all · alone · seed 1",
+    ]
+
+
+def test_a_ways_settings_lie_over_its_stages_and_its_own_of_the_stage_over_both() -> None:
+    alone, neighbours, *_ = cells(compared())
+    assert alone.settings == ("ldg.epochs=3", "graph.seed=1", "ldg.epochs=7")
+    assert neighbours.settings == ("ldg.epochs=3", "graph.seed=1", "ldg.lambda=0.5")
+
+
+def test_only_the_cells_that_are_asked_for_are_trained() -> None:
+    assert [str(cell) for cell in cells(compared(only="few*seed 2"))] == [
+        "few · alone · seed 2",
+        "few · neighbours · seed 2",
+    ]
+    with pytest.raises(ExperimentError, match="'none': no such cell; one is called 'few · alone · seed 1'"):
+        cells(compared(only="none"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"ways": ["neighbors"]}, "no way is called 'neighbors'; did you mean 'neighbours'?"),
+        ({"students": ["neighbours"], "ways": ["alone"]}, "students: no way is called 'neighbours'"),
+        ({"settings_of": {"alon": []}}, "settings_of: no way is called 'alon'; did you mean 'alone'?"),
+    ],
+)
+def test_a_way_that_there_is_none_of_is_told(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ExperimentError, match=said.replace("?", r"\?")):
+        cells(compared({"title": "few", "ways": ["alone"]} | change))
+
+
+def test_two_stages_of_one_title_are_told() -> None:
+    stage = {"title": "few", "ways": ["alone"]}
+    with pytest.raises(ExperimentError, match="two are called 'few'"):
+        cells(compared(stage, stage))
+
+
+def test_an_unknown_key_of_a_way_or_a_stage_is_told_with_the_nearest() -> None:
+    with pytest.raises(ExperimentError, match=r"comparison.ways.alone.generater; did you mean generator\?"):
+        compared(ways={"alone": {"generater": "LDG"}})
+    with pytest.raises(ExperimentError, match=r"comparison.stages.0.setting; did you mean settings\?"):
+        compared({"title": "few", "ways": ["alone"], "setting": []})
+
+
+@pytest.mark.parametrize(
+    ("generator", "students", "steps"),
+    [
+        ("LDG", [], ["prepare", "train-ldg", "evaluate"]),
+        ("LDG", ["way"], ["prepare", "train-ldg", "evaluate", "soft-labels", "distill", "evaluate"]),
+        ("LDG-AUs", [], ["prepare", "annotate", "graph", "train-ldg", "evaluate"]),
+        ("none", [], ["prepare", "distill", "evaluate"]),
+    ],
+)
+def test_a_cell_is_walked_by_the_steps_that_it_says(generator: str, students: list[str], steps: list[str]) -> None:
+    (cell, *_) = cells(
+        compared(
+            {"title": "one", "ways": ["way"], "students": students}, ways={"way": {"generator": generator}},
+            baseline="", pairs=[],
+        )
+    )  # fmt: skip
+    walked = []
+
+    def make(step: str, *inputs: Artifact, seed: int | None = None) -> Artifact:
+        walked.append(step)
+        return Artifact(Path("nowhere"), step, step)
+
+    judge(cell, make)
+    assert sorted(walked) == sorted(cell.steps()) == sorted(steps)
+
+
+# Doubt about seeds and images together
+
+
+def test_the_interval_holds_the_luck_of_seeds_and_of_images() -> None:
+    """Against the normal interval: the bootstrap's variance of S seeds is s²/S with S, not S − 1, in s²."""
+    rng = np.random.default_rng(0)
+    seeds, images = 12, 4000
+    values = rng.normal(0, 0.02, (seeds, 1)) + rng.normal(0, 1, (1, images)) + rng.normal(0, 1, (seeds, images))
+    low, high = interval(mean_over_seeds(means_of_resampled_images(values, 4000)))
+    over_images = values.mean(axis=0).std() / np.sqrt(images)
+    over_seeds = values.mean(axis=1).std() / np.sqrt(seeds)
+    # A resampled seed brings its images' own part along, once more than the mean over all seeds has it.
+    own = (values - values.mean(axis=0)).std() / np.sqrt(seeds * images)
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(over_images**2 + over_seeds**2 + own**2), rel=0.06)
+
+
+def test_rows_that_are_compared_share_the_images_luck() -> None:
+    rng = np.random.default_rng(1)
+    first = rng.normal(0, 5, (3, 500))
+    draws = means_of_resampled_images(np.concatenate((first + 0.25, first)), 300)
+    assert interval(mean_over_seeds(draws[:, :3] - draws[:, 3:])) == pytest.approx((0.25, 0.25))
+
+
+# The report
+
+
+def test_the_report_finds_every_cell_by_what_it_was_made_with(tmp_path: Path) -> None:
+    experiment = compared()
+    findings = read_findings(request("report", experiment, made(tmp_path, experiment)))
+    assert findings.missing == ()
+    table = networks_table(findings)
+    assert len(table) == 3 + 3 + 3 + 1
+    assert set(zip(table["stage"], table["way"], table["network"], strict=True)) == {
+        ("few", "alone", "generator"),
+        ("few", "neighbours", "generator"),
+        ("few", "neighbours", "student"),
+        ("all", "alone", "generator"),
+    }
+    assert table["fingerprint"].is_unique
+    assert set(table["commit"]) == {"abc"}
+
+
+def test_differences_and_means_are_over_seeds_and_say_what_is_settled(tmp_path: Path) -> None:
+    experiment = compared()
+    findings = read_findings(request("report", experiment, made(tmp_path, experiment)))
+    means = means_table(findings).set_index(["stage", "way", "network"])
+    apart = differences_table(findings)
+    assert set(apart["stage"]) == {"few"}
+    assert set(apart["network"]) == {"generator"}
+    row = apart.set_index("measure").loc["accuracy"]
+    expected = (
+        means.loc[("few", "neighbours", "generator"), "accuracy"] - means.loc[("few", "alone", "generator"), "accuracy"]
+    )
+    assert row["difference"] == pytest.approx(expected)
+    assert row["difference"] > 20
+    assert row["low"] <= row["difference"] <= row["high"]
+    assert bool(row["settled"])
+    assert row["seeds"] == 3
+    assert apart.set_index("measure").loc["kl", "difference"] < 0
+    every = networks_table(findings)
+    of_it = every[(every["stage"] == "few") & (every["way"] == "alone")]
+    assert means.loc[("few", "alone", "generator"), "accuracy"] == pytest.approx(100 * of_it["accuracy"].mean())
+
+
+def test_what_a_way_is_worth_is_read_off_the_baselines_curve(tmp_path: Path) -> None:
+    experiment = compared()
+    findings = read_findings(request("report", experiment, made(tmp_path, experiment)))
+    rows = worth_table(findings)
+    assert set(rows["way"]) == {"neighbours"}, "and not the baseline, nor a student without a curve"
+    # It is better than the baseline anywhere, so it stays at the curve's end.
+    assert rows["worth"].tolist() == pytest.approx([100.0])
+
+
+def test_a_cell_that_is_not_there_is_named_and_the_others_are_compared(tmp_path: Path) -> None:
+    experiment = compared()
+    some = made(tmp_path, experiment, without="few · alone · seed 2")
+    findings = read_findings(request("report", experiment, some))
+    assert findings.missing == ("few · alone · seed 2 · generator",)
+    assert differences_table(findings)["seeds"].unique().tolist() == [2]
+
+
+def test_the_page_stands_alone_and_escapes_names(tmp_path: Path) -> None:
+    ways = {"<b>alone": WAYS["alone"], "neighbours": WAYS["neighbours"]}
+    SKILL["<b>alone"] = 0.3
+    stage = {"title": "few & less", "ways": ["<b>alone", "neighbours"]}
+    experiment = compared(stage, ways=ways, baseline="<b>alone", pairs=[["neighbours", "<b>alone"]])
+    write_comparison(request("report", experiment, made(tmp_path / "made", experiment)), tmp_path, Silence())
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "few &amp; less" in page
+    assert "&lt;b&gt;alone" in page
+    assert "<b>alone" not in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page
+    assert "Helped most" in page
+    assert "Hurt most" in page
+    written = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert written["missing"] == []
+    assert written["truth"] == "crowd votes"
+    for name in ("results", "means", "differences", "worth"):
+        pd.read_csv(tmp_path / f"{name}.csv")
+
+
+def test_ways_on_other_test_images_are_not_compared(tmp_path: Path) -> None:
+    class OtherImages(Invented):
+        def write(self, out: Path) -> None:
+            self.data.manifest["id"] = [f"other{row}" for row in range(len(self.data.manifest))]
+            super().write(out)
+
+    stage = {
+        "title": "few", "ways": ["alone", "neighbours"], "settings_of": {"neighbours": ["dataset.split_seed=9"]},
+    }  # fmt: skip
+    experiment = compared(stage)
+    inputs: list[Artifact] = []
+    for cell in cells(experiment):
+        maker = Invented if cell.way == "alone" else OtherImages
+        judged = judge(cell, maker(tmp_path, experiment, cell))
+        inputs += [*judged.ground, *judged.figures.values()]
+    with pytest.raises(ArtifactError, match="its test images are not those of few · alone · seed 1"):
+        read_findings(request("report", experiment, list(dict.fromkeys(inputs))))
+
+
+def test_nothing_of_the_comparison_among_the_inputs_is_told(tmp_path: Path) -> None:
+    inputs = made(tmp_path, compared({"title": "few", "ways": ["alone"], "settings": ["ldg.epochs=9"]}))
+    with pytest.raises(ArtifactError, match="none of the evaluations given is of a cell"):
+        read_findings(request("report", compared(), inputs))
+
+
+# The flow
+
+
+def fer(tmp_path: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    environment = os.environ | {"PREFECT_HOME": str(tmp_path / "prefect"), "DO_NOT_TRACK": "1"}
+    command = [FER, "run", TINY, "--artifacts", str(tmp_path / "artifacts"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+
+
+def test_a_comparison_is_trained_reported_and_gone_on_with(tmp_path: Path) -> None:
+    part = fer(tmp_path, "--set", "comparison.only=30 labels · labels alone*")
+    assert (part.returncode, part.stderr) == (0, "")
+    assert "✓ 30 labels · labels alone · seed 1 · train-ldg" in part.stdout
+
+    # What is there is told, and nothing is begun: the student and Ω are not there.
+    late = fer(tmp_path, "--set", "run.hours=0.0000001")
+    assert (late.returncode, late.stderr) == (0, "")
+    assert "✓ report" in late.stdout
+    assert late.stdout.count("✓") == 1
+    assert "not there: 3 of the networks asked for; the same command goes on" in late.stdout
+
+    whole = fer(tmp_path)
+    assert (whole.returncode, whole.stderr) == (0, "")
+    assert "= 30 labels · labels alone · seed 1 · train-ldg · reused" in whole.stdout
+    page = Path(whole.stdout.splitlines()[-1].removeprefix("file://"))
+    results = json.loads(page.with_name("results.json").read_text(encoding="utf-8"))
+    assert results["missing"] == []
+    assert [(row["stage"], row["way"], row["network"]) for row in results["means"]] == [
+        ("30 labels", "labels alone", "generator"),
+        ("30 labels", "Ω", "generator"),
+        ("30 labels", "Ω", "student"),
+        ("all labels", "labels alone", "generator"),
+    ]
+
+
+def test_time_that_is_over_before_a_network_was_judged_is_told(tmp_path: Path) -> None:
+    done = fer(tmp_path, "--set", "run.hours=0.0000001")
+    assert done.returncode == 2
+    assert done.stderr == "error: run.hours = 1e-07 were over before a network was judged\n"
+
+
+def test_a_setting_of_a_way_that_cannot_be_read_is_told_before_anything_starts(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text(
+        Path(TINY).read_text(encoding="utf-8").replace("ldg.lambda=0.1", "ldg.lamda=0.1"), encoding="utf-8"
+    )
+    done = subprocess.run([FER, "run", str(wrong)], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "30 labels · Ω: " in done.stderr
+    assert "unknown key ldg.lamda; did you mean lambda?" in done.stderr
