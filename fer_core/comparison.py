@@ -34,7 +34,8 @@ class Cell:
 
     def networks(self) -> list[Network]:
         """What is trained."""
-        return [*(["generator"] if self.generator != "none" else []), *(["student"] if self.student else [])]
+        trained: dict[Network, bool] = {"generator": self.generator != "none", "student": self.student}
+        return [network for network, wanted in trained.items() if wanted]
 
     def steps(self) -> list[str]:
         """The steps that make it, in their order."""
