@@ -108,6 +108,9 @@ class ActionUnitSettings:
     features: Literal["intensity", "presence", "both", "landmarks", "intensity+landmarks"] = "presence"
     """`both` is intensities and presences. Landmarks are OpenFace's 68 points, moved, scaled and turned onto the mean
     shape of the training images; with intensities they want `standardise = true`."""
+    vectors: str = ""
+    """A parquet or CSV of vectors of one's own, a column `id` and numbers, that images are linked by instead; then no
+    action units are needed, and `min_confidence` does not count."""
     standardise: bool = False
     """Zero mean, unit variance, fitted on the training images' rows."""
     min_confidence: Share = 0.0

@@ -108,9 +108,10 @@ def show_graph(graph: Artifact, experiment: str) -> None:
         key_of(experiment, "12-au-coverage"),
         "Images with an AU row that can be used, and why others have none.",
     )
-    _show_picture(
-        graph, "action_units.png", key_of(experiment, "13-au-histograms"), "Action units of the training images."
-    )
+    if graph.file("action_units.png").is_file():
+        _show_picture(
+            graph, "action_units.png", key_of(experiment, "13-au-histograms"), "Action units of the training images."
+        )
     create_table_artifact(
         [{"figure": name, "value": _rounded(value)} for name, value in card.items()],
         key_of(experiment, "21-neighbour-graph"),

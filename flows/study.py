@@ -12,7 +12,7 @@ from fer_core.comparison import cells
 from fer_core.contents import Tell, nobody
 from fer_core.errors import ActionUnitError, DatasetError, ExperimentError
 from fer_core.experiment import BUNDLED, Experiment, find_experiment, load_experiment
-from fer_core.steps import STEPS, Request, action_unit_rows, aus_beside, request, with_openface_build
+from fer_core.steps import STEPS, Request, aus_beside, request, runs_openface, with_openface_build
 from flows.gpus import usable_gpus
 from flows.granted import DATA, OPENFACE, is_path, limits_apply, require_granted_paths, require_granted_settings
 from flows.runner import StepCommand
@@ -113,19 +113,20 @@ class Study:
             "" if wanted.seen is None else str(wanted.seen),
             self.threads,
             self._read_by(wanted),
-            wanted.step.name == "annotate" and action_unit_rows(wanted) is None,
+            runs_openface(wanted),
             wanted.step.name in STEPS_ON_A_GPU and self.experiment.run.device != "cpu",
         )
 
     def _read_by(self, wanted: Request) -> tuple[Path, ...]:
-        """A list of images is read with the folder that they lie in, a recipe with its weights."""
+        """A list of images is read with the folder that they lie in, a recipe with its weights, a graph with vectors."""
         reads = []
         if wanted.outside is not None:
             listed = wanted.step.name == "prepare" and wanted.outside.is_file()
             reads.append(wanted.outside.parent if listed else wanted.outside)
+        named = self.experiment.action_units.vectors if wanted.step.name in ("graph", "report") else ""
         if recipe := _recipe_of(wanted):
-            weights = getattr(self.experiment, recipe).weights
-            reads += [Path(weights).expanduser()] if weights and Path(weights).expanduser().is_file() else []
+            named = getattr(self.experiment, recipe).weights
+        reads += [Path(named).expanduser()] if named and Path(named).expanduser().is_file() else []
         return tuple(reads)
 
     def with_half_the_batch(self, wanted: Request) -> "Study | None":

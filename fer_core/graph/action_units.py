@@ -11,6 +11,7 @@ from fer_core.data.dataset import Dataset
 from fer_core.errors import ActionUnitError, ArtifactError
 from fer_core.experiment import ActionUnitSettings
 from fer_core.graph.landmarks import aligned_shapes
+from fer_core.graph.own_vectors import read_vectors
 from openface.columns import INTENSITIES, LANDMARKS, PRESENCES
 
 _FAMILIES = {"intensity": INTENSITIES, "presence": PRESENCES, "landmarks": LANDMARKS}
@@ -67,16 +68,9 @@ def action_units(dataset: Dataset, table: pd.DataFrame, settings: ActionUnitSett
 
     Raises:
         ActionUnitError: an AU of an annotated image is not a number; the table has none of the features asked for,
-            or no confidence where one is asked for.
+            or no confidence where one is asked for; or the user's own vectors cannot be read.
     """
-    columns = _columns(table, settings)
-    vectors = table[list(columns)].to_numpy(np.float32, copy=True)
-    status = table["status"].to_numpy(str)
-    lost = np.where(status == "ok", "", status)
-    _refuse_nan(table, vectors, lost == "")
-    _align_landmarks(vectors, columns, lost == "", dataset)
-    confidence = _confidence(table, settings)
-    lost = np.where((lost == "") & (confidence < settings.min_confidence), "low confidence", lost)
+    columns, vectors, lost = _own(dataset, settings) if settings.vectors else _from_table(dataset, table, settings)
     train = dataset.manifest["split"].to_numpy() == "train"
     if settings.outliers and (train & (lost == "")).any():
         from sklearn.ensemble import IsolationForest  # Takes longer to import than most steps that get here need.
@@ -92,6 +86,27 @@ def action_units(dataset: Dataset, table: pd.DataFrame, settings: ActionUnitSett
         scaler = StandardScaler().fit(vectors[train & usable])
         vectors[usable] = scaler.transform(vectors[usable])
     return ActionUnits(columns, vectors, usable, _coverage(dataset, lost))
+
+
+def _own(dataset: Dataset, settings: ActionUnitSettings) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """The user's own vectors: their columns, (N, D) float32, and (N,) why an image has none, "" where it has one."""
+    own = read_vectors(Path(settings.vectors).expanduser(), list(dataset.manifest["id"]))
+    there = np.isfinite(own.vectors).all(axis=1)
+    return own.columns, own.vectors, np.where(there, "", "no vector").astype(object)
+
+
+def _from_table(
+    dataset: Dataset, table: pd.DataFrame, settings: ActionUnitSettings
+) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """The same from the AU table: the features asked for, landmarks aligned, and rows of low confidence out."""
+    columns = _columns(table, settings)
+    vectors = table[list(columns)].to_numpy(np.float32, copy=True)
+    status = table["status"].to_numpy(str)
+    lost = np.where(status == "ok", "", status)
+    _refuse_nan(table, vectors, lost == "")
+    _align_landmarks(vectors, columns, lost == "", dataset)
+    confidence = _confidence(table, settings)
+    return columns, vectors, np.where((lost == "") & (confidence < settings.min_confidence), "low confidence", lost)
 
 
 def _columns(table: pd.DataFrame, settings: ActionUnitSettings) -> tuple[str, ...]:

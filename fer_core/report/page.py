@@ -204,7 +204,9 @@ def _parts(evidence: Evidence, figures: dict[str, Any], table: pd.DataFrame) -> 
 def _action_unit_parts(evidence: Evidence, table: pd.DataFrame) -> dict[str, Callable[[], Any]]:
     """Histograms and means of the AUs in use, as OpenFace wrote them, of usable training images."""
     train = evidence.dataset.rows("train")
-    rows = train[evidence.units.usable[train]]
+    rows = train[evidence.units.usable[train] & (table["status"].to_numpy()[train] == "ok")]
+    if not len(rows):
+        return {}
     used, labels = table.iloc[rows], evidence.dataset.labels()[rows]
     features = evidence.experiment.action_units.features
     family = PRESENCES if features == "presence" else INTENSITIES

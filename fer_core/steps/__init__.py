@@ -99,6 +99,12 @@ def action_unit_rows(request: Request) -> Path | None:
     return request.outside or (came_with_images if came_with_images.is_file() else None)
 
 
+def runs_openface(request: Request) -> bool:
+    """Tell whether a step runs OpenFace: to annotate images of which nothing else says where they are to be linked."""
+    annotates = request.step.name == "annotate" and action_unit_rows(request) is None
+    return annotates and not request.experiment.action_units.vectors
+
+
 def _section(name: str) -> Callable[[Request], Settings]:
     return lambda request: {name: to_document(request.experiment)[name]}
 
@@ -111,8 +117,8 @@ def _dataset_settings(request: Request) -> Settings:
 
 def _annotate_settings(request: Request) -> Settings:
     """The build counts, not the image's name alone; how many images OpenFace is given at a time changes nothing."""
-    if action_unit_rows(request) is not None:
-        return {}
+    if not runs_openface(request):
+        return {} if action_unit_rows(request) is not None else {"action_units": "none"}
     return {"openface": _program_settings(request.experiment) | {"build": request.openface_build}}
 
 
@@ -134,7 +140,7 @@ def with_openface_build(wanted: Request, made: Iterable[Path]) -> Request:
     Raises:
         EngineAway: the worker's engine is gone for now, and nothing was finished before.
     """
-    if wanted.step.name != "annotate" or action_unit_rows(wanted) is not None:
+    if not runs_openface(wanted):
         return wanted
     # Whoever only asks what is finished has no need of the engine's library.
     from openface.program import build_of
@@ -164,9 +170,10 @@ def _build_before(wanted: Request, made: Iterable[Path]) -> str:
 
 def _graph_settings(request: Request) -> Settings:
     document = to_document(request.experiment)
-    # By neighbours, as before there was a choice: what was made then still counts.
+    # What was made before there were these choices still counts.
     graph = {key: value for key, value in document["graph"].items() if (key, value) != ("teacher", "neighbours")}
-    return {"action_units": document["action_units"], "graph": graph}
+    units = {key: value for key, value in document["action_units"].items() if (key, value) != ("vectors", "")}
+    return {"action_units": _file_by_content(units, "vectors") if "vectors" in units else units, "graph": graph}
 
 
 def _ldg_settings(request: Request) -> Settings:
@@ -191,13 +198,13 @@ def _distill_settings(request: Request) -> Settings:
 
 def _recipe_settings(recipe: Settings) -> Settings:
     """What the weights should be of does not count."""
-    return _weights_by_content({key: value for key, value in recipe.items() if key != "pretrained_on"})
+    return _file_by_content({key: value for key, value in recipe.items() if key != "pretrained_on"}, "weights")
 
 
-def _weights_by_content(recipe: Settings) -> Settings:
-    """A file of weights counts by what it holds, wherever it lies and whatever it is called."""
-    path = Path(recipe["weights"]).expanduser()
-    return recipe | ({"weights": f"sha256:{content_of(path)}"} if recipe["weights"] and path.is_file() else {})
+def _file_by_content(section: Settings, key: str) -> Settings:
+    """A file counts by what it holds, wherever it lies and whatever it is called."""
+    path = Path(section[key]).expanduser()
+    return section | ({key: f"sha256:{content_of(path)}"} if section[key] and path.is_file() else {})
 
 
 def _report_settings(request: Request) -> Settings:
@@ -205,7 +212,8 @@ def _report_settings(request: Request) -> Settings:
     for where in ("run", "openface"):
         document.pop(where)
     document.pop("comparison", None)
-    return document | {recipe: _weights_by_content(document[recipe]) for recipe in ("ldg", "sll", "distill")}
+    files = {"ldg": "weights", "sll": "weights", "distill": "weights", "action_units": "vectors"}
+    return document | {section: _file_by_content(document[section], key) for section, key in files.items()}
 
 
 def _comparison_settings(request: Request) -> Settings:

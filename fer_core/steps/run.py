@@ -10,7 +10,7 @@ from fer_core.artifacts import Artifact, make_artifact
 from fer_core.errors import ActionUnitError, DatasetError
 from fer_core.experiment import Recipe
 from fer_core.progress import Reporter
-from fer_core.steps import Request, action_unit_rows
+from fer_core.steps import Request, action_unit_rows, runs_openface
 from openface.settings import OpenFaceSettings
 
 if TYPE_CHECKING:
@@ -54,11 +54,27 @@ def _annotate(request: Request, folder: Path, report: Reporter) -> None:
 
     dataset = open_dataset(request.input("prepare").path)
     rows = action_unit_rows(request)
-    table = _run_openface(request, dataset, folder, report) if rows is None else _import_rows(rows, dataset, report)
+    if runs_openface(request):
+        table = _run_openface(request, dataset, folder, report)
+    else:
+        table = _no_rows(dataset) if rows is None else _import_rows(rows, dataset, report)
     table.to_parquet(folder / AU_TABLE, index=False)
     counts = {str(status): int(count) for status, count in table["status"].value_counts().items()}
     (folder / "aus.json").write_text(json.dumps(counts), encoding="utf-8")
     report.metrics(**counts)
+
+
+def _no_rows(dataset: "Dataset") -> "pd.DataFrame":
+    """The AU table of images that are linked by vectors of the user's own, and so need no action units."""
+    import numpy as np
+    import pandas as pd
+
+    from openface.reading import FIGURES
+
+    ids = dataset.manifest["id"]
+    table = pd.DataFrame(np.nan, index=ids, columns=list(FIGURES), dtype=np.float32)
+    table.insert(0, "status", "not annotated")
+    return table.reset_index()
 
 
 def _import_rows(source: Path, dataset: "Dataset", report: Reporter) -> "pd.DataFrame":
@@ -176,7 +192,9 @@ def _graph(request: Request, folder: Path, report: Reporter) -> None:
         if settings.teacher == "linear":
             teacher = linear_teacher(units, labelled, dataset.labels(), len(dataset.card.labels))
             save_teacher(folder, teacher)
-    save_au_figure(folder, table.iloc[trained_on[units.usable[trained_on]]])
+    annotated = trained_on[units.usable[trained_on] & (table["status"].to_numpy()[trained_on] == "ok")]
+    if len(annotated):
+        save_au_figure(folder, table.iloc[annotated])
     save_graph_figure(folder, graph, dataset.labels())
 
 
