@@ -20,6 +20,8 @@ from fer_core.experiment import Experiment, experiment_from, to_document
 from fer_core.report.comparison import differences_table, means_table, networks_table, read_findings, worth_table
 from fer_core.report.comparison_page import write_comparison
 from fer_core.steps import request
+from flows.granted import ARTIFACTS
+from flows.study import open_study
 
 TINY = str(Path(__file__).parent / "tiny_comparison.toml")
 FER = Path(sys.executable).parent / "fer"
@@ -333,6 +335,20 @@ def test_a_comparison_is_trained_reported_and_gone_on_with(tmp_path: Path) -> No
         ("30 labels", "Ω", "student"),
         ("all labels", "labels alone", "generator"),
     ]
+
+
+def test_a_worker_refuses_what_a_way_may_not_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over the API an experiment names no file outside of what was granted, in a way's settings neither."""
+    granted = tmp_path / "artifacts"
+    granted.mkdir()
+    wrong = granted / "wrong.toml"
+    text = Path(TINY).read_text(encoding="utf-8")
+    wrong.write_text(text.replace("ldg.lambda=0.1", "ldg.weights=/etc/passwd"), encoding="utf-8")
+    monkeypatch.setenv(ARTIFACTS, str(granted))
+    monkeypatch.delenv("FER_DATA_FOLDER", raising=False)
+    open_study(str(wrong), None, None, None, ["comparison.only=*labels alone*"], str(granted / "made"))
+    with pytest.raises(ExperimentError, match="30 labels · Ω: ldg.weights = /etc/passwd: not below"):
+        open_study(str(wrong), None, None, None, (), str(granted / "made"))
 
 
 def test_time_that_is_over_before_a_network_was_judged_is_told(tmp_path: Path) -> None:

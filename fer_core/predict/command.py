@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from fer_core.predict.predictor import FacePrediction, Predictor
-from fer_core.predict.sources import Frame, Source, find_sources, frames_of, passed_over
+from fer_core.predict.sources import Frame, PictureSource, find_sources, frames_of, passed_over
 from fer_core.predict.table import lines, open_table, rows_of
 from fer_core.progress import Reporter
 
@@ -78,7 +78,7 @@ def _could_be_a_face(frame: Frame) -> bool:
 
 
 def _read(
-    sources: list[Source], predictor: Predictor, pictures: Path | None, every: int
+    sources: list[PictureSource], predictor: Predictor, pictures: Path | None, every: int
 ) -> Iterator[tuple[Frame, list[FacePrediction]]]:
     """Every frame with its faces, drawn on the way; images share batches, a camera's frames wait for nothing."""
     for is_moving, group in itertools.groupby(sources, key=lambda source: source.is_moving):

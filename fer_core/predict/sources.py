@@ -49,7 +49,7 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Source:
+class PictureSource:
     """An image file, a video file or a camera, and how many frames it has, where that is known."""
 
     name: str
@@ -68,7 +68,7 @@ class Source:
         return self.kind != "pictures" or self.rate > 0
 
 
-def find_sources(names: list[str], every: int = 1) -> list[Source]:
+def find_sources(names: list[str], every: int = 1) -> list[PictureSource]:
     """The images and videos that files, folders, patterns and `camera` or `camera:1` stand for, in that order.
 
     Args:
@@ -82,7 +82,9 @@ def find_sources(names: list[str], every: int = 1) -> list[Source]:
         if not name:
             raise InputError("a source's name is empty; name images, folders, videos or camera")
         is_camera = name.partition(":")[0] == CAMERA
-        found = [Source(name, None, kind="camera")] if is_camera else [_file(path, every) for path in _files(name)]
+        found = (
+            [PictureSource(name, None, kind="camera")] if is_camera else [_file(path, every) for path in _files(name)]
+        )
         if not found:
             raise InputError(
                 f"{name}: no image or video there; images end with {', '.join(ENDINGS)}; "
@@ -101,7 +103,7 @@ def passed_over(names: list[str]) -> dict[str, int]:
     return {what: count for what, count in left.most_common() if what not in VIDEO_ENDINGS}
 
 
-def frames_of(source: Source, every: int = 1) -> Iterator[Frame]:
+def frames_of(source: PictureSource, every: int = 1) -> Iterator[Frame]:
     """The frames of a source; an image or a video that cannot be read gives, or ends with, one that says why.
 
     Raises:
@@ -113,7 +115,7 @@ def frames_of(source: Source, every: int = 1) -> Iterator[Frame]:
         yield from _moving(source, every)
 
 
-def _pictures(source: Source, every: int) -> Iterator[Frame]:
+def _pictures(source: PictureSource, every: int) -> Iterator[Frame]:
     try:
         with pictures_in(Path(source.name)) as (count, pictures):
             for number, shown in enumerate(pictures):
@@ -138,20 +140,20 @@ def _files(name: str) -> list[Path]:
     return [file for file in files if file.suffix.lower() in (*ENDINGS, *VIDEO_ENDINGS) and file.is_file()]
 
 
-def _file(path: Path, every: int) -> Source:
+def _file(path: Path, every: int) -> PictureSource:
     ending = path.suffix.lower()
     if ending in ENDINGS or (ending not in VIDEO_ENDINGS and _is_picture(path)):
-        return _animation(path, every) if ending in _SEVERAL else Source(str(path))
+        return _animation(path, every) if ending in _SEVERAL else PictureSource(str(path))
     if _missing(path):  # `frames_of` says so; OpenCV would write to the terminal.
-        return Source(str(path), kind="video")
+        return PictureSource(str(path), kind="video")
     capture = _open_video(str(path))
     is_video = capture.isOpened()
     count = capture.get(cv2.CAP_PROP_FRAME_COUNT) if is_video else 0
     rate = capture.get(cv2.CAP_PROP_FPS) if is_video else 0.0
     capture.release()
     if not is_video and ending not in VIDEO_ENDINGS:
-        return Source(str(path))
-    return Source(str(path), _taken(int(count), every) if count > 0 else 1, rate, "video")
+        return PictureSource(str(path))
+    return PictureSource(str(path), _taken(int(count), every) if count > 0 else 1, rate, "video")
 
 
 def _is_picture(path: Path) -> bool:
@@ -162,24 +164,24 @@ def _is_picture(path: Path) -> bool:
         return False
 
 
-def _animation(path: Path, every: int) -> Source:
+def _animation(path: Path, every: int) -> PictureSource:
     """The source of a file that may hold several pictures; its rate comes from how long the first one is shown."""
     try:
         with pictures_in(path) as (count, pictures):
             if count == 1:
-                return Source(str(path))
+                return PictureSource(str(path))
             next(pictures)
             second = next(pictures).seconds
     except UnreadableImage:  # `frames_of` says why.
-        return Source(str(path))
-    return Source(str(path), _taken(count, every), 0.0 if second is None else 1 / max(second, 0.01))
+        return PictureSource(str(path))
+    return PictureSource(str(path), _taken(count, every), 0.0 if second is None else 1 / max(second, 0.01))
 
 
 def _taken(count: int, every: int) -> int:
     return -(-count // every)
 
 
-def _moving(source: Source, every: int) -> Iterator[Frame]:
+def _moving(source: PictureSource, every: int) -> Iterator[Frame]:
     if not source.is_camera and (missing := _missing(Path(source.name))):
         yield Frame(source.name, None, reason=missing)
         return
@@ -218,7 +220,7 @@ class _Clock:
     A container without any is taken at its rate; a camera's frames are timed as they come.
     """
 
-    def __init__(self, capture: cv2.VideoCapture, source: Source) -> None:
+    def __init__(self, capture: cv2.VideoCapture, source: PictureSource) -> None:
         self._capture, self._is_camera = capture, source.is_camera
         self._rate = capture.get(cv2.CAP_PROP_FPS) or 0.0
         self.promised = 0 if source.is_camera else int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -242,7 +244,7 @@ class _Clock:
         return number < _BROKEN_OFF * self.promised and self._last + self._longest < _BROKEN_OFF * duration
 
 
-def _open(source: Source) -> cv2.VideoCapture:
+def _open(source: PictureSource) -> cv2.VideoCapture:
     if not source.is_camera:
         return _open_video(source.name)
     number = source.name.partition(":")[2] or "0"

@@ -28,7 +28,7 @@ from fer_core.service.batching import Batcher, ModelFailed
 from fer_core.service.docs import add_docs
 from fer_core.service.finding import Finder
 from fer_core.service.limits import Full, Held, Limits, Room
-from fer_core.service.metrics import Metrics, Watched
+from fer_core.service.metrics import ServiceMetrics, Watched
 from fer_core.service.upload import Refused, Upload, UploadedFile, read_upload
 from openface.decoding import UnreadableImage
 
@@ -44,7 +44,7 @@ def create_app(model: OnnxModel, limits: Limits, threads: int) -> FastAPI:
     Args:
         threads: in which images are decoded and searched.
     """
-    metrics = Metrics()
+    metrics = ServiceMetrics()
     service = _Service(model, limits, metrics, threads)
     app = FastAPI(
         title="fer",
@@ -62,7 +62,7 @@ def create_app(model: OnnxModel, limits: Limits, threads: int) -> FastAPI:
     return app
 
 
-def _add_paths(app: FastAPI, service: "_Service", metrics: Metrics) -> None:
+def _add_paths(app: FastAPI, service: "_Service", metrics: ServiceMetrics) -> None:
     @app.post(
         "/predict",
         summary="Faces and their emotions",
@@ -119,7 +119,7 @@ def problem(status: int, detail: str, files: list[FailedFile] | None = None) -> 
 class _Service:
     """State that the paths share."""
 
-    def __init__(self, model: OnnxModel, limits: Limits, metrics: Metrics, threads: int) -> None:
+    def __init__(self, model: OnnxModel, limits: Limits, metrics: ServiceMetrics, threads: int) -> None:
         facts = model.facts
         self._labels, self._limits, self._metrics, self._threads = facts.labels, limits, metrics, threads
         self._room = Room(limits)

@@ -20,7 +20,7 @@ _HEADERS = {
 }
 
 
-class Metrics:
+class ServiceMetrics:
     """The figures of one application, in a registry of its own."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Watched:
         paths: that are counted under their names; whatever else is asked for is one, or a scan would fill the memory.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, metrics: ServiceMetrics, paths: frozenset[str]) -> None:
         self._app, self._metrics, self._paths = app, metrics, paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
