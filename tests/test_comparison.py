@@ -347,7 +347,7 @@ def test_a_worker_refuses_what_a_way_may_not_name(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv(ARTIFACTS, str(granted))
     monkeypatch.delenv("FER_DATA_FOLDER", raising=False)
     open_study(str(wrong), None, None, None, ["comparison.only=*labels alone*"], str(granted / "made"))
-    with pytest.raises(ExperimentError, match="30 labels · Ω: ldg.weights = /etc/passwd: not below"):
+    with pytest.raises(ExperimentError, match=r"30 labels · Ω: ldg\.weights = /etc/passwd: not below"):
         open_study(str(wrong), None, None, None, (), str(granted / "made"))
 
 

@@ -90,8 +90,8 @@ def _rows_of(path: Path, names: pd.Series, ids: list[str]) -> np.ndarray:
     if not owners or 2 * len(owners) < min(len(row_of), len(ids)):
         stray = next(name for name in row_of if name not in owners)
         raise ActionUnitError(
-            f"{path}: only {len(owners)} of its {len(row_of)} images are among the dataset's {len(ids)}: it has such as "
-            f"{stray!r}, the dataset such as {ids[0]!r}; give the vectors of these images"
+            f"{path}: only {len(owners)} of its {len(row_of)} images are among the dataset's {len(ids)}: it has such "
+            f"as {stray!r}, the dataset such as {ids[0]!r}; give the vectors of these images"
         )
     rows = {owner: row_of[name] for name, owner in owners.items()}
     return np.array([rows.get(name, -1) for name in ids], np.int64)
