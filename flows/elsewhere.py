@@ -24,10 +24,12 @@ from prefect.states import Cancelling, Crashed
 
 from fer_core.artifacts import open_artifact
 from fer_core.exit_codes import ExitCode
+from fer_core.experiment import load_experiment
 from flows.containers import runner_here
 from flows.events import Event, Note, parse_event
 from flows.lease import LeaseLost, Silence, latest
 from flows.made_once import make_once, room_of
+from flows.named_files import push_named_files
 from flows.runner import Runner, StepCommand, StepFailed
 from flows.sent_step import SentStep, code_version, outcome
 from flows.steps_worker import DEPLOYMENT, make_steps_pool, notices, online, worker_name
@@ -55,7 +57,7 @@ def runner_for(study: Study) -> Runner:
 
 
 class Elsewhere:
-    """Sends each step to a work pool; what needs the user's own files runs here.
+    """Sends each step to a work pool; what needs the user's images or AU table runs here.
 
     Args:
         store: what this machine and the workers share.
@@ -137,6 +139,7 @@ class Elsewhere:
             command.seed,
             command.threads,
             self._dead.get(room_of(command), 0),
+            push_named_files(self._store, load_experiment(command.experiment, command.settings), command.reads),
         )
 
     def _queue(self, command: StepCommand, client: SyncPrefectClient) -> str:
@@ -310,5 +313,5 @@ class _Sent:
 
 
 def _stays(command: StepCommand) -> bool:
-    """Tell whether it needs what lies on this machine alone: the user's images, an AU table, weights."""
-    return command.step in ("prepare", "report") or bool(command.reads) or command.outside is not None
+    """Tell whether it needs what lies on this machine alone: the user's images, an AU table."""
+    return command.step in ("prepare", "report") or command.outside is not None

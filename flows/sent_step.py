@@ -6,9 +6,9 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from flows.events import Event, Note, Progress, event_line
 from flows.granted import artifacts_folder, require_granted_settings
 from flows.lease import LeaseLost, machine_name
 from flows.made_once import make_once
+from flows.named_files import settings_of_fetched
 from flows.runner import StepFailed
 from flows.store import DiskFull, Store, StoreAway, StoreError, open_store
 from flows.study import Study
@@ -60,6 +61,8 @@ class SentStep:
     threads: int
     dead: int = 0
     """Number of a lease whose holder died at it."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256, by the setting that names it, of each file of the user's that it reads; "" for one that it does not."""
 
 
 @cache
@@ -115,6 +118,7 @@ def _run(sent: SentStep) -> None:
         raise StoreError("FER_STORE is not set on this worker; give it the head's")
     artifacts = artifacts_folder()
     inputs = [_input(store, named, artifacts) for named in sent.inputs]
+    sent = replace(sent, settings=(*sent.settings, *settings_of_fetched(store, sent.files, artifacts)))
     with in_use(inputs), _study(sent, artifacts) as study, runner_here(study) as runner:
         wanted = study.request(sent.step, inputs, sent.seed)
         _require_same(wanted, sent)

@@ -11,6 +11,7 @@ uploads, the one whose published.json came first counts, for good.
 """
 
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -32,6 +33,8 @@ from fer_core.steps import STEPS
 STORE = "FER_STORE"
 """Environment: the store, a folder's path or `s3://bucket/folder`; without it, what is made stays on this machine."""
 PUBLISHED = "published.json"
+FILES = "files"
+"""The room of files of users', weights and vectors, each called by its SHA-256."""
 _MARK = "fer-store.json"
 _PROJECT = "fer"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -168,6 +171,44 @@ class Store:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
         return finished(out, fingerprint)
+
+    def push_file(self, file: Path, sha256: str) -> None:
+        """Copy a file of the user's into the store, under what it holds; nothing where it is there already."""
+        room = f"{FILES}/{sha256}"
+        if self.read(f"{room}/{PUBLISHED}") is not None:
+            return
+        upload = f"upload-{secrets.token_hex(8)}"
+        self.put_file(file, f"{room}/{upload}")
+        told = {"upload": upload, "size": file.stat().st_size}
+        if not self.create(f"{room}/{PUBLISHED}", json.dumps(told).encode()):
+            self.remove(f"{room}/{upload}")
+
+    def fetch_file(self, sha256: str, folder: Path) -> Path:
+        """Copy it to this machine, where it is called by what it holds.
+
+        Raises:
+            StoreAway: it is not there, or not any more.
+            StoreError: it does not hold that.
+            DiskFull: this machine has no room for it.
+        """
+        path, room = folder / sha256, f"{FILES}/{sha256}"
+        if path.is_file():
+            return path
+        content = self.read(f"{room}/{PUBLISHED}")
+        if content is None:
+            raise StoreAway(f"{room}: not in the store {self.place}")
+        told = json.loads(content)
+        beside = folder / f".{sha256}.{secrets.token_hex(8)}"
+        try:
+            self.get_file(f"{room}/{told['upload']}", beside, told["size"])
+            with beside.open("rb") as file:
+                actual = hashlib.file_digest(file, "sha256").hexdigest()
+            if actual != sha256:
+                raise StoreError(f"{self.place}/{room}: holds something else; delete it there")
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+        return path
 
     def names_in(self, folder: str) -> list[str]:
         """Names of the files and folders in a folder of the store, in order."""

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.lease import latest
-from flows.store import STORE, Published, Store, StoreError, open_store
+from flows.store import FILES, STORE, Published, Store, StoreError, open_store
 
 _HOURS_KEPT = 24.0
 """The artifacts of a run under way are in no report yet."""
@@ -92,10 +92,14 @@ def referred_to(there: Iterable[Published]) -> set[str]:
 
 
 def unused_rooms(store: Store, hours: float) -> dict[str, int]:
-    """Bytes of each artifact, or beginning of one, that is old, that no report refers to, and that nobody is making."""
+    """Bytes of each artifact, or beginning of one, that is old, that no report refers to, and that nobody is making.
+
+    And of each file of a user's that is old: whoever sends a step that reads it brings it again.
+    """
     used = referred_to(store.artifacts())
+    files = [f"{FILES}/{name}" for name in store.names_in(FILES)]
     found = {}
-    for room in store.rooms():
+    for room in (*store.rooms(), *files):
         if room in used or store.age(room) < hours * 3600.0 or not latest(store, room).released:
             continue
         found[room] = store.size(room)

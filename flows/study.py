@@ -118,7 +118,7 @@ class Study:
         )
 
     def _read_by(self, wanted: Request) -> tuple[Path, ...]:
-        """A list of images is read with their folder, a recipe with its weights, a graph with the user's own vectors."""
+        """A list of images is read with their folder, a recipe with its weights, a graph with vectors of one's own."""
         reads = []
         if wanted.outside is not None:
             listed = wanted.step.name == "prepare" and wanted.outside.is_file()

@@ -1,5 +1,6 @@
 """Steps on other machines: real workers, a real server, and what they must survive."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -10,16 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from helpers.machines import Lab, Machine, lab_in, machines, wait_until
 from helpers.measured import tell_measured
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 
+from fer_core.models.architectures import build
 from flows.elsewhere import SentRuns
 from flows.events import Metrics, Note, Progress, event_line, parse_event
 from flows.sent_step import SentStep, code_version, outcome
-from flows.store import Store
+from flows.store import Store, StoreAway, StoreError
+from flows.store_command import unused_rooms
 
 pytestmark = pytest.mark.machines
 TINY = str(Path(__file__).parent / "tiny.toml")
@@ -124,6 +128,40 @@ def test_two_runs_that_want_the_same_make_it_once(lab: Lab) -> None:
     for path, when in zip(trained, made, strict=True):
         by_fingerprint.setdefault(path.parent.name, set()).add(when)
     assert all(len(times) == 1 for times in by_fingerprint.values()), by_fingerprint
+
+
+def test_weights_of_the_users_own_go_with_the_steps_that_read_them(lab: Lab, tmp_path: Path) -> None:
+    """They lie on the head alone, in a folder of no worker; trained here or there, the artifacts are the same."""
+    weights = tmp_path / "downloads" / "my weights.pth"
+    weights.parent.mkdir()
+    torch.save({"state_dict": build("resnet18", 7, 5).state_dict()}, weights)
+    settings = (f'ldg.weights="{weights}"', f'distill.weights="{weights}"')
+    with machines(lab, "left") as (left,):
+        said = end_of(lab.run_part("generators", TINY, *settings))
+        assert len(list(left.artifacts.glob("train-ldg/*/model.json"))) == 2, said
+        (fetched,) = left.artifacts.glob(".files/*")
+        assert fetched.read_bytes() == weights.read_bytes()
+    store = Store(lab.store)
+    assert unused_rooms(store, 1.0) == {}
+    assert f"files/{fetched.name}" in unused_rooms(store, 0.0)
+    # In another place and under another name they are the same, and what was made with them is there.
+    moved = weights.rename(tmp_path / "w.pth")
+    said = end_of(lab.run_part("generators", TINY, f'ldg.weights="{moved}"', head="another"), 60)
+    assert "✓" not in said, said
+
+
+def test_a_file_that_was_spoiled_in_the_store_is_told(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    store, file = Store(str(tmp_path / "store")), tmp_path / "w.pth"
+    file.write_bytes(b"right")
+    store.push_file(file, sha256 := hashlib.sha256(b"right").hexdigest())
+    (kept,) = (tmp_path / "store" / "files" / sha256).glob("upload-*")
+    kept.write_bytes(b"wrong")
+    with pytest.raises(StoreError, match="holds something else; delete it there"):
+        store.fetch_file(sha256, tmp_path / "here")
+    assert list((tmp_path / "here").iterdir()) == []
+    with pytest.raises(StoreAway, match="not in the store"):
+        store.fetch_file("0" * 64, tmp_path / "here")
 
 
 def test_a_machine_with_a_full_disk_takes_nothing_and_is_named(lab: Lab, tmp_path: Path) -> None:

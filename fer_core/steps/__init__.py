@@ -26,6 +26,8 @@ NEIGHBOUR_SETTINGS = (
     "propagated",
 )
 """Keys of [ldg] that count only with a graph."""
+NAMED_FILES = {"ldg": "weights", "sll": "weights", "distill": "weights", "action_units": "vectors"}
+"""By section, the key that names a file of the user's, which counts by what it holds."""
 _SHARED = ("prepare", "annotate", "graph")
 """Steps whose artifact all inputs of a step have to be made from, where it is an input too."""
 
@@ -212,8 +214,7 @@ def _report_settings(request: Request) -> Settings:
     for where in ("run", "openface"):
         document.pop(where)
     document.pop("comparison", None)
-    files = {"ldg": "weights", "sll": "weights", "distill": "weights", "action_units": "vectors"}
-    return document | {section: _file_by_content(document[section], key) for section, key in files.items()}
+    return document | {section: _file_by_content(document[section], key) for section, key in NAMED_FILES.items()}
 
 
 def _comparison_settings(request: Request) -> Settings:
