@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers.dataset_files import FER2013, FERPLUS, counts, names_by_id, refused, splits_by_id, write_rows
 from PIL import Image
@@ -359,3 +360,19 @@ def test_a_wrong_line_of_the_generators_votes_is_named(tmp_path: Path) -> None:
     folder = write_generated(tmp_path)
     write_rows(folder / "FER2013Test" / "label.csv", ("fer0000004.png", "(0, 0, 48, 48)", 1, 2))
     assert "label.csv, line 1: 4 fields; it must be a name, a box and 10 votes" in refused(FERPLUS, folder)
+
+
+def test_the_published_split_has_the_counts_that_the_documentation_gives() -> None:
+    docs = Path(__file__).parent.parent / "docs"
+    split = pd.read_csv(docs / "ferplus_split.csv")
+    assert split["name"].is_unique
+    assert split["name"].str.fullmatch(r"fer\d{7}").all()
+    counts = {rule: split[rule].value_counts().to_dict() for rule in ("ferplus", "majority")}
+    assert counts == {
+        "ferplus": {"train": 25_054, "validation": 2_932, "test": 2_862},
+        "majority": {"train": 26_934, "validation": 3_116, "test": 3_067},
+    }
+    # What one rule counts and the other does too is on the same side by both.
+    both = split.dropna()
+    assert (both["ferplus"] == both["majority"]).all()
+    assert "these are 2,862 and 2,848" in (docs / "data.md").read_text(encoding="utf-8")
