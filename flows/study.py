@@ -12,7 +12,7 @@ from fer_core.comparison import cells
 from fer_core.contents import Tell, nobody
 from fer_core.errors import ActionUnitError, DatasetError, ExperimentError
 from fer_core.experiment import BUNDLED, Experiment, find_experiment, load_experiment
-from fer_core.steps import STEPS, Request, aus_beside, request, runs_openface, with_openface_build
+from fer_core.steps import NAMED_FILES, STEPS, Request, aus_beside, request, runs_openface, with_openface_build
 from flows.gpus import usable_gpus
 from flows.granted import DATA, OPENFACE, is_path, limits_apply, require_granted_paths, require_granted_settings
 from flows.runner import StepCommand
@@ -118,15 +118,13 @@ class Study:
         )
 
     def _read_by(self, wanted: Request) -> tuple[Path, ...]:
-        """A list of images is read with their folder, a recipe with its weights, a graph with vectors of one's own."""
+        """A list of images is read with their folder, and a setting with the file that it names."""
         reads = []
         if wanted.outside is not None:
             listed = wanted.step.name == "prepare" and wanted.outside.is_file()
             reads.append(wanted.outside.parent if listed else wanted.outside)
-        named = self.experiment.action_units.vectors if wanted.step.name in ("graph", "report") else ""
-        if recipe := _recipe_of(wanted):
-            named = getattr(self.experiment, recipe).weights
-        reads += [Path(named).expanduser()] if named and Path(named).expanduser().is_file() else []
+        named = [getattr(getattr(self.experiment, section), NAMED_FILES[section]) for section in _sections_read(wanted)]
+        reads += [Path(path).expanduser() for path in named if path and Path(path).expanduser().is_file()]
         return tuple(reads)
 
     def with_half_the_batch(self, wanted: Request) -> "Study | None":
@@ -217,6 +215,15 @@ def _path(given: str) -> Path:
 def _recipe_of(wanted: Request) -> str | None:
     """The experiment's section that a training step learns by."""
     return {"train-ldg": "ldg", "distill": "distill" if wanted.has("soft-labels") else "sll"}.get(wanted.step.name)
+
+
+def _sections_read(wanted: Request) -> tuple[str, ...]:
+    """The sections whose files count for a step, and so have to be seen by it."""
+    if wanted.step.name == "report":
+        return tuple(NAMED_FILES)
+    if wanted.step.name == "graph":
+        return ("action_units",)
+    return (recipe,) if (recipe := _recipe_of(wanted)) else ()
 
 
 def used_by(step: str, artifacts: Iterable[Artifact]) -> list[Artifact]:

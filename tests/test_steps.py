@@ -11,6 +11,7 @@ from fer_core.artifacts import Artifact, make_artifact
 from fer_core.errors import ArtifactError
 from fer_core.experiment import load_experiment
 from fer_core.steps import STEPS, Request, aus_beside, request, with_openface_build
+from flows.study import open_study
 
 Wanted = Callable[..., Request]
 
@@ -261,3 +262,28 @@ def test_what_is_annotated_is_found_where_openface_is_no_more(
     (tmp_path / "FaceLandmarkImg").unlink()
     assert annotated(artifacts).fingerprint() == wanted.fingerprint()
     assert annotated(tmp_path / "nothing").settings()["openface"]["build"] == ""
+
+
+@pytest.mark.parametrize("key", ["ldg.weights", "sll.weights", "distill.weights", "action_units.vectors"])
+def test_a_step_is_given_the_files_that_its_fingerprint_holds(tmp_path: Path, key: str) -> None:
+    """One that it is not given, it could not read in its container, and would name its artifact otherwise."""
+    file = tmp_path / "file of mine"
+    study = open_study("demo", None, None, None, [f'{key}="{file}"'], str(tmp_path))
+    for step, more in (
+        ("graph", ()),
+        ("train-ldg", ()),
+        ("train-ldg", ("graph",)),
+        ("soft-labels", ()),
+        ("distill", ()),
+        ("distill", ("soft-labels",)),
+        ("evaluate", ()),
+        ("report", ()),
+    ):
+        names = [need.split("|")[0] for need in STEPS[step].needs] + list(more)
+        inputs = [made(tmp_path, name, f"{step}-{len(more)}") for name in names]
+        marks = []
+        for content in (b"one", b"another"):
+            file.write_bytes(content)
+            wanted = study.request(step, inputs, 1 if STEPS[step].seeded else None)
+            marks.append(wanted.fingerprint())
+        assert (file in study.command(wanted).reads) == (marks[0] != marks[1]), (step, more)
