@@ -63,7 +63,7 @@ def read_evidence(request: Request) -> Evidence:
     landmarks = "landmarks" in request.experiment.action_units.features
     table = read_au_table(request.input("annotate").file(AU_TABLE), dataset, landmarks)
     graph, card = load_graph(request.input("graph").path)
-    judgements = {artifact: read_metrics(artifact) for artifact in request.inputs_of("evaluate")}
+    judgements = {artifact: _read_metrics(artifact) for artifact in request.inputs_of("evaluate")}
     own = {artifact: figures for artifact, figures in judgements.items() if "judged_on" not in figures}
     models = tuple(_read_judged(artifact, figures, dataset) for artifact, figures in own.items())
     _refuse_strangers("evaluate", [(model.name, model.seed) for model in models])
@@ -91,7 +91,7 @@ def read_evidence(request: Request) -> Evidence:
     )
 
 
-def read_metrics(artifact: Artifact) -> dict[str, Any]:
+def _read_metrics(artifact: Artifact) -> dict[str, Any]:
     """The figures that `fer evaluate` wrote; `judged_on` is among them where they are of other data."""
     try:
         figures: dict[str, Any] = json.loads(artifact.file("metrics.json").read_text(encoding="utf-8"))
