@@ -49,7 +49,7 @@ Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Runs at
 def fer_app() -> typer.Typer:
     """Every command of `fer`."""
     app = steps_app()
-    app.command("run", help="Run all of the method: five models, several seeds, a table, a report; or a comparison.")(run)
+    app.command("run", help="Run all of the method: five models, seeds, a table, a report; or a comparison.")(run)
     app.command("serve", help="Open Prefect's UI and API on this machine, and run what is asked for there.")(serve)
     app.add_typer(store_app(), name="store")
     app.command("doctor", help="Look at the engine, the images, the GPU, OpenFace, Prefect and the disk.")(doctor)

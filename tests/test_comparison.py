@@ -277,6 +277,19 @@ def test_the_page_stands_alone_and_escapes_names(tmp_path: Path) -> None:
         pd.read_csv(tmp_path / f"{name}.csv")
 
 
+def test_a_way_with_vectors_of_ones_own_stands_beside_one_with_action_units(tmp_path: Path) -> None:
+    """The first is annotated by nobody, so that the dataset has two tables of action units."""
+    data = dataset(source="csv")
+    numbers = np.random.default_rng(0).normal(size=len(data.manifest))
+    pd.DataFrame({"id": data.manifest["id"], "valence": numbers}).to_csv(tmp_path / "own.csv", index=False)
+    own = {"generator": "LDG-AUs", "settings": [f"action_units.vectors={tmp_path / 'own.csv'}"]}
+    stage = {"title": "few", "ways": ["alone", "neighbours"]}
+    experiment = compared(stage, ways={"alone": own, "neighbours": WAYS["neighbours"]})
+    inputs = made(tmp_path / "made", experiment)
+    assert len({a.fingerprint for a in inputs if a.step == "annotate"}) == 2
+    assert read_findings(request("report", experiment, inputs)).missing == ()
+
+
 def test_ways_on_other_test_images_are_not_compared(tmp_path: Path) -> None:
     class OtherImages(Invented):
         def write(self, out: Path) -> None:
