@@ -225,18 +225,17 @@ def test_differences_and_means_are_over_seeds_and_say_what_is_settled(tmp_path: 
     assert set(apart["stage"]) == {"few"}
     assert set(apart["network"]) == {"generator"}
     row = apart.set_index("measure").loc["accuracy"]
-    expected = (
-        means.loc[("few", "neighbours", "generator"), "accuracy"] - means.loc[("few", "alone", "generator"), "accuracy"]
-    )
+    accuracy = {way: float(means.accuracy[("few", way, "generator")]) for way in ("neighbours", "alone")}
+    expected = accuracy["neighbours"] - accuracy["alone"]
     assert row["difference"] == pytest.approx(expected)
     assert row["difference"] > 20
     assert row["low"] <= row["difference"] <= row["high"]
     assert bool(row["settled"])
     assert row["seeds"] == 3
-    assert apart.set_index("measure").loc["kl", "difference"] < 0
+    assert apart.set_index("measure").difference["kl"] < 0
     every = networks_table(findings)
     of_it = every[(every["stage"] == "few") & (every["way"] == "alone")]
-    assert means.loc[("few", "alone", "generator"), "accuracy"] == pytest.approx(100 * of_it["accuracy"].mean())
+    assert accuracy["alone"] == pytest.approx(100 * of_it["accuracy"].mean())
 
 
 def test_what_a_way_is_worth_is_read_off_the_baselines_curve(tmp_path: Path) -> None:
@@ -320,7 +319,7 @@ def test_nothing_of_the_comparison_among_the_inputs_is_told(tmp_path: Path) -> N
 
 def fer(tmp_path: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     environment = os.environ | {"PREFECT_HOME": str(tmp_path / "prefect"), "DO_NOT_TRACK": "1"}
-    command = [FER, "run", TINY, "--artifacts", str(tmp_path / "artifacts"), *arguments]
+    command: list[str | Path] = [FER, "run", TINY, "--artifacts", str(tmp_path / "artifacts"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
 
 

@@ -40,7 +40,7 @@ def test_vectors_are_given_to_the_images_that_their_rows_name(tmp_path: Path, en
     own = read_vectors(written(tmp_path / f"vectors.{ending}", **columns), IDS)
     assert own.columns == ("valence", "arousal")
     assert own.vectors.dtype == np.float32
-    np.testing.assert_array_equal(own.vectors, np.float32([[2, -0.5], [3, np.nan], [1, 0.5], [np.nan, np.nan]]))
+    np.testing.assert_array_equal(own.vectors, [[2, -0.5], [3, np.nan], [1, 0.5], [np.nan, np.nan]])
 
 
 def test_images_called_by_numbers_are_matched_by_these_where_all_agree(tmp_path: Path) -> None:
