@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 from scipy.special import rel_entr
-from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, f1_score
 
 CALIBRATION_BINS = 15
 CLIP = 1e-6
@@ -46,18 +44,26 @@ def classification(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, A
         without images; `confusion`, rows true and columns predicted, counts. Macro-F1 is scikit-learn's default: the
         mean over classes that are true or predicted somewhere, so that a class predicted in vain counts as 0.
     """
-    classes = np.arange(probabilities.shape[1])
+    classes = probabilities.shape[1]
     predicted = probabilities.argmax(axis=1)
-    confusion = confusion_matrix(labels, predicted, labels=classes)
+    # Cell (true, predicted) is the number true · classes + predicted.
+    cells = labels.astype(np.int64) * classes + predicted
+    confusion = np.bincount(cells, minlength=classes**2).reshape(classes, classes)
     counts = confusion.sum(axis=1)
     return {
         "images": len(labels),
         "accuracy": float((predicted == labels).mean()),
-        "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
-        "recall": [float(confusion[c, c] / counts[c]) if counts[c] else None for c in classes],
+        "macro_f1": _macro_f1(confusion),
+        "recall": [float(confusion[c, c] / counts[c]) if counts[c] else None for c in range(classes)],
         "confusion": confusion.tolist(),
         "calibration_error": expected_calibration_error(labels, probabilities),
     }
+
+
+def _macro_f1(confusion: np.ndarray) -> float:
+    """2 TP / (2 TP + FP + FN), averaged over the classes that are true or predicted somewhere."""
+    correct, either = confusion.diagonal(), confusion.sum(axis=0) + confusion.sum(axis=1)
+    return float((2 * correct[either > 0] / either[either > 0]).mean())
 
 
 def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -132,6 +138,8 @@ def mcnemar(first_correct: np.ndarray, second_correct: np.ndarray) -> dict[str, 
     Returns:
         `only_first` and `only_second`, counts of images that just one gets right, and `p`.
     """
+    from scipy.stats import binomtest  # Takes longer to import than a training step needs to begin.
+
     only_first = int((first_correct & ~second_correct).sum())
     only_second = int((~first_correct & second_correct).sum())
     differing = only_first + only_second

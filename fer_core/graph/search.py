@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from annoy import AnnoyIndex
-from scipy.spatial import cKDTree
 
 from openface.machine import usable_cores
 
@@ -60,6 +59,8 @@ def search_trees(path: Path, dimensions: int, count: int, nodes: int, tell: Call
 
 def search_all(vectors: np.ndarray, count: int) -> Search:
     """Search exactly."""
+    from scipy.spatial import cKDTree  # A training step reads graphs and searches none; this import would delay it.
+
     tree = cKDTree(vectors)
 
     def search(queries: np.ndarray) -> np.ndarray:

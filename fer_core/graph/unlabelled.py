@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from fer_core.errors import ActionUnitError
@@ -48,6 +47,8 @@ def link_to_labelled(units: ActionUnits, labelled: np.ndarray, settings: GraphSe
     Raises:
         ActionUnitError: too few labelled images have usable AUs.
     """
+    from scipy.spatial import cKDTree  # A training step reads these links and makes none; this import would delay it.
+
     sources, k = labelled[units.usable[labelled]], settings.labelled_k
     if len(sources) <= k:
         raise ActionUnitError(
