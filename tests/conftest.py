@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,9 +61,21 @@ def chain_graph(dataset: Dataset, k: int = 2) -> Graph:
     )
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A report carries what its test measured, from the process that ran it to the one that prints the summary."""
+    report = yield
+    report.user_properties += [("measured", figure) for figure in MEASURED]
+    MEASURED.clear()
+    return report
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for figure in MEASURED:
-        terminalreporter.write_line(f"measured: {figure}")
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    for report in reports:
+        for name, figure in getattr(report, "user_properties", ()):
+            if name == "measured":
+                terminalreporter.write_line(f"measured: {figure}")
 
 
 @pytest.fixture(scope="session")

@@ -64,7 +64,7 @@ def table_in(artifacts: Path) -> dict[str, object]:
 
 
 def epochs_pushed(store: Store, room: str) -> bool:
-    """Tell whether a resume state in the store holds a whole epoch; the first one may have been taken before its end."""
+    """Tell whether a resume state in the store holds an epoch; the first one may have been taken before its end."""
     states = [name for name in store.names_in(room) if name.startswith("resume-") and name.endswith(".json")]
     return any("resume.pt" in json.loads(store.read(f"{room}/{name}") or b"{}") for name in states)
 
