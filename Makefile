@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help setup demo test test-engine test-machines lint bench bench-gpu
+.PHONY: help setup demo test lint bench bench-gpu
 help:
 	@echo "make demo    the whole method on drawn faces, in a few minutes"
 	@echo "make test    the tests"
@@ -24,18 +24,13 @@ demo: setup
 	@$(BIN)/fer run demo
 
 # One thread a process, since threads of several processes on the same cores wait for one another. First files of tests
-# side by side, one more than there are cores, since some wait for servers. Then those that have the container engine to
-# themselves, one after the other, which mostly wait for it, beside those with machines of their own.
+# side by side, one more than there are cores, since some wait for servers; then those with machines of their own; then
+# those that have the container engine to themselves, one after the other, since they time it.
 test: export OMP_NUM_THREADS = 1
 test: setup
 	@$(BIN)/python -m pytest -m "not engine and not machines" -n $$(($$(env -u OMP_NUM_THREADS nproc) + 1)) --dist loadfile --no-loadscope-reorder
-	@$(MAKE) --jobs=2 --output-sync=target --no-print-directory test-engine test-machines
-
-test-engine:
+	@$(BIN)/python -m pytest -m machines -n auto --dist worksteal
 	@$(BIN)/python -m pytest -m engine
-
-test-machines:
-	@$(BIN)/python -m pytest -m machines
 
 # Tests and benchmarks call what is typed loosely: drivers of browsers, torch's backward and channels-last. Benchmarks run
 # where there is torch alone, with stand-ins for the experiment's own classes.
