@@ -64,6 +64,7 @@ def prepare(settings: DatasetSettings, folder: Path | None, out: Path, report: R
     _check_readable(unreadable, len(sha256), settings)
     _note_unreadable(unreadable, len(sha256), report)
     manifest, dropped = _make_manifest(source, sha256, settings)
+    _note_contradictions(manifest, source.labels, report)
     train = np.flatnonzero(manifest["split"] == "train")
     if len(train) or not _sizes(manifest)["test"]:
         _check_every_class_trains(source, manifest)
@@ -80,7 +81,7 @@ def prepare(settings: DatasetSettings, folder: Path | None, out: Path, report: R
     card = DatasetCard(
         source=source.name,
         labels=source.labels,
-        protocol=source.protocol + _in_words(settings.label_noise),
+        protocol=source.protocol + (_in_words(settings.label_noise) if len(train) else ""),
         truth=source.truth,
         mean=mean,
         std=std,
@@ -96,6 +97,16 @@ def prepare(settings: DatasetSettings, folder: Path | None, out: Path, report: R
 
 def _in_words(label_noise: float) -> str:
     return f" {label_noise:.0%} of the training labels were replaced by another class." if label_noise else ""
+
+
+def _note_contradictions(manifest: pd.DataFrame, labels: tuple[str, ...], report: Reporter) -> None:
+    """Tell how many pictures are there more than once, with different labels."""
+    labelled = manifest[manifest["label"] != UNLABELLED]
+    several = labelled.groupby("sha256")["label"].nunique().loc[lambda count: count > 1]
+    if len(several):
+        first = labelled[labelled["sha256"] == several.index[0]].drop_duplicates("label").iloc[:2]
+        told = " and ".join(f"{row.id} ({labels[row.label]})" for row in first.itertuples())
+        report.note(f"pictures with more than one label, all of which are learnt: {len(several):,}, such as {told}")
 
 
 def _check_any_images(source: Source) -> None:
@@ -200,6 +211,11 @@ def _limit_train(manifest: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
 def _hide_labels(manifest: pd.DataFrame, labelled: int, seed: int) -> pd.DataFrame:
     """Take the labels from all training images but a stratified draw; 0 takes none. No unlabelled image has a crowd."""
     train, manifest = manifest[manifest["split"] == "train"], manifest.copy()
+    if labelled and not train["label"].nunique() <= labelled <= len(train):
+        raise DatasetError(
+            f"dataset.labelled = {labelled}, but there are {len(train):,} labelled training images, of "
+            f"{train['label'].nunique()} classes that keep one each; choose a number between"
+        )
     if labelled and labelled < len(train):
         drawn = train.index[draw_stratified(train["sha256"], train["label"], labelled, seed)]
         manifest.loc[train.index.difference(drawn), ["split", "label"]] = "unlabelled", UNLABELLED
