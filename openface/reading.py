@@ -277,7 +277,9 @@ def _names_in(
         named = [ours[name] for name in _NUMBERING_COLUMNS if name in ours and ours[name] not in numbers][:1]
     if not named:
         return None
-    candidates = [list(columns[header]) if is_own else [n.replace("\\", "/") for n in columns[header]] for header in named]
+    candidates = [
+        list(columns[header]) if is_own else [n.replace("\\", "/") for n in columns[header]] for header in named
+    ]
     return candidates[0] if len(candidates) == 1 else max(candidates, key=lambda names: _fit(names, ids))
 
 

@@ -75,9 +75,7 @@ def name_classes(
     meaning = {label: table.get(label, _usual_meaning(label, order)) for label in counts}
     unknown = [label for label, known in meaning.items() if known is None]
     if unknown:
-        _refuse_missing(unknown, counts, where)
-        _refuse_numbers(unknown, counts, where, order)
-        _refuse_splits(unknown, where)
+        _refuse_no_words(unknown, counts, where, order)
         if len(unknown) < sum(name != UNLABELLED for name in meaning.values()) or table:
             _refuse_strays(unknown, counts, where)
     own_word = _usual_spelling(unknown, counts)
@@ -137,6 +135,14 @@ def _usual_meaning(label: str, order: NumberOrder | None) -> str | None:
     if number is None:
         return emotion_of(label)
     return order.meaning.get(number) if order else None
+
+
+def _refuse_no_words(
+    unknown: Sequence[str], counts: Mapping[str, int], where: object, order: NumberOrder | None
+) -> None:
+    _refuse_missing(unknown, counts, where)
+    _refuse_numbers(unknown, counts, where, order)
+    _refuse_splits(unknown, where)
 
 
 def _refuse_numbers(

@@ -116,14 +116,11 @@ def _source(name: str, settings: DatasetSettings, folder: Path, lists: Sequence[
     shares = _read_shares(lists, share_columns, classes, len(own)) if share_columns else None
     paths, boxes = _locate(folder, lists), _boxes(lists)
     _refuse_twice(lists, paths, boxes)
-    splits = [split for found in lists for split in found.splits]
-    if is_affectnet and "test" not in splits:
-        splits = [split.replace("validation", "test") for split in splits]
     records = pd.DataFrame(
         {
             "id": unique_ids([without_ending(text) for text in names], [os.path.relpath(path, root) for path in paths]),
             "label": classes.index[: len(own)],
-            "split": splits,
+            "split": _splits(lists),
         }
     )
     meant = cache(lambda: _by_stem(Path(root)))
@@ -164,6 +161,13 @@ def _refuse_twice(lists: Sequence[ListedImages], paths: Sequence[Path], boxes: n
         if key in seen:
             raise DatasetError(f"{path}, line {line}: its path is listed before; keep one of the lines")
         seen.add(key)
+
+
+def _splits(lists: Sequence[ListedImages]) -> list[str]:
+    splits = [split for found in lists for split in found.splits]
+    if all(found.is_affectnet for found in lists) and "test" not in splits:
+        return [split.replace("validation", "test") for split in splits]
+    return splits
 
 
 def _split_by(lists: Sequence[ListedImages]) -> Iterator[str]:
