@@ -65,6 +65,7 @@ def prepare(settings: DatasetSettings, folder: Path | None, out: Path, report: R
     _note_unreadable(unreadable, len(sha256), report)
     manifest, dropped = _make_manifest(source, sha256, settings)
     _note_contradictions(manifest, source.labels, report)
+    _note_labelled(manifest, settings.labelled, report)
     train = np.flatnonzero(manifest["split"] == "train")
     if len(train) or not _sizes(manifest)["test"]:
         _check_every_class_trains(source, manifest)
@@ -107,6 +108,13 @@ def _note_contradictions(manifest: pd.DataFrame, labels: tuple[str, ...], report
         first = labelled[labelled["sha256"] == several.index[0]].drop_duplicates("label").iloc[:2]
         told = " and ".join(f"{row.id} ({labels[row.label]})" for row in first.itertuples())
         report.note(f"pictures with more than one label, all of which are learnt: {len(several):,}, such as {told}")
+
+
+def _note_labelled(manifest: pd.DataFrame, wanted: int, report: Reporter) -> None:
+    """Tell where more or fewer labels stay than were asked for: all of them, or one of each class."""
+    there = _sizes(manifest)["train"]
+    if wanted and there != wanted:
+        report.note(f"dataset.labelled = {wanted:,}, but {there:,} training images keep their label")
 
 
 def _check_any_images(source: Source) -> None:
@@ -211,11 +219,6 @@ def _limit_train(manifest: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
 def _hide_labels(manifest: pd.DataFrame, labelled: int, seed: int) -> pd.DataFrame:
     """Take the labels from all training images but a stratified draw; 0 takes none. No unlabelled image has a crowd."""
     train, manifest = manifest[manifest["split"] == "train"], manifest.copy()
-    if labelled and not train["label"].nunique() <= labelled <= len(train):
-        raise DatasetError(
-            f"dataset.labelled = {labelled}, but there are {len(train):,} labelled training images, of "
-            f"{train['label'].nunique()} classes that keep one each; choose a number between"
-        )
     if labelled and labelled < len(train):
         drawn = train.index[draw_stratified(train["sha256"], train["label"], labelled, seed)]
         manifest.loc[train.index.difference(drawn), ["split", "label"]] = "unlabelled", UNLABELLED
