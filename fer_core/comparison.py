@@ -128,9 +128,22 @@ def _check_names(comparison: ComparisonSettings) -> None:
             _require_known(f"comparison.stages, {stage.title!r}: {key}", names, known)
     _require_known("comparison.pairs", [name for pair in comparison.pairs for name in pair], ways)
     _require_known("comparison.baseline", [comparison.baseline] if comparison.baseline else [], ways)
+    if alike := next((first for first, second in comparison.pairs if first == second), None):
+        raise ExperimentError(f"comparison.pairs: {alike!r} stands beside itself; name two ways")
+    _check_curves(comparison.stages)
     titles = [stage.title for stage in comparison.stages]
     if repeated := next((title for title in titles if titles.count(title) > 1), None):
         raise ExperimentError(f"comparison.stages: two are called {repeated!r}; give each a title of its own")
+
+
+def _check_curves(stages: Sequence[Stage]) -> None:
+    """A point of a curve has an axis and a place on it that is its own."""
+    for stage in stages:
+        if bool(stage.axis) != (stage.at is not None):
+            raise ExperimentError(f"comparison.stages, {stage.title!r}: axis and at go together; give both, or neither")
+    points = [(stage.axis, stage.at) for stage in stages if stage.axis]
+    if twice := next((point for point in points if points.count(point) > 1), None):
+        raise ExperimentError(f"comparison.stages: two are at {twice[1]:g} of {twice[0]}; make them one")
 
 
 def _require_known(where: str, names: Sequence[str], known: Sequence[str]) -> None:

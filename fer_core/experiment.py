@@ -342,7 +342,7 @@ def load_experiment(name: str, settings: Iterable[str] = ()) -> Experiment:
     """
     path = find_experiment(name)
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ExperimentError(f"{path}: not TOML: {error}") from error
     return experiment_from(document, str(path), settings)

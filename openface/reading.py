@@ -19,6 +19,7 @@ import pandas as pd
 from openface.columns import INTENSITIES, LANDMARKS, PRESENCES, UNSPECIFIED, figure_in
 from openface.errors import TableError
 from openface.files import files_below
+from openface.matching import match
 from openface.names import spell
 
 STATUSES = ("ok", "no_face", "unreadable", "failed")
@@ -46,6 +47,12 @@ _PARQUET, _FEATHERS, _ZIP, _GZIP = b"PAR1", (b"ARROW1", b"FEA1"), b"PK\x03\x04",
 _PRESENT_FROM = 0.5
 _POINTS = "landmarks"
 """Key of a row's (136,) landmarks, which as numbers of Python's would take ten times the memory."""
+_SUCCEEDED, _FAILED = ("true", "t", "yes", "y"), ("false", "f", "no", "n")
+"""What stands for OpenFace's 1 and 0 below `success` where a table went through other programs."""
+_EXCEL = re.compile(r"sep=(.)\s*$")
+"""What Excel writes as a first line."""
+_FEW_BEYOND = 0.01
+"""Shares are taken for such where so few of them, which are mistakes, are above 1."""
 _FRAMES_IN_ORDER = 9
 """Files called by their numbers are taken in the order of these up to here: 10 comes before 2."""
 
@@ -65,13 +72,14 @@ class _Sheet:
         return [line[place].strip() for line in self.lines]
 
 
-def read_openface(path: Path) -> pd.DataFrame:
+def read_openface(path: Path, ids: Sequence[str] = ()) -> pd.DataFrame:
     """Rows as they were written: `key` (str), `status`, `confidence`, and the AU and landmark columns that there are.
 
     path: a folder of one CSV an image (FaceLandmarkImg; the key is the file's path in the folder), one CSV, packed by
         gzip or not, a parquet or a feather with a column of file names; first bytes tell them apart. What py-feat and
-        LibreFace wrote is read too: `FaceScore` is a confidence, `AU01` a presence where all are in 0..1 (a share
-        counts from .5 on) and else an intensity, `au_1_intensity` an intensity
+        LibreFace wrote is read too: `FaceScore` is a confidence, `AU01` a presence where nearly all are in 0..1 (a
+        share counts from .5 on) and else an intensity, `au_1_intensity` an intensity
+    ids: of the dataset's images; of several columns of file names, the one that names most of these counts
 
     An empty or unreadable CSV has status `failed`; one without a row, or details without a CSV, `no_face`.
 
@@ -84,10 +92,10 @@ def read_openface(path: Path) -> pd.DataFrame:
         raise TableError(f"{path}: no such file; give OpenFace's output folder, its CSV, or a parquet")
     begins = _first_bytes(path)
     if path.suffix.lower() == ".parquet" or begins.startswith((_PARQUET, *_FEATHERS)):
-        return _read_columnar(path, begins)
+        return _read_columnar(path, begins, ids)
     if begins.startswith(_ZIP):
         raise TableError(f"{path}: a spreadsheet or an archive; save it as CSV, and give that")
-    return _read_table(path)
+    return _read_table(path, ids)
 
 
 @dataclass(frozen=True)
@@ -189,7 +197,7 @@ def _read_one_image(path: Path, key: str) -> Iterator[_Row]:
         yield from _rows_of(sheet, path, key if _frames(sheet) < 2 else None)
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def _read_table(path: Path, ids: Sequence[str]) -> pd.DataFrame:
     """One CSV, of one image or of many."""
     sheet = _read_csv(path)
     if sheet is None or not sheet.lines:
@@ -197,15 +205,16 @@ def _read_table(path: Path) -> pd.DataFrame:
     if not _figure_places(sheet.headers):
         raise TableError(f"{path}: not a table of OpenFace's; looked for columns such as confidence, AU01_r and AU01_c")
     one_image = len(sheet.lines) == 1 or (_frames(sheet) < 2 and _are_different_faces(sheet))
-    return _to_frame(_rows_of(sheet, path, spell(Path(path.name.removesuffix(".gz")).stem) if one_image else None))
+    key = spell(Path(path.name.removesuffix(".gz")).stem) if one_image else None
+    return _to_frame(_rows_of(sheet, path, key, ids))
 
 
-def _rows_of(sheet: _Sheet, path: Path, key: str | None) -> Iterator[_Row]:
+def _rows_of(sheet: _Sheet, path: Path, key: str | None, ids: Sequence[str] = ()) -> Iterator[_Row]:
     """Rows under the names that they hold, or else under the file's, which is the key where all are of one image."""
     _refuse_two_of_a_name(path, sheet.headers)
     columns = {header: sheet.column(header) for header in sheet.headers if _may_name(header)}
     numbers = {header for header, values in columns.items() if _only_counts(values)}
-    names = _names_in(columns, numbers, _column(sheet, "frame"))
+    names = _names_in(columns, numbers, _column(sheet, "frame"), ids)
     if names is None and key is None:
         _refuse_nameless(path, sheet.headers, numbers)
     places, points = _figure_places(sheet.headers), _landmark_places(sheet.headers)
@@ -221,13 +230,25 @@ def _statuses(
 ) -> Sequence[str]:
     """Our own word for each row, or what OpenFace's `success` says; (count,)."""
     if statuses is not None:
+        statuses = [status.strip().lower() for status in statuses]
         unknown = sorted(set(statuses) - set(STATUSES))
         if unknown:
             raise TableError(f"{path}: status {unknown[0]!r}; it must be one of {', '.join(STATUSES)}")
         return statuses
     if successes is None:
         return ["ok"] * count
-    return ["no_face" if number(str(success)) == 0 else "ok" for success in successes]
+    return [_status_of(path, str(success).strip().lower()) for success in successes]
+
+
+def _status_of(path: Path, success: str) -> str:
+    """Read OpenFace's `success`, or what a program made of it; nothing there is a row that was not written whole."""
+    if success in ("", "nan", "none", "<na>"):
+        return "failed"
+    if success in _SUCCEEDED or success in _FAILED:
+        return "ok" if success in _SUCCEEDED else "no_face"
+    if math.isnan(number(success)):
+        raise TableError(f"{path}: success {success!r}; it must be 1 where a face was found, and else 0")
+    return "ok" if number(success) else "no_face"
 
 
 def _may_name(header: str) -> bool:
@@ -235,9 +256,9 @@ def _may_name(header: str) -> bool:
 
 
 def _names_in(
-    columns: Mapping[str, Sequence[str]], numbers: Set[str], frames: Sequence[str] | None
+    columns: Mapping[str, Sequence[str]], numbers: Set[str], frames: Sequence[str] | None, ids: Sequence[str]
 ) -> list[str] | None:
-    """The column of file names with the most different ones; None where there is none.
+    """The column of file names that names the most of `ids`, or else the most different ones; None without any.
 
     Where no header speaks of files, an `id`, or a column that pandas wrote without a header, will do, unless it is
     among those that hold numbers. A table of our own, which has a `status`, has its names in `id`.
@@ -256,8 +277,17 @@ def _names_in(
         named = [ours[name] for name in _NUMBERING_COLUMNS if name in ours and ours[name] not in numbers][:1]
     if not named:
         return None
-    names = max((columns[header] for header in named), key=lambda values: len(set(values)))
-    return list(names) if is_own else [name.replace("\\", "/") for name in names]
+    candidates = [
+        list(columns[header]) if is_own else [n.replace("\\", "/") for n in columns[header]] for header in named
+    ]
+    return candidates[0] if len(candidates) == 1 else max(candidates, key=lambda names: _fit(names, ids))
+
+
+def _fit(names: Sequence[str], ids: Sequence[str]) -> tuple[int, float, int]:
+    """How many of a dataset's images a column of names fits, which share of its names does, and how many these are."""
+    different = list(dict.fromkeys(names))
+    owners = len(match(different, list(ids)).owner) if ids else 0
+    return owners, owners / max(1, len(different)), len(different)
 
 
 def _plain(header: str) -> str:
@@ -330,8 +360,10 @@ def _read_csv(path: Path) -> _Sheet | None:
     try:
         content = path.read_bytes()
         text = _decoded(gzip.decompress(content) if content.startswith(_GZIP) else content)
-        first = text.partition("\n")[0]
-        separator = max(",;\t|", key=first.count)
+        first, _, rest = text.partition("\n")
+        marked = _EXCEL.match(first)
+        text = rest if marked else text
+        separator = marked[1] if marked else max(",;\t|", key=first.count)
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
         headers = [name.strip() for name in next(lines, [])]
         rows = [list(_padded(line, len(headers))) for line in lines if line]
@@ -391,13 +423,14 @@ def _specified(frame: pd.DataFrame) -> pd.DataFrame:
     faceless = frame[figures].isna().all(axis=1)
     frame.loc[faceless & (frame["status"] == "ok"), "status"] = "no_face"
     seen = values[~np.isnan(values)]
-    if seen.size and seen.max() > 1:
+    if seen.size and (seen > 1).mean() > _FEW_BEYOND:
         renamed = {name: f"{name}_r" for name in bare if f"{name}_r" in INTENSITIES}
         frame = frame.drop(columns=[name for name in bare if name not in renamed])
     else:
         renamed = {name: f"{name}_c" for name in bare}
         frame.attrs[SHARES] = bool(((seen > 0) & (seen < 1)).any())
-        shown = np.where(values >= 0, values >= _PRESENT_FROM, np.nan)
+        # What is beyond 1 stays, so that its row is seen to hold what no AU can be.
+        shown = np.where(values > 1, values, np.where(values >= 0, values >= _PRESENT_FROM, np.nan))
         frame = frame.assign(**dict(zip(bare, shown.T, strict=True)))
     kept = frame.drop(columns=[name for name in renamed if renamed[name] in frame]).rename(columns=renamed)
     kept.attrs = frame.attrs
@@ -412,7 +445,7 @@ def _first_bytes(path: Path) -> bytes:
         raise TableError(f"{path}: {error.strerror}; allow this user to read it") from error
 
 
-def _read_columnar(path: Path, begins: bytes) -> pd.DataFrame:
+def _read_columnar(path: Path, begins: bytes, ids: Sequence[str]) -> pd.DataFrame:
     is_feather = begins.startswith(_FEATHERS)
     try:
         table = pd.read_feather(path) if is_feather else pd.read_parquet(path)
@@ -430,6 +463,7 @@ def _read_columnar(path: Path, begins: bytes) -> pd.DataFrame:
         {header: _texts(column) for header, column in naming.items()},
         numbers,
         _texts(columns["frame"]) if "frame" in columns else None,
+        ids,
     )
     if names is None:
         _refuse_nameless(path, headers, numbers)

@@ -142,6 +142,20 @@ def test_two_stages_of_one_title_are_told() -> None:
         cells(compared(stage, stage))
 
 
+@pytest.mark.parametrize("half", [{"axis": "labels"}, {"at": 30}])
+def test_half_a_point_of_a_curve_is_told(half: dict[str, Any]) -> None:
+    with pytest.raises(ExperimentError, match="'few': axis and at go together"):
+        cells(compared({"title": "few", "ways": ["alone"]} | half))
+
+
+def test_two_stages_at_one_point_and_a_way_beside_itself_are_told() -> None:
+    first, second = ({"title": title, "ways": ["alone"], "axis": "labels", "at": 30} for title in ("few", "others"))
+    with pytest.raises(ExperimentError, match="two are at 30 of labels; make them one"):
+        cells(compared(first, second))
+    with pytest.raises(ExperimentError, match="'alone' stands beside itself"):
+        cells(compared(pairs=[["alone", "alone"]]))
+
+
 def test_an_unknown_key_of_a_way_or_a_stage_is_told_with_the_nearest() -> None:
     with pytest.raises(ExperimentError, match=r"comparison.ways.alone.generater; did you mean generator\?"):
         compared(ways={"alone": {"generater": "LDG"}})

@@ -344,7 +344,9 @@ def test_every_function_and_class_on_the_map_is_there() -> None:
         span.rpartition(".")[2] for span in _SPAN.findall(text_of(ROOT / "CONTRIBUTING.md")) if _NAME.fullmatch(span)
     }
     sources = [
-        path.read_text(encoding="utf-8") for top in ("fer_core", "openface") for path in (ROOT / top).rglob("*.py")
+        path.read_text(encoding="utf-8")
+        for top in ("fer_core", "openface", "flows")
+        for path in (ROOT / top).rglob("*.py")
     ]
     defined = {name for text in sources for name in _DEFINED.findall(text)}
     assert len(named) > 20

@@ -98,3 +98,8 @@ def test_a_set_without_its_form_is_refused(setting: str) -> None:
 def test_an_unknown_experiment_names_those_there_are() -> None:
     with pytest.raises(ExperimentError, match=r"no such experiment.*demo, ferplus-cpu"):
         load_experiment("dmeo")
+
+
+def test_a_byte_order_mark_of_windows_editor_is_read_over(tmp_path: Path) -> None:
+    (tmp_path / "my.toml").write_text('title = "Mine"\n', encoding="utf-8-sig")
+    assert load_experiment(str(tmp_path / "my.toml")).title == "Mine"

@@ -376,3 +376,24 @@ def test_the_published_split_has_the_counts_that_the_documentation_gives() -> No
     both = split.dropna()
     assert (both["ferplus"] == both["majority"]).all()
     assert "these are 2,862 and 2,848" in (docs / "data.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("moved", [1, 4])
+def test_image_names_of_other_rows_are_seen(tmp_path: Path, moved: int) -> None:
+    """The published file calls an image by the number of its row, also where too few rows moved for labels to tell."""
+    write_csv_pair(tmp_path)
+    numbers = list(range(len(VOTES)))
+    numbers = [*numbers[moved:], *numbers[:moved]]
+    header, *lines = [line.split(",") for line in (tmp_path / "fer2013new.csv").read_text().splitlines()]
+    rows = [[usage, f"fer{number:07d}.png", *votes] for number, (usage, _, *votes) in zip(numbers, lines, strict=True)]
+    write_rows(tmp_path / "fer2013new.csv", header, *rows)
+    assert f"its image name fer{moved:07d}.png is that of row {moved}" in refused(FERPLUS, tmp_path)
+
+
+def test_two_files_cut_alike_are_read_and_it_is_told(tmp_path: Path) -> None:
+    write_csv_pair(tmp_path)
+    header, *lines = [line.split(",") for line in (tmp_path / "fer2013new.csv").read_text().splitlines()]
+    rows = [[usage, f"fer{number + 7:07d}.png", *votes] for number, (usage, _, *votes) in enumerate(lines)]
+    write_rows(tmp_path / "fer2013new.csv", header, *rows)
+    notes = open_source(FERPLUS, tmp_path).notes
+    assert f"image names of fer2013new.csv number other rows: {len(rows)}; were both files cut alike?" in notes

@@ -425,3 +425,133 @@ def test_a_pipe_in_a_list_is_an_unreadable_image(tmp_path: Path) -> None:
     write_rows(tmp_path / "labels.csv", ("path", "label"), ("a.png", "happy"), ("b.png", "sad"))
     with pytest.raises(UnreadableImage, match=r"a\.png: not a regular file"):
         open_source(LIST, tmp_path).read_image(0)
+
+
+TWELVE = [f"{number}.png" for number in range(12)]
+WORDS = ["happy", "sad", "angry"] * 4
+
+
+def with_columns(folder: Path, **columns: list[object]) -> Path:
+    """A list of twelve images that are there, with further columns."""
+    for name in TWELVE:
+        save_image(folder / name)
+    table = {"path": list[object](TWELVE), "label": list[object](WORDS)} | columns
+    write_rows(folder / "labels.csv", tuple(table), *zip(*table.values(), strict=True))
+    return folder
+
+
+def test_the_column_that_holds_emotions_is_the_labels(tmp_path: Path) -> None:
+    source = open_source(LIST, with_columns(tmp_path, label=["adult", "child"] * 6, emotion=[*WORDS]))
+    assert source.labels == ("happiness", "sadness", "anger")
+    assert "columns not used: label" in source.notes
+
+
+def test_the_column_whose_labels_are_named_is_the_labels(tmp_path: Path) -> None:
+    settings = DatasetSettings(source="csv", classes={"0": "happiness", "1": "sadness", "2": "anger"})
+    source = open_source(settings, with_columns(tmp_path, label=[0, 1, 2] * 4, category=["adult", "child"] * 6))
+    assert counts(source) == {"happiness": 4, "sadness": 4, "anger": 4}
+
+
+def test_affectnets_label_is_its_expression(tmp_path: Path) -> None:
+    for name in TWELVE:
+        save_image(tmp_path / name)
+    rows = [(name, number % 3, ("adult", "child")[number % 2]) for number, name in enumerate(TWELVE)]
+    write_rows(tmp_path / "training.csv", ("subDirectory_filePath", "expression", "category"), *rows)
+    assert open_source(AFFECTNET, tmp_path).labels == ("neutral", "happiness", "sadness")
+
+
+@pytest.mark.parametrize(
+    ("header", "values"),
+    [
+        ("data_split", [0, 1, 2]),
+        ("split_id", [0, 1, 1]),
+        ("testset", [0, 1, 1]),
+        ("partition", ["train_1", "train_2", "train_3", "val_1", "test_1", "test_2"]),
+        ("subset", ["train", "test", "a", "b", "c", "d"]),
+        ("set", ["s0", "s1", "s2", "s3", "s4", "s5"]),
+    ],
+)
+def test_a_column_called_as_splits_that_cannot_be_read_is_refused(
+    tmp_path: Path, header: str, values: list[object]
+) -> None:
+    columns = {header: (values * 4)[:12]}
+    assert f"the column {header} seems to say which split" in refused(LIST, with_columns(tmp_path, **columns))
+
+
+@pytest.mark.parametrize("values", [["valid", "", ""], ["valid", "invalid", "valid"], ["valid"]])
+def test_a_column_of_checks_is_none_of_splits(tmp_path: Path, values: list[object]) -> None:
+    source = open_source(LIST, with_columns(tmp_path, checked=(values * 12)[:12]))
+    assert set(source.records["split"]) == {""}
+    assert "columns not used: checked" in source.notes
+
+
+def test_the_column_that_splits_is_told(tmp_path: Path) -> None:
+    source = open_source(LIST, with_columns(tmp_path, session=["training", "test", "training"] * 4))
+    assert sorted(set(source.records["split"])) == ["test", "train"]
+    assert "splits by the column session" in source.notes
+
+
+@pytest.mark.parametrize("missing", ["nan", "None", "N/A", "-", "?", "null"])
+def test_what_programs_write_for_nothing_is_no_class(tmp_path: Path, missing: str) -> None:
+    said = refused(LIST, with_columns(tmp_path, label=["smile", "frown", missing] * 4))
+    assert f"labelled {missing} (4), which is no class; leave the label empty" in said
+
+
+def test_ratings_are_no_classes(tmp_path: Path) -> None:
+    assert "numbers have no meaning of their own" in refused(LIST, with_columns(tmp_path, label=[0.5, 1.5, 2.5] * 4))
+
+
+@pytest.mark.parametrize("numbers", [[1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 4, 5, 6, 7, 8]])
+def test_numbers_counted_from_1_are_not_taken_for_affectnets(tmp_path: Path, numbers: list[int]) -> None:
+    rows = [(f"{number}.png", number) for number in numbers]
+    write_rows(tmp_path / "training.csv", ("subDirectory_filePath", "expression"), *rows)
+    assert "its numbers begin at 1, where AffectNet's order begins with 0" in refused(AFFECTNET, tmp_path)
+
+
+def test_the_column_that_holds_files_is_the_path(tmp_path: Path) -> None:
+    source = open_source(LIST, with_columns(tmp_path, path=[*range(12)], fname=[*TWELVE]))
+    assert source.read_image(3).size == (20, 20)
+
+
+def test_a_stray_image_beside_the_list_hides_none_in_a_folder(tmp_path: Path) -> None:
+    for name in TWELVE:
+        save_image(tmp_path / "images" / name)
+    save_image(tmp_path / TWELVE[0])
+    write_rows(tmp_path / "labels.csv", ("path", "label"), *zip(TWELVE, WORDS, strict=True))
+    source = open_source(LIST, tmp_path)
+    assert [source.read_image(row).size for row in range(12)] == [(20, 20)] * 12
+
+
+@pytest.mark.parametrize(
+    "wrong", ["im/007.PNG", "im/007.jpg", "IM/007.png", "/home/bob/im/007.png", "C:\\im\\007.png", "7"]
+)
+def test_a_file_that_is_missing_under_its_name_is_asked_after(tmp_path: Path, wrong: str) -> None:
+    save_image(tmp_path / "im" / "007.png")
+    write_rows(tmp_path / "labels.csv", ("path", "label"), (wrong, "happy"), ("8.png", "sad"))
+    with pytest.raises(UnreadableImage, match=r"no such file; is it im/007\.png\?"):
+        open_source(LIST, tmp_path).read_image(0)
+
+
+def test_decimal_commas_and_shares_of_labelled_images_alone(tmp_path: Path) -> None:
+    lines = ["path;label;P_happy;P_sad", "a.png;happy;0,75;0,25", "b.png;sad;0,5;1,5", "c.png;;;"]
+    source = open_source(LIST, write_list(tmp_path, *lines))
+    assert source.distributions is not None
+    np.testing.assert_allclose(source.distributions[:2], np.array([[0.75, 0.25], [0.25, 0.75]]))
+    assert source.records["split"].tolist() == ["", "", "unlabelled"]
+
+
+def test_an_empty_face_box_is_the_whole_picture_and_one_of_edges_is_refused(tmp_path: Path) -> None:
+    for name in "abc":
+        save_image(tmp_path / f"{name}.png")
+    lines = [
+        "path,label,face_x,face_y,face_width,face_height",
+        "a.png,happy,5,5,10,10",
+        "b.png,sad,,,,",
+        "c.png,sad,12,12,20,20",
+    ]
+    source = open_source(LIST, write_list(tmp_path, *lines))
+    assert source.read_image(0).size == (10, 10)
+    assert source.read_image(1).size == (20, 20)
+    assert "images without a face box, taken whole: 1" in source.notes
+    with pytest.raises(UnreadableImage, match=r"only 16% of its face box .* are its last two numbers edges"):
+        source.read_image(2)

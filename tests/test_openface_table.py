@@ -586,3 +586,67 @@ def test_points_in_space_and_a_part_of_the_landmarks_are_no_landmarks(tmp_path: 
     row = {**face(), **{name.upper(): 1.0 for name in LANDMARKS}, "x_0": 3.0}
     write_csv(tmp_path / "a.csv", [row], tuple(row))
     assert list(one_row_per_image(read_openface(tmp_path), ["a"]).columns)[-1] == PRESENCES[-1]
+
+
+@pytest.mark.parametrize(
+    ("yes", "no", "status"),
+    [("True", "False", "no_face"), ("yes", "No", "no_face"), (1.0, 0.0, "no_face"), (1, "", "failed")],
+)
+def test_success_is_read_as_other_programs_write_it(tmp_path: Path, yes: object, no: object, status: str) -> None:
+    rows = [
+        face(filename=f"{name}.png", success=str(said)) for name, said in zip("abcd", (yes, no, yes, no), strict=True)
+    ]
+    path = write_csv(tmp_path / "all.csv", rows, tuple(rows[0]))
+    assert one_row_per_image(read_openface(path), list("abcd"))["status"].tolist() == ["ok", status] * 2
+
+
+def test_success_as_a_parquets_own_booleans(tmp_path: Path) -> None:
+    rows = [face(filename=f"{name}.png") for name in "abcd"]
+    table = from_parquet(tmp_path / "t.parquet", pd.DataFrame(rows).assign(success=[True, False] * 2), list("abcd"))
+    assert table["status"].tolist() == ["ok", "no_face"] * 2
+
+
+def test_a_word_below_success_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    rows = [face(filename=f"{name}.png", success="perhaps") for name in "ab"]
+    with pytest.raises(TableError, match="success 'perhaps'; it must be 1"):
+        read_openface(write_csv(tmp_path / "all.csv", rows, tuple(rows[0])))
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_of_two_columns_of_names_the_one_that_names_the_images_counts(tmp_path: Path, ending: str) -> None:
+    """With two faces an image, the crops' names are more, and their numbers are called as the images are."""
+    ids = [f"happy/{number:03d}.png" for number in range(12)]
+    rows = [
+        face(1 - place, filename=f"/data/{name}", path=f"crops/{2 * number + place:03d}.png", AU12_r=number / 4)
+        for number, name in enumerate(ids)
+        for place in range(2)
+    ]
+    path = tmp_path / f"all.{ending}"
+    if ending == "csv":
+        write_csv(path, rows, tuple(rows[0]))
+    else:
+        pd.DataFrame(rows).to_parquet(path)
+    table = one_row_per_image(read_openface(path, ids), ids)
+    assert table["AU12_r"].tolist() == [number / 4 for number in range(12)]
+    assert table["confidence"].tolist() == [1.0] * 12
+
+
+def test_one_share_beyond_1_costs_its_row_and_not_the_tables_meaning(tmp_path: Path) -> None:
+    units = [name.removesuffix("_c") for name in PRESENCES if name != "AU45_c"]
+    shares = pd.DataFrame(
+        {"input": [f"{name}.jpg" for name in "abcdefgh"], "FaceScore": 0.9} | dict.fromkeys(units, 0.75)
+    )
+    shares.loc[2, "AU12"] = 1.00001
+    table = from_parquet(tmp_path / "t.parquet", shares, list("abcdefgh"))
+    assert table["status"].tolist() == ["ok", "ok", "failed", *["ok"] * 5]
+    assert table["AU12_c"].tolist()[0] == 1
+    assert table["AU12_r"].isna().all()
+
+
+def test_what_excel_and_people_do_to_a_table_is_read(tmp_path: Path) -> None:
+    rows = [face(id=f"{name}.png", status="OK") for name in "ab"]
+    path = write_csv(tmp_path / "all.csv", rows, tuple(rows[0]))
+    path.write_text("sep=;\n" + path.read_text().replace(", ", ";").replace(".5", ",5").replace(".9", ",9"))
+    table = one_row_per_image(read_openface(path), ["a", "b"])
+    assert table["status"].tolist() == ["ok", "ok"]
+    assert table["AU12_r"].tolist() == [1.5, 1.5]

@@ -136,3 +136,39 @@ def test_vectors_are_standardised_on_the_training_images(tmp_path: Path) -> None
     trained = units.vectors[dataset.rows("train")][units.usable[dataset.rows("train")]]
     assert trained.mean(axis=0) == pytest.approx(0, abs=1e-6)
     assert trained.std(axis=0) == pytest.approx(1, abs=1e-6)
+
+
+def test_rows_numbers_beside_the_table_are_no_component(tmp_path: Path) -> None:
+    table = pd.DataFrame({"id": IDS, "valence": [1.0, 2.0, 3.0, 4.0]})
+    table.reset_index().to_csv(tmp_path / "vectors.csv")  # Writes `Unnamed: 0` and `index`.
+    assert read_vectors(tmp_path / "vectors.csv", IDS).columns == ("valence",)
+    table.set_index("id").to_parquet(tmp_path / "vectors.parquet")
+    assert read_vectors(tmp_path / "vectors.parquet", IDS).vectors.tolist() == [[1], [2], [3], [4]]
+
+
+@pytest.mark.parametrize("header", ["label", "Emotion", "split", "frame", "face_id", "confidence"])
+def test_what_stands_beside_vectors_is_refused_as_a_component(tmp_path: Path, header: str) -> None:
+    path = written(tmp_path / "vectors.csv", **{"id": IDS, header: [0, 1, 1, 1], "valence": [1.0, 2.0, 3.0, 4.0]})
+    with pytest.raises(ActionUnitError, match=f"the column {header} would be a component"):
+        read_vectors(path, IDS)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Filename;valence;arousal\n{0};1,5;2\n{2};3;-4,25\n", "utf-8"),
+        (" file_name \tvalence\tarousal\n{0}\t1.5\t2\n{2}\t3\t-4.25\n", "utf-16"),
+        ("ID,valence,arousal,\n{0},1.5,2,\n{2},3,-4.25,\n", "latin-1"),
+    ],
+)
+def test_a_csv_of_vectors_is_read_as_any_other_table(tmp_path: Path, text: str, encoding: str) -> None:
+    path = tmp_path / "vectors.csv"
+    path.write_text(text.format(*IDS), encoding=encoding)
+    own = read_vectors(path, IDS)
+    assert own.columns == ("valence", "arousal")
+    np.testing.assert_array_equal(own.vectors[[0, 2]], [[1.5, 2], [3, -4.25]])
+
+
+def test_images_called_as_pandas_calls_nothing_have_their_rows(tmp_path: Path) -> None:
+    path = written(tmp_path / "vectors.csv", id=["NA", "null", "nan"], valence=[1, 2, 3])
+    assert read_vectors(path, ["NA", "nan", "null"]).vectors.tolist() == [[1], [3], [2]]

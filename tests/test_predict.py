@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -358,6 +359,21 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(exported: Path, tmp_p
     assert pd.read_csv(out)["reason"].notna().sum() == 3
 
 
+@pytest.mark.parametrize("ending", ["CSV", "jsonl", "parquet"])
+def test_a_name_that_is_no_utf8_is_spelled_in_every_table(exported: Path, tmp_path: Path, ending: str) -> None:
+    picture = tmp_path / os.fsdecode(b"ni\xf1o.jpg")
+    shutil.copy(PORTRAIT, picture)
+    out = tmp_path / f"faces.{ending}"
+    done = fer("predict", picture, PORTRAIT, "--model", exported, "--out", out)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "2 faces in 2 images and frames")
+    table = {"CSV": pd.read_csv, "jsonl": lambda path: pd.read_json(path, lines=True), "parquet": pd.read_parquet}
+    source: list[str] = list(table[ending](out)["source"])  # type: ignore[operator]
+    assert source[0].endswith("ni\\xf1o.jpg")
+    plain = fer("predict", picture, "--model", exported)
+    assert plain.returncode == 0
+    assert "ni\\xf1o.jpg" in plain.stdout
+
+
 def test_files_in_a_folder_that_are_not_read_are_counted_by_ending(exported: Path, tmp_path: Path) -> None:
     shutil.copy(PORTRAIT, tmp_path / "photo.jpg")
     write_video(tmp_path / "clip.mp4", moving())
@@ -393,6 +409,13 @@ def test_mistakes_are_told_in_a_line(
     assert line.startswith("error: ")
     assert words in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_cannot_hold_the_table(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "faces.csv").mkdir()
+    done = fer("predict", PORTRAIT, "--model", exported, "--out", tmp_path / "faces.csv")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("faces.csv: a folder; name a file that is to hold the table\n")
 
 
 def test_what_was_read_before_ctrl_c_is_kept(exported: Path, tmp_path: Path) -> None:

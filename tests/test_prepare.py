@@ -537,3 +537,24 @@ def test_of_the_real_ferplus_288_test_and_279_validation_images_are_in_training(
     in_training = digests.isin(set(digests[usage == 0]))
     assert [int(in_training[usage == part].sum()) for part in (1, 2)] == [279, 288]
     np.testing.assert_array_equal(digests.duplicated(), first >= 0)
+
+
+def test_pictures_with_two_labels_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = fill(tmp_path / "faces", happy=12, sad=12)
+    for number in range(12):
+        save_noise(folder / "sad" / f"copy{number}.png", number)
+    prepared(tmp_path / "out", folder)
+    assert "pictures with more than one label, all of which are learnt: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("labelled", "stay"), [(1, 2), (100, 18)])
+def test_as_many_labels_as_there_cannot_be_are_told(
+    tmp_path: Path, labelled: int, stay: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepared(tmp_path / "out", fill(tmp_path / "faces", happy=12, sad=12), labelled=labelled)
+    assert f"dataset.labelled = {labelled}, but {stay} training images keep their label" in capsys.readouterr().out
+
+
+def test_labels_of_a_test_set_are_not_said_to_be_wrong(tmp_path: Path) -> None:
+    dataset = prepared(tmp_path / "out", fill(tmp_path / "faces", happy=6, sad=6), test_share=1.0, label_noise=0.3)
+    assert "replaced" not in dataset.card.protocol

@@ -358,3 +358,15 @@ def test_weights_of_identities_are_no_model_of_emotions_and_the_settings_told_wo
     for recipe in recipes:
         network = "efficientface" if recipe is not experiment.ldg else experiment.ldg.architecture
         assert not load_published(Path(recipe.weights), build(network, 7, seed=1), LABELS)
+
+
+@pytest.mark.parametrize("missing", ["fc.weight", "fc.bias"])
+def test_half_a_head_is_refused(tmp_path: Path, missing: str) -> None:
+    """The other half would stay as it was drawn."""
+
+    def forget(weights: dict[str, Tensor]) -> None:
+        del weights[f"module.{missing}"]
+
+    theirs, ours = (build("efficientface", 7, seed=seed) for seed in (1, 2))
+    with pytest.raises(CheckpointError, match=r"its head is fc\.\w+ alone; give the whole of the weights"):
+        load_published(publish(tmp_path / "theirs.pth.tar", theirs, forget), ours, LABELS)

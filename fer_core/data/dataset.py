@@ -25,7 +25,7 @@ EMOTIONS: tuple[str, ...] = (
     "fear",
     "contempt",
 )
-"""The class order of every dataset we read; datasets with seven classes use the first seven."""
+"""The order of emotions among a dataset's classes; other words follow them. FER+ and RAF-DB have the first seven."""
 _LISTS = ("labels", "mean", "std", "notes")
 """Keys of a card that JSON has as lists."""
 

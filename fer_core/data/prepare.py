@@ -64,6 +64,8 @@ def prepare(settings: DatasetSettings, folder: Path | None, out: Path, report: R
     _check_readable(unreadable, len(sha256), settings)
     _note_unreadable(unreadable, len(sha256), report)
     manifest, dropped = _make_manifest(source, sha256, settings)
+    _note_contradictions(manifest, source.labels, report)
+    _note_labelled(manifest, settings.labelled, report)
     train = np.flatnonzero(manifest["split"] == "train")
     if len(train) or not _sizes(manifest)["test"]:
         _check_every_class_trains(source, manifest)
@@ -80,7 +82,7 @@ def prepare(settings: DatasetSettings, folder: Path | None, out: Path, report: R
     card = DatasetCard(
         source=source.name,
         labels=source.labels,
-        protocol=source.protocol + _in_words(settings.label_noise),
+        protocol=source.protocol + (_in_words(settings.label_noise) if len(train) else ""),
         truth=source.truth,
         mean=mean,
         std=std,
@@ -96,6 +98,23 @@ def prepare(settings: DatasetSettings, folder: Path | None, out: Path, report: R
 
 def _in_words(label_noise: float) -> str:
     return f" {label_noise:.0%} of the training labels were replaced by another class." if label_noise else ""
+
+
+def _note_contradictions(manifest: pd.DataFrame, labels: tuple[str, ...], report: Reporter) -> None:
+    """Tell how many pictures are there more than once, with different labels."""
+    labelled = manifest[manifest["label"] != UNLABELLED]
+    several = labelled.groupby("sha256")["label"].nunique().loc[lambda count: count > 1]
+    if len(several):
+        first = labelled[labelled["sha256"] == several.index[0]].drop_duplicates("label").iloc[:2]
+        told = " and ".join(f"{row.id} ({labels[row.label]})" for row in first.itertuples())
+        report.note(f"pictures with more than one label, all of which are learnt: {len(several):,}, such as {told}")
+
+
+def _note_labelled(manifest: pd.DataFrame, wanted: int, report: Reporter) -> None:
+    """Tell where more or fewer labels stay than were asked for: all of them, or one of each class."""
+    there = _sizes(manifest)["train"]
+    if wanted and there != wanted:
+        report.note(f"dataset.labelled = {wanted:,}, but {there:,} training images keep their label")
 
 
 def _check_any_images(source: Source) -> None:

@@ -1,17 +1,26 @@
 """A table of vectors of one's own, such as valence and arousal or an embedding, in the place of action units."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from fer_core.errors import ActionUnitError
+from fer_core.data.readers.tables import plain, read_table
+from fer_core.errors import ActionUnitError, DatasetError
 from openface.matching import match
 from openface.names import spell
 
-_NAMES = ("id", "filename", "image", "path", "file", "name")
-"""Headers of the column that says whose a row is, the first of these that there is."""
+_NAMES = ("id", "filename", "image", "path", "file", "name", "imageid", "filepath", "imagepath", "imagename", "img")
+"""Headers of the column that says whose a row is, without case and marks; the first of these that there is."""
+_COUNTS_ROWS = ("", "unnamed0", "index", "level0")
+"""Headers of the column that pandas writes beside a table, with its rows' numbers."""
+_NO_COMPONENTS = (
+    *("label", "emotion", "expression", "class", "target", "split", "usage", "set", "subset", "partition", "fold"),
+    *("frame", "face", "faceid", "timestamp", "success", "confidence", "status", "row", "index"),
+)
+"""Headers, without case and marks, of what tables hold beside vectors; a label among them would tell the answer."""
 _NAMED = 3
 
 
@@ -31,48 +40,91 @@ def read_vectors(path: Path, ids: list[str]) -> OwnVectors:
     """Read a parquet or a CSV: a column `id` that names images, and columns of numbers, which are the vector.
 
     Images are matched by name as those of an AU table are, with or without folders and ending. An image without a row,
-    or with one that lacks a number, has no vector.
+    or with one that lacks a number, has no vector. The rows' numbers, which pandas writes beside a table, are left out.
 
     Args:
         ids: of the dataset's images, in order.
 
     Raises:
-        ActionUnitError: there is no such file, no column of names or of numbers, a name occurs twice or could mean
-            several images, or fewer than half of the rows, and of the images, belong together.
+        ActionUnitError: there is no such file, no column of names or of numbers, a column that is no component, a name
+            occurs twice or could mean several images, or fewer than half of the rows, and of the images, belong
+            together.
     """
     table = _read(path)
-    name = next((header for header in _NAMES if header in table), None)
+    headers = {plain(str(header)): header for header in reversed(table.columns)}
+    name = next((headers[known] for known in _NAMES if known in headers), None)
     if name is None:
         raise ActionUnitError(f"{path}: no column called {', '.join(_NAMES)}; one of them says whose vector a row is")
-    names = table[name].map(lambda value: spell(str(value)))
-    numbers = table.drop(columns=[name])
-    _check_columns(path, numbers)
+    names = table[name].map(lambda value: spell(str(value).strip()))
     if (twice := names[names.duplicated()]).size:
         raise ActionUnitError(f"{path}: two rows of {twice.iloc[0]}; an image has one vector")
+    numbers = _components(path, table.drop(columns=[name]))
     rows = _rows_of(path, names, ids)
     vectors = np.full((len(ids), numbers.shape[1]), np.nan, np.float32)
     known = rows >= 0
-    vectors[known] = numbers.to_numpy(np.float32)[rows[known]]
+    with np.errstate(over="ignore"):  # What float32 cannot hold is infinite in it, which no graph takes.
+        vectors[known] = numbers.to_numpy(np.float32)[rows[known]]
     return OwnVectors(tuple(map(str, numbers.columns)), vectors)
 
 
 def _read(path: Path) -> pd.DataFrame:
+    """Columns of numbers, or of text as a CSV has it."""
     if not path.is_file():
         raise ActionUnitError(f"{path}: no such file; action_units.vectors is a parquet or a CSV of vectors")
     try:
         with path.open("rb") as file:
-            is_parquet = file.read(4) == b"PAR1"
-        return pd.read_parquet(path) if is_parquet else pd.read_csv(path, dtype=dict.fromkeys(_NAMES, str))
-    except (OSError, ValueError) as error:
-        raise ActionUnitError(f"{path}: neither a parquet nor a CSV ({error}); save the vectors as one") from error
+            begins = file.read(6)
+        if begins.startswith((b"PAR1", b"ARROW1", b"FEA1")):
+            table = pd.read_parquet(path) if begins.startswith(b"PAR1") else pd.read_feather(path)
+            return table if pd.api.types.is_numeric_dtype(table.index) else _with_names(table)
+        return read_table(path)
+    except (DatasetError, OSError, ValueError) as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise ActionUnitError(f"{path}: neither a parquet nor a CSV ({reason}); save the vectors as one") from error
 
 
-def _check_columns(path: Path, numbers: pd.DataFrame) -> None:
+def _with_names(table: pd.DataFrame) -> pd.DataFrame:
+    """A table whose index holds the images' names."""
+    named: pd.DataFrame = table.rename_axis(index=str(table.index.name or _NAMES[0])).reset_index()
+    return named
+
+
+def _components(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """The columns that are the vector, as float64."""
+    counted = [header for header in table if plain(str(header)) in _COUNTS_ROWS and _counts_rows(table[header])]
+    empty = [header for header in table if table[header].map(_is_nothing).all()]
+    numbers = table.drop(columns=[*counted, *(header for header in empty if header not in counted)])
+    if amiss := next((header for header in numbers if plain(str(header)) in _NO_COMPONENTS), None):
+        raise ActionUnitError(
+            f"{path}: the column {amiss} would be a component of the vectors; take it out, or rename it if it is one"
+        )
     if numbers.shape[1] == 0:
         raise ActionUnitError(f"{path}: no columns of numbers beside the names; they are the vector")
-    for header, kind in numbers.dtypes.items():
-        if not pd.api.types.is_numeric_dtype(kind) or pd.api.types.is_bool_dtype(kind):
-            raise ActionUnitError(f"{path}: column {header} holds what is no number; leave it out, or encode it")
+    return pd.DataFrame({header: _numbers(path, numbers[header]) for header in numbers})
+
+
+def _is_nothing(value: object) -> bool:
+    if isinstance(value, str):
+        return value.strip().lower() in ("", "nan", "na", "n/a", "null")
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+
+
+def _counts_rows(column: pd.Series) -> bool:
+    """Tell whether a column counts 0, 1, 2, …, or 1, 2, 3, …."""
+    counted = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
+    return len(counted) > 0 and bool((counted == counted[0] + np.arange(len(counted))).all()) and counted[0] in (0, 1)
+
+
+def _numbers(path: Path, column: pd.Series) -> pd.Series:
+    """float64, NaN where nothing stands."""
+    if pd.api.types.is_bool_dtype(column):
+        found = None
+    else:
+        nothing = column.map(_is_nothing).astype(bool)
+        found = pd.to_numeric(column.where(~nothing), errors="coerce").astype(np.float64)
+    if found is None or (found.isna() & ~nothing).any():
+        raise ActionUnitError(f"{path}: column {column.name} holds what is no number; leave it out, or encode it")
+    return found
 
 
 def _rows_of(path: Path, names: pd.Series, ids: list[str]) -> np.ndarray:

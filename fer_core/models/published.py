@@ -109,13 +109,15 @@ def load_published(path: Path, model: nn.Module, labels: tuple[str, ...]) -> boo
     weights = read_state_dict(path)
     head = {name: weights.pop(name) for name in list(weights) if name.startswith("fc.")}
     own = model.state_dict()
-    expected = {name for name in own if not name.startswith("fc.")}
+    if head and head.keys() != {name for name in own if name.startswith("fc.")}:
+        raise CheckpointError(f"{path}: its head is {' and '.join(sorted(head))} alone; give the whole of the weights")
+    looked_at = {name for name in own.keys() | weights.keys() if not name.startswith("fc.")}
     wrong = _differing(own, weights)
     if wrong:
         found = next((name for name in get_args(Architecture) if not _differing(_shapes(name), weights)), None)
         raise CheckpointError(
             f"{path}: not weights of {type(model).__name__} "
-            f"({len(wrong)} of {len(expected)} entries differ, {wrong[0]} first)"
+            f"({len(wrong)} of {len(looked_at)} entries differ, {wrong[0]} first)"
             + (f"; they are those of {found}" if found else "")
         )
     order = PUBLISHED_ORDER[: len(labels)]

@@ -11,6 +11,7 @@ from fer_core.predict.predictor import FacePrediction, Predictor
 from fer_core.predict.sources import Frame, PictureSource, find_sources, frames_of, passed_over
 from fer_core.predict.table import lines, open_table, rows_of
 from fer_core.progress import Reporter
+from openface.names import printable
 
 _USUAL_RATE = 25.0
 _CROP, _CROP_RATIO = 256, 1.5
@@ -52,7 +53,7 @@ def predict(
             if report and total:
                 report.progress("read faces", min(done, total), total)
     for frame in unreadable:
-        print(f"{frame.source}: {frame.reason}", file=sys.stderr)
+        print(printable(f"{frame.source}: {frame.reason}"), file=sys.stderr)
     for remark, images in remarks.items():
         print(f"{images:,} images: {remark}", file=sys.stderr)
     if left := passed_over(names):

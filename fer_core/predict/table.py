@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from fer_core.errors import InputError
 from fer_core.predict.predictor import FacePrediction
 from fer_core.predict.sources import Frame
+from openface.names import spell
 
 Row = dict[str, Any]
 Write = Callable[[list[Row]], None]
@@ -39,7 +40,8 @@ def columns(labels: tuple[str, ...]) -> dict[str, pa.DataType]:
 
 def rows_of(frame: Frame, faces: list[FacePrediction]) -> list[Row]:
     """A row for each face, the largest first; one row that says so if there is no face or no picture."""
-    common: Row = {"source": frame.source, "frame": frame.number, "seconds": frame.seconds}
+    # A name may hold bytes that are no UTF-8, which no table can.
+    common: Row = {"source": spell(frame.source), "frame": frame.number, "seconds": frame.seconds}
     if frame.remark:
         common["reason"] = frame.remark
     if frame.pixels is None:
@@ -62,15 +64,17 @@ def open_table(path: Path, labels: tuple[str, ...]) -> Iterator[Write]:
     Raises:
         InputError: the ending is none of ENDINGS, or the file cannot be written.
     """
-    if path.suffix not in ENDINGS:
+    if path.suffix.lower() not in ENDINGS:
         raise InputError(f"{path}: name a file that ends with {', '.join(ENDINGS)}")
+    if path.is_dir():
+        raise InputError(f"{path}: a folder; name a file that is to hold the table")
     beside = path.with_name(f"{path.name}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside.touch()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; choose another --out") from error
-    writer = {".csv": _csv, ".jsonl": _json_lines, ".parquet": _parquet}[path.suffix]
+    writer = {".csv": _csv, ".jsonl": _json_lines, ".parquet": _parquet}[path.suffix.lower()]
     try:
         with writer(beside, columns(labels)) as write:
             yield write

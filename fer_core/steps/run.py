@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from openface.views import Images
 
 _FAILURES_TOLD = 20
+_COLUMNS_TOLD = 12
 Told = Mapping[str, Any]
 """Further entries of a step's manifest."""
 
@@ -83,15 +84,15 @@ def _import_rows(source: Path, dataset: "Dataset", report: Reporter) -> "pd.Data
     from openface.reading import read_openface
     from openface.table import one_row_per_image, remarks
 
+    ids = list(dataset.manifest["id"])
     if not source.exists():
         raise ActionUnitError(
             f"{source}: no AU table there; give --aus, a folder of FaceLandmarkImg's CSVs, one CSV, or a parquet"
         )
     try:
-        rows = read_openface(source)
+        rows = read_openface(source, ids)
     except TableError as error:
         raise ActionUnitError(str(error)) from error
-    ids = list(dataset.manifest["id"])
     try:
         table = one_row_per_image(rows, ids)
     except TableError as error:
@@ -174,7 +175,9 @@ def _graph(request: Request, folder: Path, report: Reporter) -> None:
     chosen = request.experiment.action_units
     table = read_au_table(request.input("annotate").file(AU_TABLE), dataset, landmarks="landmarks" in chosen.features)
     units = action_units(dataset, table, chosen)
-    report.note(f"AU vectors of {len(units.columns)} columns, {units.columns[0]} to {units.columns[-1]}")
+    few = len(units.columns) <= _COLUMNS_TOLD
+    named = ", ".join(units.columns) if few else f"{units.columns[0]} to {units.columns[-1]}"
+    report.note(f"AU vectors of {len(units.columns)} columns: {named}")
     for split, counts in units.coverage.items():
         report.note(f"AU coverage of {split}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
     settings, trained_on = request.experiment.graph, dataset.rows("train", "unlabelled")

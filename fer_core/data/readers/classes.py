@@ -17,6 +17,8 @@ from fer_core.experiment import DatasetSettings
 
 _TABLE = "[dataset.classes]"
 _NAMED = 12
+_MISSING = ("nan", "none", "na", "n/a", "null", "nil", "<na>", "-", "--", "?", "#n/a", "missing", "undefined")
+"""What programs and people write where there is no label; classes may be called so in [dataset.classes] alone."""
 DROPPED_INDEX, UNLABELLED_INDEX = -1, -2
 _DOUBT = math.log(1000)
 """A stated order is refused where two of its classes would be a thousand times as likely the other way round."""
@@ -73,14 +75,14 @@ def name_classes(
     meaning = {label: table.get(label, _usual_meaning(label, order)) for label in counts}
     unknown = [label for label, known in meaning.items() if known is None]
     if unknown:
-        _refuse_numbers(unknown, counts, where, order)
-        _refuse_splits(unknown, where)
+        _refuse_no_words(unknown, counts, where, order)
         if len(unknown) < sum(name != UNLABELLED for name in meaning.values()) or table:
             _refuse_strays(unknown, counts, where)
     own_word = _usual_spelling(unknown, counts)
     named = {label: known or own_word[label] for label, known in meaning.items()}
     by_order = {label: name for label, name in named.items() if order and label not in table and number_of(label)}
     if order and by_order:
+        _check_first(by_order, where, order)
         _check_sizes(by_order, counts, where, order)
     if order and "contempt" in order.meaning.values() and settings.classes == 7:
         named = {label: DROPPED if known == "contempt" else known for label, known in named.items()}
@@ -135,15 +137,43 @@ def _usual_meaning(label: str, order: NumberOrder | None) -> str | None:
     return order.meaning.get(number) if order else None
 
 
+def _refuse_no_words(
+    unknown: Sequence[str], counts: Mapping[str, int], where: object, order: NumberOrder | None
+) -> None:
+    _refuse_missing(unknown, counts, where)
+    _refuse_numbers(unknown, counts, where, order)
+    _refuse_splits(unknown, where)
+
+
 def _refuse_numbers(
     unknown: Sequence[str], counts: Mapping[str, int], where: object, order: NumberOrder | None
 ) -> None:
-    numbers = sorted((label for label in unknown if number_of(label)), key=lambda label: int(number_of(label) or 0))
+    numbers = sorted(
+        (label for label in unknown if _measures(label) is not None), key=lambda label: _measures(label) or 0
+    )
     if numbers:
         known = f"{order.name} has {_pairs(order.meaning)}" if order else "numbers have no meaning of their own"
         raise DatasetError(
             f"{where}: labelled {_named(numbers, counts)}, where {known}; say what each means in {_TABLE}, such as "
             f'{numbers[0]} = "happiness"' + ("" if order else ", or set dataset.source to the dataset that they are of")
+        )
+
+
+def _measures(label: str) -> float | None:
+    """The number that a label is, whole or not."""
+    try:
+        value = float(label)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _refuse_missing(unknown: Sequence[str], counts: Mapping[str, int], where: object) -> None:
+    missing = [label for label in unknown if label.strip().lower() in _MISSING]
+    if missing:
+        raise DatasetError(
+            f"{where}: labelled {_named(missing, counts)}, which is no class; leave the label empty where there is "
+            f'none, or say what it means in {_TABLE}, such as {_key(missing[0])} = "{DROP}"'
         )
 
 
@@ -161,6 +191,18 @@ def _refuse_strays(unknown: Sequence[str], counts: Mapping[str, int], where: obj
         f"{where}: labelled {_named(unknown, counts)} of {sum(counts.values()):,} images, which no emotion is called; "
         f'say what becomes of each in {_TABLE}, such as {_key(unknown[0])} = "{DROP}" or an emotion'
     )
+
+
+def _check_first(meaning: Mapping[str, str], where: object, order: NumberOrder) -> None:
+    """Numbers that begin at 1 where the order begins at 0 are those of a list that somebody counted from 1."""
+    emotions = {number for number, emotion in order.meaning.items() if emotion != DROPPED}
+    there = {number_of(label) for label in meaning}
+    if "0" in emotions and "0" not in there and emotions - {"0"} <= there:
+        raise DatasetError(
+            f"{where}: its numbers begin at 1, where {order.name} begins with 0 = {order.meaning['0']}; if they are "
+            f"counted from 1, or there is no {order.meaning['0']}, say what each means in {_TABLE}, such as "
+            '1 = "' + order.meaning["0"] + '"'
+        )
 
 
 def _check_sizes(meaning: Mapping[str, str], counts: Mapping[str, int], where: object, order: NumberOrder) -> None:

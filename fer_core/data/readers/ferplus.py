@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ ANSWERS = (*EMOTIONS, "unknown", "NF")
 _SIDE = fer2013.SIDE
 _MOST_VOTES = 1_000_000
 """Votes of an answer; ten people vote, and what no integer can hold is refused with the rest."""
+_NUMBERED_NAME = re.compile(r"fer0*(\d+)\.(?:png|jpg)", re.IGNORECASE)
+"""What the published file calls an image: the number of its row."""
 _AGREEMENT = 0.6
 """FER2013's own label is the FER+ majority for 66 % of the images; this is asked for, less three standard errors."""
 _BLOCK = 500
@@ -210,9 +213,30 @@ def _read_csv_files(pixels_csv: Path, votes_csv: Path) -> _Faces:
         )
     counted = _counted(votes, lambda row: f"{votes_csv}, line {lines[row]}")
     _check_in_step(rows, counted, votes_csv)
+    names_amiss = _numbered_otherwise(names, votes_csv)
     unchecked = f"{pixels_csv} has no column emotion, so nothing tells whether its rows are those of the votes"
-    notes = () if rows.labels else (unchecked,)
+    notes = (*names_amiss, *(() if rows.labels else (unchecked,)))
     return _Faces(ids=_ids(names), splits=np.array(usage), votes=counted, read=rows.read, notes=notes)
+
+
+def _numbered_otherwise(names: Sequence[str], votes_csv: Path) -> tuple[str, ...]:
+    """How many image names number another row than theirs, which in the published file none does.
+
+    Raises:
+        DatasetError: some do, but not in one order, so that votes are not of the images beside them.
+    """
+    named = [(row, int(found[1])) for row, name in enumerate(names) if (found := _NUMBERED_NAME.fullmatch(name))]
+    others = [(row, number) for row, number in named if row != number]
+    if not others:
+        return ()
+    numbers = [number for _, number in named]
+    if len(others) < len(named) or numbers != sorted(set(numbers)):
+        row, number = others[0]
+        raise DatasetError(
+            f"{votes_csv}, row {row}: its image name {names[row]} is that of row {number}, and {len(others):,} of "
+            f"{len(named):,} are of other rows; give the votes as published, in their own order"
+        )
+    return (f"image names of {votes_csv.name} number other rows: {len(others):,}; were both files cut alike?",)
 
 
 def _read_votes(path: Path) -> tuple[list[str], list[str], np.ndarray, list[int]]:

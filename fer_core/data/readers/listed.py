@@ -2,9 +2,10 @@
 
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import cache
+from pathlib import Path, PurePath, PureWindowsPath
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,8 @@ from PIL import Image
 
 from fer_core.data.readers.classes import Classes, NumberOrder, name_classes
 from fer_core.data.readers.folder import kept
-from fer_core.data.readers.lists import BOX, SHARE, ListedImages, list_files, read_lists, refuse_rows
-from fer_core.data.readers.names import DROPPED, number_of, split_of_folder
+from fer_core.data.readers.lists import BOX, SHARE, ListedImages, is_share, list_files, read_lists, refuse_rows
+from fer_core.data.readers.names import DROPPED, has_no_label, number_of, split_of_folder
 from fer_core.data.readers.source import (
     Source,
     find_images,
@@ -31,6 +32,8 @@ from openface.decoding import ENDINGS, UnreadableImage
 _DEPTH = 2
 """Images are looked for so many folders below the one that is given."""
 _TRIED = 20
+_LEAST_INSIDE = 1 / 2
+"""A smaller share of a face box within its image is a mistake."""
 
 AFFECTNET = NumberOrder(
     "AffectNet's order",
@@ -69,7 +72,8 @@ def read(settings: DatasetSettings, folder: Path) -> Source:
     Raises:
         DatasetError: the file is missing or not such a list, or a row holds what it must not.
     """
-    return _source("csv", settings, folder, read_lists(folder), "All images of a list; the label is the list's own.")
+    lists = read_lists(folder, _named(settings))
+    return _source("csv", settings, folder, lists, "All images of a list; the label is the list's own.")
 
 
 def read_affectnet(settings: DatasetSettings, folder: Path) -> Source:
@@ -77,7 +81,7 @@ def read_affectnet(settings: DatasetSettings, folder: Path) -> Source:
 
     Its validation part is the test split, since it is what results are published on. Errors as `read`.
     """
-    lists = read_lists(folder)
+    lists = read_lists(folder, _named(settings))
     for found in lists:
         if not found.is_affectnet:
             raise DatasetError(
@@ -103,7 +107,7 @@ def _source(name: str, settings: DatasetSettings, folder: Path, lists: Sequence[
     names = [text for found in lists for text in found.names]
     own = [label for found in lists for label in found.labels]
     share_columns = _share_columns(lists)
-    also = [column.removeprefix(SHARE) for column in share_columns]
+    also = [column[len(SHARE) :] for column in share_columns]
     is_affectnet = all(found.is_affectnet for found in lists)
     order = AFFECTNET if is_affectnet and not _is_numbered(settings) else None
     classes = name_classes([*own, *also], settings, where, order, without_images=len(also))
@@ -112,16 +116,14 @@ def _source(name: str, settings: DatasetSettings, folder: Path, lists: Sequence[
     shares = _read_shares(lists, share_columns, classes, len(own)) if share_columns else None
     paths, boxes = _locate(folder, lists), _boxes(lists)
     _refuse_twice(lists, paths, boxes)
-    splits = [split for found in lists for split in found.splits]
-    if is_affectnet and "test" not in splits:
-        splits = [split.replace("validation", "test") for split in splits]
     records = pd.DataFrame(
         {
             "id": unique_ids([without_ending(text) for text in names], [os.path.relpath(path, root) for path in paths]),
             "label": classes.index[: len(own)],
-            "split": splits,
+            "split": _splits(lists),
         }
     )
+    meant = cache(lambda: _by_stem(Path(root)))
     source = Source(
         name=name,
         labels=classes.labels,
@@ -129,10 +131,21 @@ def _source(name: str, settings: DatasetSettings, folder: Path, lists: Sequence[
         distributions=shares,
         truth="" if shares is None else "crowd votes",
         protocol=protocol,
-        read_image=lambda row: _read_face(paths[row], None if boxes is None else boxes[row]),
-        notes=(*_unused(lists), *_unread(folder, lists), *_unlisted(folder, paths), *note_of_frames(paths)),
+        read_image=lambda row: _read_face(paths[row], None if boxes is None else boxes[row], meant),
+        notes=(
+            *_split_by(lists),
+            *_unused(lists),
+            *_unread(folder, lists),
+            *_unlisted(folder, paths),
+            *_whole(boxes),
+            *note_of_frames(paths),
+        ),
     )
     return kept(source, replace(classes, index=classes.index[: len(own)]))
+
+
+def _named(settings: DatasetSettings) -> Sequence[str]:
+    return list(settings.classes) if isinstance(settings.classes, Mapping) else ()
 
 
 def _is_numbered(settings: DatasetSettings) -> bool:
@@ -150,6 +163,19 @@ def _refuse_twice(lists: Sequence[ListedImages], paths: Sequence[Path], boxes: n
         seen.add(key)
 
 
+def _splits(lists: Sequence[ListedImages]) -> list[str]:
+    splits = [split for found in lists for split in found.splits]
+    if all(found.is_affectnet for found in lists) and "test" not in splits:
+        return [split.replace("validation", "test") for split in splits]
+    return splits
+
+
+def _split_by(lists: Sequence[ListedImages]) -> Iterator[str]:
+    columns = list(dict.fromkeys(name for found in lists for name in found.split_columns))
+    if columns:
+        yield f"splits by the column {' and '.join(columns)}"
+
+
 def _unused(lists: Sequence[ListedImages]) -> Iterator[str]:
     columns = list(dict.fromkeys(name for found in lists for name in found.unused))
     if columns:
@@ -165,6 +191,11 @@ def _unread(given: Path, lists: Sequence[ListedImages]) -> Iterator[str]:
             yield f"files beside the list, not read: {', '.join(sorted(beside))}"
 
 
+def _whole(boxes: np.ndarray | None) -> Iterator[str]:
+    if boxes is not None and (count := int(np.isnan(boxes).all(axis=1).sum())):
+        yield f"images without a face box, taken whole: {count:,}"
+
+
 def _unlisted(given: Path, paths: Sequence[Path]) -> Iterator[str]:
     """How many images lie in the folder that no list names."""
     if given.is_dir() and (count := len(set(find_images(given).paths) - set(paths))):
@@ -172,7 +203,7 @@ def _unlisted(given: Path, paths: Sequence[Path]) -> Iterator[str]:
 
 
 def _share_columns(lists: Sequence[ListedImages]) -> list[str]:
-    columns = [[str(name) for name in found.table.columns if str(name).startswith(SHARE)] for found in lists]
+    columns = [[str(name) for name in found.table.columns if is_share(str(name))] for found in lists]
     if any(set(other) != set(columns[0]) for other in columns):
         raise DatasetError(
             f"{lists[0].path}: its p_ columns are not those of {lists[-1].path.name}; give both the same"
@@ -181,7 +212,7 @@ def _share_columns(lists: Sequence[ListedImages]) -> list[str]:
 
 
 def _read_shares(lists: Sequence[ListedImages], columns: Sequence[str], classes: Classes, count: int) -> np.ndarray:
-    """(N, classes) float32; every class needs its column."""
+    """(N, classes) float32; every class needs its column. An image without a label may go without shares."""
     index = classes.index[count:]
     path = lists[0].path
     if len(set(index[index >= 0])) < (index >= 0).sum():
@@ -193,6 +224,9 @@ def _read_shares(lists: Sequence[ListedImages], columns: Sequence[str], classes:
     for found in lists:
         text = [found.table[columns[int(np.argmax(index == number))]] for number in range(len(classes.labels))]
         shares = np.column_stack([pd.to_numeric(column, errors="coerce") for column in text]).astype(np.float64)
+        empty = np.all([(column == "").to_numpy() for column in text], axis=0)
+        # Nothing reads these; equal shares say nothing.
+        shares[empty & found.labels.map(has_no_label).to_numpy(bool)] = 1
         wrong = ~np.isfinite(shares).all(axis=1) | (shares < 0).any(axis=1) | (shares.sum(axis=1) <= 0)
         told = "its p_ columns must be numbers, none negative and not all 0"
         refuse_rows(found.path, pd.Series(wrong, index=found.table.index), told)
@@ -224,10 +258,12 @@ def _base(given: Path, found: ListedImages) -> Path:
     def hits(place: Path) -> int:
         return sum(os.path.isfile(_find_file(place, name)) for name in sample)
 
-    if hits(found.path.parent):
+    if hits(found.path.parent) == len(sample):
         return found.path.parent
     count_of = {place: count for place in _folders(given, _DEPTH) if (count := hits(place))}
     best = [place for place, count in count_of.items() if count == max(count_of.values())]
+    if found.path.parent in best:
+        return found.path.parent
     of_split = [place for place in best if found.of_split and split_of_folder(place.name) == found.of_split]
     if len(best) > 1 and len(of_split) != 1:
         raise DatasetError(
@@ -264,19 +300,37 @@ def _spellings(name: str) -> Iterable[str]:
 
 
 def _boxes(lists: Sequence[ListedImages]) -> np.ndarray | None:
-    """(N, 4) float64 left, top, width, height in pixels, NaN where a row has none; None where no list has boxes."""
+    """(N, 4) float64 left, top, width, height in pixels, NaN where a row has none; None where no list has boxes.
+
+    What is no number is infinite.
+    """
     parts = []
     for found in lists:
         headers = {plain(str(name)): name for name in found.table.columns}
         if not all(name in headers for name in BOX):
             return None
-        parts.append(np.column_stack([pd.to_numeric(found.table[headers[name]], errors="coerce") for name in BOX]))
+        box = found.table[[headers[name] for name in BOX]]
+        numbers = box.apply(pd.to_numeric, errors="coerce").astype(np.float64)
+        # What is written and no number is told from an empty box, which is a face that was cut out before.
+        parts.append(numbers.where(numbers.notna() | (box == ""), np.inf).to_numpy())
     return np.concatenate(parts).astype(np.float64)
 
 
-def _read_face(path: Path, box: np.ndarray | None) -> Image.Image:
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """The images below a folder by what of their names matters least to be mistaken in."""
+    return {_stem(path): path.relative_to(folder) for path in reversed(find_images(folder).paths)}
+
+
+def _stem(path: PurePath) -> str:
+    """A file's name without folders, ending, case and the zeros that a spreadsheet takes from 007."""
+    return path.stem.lower().lstrip("0") or "0"
+
+
+def _read_face(path: Path, box: np.ndarray | None, meant: Callable[[], Mapping[str, Path]]) -> Image.Image:
+    if not os.path.exists(path) and (other := meant().get(_stem(PureWindowsPath(path)))):
+        raise UnreadableImage(f"{path}: no such file; is it {other}?")
     image = read_file(path)
-    if box is None:
+    if box is None or np.isnan(box).all():
         return image
     left, top, width, height = box.tolist()
     if not np.isfinite(box).all():
@@ -285,5 +339,11 @@ def _read_face(path: Path, box: np.ndarray | None) -> Image.Image:
     if not (edges[2] - edges[0] >= 1 and edges[3] - edges[1] >= 1):
         raise UnreadableImage(
             f"{path}: its face box {box.tolist()} is not within its {image.width} x {image.height} pixels"
+        )
+    inside = (edges[2] - edges[0]) * (edges[3] - edges[1]) / (width * height)
+    if inside < _LEAST_INSIDE:
+        raise UnreadableImage(
+            f"{path}: only {inside:.0%} of its face box {box.tolist()} is within its {image.width} x {image.height} "
+            "pixels; are its last two numbers edges, and not width and height?"
         )
     return image.crop(tuple(map(round, edges)))

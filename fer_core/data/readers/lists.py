@@ -1,17 +1,19 @@
 """Which CSV files list a dataset's images, and which of their columns count."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from fer_core.data.readers.names import mentions_split, number_of, split_of, split_of_folder
+from fer_core.data.readers.names import emotion_of, mentions_split, number_of, split_of, split_of_folder
 from fer_core.data.readers.source import subfolders
 from fer_core.data.readers.tables import plain, read_table
 from fer_core.errors import DatasetError
+from openface.decoding import ENDINGS
 
 LIST = "labels.csv"
 """The list's name where a folder is given."""
@@ -66,8 +68,9 @@ _LANDMARKS = "facial_landmarks"
 """AffectNet's, which are most of its files."""
 SHARE = "p_"
 _LIST_ENDINGS = (".csv", ".tsv")
-_FEW = 5
-"""A column of so few values, one of which is a split's, holds splits."""
+_FEW, _SEVERAL = 5, 10
+"""A column called as one of splits is one if it has so few values; one called `set`, up to the second number."""
+_ABOUT_SPLITS = re.compile(r"(set|data|id|name|no|number|type|label|flag)$")
 
 
 @dataclass(frozen=True)
@@ -83,18 +86,22 @@ class ListedImages:
     """train, validation, test, or "" where it is open."""
     of_split: str
     """The split that the file's name means, or ""."""
+    split_columns: tuple[str, ...]
     is_affectnet: bool
     unused: tuple[str, ...]
     """Columns that do not count."""
 
 
-def read_lists(folder: Path) -> list[ListedImages]:
+def read_lists(folder: Path, named: Collection[str] = ()) -> list[ListedImages]:
     """The lists that `folder` is, or holds: labels.csv, one for each split, or a single CSV.
+
+    Args:
+        named: labels that the user gives a meaning to; the column that holds them is the labels'.
 
     Raises:
         DatasetError: there is none, or one is no such list.
     """
-    lists = [_read_list(path, split) for path, split in _find_lists(folder)]
+    lists = [_read_list(path, split, named) for path, split in _find_lists(folder)]
     if len({found.is_affectnet for found in lists}) > 1:
         raise DatasetError(f"{folder}: its lists have different columns; write one {LIST} with path,label,split")
     return lists
@@ -137,19 +144,20 @@ def list_files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in _LIST_ENDINGS and p.is_file() and p.name[0] != ".")
 
 
-def _read_list(path: Path, split: str) -> ListedImages:
+def _read_list(path: Path, split: str, named: Collection[str]) -> ListedImages:
     if not path.is_file():
         raise DatasetError(f"{path}: no such file; it must list the images under path,label")
     table = read_table(path, without=(_LANDMARKS,))
     headers = {plain(name): str(name) for name in table.columns}
     if "pixels" in headers and not any(name in headers for name in _PATH):
         raise DatasetError(f"{path}: holds pixels, no paths; for FER2013 set dataset.source = 'fer2013'")
-    names = table[_require_column(path, headers, _PATH)]
-    labels = table[_label_column(path, table, headers)]
+    is_affectnet = "subdirectoryfilepath" in headers and "expression" in headers
+    names = table[_path_column(path, table, headers)]
+    labels = table[headers["expression"] if is_affectnet else _label_column(path, table, headers, named)]
     refuse_rows(path, names == "", "no path; give one, or take the line out")
     of_split = _split_columns(path, table, headers, (str(names.name), str(labels.name)))
     used = {str(names.name), str(labels.name), *of_split, *(headers[name] for name in BOX if name in headers)}
-    unused = [name for name in table.columns if name not in used and not str(name).startswith(SHARE)]
+    unused = [name for name in table.columns if name not in used and not is_share(str(name))]
     return ListedImages(
         path,
         table,
@@ -157,7 +165,8 @@ def _read_list(path: Path, split: str) -> ListedImages:
         labels,
         _splits(path, table, of_split, split),
         of_split=split,
-        is_affectnet="subdirectoryfilepath" in headers and "expression" in headers,
+        split_columns=tuple(of_split),
+        is_affectnet=is_affectnet,
         unused=tuple(map(str, unused)),
     )
 
@@ -171,9 +180,22 @@ def _require_column(path: Path, headers: Mapping[str, str], known: Sequence[str]
     raise DatasetError(f"{path}: no column {known[0]}; {hint}")
 
 
-def _label_column(path: Path, table: pd.DataFrame, headers: Mapping[str, str]) -> str:
-    """The first of the usual names, and one that holds words before one that holds numbers."""
+def _path_column(path: Path, table: pd.DataFrame, headers: Mapping[str, str]) -> str:
+    """The first of the usual names whose values mostly end as images do, or else the first."""
+    there = [headers[name] for name in _PATH if name in headers]
+    of_images = [name for name in there if table[name].str.lower().str.endswith(ENDINGS).mean() > 1 / 2]
+    return next(iter(of_images), None) or _require_column(path, headers, _PATH)
+
+
+def _label_column(path: Path, table: pd.DataFrame, headers: Mapping[str, str], named: Collection[str]) -> str:
+    """The first of the usual names; one whose labels the user named comes first, then emotions, words, and numbers."""
     there = [headers[name] for name in _LABEL if name in headers]
+    for known in (
+        lambda value: value in named or number_of(value) in named,
+        lambda value: emotion_of(value) is not None,
+    ):
+        if found := [name for name in there if table.loc[table[name] != "", name].map(known).mean() > 1 / 2]:
+            return found[0]
     words = [name for name in there if not table[name].map(number_of).notna().all()]
     return next(iter(words), None) or _require_column(path, headers, _LABEL)
 
@@ -187,16 +209,40 @@ def _split_columns(path: Path, table: pd.DataFrame, headers: Mapping[str, str], 
         if not values:
             continue
         splits = {value for value in values if split_of(value)}
+        if not (_is_called_split(name) or name in named or _are_sides(values)):
+            continue
         if splits == values or name in named or (splits and len(values) <= _FEW):
             wrong = table[name].isin(values - splits)
-            refuse_rows(path, wrong, f"its {name} must be train, validation, test or empty")
+            found = next((repr(value) for value in sorted(values - splits)), "")
+            refuse_rows(path, wrong, f"its {name} must be train, validation, test or empty, not {found}")
             columns.append(name)
-        elif len(values) <= _FEW and (mentions_split(name) or (plain(name) in _SPLIT and len(values) > 1)):
+        elif _seem_splits(name, values):
             raise DatasetError(
                 f"{path}: the column {name} seems to say which split an image is in, by "
                 f"{', '.join(sorted(values)[:4])}; write train, validation or test, or rename the column"
             )
     return columns
+
+
+def _is_called_split(name: str) -> bool:
+    """Tell whether a column is called as one of splits is: `set`, `data_split`, `is_train`, `testset`."""
+    called = plain(name)
+    words = {called, _ABOUT_SPLITS.sub("", called), *re.split(r"[\W_]+", name.lower())}
+    return bool(words & {*_SPLIT}) or mentions_split(name) or split_of(name) is not None
+
+
+def _are_sides(values: Collection[str]) -> bool:
+    """Tell whether values alone say that a column holds splits: train and another; `valid` alone may be of checks."""
+    sides = {split_of(value) or value for value in values if split_of(value) or mentions_split(value)}
+    return len(sides) > 1 and "train" in sides
+
+
+def _seem_splits(name: str, values: Collection[str]) -> bool:
+    """Tell whether a column that is called as one of splits holds them in words or numbers of its own."""
+    if any(split_of(value) or mentions_split(value) for value in values):
+        return True
+    several = _SEVERAL if plain(name) in _SPLIT else _FEW
+    return len(values) <= several and (len(values) > 1 or mentions_split(name))
 
 
 def _splits(path: Path, table: pd.DataFrame, columns: Sequence[str], of_file: str) -> "pd.Series[str]":
@@ -205,6 +251,11 @@ def _splits(path: Path, table: pd.DataFrame, columns: Sequence[str], of_file: st
     for other, name in zip(found[1:], columns[1:], strict=True):
         refuse_rows(path, other != splits, f"its {columns[0]} and its {name} differ; keep one of these columns")
     return splits
+
+
+def is_share(header: str) -> bool:
+    """Tell whether a column holds the shares of a class: p_CLASS."""
+    return header.lower().startswith(SHARE)
 
 
 def refuse_rows(path: Path, wrong: "pd.Series[bool]", what: str) -> None:

@@ -23,6 +23,7 @@ _MARKS = {
     b"\xfe\xff": "utf-16",
 }
 """UTF-32's begins with UTF-16's."""
+_DECIMAL_COMMA = re.compile(r"^(-?\d+),(\d+)$")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Row:
     line: int
     """The line where it begins in the file, from 1."""
     fields: dict[str, str]
-    """Stripped, by the stripped names of the header; "" where the row is too short."""
+    """Stripped, by the stripped names of the header; "" where the row is too short. Decimal commas are points."""
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -47,7 +48,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         with path.open(encoding=_encoding(path), errors="surrogateescape", newline="") as file:
             yield from _rows(path, file)
     except (OSError, UnicodeError) as error:
-        raise DatasetError(f"{path}: not a CSV file ({reason_of(error)}); write it with a header path,label") from error
+        raise DatasetError(f"{path}: not a CSV file ({reason_of(error)}); save it as CSV, with a header") from error
 
 
 def read_table(path: Path, without: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -76,9 +77,7 @@ def _encoding(path: Path) -> str:
         if start.startswith(mark):
             return encoding
     if not start.strip() or b"\0" in start:
-        raise DatasetError(
-            f"{path}: not a CSV file ({'no text' if start else 'empty'}); write it with a header path,label"
-        )
+        raise DatasetError(f"{path}: not a CSV file ({'no text' if start else 'empty'}); save it as CSV, with a header")
     return "utf-8"
 
 
@@ -94,6 +93,8 @@ def _rows(path: Path, file: TextIO) -> Iterator[Row]:
     line = 1 + skipped
     try:
         for fields in reader:
+            if separator != ",":
+                fields = [_DECIMAL_COMMA.sub(r"\1.\2", field.strip()) for field in fields]
             if any(fields) and header:
                 yield Row(line, _by_name(f"{path}, line {line}", header, fields))
             elif any(fields):
