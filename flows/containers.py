@@ -1,4 +1,7 @@
-"""Runs a step in a container of the trainer image, which sees the step's own files and at most one GPU."""
+"""Runs a step in a container of the trainer image, which sees the step's own files and the GPU that it was lent.
+
+An engine on another machine, whose GPUs nobody here can name, gives a training step all of them.
+"""
 
 import os
 import signal

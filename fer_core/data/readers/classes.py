@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fer_core.data import dataset
 from fer_core.data.dataset import EMOTIONS
 from fer_core.data.readers.names import DROP, DROPPED, UNLABELLED, emotion_of, has_no_label, mentions_split, number_of
 from fer_core.errors import DatasetError
@@ -19,7 +20,7 @@ _TABLE = "[dataset.classes]"
 _NAMED = 12
 _MISSING = ("nan", "none", "na", "n/a", "null", "nil", "<na>", "-", "--", "?", "#n/a", "missing", "undefined")
 """What programs and people write where there is no label; classes may be called so in [dataset.classes] alone."""
-DROPPED_INDEX, UNLABELLED_INDEX = -1, -2
+UNLABELLED_INDEX, DROPPED_INDEX = dataset.UNLABELLED, -2
 _DOUBT = math.log(1000)
 """A stated order is refused where two of its classes would be a thousand times as likely the other way round."""
 
@@ -43,7 +44,7 @@ class Classes:
     labels: tuple[str, ...]
     """Emotions in the order of EMOTIONS, then other words by the alphabet."""
     index: np.ndarray
-    """(N,) int64 into `labels`; -1 where the image is dropped, -2 where it has no label."""
+    """(N,) int64 into `labels`; -1 where the image has no label, -2 where it is dropped."""
     dropped: Mapping[str, int]
     """Images of the labels that are dropped."""
     notes: tuple[str, ...]
