@@ -29,6 +29,10 @@ NEIGHBOUR_SETTINGS = (
 NAMED_FILES = {"ldg": "weights", "sll": "weights", "distill": "weights", "action_units": "vectors"}
 """By section, the key that names a file of the user's, which counts by what it holds."""
 _SHARED = ("prepare", "annotate", "graph")
+_READING = {"reading": 2}
+"""How tables of the user's own are read; goes up when that changes. What is made of no such table stays what it is."""
+_OWN_LABELS = ("folder", "csv", "affectnet", "fer2013")
+"""Sources whose labels mean what `fer_core.data.readers.classes` says."""
 """Steps whose artifact all inputs of a step have to be made from, where it is an input too."""
 
 
@@ -114,11 +118,14 @@ def _section(name: str) -> Callable[[Request], Settings]:
 def _dataset_settings(request: Request) -> Settings:
     dataset = to_document(request.experiment)["dataset"]
     # Left out where there is none, as before there was a choice: what was made then still counts.
-    return {"dataset": {key: value for key, value in dataset.items() if (key, value) != ("label_noise", 0.0)}}
+    settings = {"dataset": {key: value for key, value in dataset.items() if (key, value) != ("label_noise", 0.0)}}
+    return settings | (_READING if dataset["source"] in _OWN_LABELS else {})
 
 
 def _annotate_settings(request: Request) -> Settings:
     """The build counts, not the image's name alone; how many images OpenFace is given at a time changes nothing."""
+    if request.outside is not None:
+        return _READING
     if not runs_openface(request):
         return {} if action_unit_rows(request) is not None else {"action_units": "none"}
     return {"openface": _program_settings(request.experiment) | {"build": request.openface_build}}
@@ -175,7 +182,9 @@ def _graph_settings(request: Request) -> Settings:
     # What was made before there were these choices still counts.
     graph = {key: value for key, value in document["graph"].items() if (key, value) != ("teacher", "neighbours")}
     units = {key: value for key, value in document["action_units"].items() if (key, value) != ("vectors", "")}
-    return {"action_units": _file_by_content(units, "vectors") if "vectors" in units else units, "graph": graph}
+    if "vectors" in units:
+        return {"action_units": _file_by_content(units, "vectors"), "graph": graph} | _READING
+    return {"action_units": units, "graph": graph}
 
 
 def _ldg_settings(request: Request) -> Settings:
