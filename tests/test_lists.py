@@ -540,6 +540,10 @@ def test_decimal_commas_and_shares_of_labelled_images_alone(tmp_path: Path) -> N
     assert source.records["split"].tolist() == ["", "", "unlabelled"]
 
 
+def test_a_column_called_p_id_is_no_share(tmp_path: Path) -> None:
+    assert "columns not used: P_ID" in open_source(LIST, with_columns(tmp_path, P_ID=[*range(12)])).notes
+
+
 def test_an_empty_face_box_is_the_whole_picture_and_one_of_edges_is_refused(tmp_path: Path) -> None:
     for name in "abc":
         save_image(tmp_path / f"{name}.png")

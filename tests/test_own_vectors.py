@@ -1,5 +1,6 @@
 """A table of vectors of one's own in the place of action units: read, matched, and linked by without OpenFace."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,24 @@ def test_a_csv_of_vectors_is_read_as_any_other_table(tmp_path: Path, text: str, 
     own = read_vectors(path, IDS)
     assert own.columns == ("valence", "arousal")
     np.testing.assert_array_equal(own.vectors[[0, 2]], [[1.5, 2], [3, -4.25]])
+
+
+def test_rows_longer_than_the_header_are_refused(tmp_path: Path) -> None:
+    """As R writes row names; pandas would move every number by a column."""
+    (tmp_path / "vectors.csv").write_text(f"id,valence\n1,{IDS[0]},2\n2,{IDS[1]},3\n")
+    with pytest.raises(ActionUnitError, match="neither a parquet nor a CSV"):
+        read_vectors(tmp_path / "vectors.csv", IDS)
+
+
+def test_a_wide_table_is_read_in_seconds(tmp_path: Path) -> None:
+    """An embedding of many columns is no work for Python, cell by cell."""
+    ids = [f"{number:05d}.png" for number in range(5000)]
+    vectors = np.random.default_rng(0).normal(size=(5000, 256)).astype(np.float32)
+    written(tmp_path / "vectors.csv", id=ids, **{f"v{column}": vectors[:, column] for column in range(256)})
+    started = time.process_time()
+    own = read_vectors(tmp_path / "vectors.csv", ids)
+    assert time.process_time() - started < 5
+    np.testing.assert_allclose(own.vectors, vectors, rtol=1e-6)
 
 
 def test_images_called_as_pandas_calls_nothing_have_their_rows(tmp_path: Path) -> None:

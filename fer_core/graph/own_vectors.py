@@ -1,13 +1,15 @@
 """A table of vectors of one's own, such as valence and arousal or an embedding, in the place of action units."""
 
-import math
+import warnings
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from fer_core.data.readers.tables import plain, read_table
+from fer_core.data.readers.tables import dialect_of, plain
 from fer_core.errors import ActionUnitError, DatasetError
 from openface.matching import match
 from openface.names import spell
@@ -21,6 +23,7 @@ _NO_COMPONENTS = (
     *("frame", "face", "faceid", "timestamp", "success", "confidence", "status", "row", "index"),
 )
 """Headers, without case and marks, of what tables hold beside vectors; a label among them would tell the answer."""
+_NOTHING = ("", "nan", "NaN", "NAN", "na", "NA", "N/A", "n/a", "null", "NULL", "None")
 _NAMED = 3
 
 
@@ -51,8 +54,7 @@ def read_vectors(path: Path, ids: list[str]) -> OwnVectors:
             together.
     """
     table = _read(path)
-    headers = {plain(str(header)): header for header in reversed(table.columns)}
-    name = next((headers[known] for known in _NAMES if known in headers), None)
+    name = _names_column(table.columns)
     if name is None:
         raise ActionUnitError(f"{path}: no column called {', '.join(_NAMES)}; one of them says whose vector a row is")
     names = table[name].map(lambda value: spell(str(value).strip()))
@@ -67,8 +69,12 @@ def read_vectors(path: Path, ids: list[str]) -> OwnVectors:
     return OwnVectors(tuple(map(str, numbers.columns)), vectors)
 
 
+def _names_column(columns: Iterable[Hashable]) -> Hashable | None:
+    headers = {plain(str(header)): header for header in reversed(list(columns))}
+    return next((headers[known] for known in _NAMES if known in headers), None)
+
+
 def _read(path: Path) -> pd.DataFrame:
-    """Columns of numbers, or of text as a CSV has it."""
     if not path.is_file():
         raise ActionUnitError(f"{path}: no such file; action_units.vectors is a parquet or a CSV of vectors")
     try:
@@ -77,10 +83,38 @@ def _read(path: Path) -> pd.DataFrame:
         if begins.startswith((b"PAR1", b"ARROW1", b"FEA1")):
             table = pd.read_parquet(path) if begins.startswith(b"PAR1") else pd.read_feather(path)
             return table if pd.api.types.is_numeric_dtype(table.index) else _with_names(table)
-        return read_table(path)
-    except (DatasetError, OSError, ValueError) as error:
+        return _read_csv(path)
+    except (DatasetError, OSError, ValueError, pd.errors.ParserWarning) as error:
         reason = str(error).removeprefix(f"{path}: ")
         raise ActionUnitError(f"{path}: neither a parquet nor a CSV ({reason}); save the vectors as one") from error
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """Names as text, also those that pandas takes for nothing, and numbers with points or decimal commas."""
+    dialect = dialect_of(path)
+    options: dict[str, Any] = {
+        "sep": dialect.separator,
+        "encoding": dialect.encoding,
+        "encoding_errors": "surrogateescape",
+        "skiprows": dialect.skipped,
+        "skipinitialspace": True,
+        "decimal": "." if dialect.separator == "," else ",",
+        "index_col": False,
+        "keep_default_na": False,
+    }
+    columns = pd.read_csv(path, nrows=0, **options).columns
+    name = _names_column(columns)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # A row is longer than the header.
+        table: pd.DataFrame = pd.read_csv(
+            path,
+            dtype={} if name is None else {str(name): str},
+            na_values={str(column): list(_NOTHING) for column in columns if column != name},
+            **options,
+        )
+    if table.empty:
+        raise ValueError("no rows")
+    return table
 
 
 def _with_names(table: pd.DataFrame) -> pd.DataFrame:
@@ -92,7 +126,7 @@ def _with_names(table: pd.DataFrame) -> pd.DataFrame:
 def _components(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     """The columns that are the vector, as float64."""
     counted = [header for header in table if plain(str(header)) in _COUNTS_ROWS and _counts_rows(table[header])]
-    empty = [header for header in table if table[header].map(_is_nothing).all()]
+    empty = [header for header in table if _nothing(table[header]).all()]
     numbers = table.drop(columns=[*counted, *(header for header in empty if header not in counted)])
     if amiss := next((header for header in numbers if plain(str(header)) in _NO_COMPONENTS), None):
         raise ActionUnitError(
@@ -103,10 +137,11 @@ def _components(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({header: _numbers(path, numbers[header]) for header in numbers})
 
 
-def _is_nothing(value: object) -> bool:
-    if isinstance(value, str):
-        return value.strip().lower() in ("", "nan", "na", "n/a", "null")
-    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+def _nothing(column: pd.Series) -> pd.Series:
+    """(N,) whether a row holds nothing, or a word for it."""
+    if pd.api.types.is_numeric_dtype(column):
+        return column.isna()
+    return column.map(lambda value: value is None or value is pd.NA or str(value).strip() in _NOTHING).astype(bool)
 
 
 def _counts_rows(column: pd.Series) -> bool:
@@ -120,7 +155,7 @@ def _numbers(path: Path, column: pd.Series) -> pd.Series:
     if pd.api.types.is_bool_dtype(column):
         found = None
     else:
-        nothing = column.map(_is_nothing).astype(bool)
+        nothing = _nothing(column)
         found = pd.to_numeric(column.where(~nothing), errors="coerce").astype(np.float64)
     if found is None or (found.isna() & ~nothing).any():
         raise ActionUnitError(f"{path}: column {column.name} holds what is no number; leave it out, or encode it")

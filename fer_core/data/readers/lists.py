@@ -254,8 +254,9 @@ def _splits(path: Path, table: pd.DataFrame, columns: Sequence[str], of_file: st
 
 
 def is_share(header: str) -> bool:
-    """Tell whether a column holds the shares of a class: p_CLASS."""
-    return header.lower().startswith(SHARE)
+    """Tell whether a column holds the shares of a class: p_CLASS, or P_ and an emotion; `P_ID` is somebody's number."""
+    known = emotion_of(header[len(SHARE) :]) is not None
+    return header.startswith(SHARE) or (known and header.lower().startswith(SHARE))
 
 
 def refuse_rows(path: Path, wrong: "pd.Series[bool]", what: str) -> None:
