@@ -24,11 +24,11 @@ demo: setup
 	@$(BIN)/fer run demo
 
 # One thread a process, since threads of several processes on the same cores wait for one another. First files of tests
-# side by side, one more than there are cores, since some wait for servers; then those with machines of their own; then
-# those that have the container engine to themselves, one after the other, since they time it.
+# side by side; then tests with machines of their own; then those that have the container engine to themselves, one after
+# the other, since they time it.
 test: export OMP_NUM_THREADS = 1
 test: setup
-	@$(BIN)/python -m pytest -m "not engine and not machines" -n $$(($$(env -u OMP_NUM_THREADS nproc) + 1)) --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -m "not engine and not machines" -n auto --dist loadfile
 	@$(BIN)/python -m pytest -m machines -n auto --dist worksteal
 	@$(BIN)/python -m pytest -m engine
 
