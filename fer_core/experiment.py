@@ -243,7 +243,7 @@ class RunSettings:
     capture: bool = True
     """Hold a training step as one CUDA graph on a GPU; off, its kernels are launched one by one."""
     hours: Annotated[float, Field(ge=0)] = 0.0
-    """Of a comparison: begin no further step after so many hours, and report what there is; 0 sets no end."""
+    """A comparison begins no further step after so many hours, and reports what there is; 0 sets no end."""
 
 
 @dataclass(frozen=True, config=_STRICT)

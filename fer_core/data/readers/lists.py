@@ -71,6 +71,7 @@ _LIST_ENDINGS = (".csv", ".tsv")
 _FEW, _SEVERAL = 5, 10
 """A column called as one of splits is one if it has so few values; one called `set`, up to the second number."""
 _ABOUT_SPLITS = re.compile(r"(set|data|id|name|no|number|type|label|flag)$")
+"""What headers add to a word of splits: `split_id`, `partition no`."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class ListedImages:
     of_split: str
     """The split that the file's name means, or ""."""
     split_columns: tuple[str, ...]
+    """Columns that say which split an image is in."""
     is_affectnet: bool
     unused: tuple[str, ...]
     """Columns that do not count."""
