@@ -21,6 +21,7 @@ from openface.errors import TableError
 from openface.files import files_below
 from openface.matching import match
 from openface.names import spell
+from openface.spreadsheets import SEPARATOR_LINE, with_decimal_point
 
 STATUSES = ("ok", "no_face", "unreadable", "failed")
 """ok: a face and its AUs; no_face: none found; unreadable: not decoded; failed: OpenFace stopped, or its row is no
@@ -49,8 +50,6 @@ _POINTS = "landmarks"
 """Key of a row's (136,) landmarks, which as numbers of Python's would take ten times the memory."""
 _SUCCEEDED, _FAILED = ("true", "t", "yes", "y"), ("false", "f", "no", "n")
 """What stands for OpenFace's 1 and 0 below `success` where a table went through other programs."""
-_EXCEL = re.compile(r"sep=(.)\s*$")
-"""What Excel writes as a first line."""
 _FEW_BEYOND = 0.01
 """Shares are taken for such where so few of them, which are mistakes, are above 1."""
 _FRAMES_IN_ORDER = 9
@@ -361,7 +360,7 @@ def _read_csv(path: Path) -> _Sheet | None:
         content = path.read_bytes()
         text = _decoded(gzip.decompress(content) if content.startswith(_GZIP) else content)
         first, _, rest = text.partition("\n")
-        marked = _EXCEL.match(first)
+        marked = SEPARATOR_LINE.match(first)
         text = rest if marked else text
         separator = marked[1] if marked else max(",;\t|", key=first.count)
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
@@ -370,7 +369,7 @@ def _read_csv(path: Path) -> _Sheet | None:
     except (OSError, EOFError, zlib.error, csv.Error):
         return None
     if separator != ",":
-        rows = [[re.sub(r"^(-?\d+),(\d+)$", r"\1.\2", field) for field in row] for row in rows]
+        rows = [[with_decimal_point(field) for field in row] for row in rows]
     return _Sheet(headers, rows) if headers else None
 
 

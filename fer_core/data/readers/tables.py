@@ -11,10 +11,9 @@ import pandas as pd
 
 from fer_core.errors import DatasetError
 from openface.decoding import reason_of
+from openface.spreadsheets import SEPARATOR_LINE, with_decimal_point
 
 _SEPARATORS = (",", ";", "\t", "|")
-_EXCEL = re.compile(r"sep=(.)\s*$")
-"""What Excel writes as a first line."""
 _MARKS = {
     b"\xef\xbb\xbf": "utf-8-sig",
     b"\xff\xfe\0\0": "utf-32",
@@ -23,7 +22,6 @@ _MARKS = {
     b"\xfe\xff": "utf-16",
 }
 """UTF-32's begins with UTF-16's."""
-_DECIMAL_COMMA = re.compile(r"^(-?\d+),(\d+)$")
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ def _rows(path: Path, file: TextIO) -> Iterator[Row]:
     try:
         for fields in reader:
             if separator != ",":
-                fields = [_DECIMAL_COMMA.sub(r"\1.\2", field.strip()) for field in fields]
+                fields = [with_decimal_point(field.strip()) for field in fields]
             if any(fields) and header:
                 yield Row(line, _by_name(f"{path}, line {line}", header, fields))
             elif any(fields):
@@ -126,7 +124,7 @@ def _rows(path: Path, file: TextIO) -> Iterator[Row]:
 
 def _separator(first: str) -> tuple[str, int]:
     """The separator that a first line shows, and how many lines come before the header."""
-    if marked := _EXCEL.match(first):
+    if marked := SEPARATOR_LINE.match(first):
         return marked[1], 1
     return next((mark for mark in _ranked(first) if mark in first), ","), 0
 
