@@ -39,6 +39,8 @@ from flows.study import Study
 _SECONDS_BETWEEN_LOOKS = 3.0
 _SECONDS_A_LOOK_COUNTS = 1.0
 """One look is at all steps, and counts for every step that asks within this time."""
+_READS_A_SECOND = 10
+"""What all running steps together have said is asked for so often; the server answers some sixty requests a second."""
 _SECONDS_UNTIL_TOLD = 15.0
 """A step may wait for a worker that is busy; of a queue that nobody serves, it is said."""
 _SECONDS_TO_BEGIN = 600.0
@@ -200,6 +202,12 @@ class SentRuns:
                 self._asked = time.monotonic()
             return None if self._found is None else self._found[run]
 
+    def seconds_between_reads(self) -> float:
+        """How long to wait before a step's lines are asked for again."""
+        with self._lock:
+            states = [run.state for run in (self._found or {}).values()]
+        return sum(state is not None and state.is_running() for state in states) / _READS_A_SECOND
+
     def forget(self, run: UUID) -> None:
         """It has ended."""
         with self._lock:
@@ -235,7 +243,7 @@ class _Sent:
             room,
         )
         self._on_event = on_event
-        self._lines_read = 0
+        self._lines_read, self._read_at = 0, -math.inf
         self._silence, self._silence_before_lease = Silence(), Silence(_SECONDS_TO_BEGIN)
         self._since = time.monotonic()
         self._wait_told = False
@@ -253,7 +261,7 @@ class _Sent:
         try:
             if run.state.is_scheduled():
                 self._tell_why_it_waits()
-            else:
+            elif run.state.is_final() or time.monotonic() - self._read_at >= self._runs.seconds_between_reads():
                 self._read_lines()
         except (httpx.HTTPError, PrefectException):
             return None
@@ -289,14 +297,18 @@ class _Sent:
             self._client.set_flow_run_state(self._run, state, force=force)
 
     def _read_lines(self) -> None:
+        self._read_at = time.monotonic()
         of_it = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[self._run]))
-        while lines := self._client.read_logs(
-            of_it, limit=_LOGS_AT_A_TIME, offset=self._lines_read, sort=LogSort.TIMESTAMP_ASC
-        ):
+        more = True
+        while more:
+            lines = self._client.read_logs(
+                of_it, limit=_LOGS_AT_A_TIME, offset=self._lines_read, sort=LogSort.TIMESTAMP_ASC
+            )
             self._lines_read += len(lines)
             for line in lines:
                 if line.message.startswith("{"):
                     self._on_event(parse_event(line.message))
+            more = len(lines) == _LOGS_AT_A_TIME
 
     def _tell_why_it_waits(self) -> None:
         if self._wait_told or time.monotonic() - self._since < _SECONDS_UNTIL_TOLD:

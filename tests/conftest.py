@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,26 +95,41 @@ def engine() -> Iterator[docker.DockerClient]:
 
 
 @pytest.fixture(scope="session")
-def openface_image(engine: docker.DockerClient) -> str:
-    """Our OpenFace image, built on a stand-in for the public one."""
-    build_image("tests/openface/Dockerfile", "tests/openface", "fer-test/openface-standin:1")
-    build_image("openface/Dockerfile", ".", "fer-test/openface:1", OPENFACE="fer-test/openface-standin:1")
-    return "fer-test/openface:1"
+def images(engine: docker.DockerClient) -> Iterator[dict[str, "Future[str]"]]:
+    """Tags of the images, built side by side: most of the time a package is on its way to a disk."""
+    with ThreadPoolExecutor() as builds:
+        yield {
+            "trainer": builds.submit(build_image, "docker/trainer.Dockerfile", ".", "fer-trainer:test", TORCH="cpu"),
+            "prefect": builds.submit(build_image, "docker/prefect.Dockerfile", ".", "fer-prefect:test"),
+            "service": builds.submit(build_image, "docker/service.Dockerfile", ".", "fer-service:test"),
+            "openface": builds.submit(build_openface),
+        }
 
 
 @pytest.fixture(scope="session")
-def trainer_image(engine: docker.DockerClient) -> str:
+def openface_image(images: dict[str, "Future[str]"]) -> str:
+    """Our OpenFace image, on a stand-in for the public one."""
+    return images["openface"].result()
+
+
+@pytest.fixture(scope="session")
+def trainer_image(images: dict[str, "Future[str]"]) -> str:
     """What trains, without CUDA."""
-    build_image("docker/trainer.Dockerfile", ".", "fer-trainer:test", TORCH="cpu")
-    return "fer-trainer:test"
+    return images["trainer"].result()
 
 
-def build_image(dockerfile: str, context: str, tag: str, **arguments: str) -> None:
-    """By the command line, since the SDK does not know BuildKit."""
+def build_openface() -> str:
+    standin = build_image("tests/openface/Dockerfile", "tests/openface", "fer-test/openface-standin:1")
+    return build_image("openface/Dockerfile", ".", "fer-test/openface:1", OPENFACE=standin)
+
+
+def build_image(dockerfile: str, context: str, tag: str, **arguments: str) -> str:
+    """By the command line, since the SDK does not know BuildKit; returns the tag."""
     options = [option for name, value in arguments.items() for option in ("--build-arg", f"{name}={value}")]
     command = ["docker", "build", "-q", "-f", dockerfile, "-t", tag, *options, context]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    return tag
 
 
 @pytest.fixture

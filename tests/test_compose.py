@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import Future, wait
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ MODELS = ["EF + LDG-AUs", "EF + LDG", "EF SLL", "LDG-AUs", "LDG"]
 
 
 @pytest.fixture(scope="module")
-def lab(openface_image: str, trainer_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeLab]:
+def lab(images: "dict[str, Future[str]]", tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeLab]:
+    wait(images.values())  # All of them, since what follows is timed.
     made = ComposeLab(tmp_path_factory.mktemp("compose"), free_port(), free_port())
     made.prepare_folders()
     made.compose("down", "-v", "--remove-orphans")

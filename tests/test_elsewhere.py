@@ -17,7 +17,9 @@ from helpers.measured import tell_measured
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+from prefect.states import Running
 
+from fer_core.artifacts import open_artifact
 from fer_core.models.architectures import build
 from flows.elsewhere import SentRuns
 from flows.events import Metrics, Note, Progress, event_line, parse_event
@@ -74,8 +76,11 @@ def weights_in(artifacts: Path) -> dict[str, bytes]:
 
 
 def test_a_machine_that_dies_in_mid_training_is_gone_on_for(lab: Lab) -> None:
-    """The other takes the training over within two minutes, and the weights are those of an undisturbed run."""
-    with machines(lab, "left", "right") as (left, right):
+    """The other takes the training over within two minutes, and the weights are those of an undisturbed run.
+
+    The clock of the one is five minutes slow, that of the other five minutes fast.
+    """
+    with machines(lab, "left", "right", clocks=[-300, 300]) as (left, right):
         run = lab.run(TINY, *LONGER, "--set", "run.jobs=2")
         wait_until(left.trains, 120)
         trained = next(left.artifacts.glob("train-ldg/*.unfinished"))
@@ -88,6 +93,9 @@ def test_a_machine_that_dies_in_mid_training_is_gone_on_for(lab: Lab) -> None:
         wait_until(lambda: any(right.artifacts.glob(f"train-ldg/{fingerprint}*")), 120)
         tell_measured(f"a dead machine's training is taken over {time.monotonic() - free:.0f} s after another is free")
         said = end_of(run)
+    made = right.artifacts / "train-ldg" / fingerprint
+    fast = open_artifact(made).made().timestamp() - (made / "model.json").stat().st_mtime
+    assert fast == pytest.approx(300, abs=30)  # The clock was indeed wrong.
     assert "its machine gives no sign any more" in said
     assert "goes on after epoch" in said
     undisturbed = lab.run(TINY, *LONGER, "--set", "run.jobs=2", head="alone", FER_STORE="")
@@ -211,7 +219,7 @@ def test_a_step_whose_run_is_deleted_ends_with_that_line(lab: Lab) -> None:
 def test_the_states_of_all_steps_are_one_request(lab: Lab) -> None:
     asked: list[str] = []
     with client_of(lab, asked) as client:
-        sent = [client.create_flow_run(flow(lambda: None, name="step")).id for _ in range(20)]
+        sent = [client.create_flow_run(flow(lambda: None, name="step")).id for _ in range(5)]
         runs = SentRuns()
         for step in sent:
             runs.now(step, client)
@@ -220,6 +228,12 @@ def test_the_states_of_all_steps_are_one_request(lab: Lab) -> None:
         found = [runs.now(step, client) for step in sent]
         assert [run and run.id for run in found] == sent
         assert asked == ["/api/flow_runs/filter"]
+        assert runs.seconds_between_reads() == 0
+        for step in sent:
+            client.set_flow_run_state(step, Running(), force=True)
+        time.sleep(1.1)
+        runs.now(sent[0], client)
+        assert runs.seconds_between_reads() == 0.5  # Ten reads a second, for all steps that run.
         lab.stop()
         time.sleep(1.1)
         assert runs.now(sent[0], client) is None

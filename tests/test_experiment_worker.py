@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from helpers.prefect_home import with_database
 
 from fer_core.errors import ExperimentError
 from flows.prefect_server import free_port
@@ -29,7 +30,7 @@ class Lab:
         self.folder, self.artifacts = folder, folder / "artifacts"
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}/api", timeout=30)
         self.environment = os.environ | {
-            "PREFECT_HOME": str(folder / "prefect"),
+            "PREFECT_HOME": with_database(folder / "prefect"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
             "PREFECT_WORKER_QUERY_SECONDS": "1",

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.prefect_home import with_database
 from test_cli import au_table, class_folders
 
 from fer_core.artifacts import open_artifact
@@ -28,6 +29,7 @@ from flows.study import Study, open_study, seeds_in
 
 TINY = str(Path(__file__).parent / "tiny.toml")
 BIN = Path(sys.executable).parent
+LAMBDA = "ldg.lambda=0.5"
 MODELS = ["EF + LDG-AUs", "EF + LDG", "EF SLL", "LDG-AUs", "LDG"]
 
 CRASHES_ONCE = """
@@ -153,7 +155,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("lab")
     port = free_port()
     environment = os.environ | {
-        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_HOME": with_database(folder / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_RUNNER_POLL_FREQUENCY": "1",
@@ -260,33 +262,33 @@ def of(run: dict[str, Any]) -> dict[str, Any]:
     return {"flow_runs": {"id": {"any_": [run["id"]]}}}
 
 
-def test_another_lambda_redoes_ldg_aus_and_what_follows(
+def test_another_lambda_leaves_what_does_not_use_it(lab: Lab, first_run: "subprocess.CompletedProcess[str]") -> None:
+    first, other = (open_study(TINY, None, None, None, settings, str(lab.artifacts)) for settings in ([], [LAMBDA]))
+    assert folder_of_student(first, 1) == folder_of_student(other, 1)
+    same = [a == b for a, b in zip(folders_of_seed(first, 1), folders_of_seed(other, 1), strict=True)]
+    assert same == [True, False, True]
+
+
+def test_another_lambda_and_views_redo_generator_soft_labels_and_what_follows(
     lab: Lab, first_run: "subprocess.CompletedProcess[str]"
 ) -> None:
+    """The graph, LDG and EF SLL stay. Students of the generator online are judged; kept views: test_comparison.py."""
     before = contents(lab.artifacts)
-    other = lab.run_tiny("--set", "ldg.lambda=0.5")
-    assert other.returncode == 0
-    assert {line.partition(" · ")[0] for line in other.stdout.splitlines() if line.startswith("✓")} == {
+    other = lab.run_tiny("--set", LAMBDA, "--set", 'soft_labels.views="online"', "--set", "distill.epochs=2")
+    assert (other.returncode, other.stderr) == (0, "")
+    lines = other.stdout.splitlines()
+    assert {line.partition(" · ")[0] for line in lines if line.startswith("✓")} == {
         "✓ train LDG-AUs",
+        "✓ soft labels of LDG",
         "✓ soft labels of LDG-AUs",
+        "✓ distill EF + LDG",
         "✓ distill EF + LDG-AUs",
         "✓ evaluate LDG-AUs",
+        "✓ evaluate EF + LDG",
         "✓ evaluate EF + LDG-AUs",
         "✓ report",
     }
     assert before < contents(lab.artifacts)
-
-
-def test_other_views_redo_the_soft_labels_and_what_follows(
-    lab: Lab, first_run: "subprocess.CompletedProcess[str]"
-) -> None:
-    """The generators stay; students of the generator online are judged and reported. Kept views: test_comparison.py."""
-    other = lab.run_tiny("--set", 'soft_labels.views="online"', "--set", "distill.epochs=2")
-    assert (other.returncode, other.stderr) == (0, "")
-    lines = other.stdout.splitlines()
-    made = {line.partition(" · ")[0] for line in lines if line.startswith("✓")}
-    assert {"✓ soft labels of LDG", "✓ soft labels of LDG-AUs", "✓ distill EF + LDG-AUs", "✓ report"} <= made
-    assert not any("train" in line for line in made)
     page = Path(lines[-1].removeprefix("file://")).parent
     assert json.loads((page / "results.json").read_text())["table"]["columns"] == MODELS
     assert 'views = "online"\n' in html.unescape((page / "index.html").read_text(encoding="utf-8"))
@@ -561,6 +563,14 @@ def folders_of_seed(study: Study, seed: int) -> list[Path]:
     graph = open_artifact(study.folder(study.request("graph", [dataset, action_units])))
     wanted = [("train-ldg", [dataset]), ("train-ldg", [dataset, graph]), ("distill", [dataset])]
     return [study.folder(study.request(step, inputs, seed)) for step, inputs in wanted]
+
+
+def folder_of_student(study: Study, seed: int) -> Path:
+    """Folder of the seed's EF + LDG."""
+    dataset = open_artifact(study.folder(study.request("prepare", [])))
+    ldg = open_artifact(study.folder(study.request("train-ldg", [dataset], seed)))
+    soft = open_artifact(study.folder(study.request("soft-labels", [dataset, ldg])))
+    return study.folder(study.request("distill", [dataset, soft], seed))
 
 
 def contents(folder: Path) -> set[tuple[Path, int]]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from helpers.browsing import CHROMIUM, DRIVER, NO_BROWSER, browser, until
+from helpers.prefect_home import with_database
 
 from flows.guard import own_names, refusal
 from flows.prefect_server import free_port
@@ -32,7 +33,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Prefect's server behind the guard, and without a password, so that the guard is all there is."""
     folder, port = tmp_path_factory.mktemp("server"), free_port()
     environment = os.environ | {
-        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_HOME": with_database(folder / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_V2_ENABLED": "false",
         "PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api",

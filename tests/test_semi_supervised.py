@@ -1,6 +1,7 @@
 """Unlabelled faces through the flow's own objective, its training, and its commands."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from helpers.prefect_home import with_database
 from torch import nn
 
 from fer_core.train.objectives import Batch, Objective, cross_entropy_to
@@ -80,7 +82,8 @@ def test_a_whole_run_learns_from_faces_without_labels(tmp_path: Path) -> None:
     settings = ["dataset.labelled=30", *(f"ldg.{way}" for way in ways)]
     asked = [word for setting in settings for word in ("--set", setting)]
     program = [str(Path(sys.executable).parent / "fer"), "run", str(ROOT / "tests" / "tiny.toml"), *asked]
-    run = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=900)
+    environment = os.environ | {"PREFECT_HOME": with_database(tmp_path / "prefect")}
+    run = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900)
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
     artifacts = tmp_path / "artifacts"
     (prepared,) = (json.loads(path.read_text()) for path in artifacts.glob("prepare/*/dataset.json"))

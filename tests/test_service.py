@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
@@ -23,7 +23,6 @@ import httpx
 import numpy as np
 import pytest
 import torch
-from conftest import build_image
 from helpers.service import (
     HEAD,
     LABELS,
@@ -624,9 +623,8 @@ def test_the_page_shows_the_paths_and_asks_nobody_else(running: Service, tmp_pat
 
 
 @pytest.fixture(scope="module")
-def image(engine: docker.DockerClient) -> str:
-    build_image("docker/service.Dockerfile", ".", "fer-service:test")
-    return "fer-service:test"
+def image(images: "dict[str, Future[str]]") -> str:
+    return images["service"].result()
 
 
 @pytest.mark.engine

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from helpers.prefect_home import with_database
 from test_experiment_worker import MISTAKEN, REFUSED, TINY
 from test_flow import BIN, answers, descendants, wait_for
 from test_guard import FLOW, UPGRADE, flows, status
@@ -32,6 +33,7 @@ class Laptop:
 
     def __post_init__(self) -> None:
         (self.folder / "data").mkdir()
+        with_database(self.folder / "prefect")
         (self.folder / "data" / "tiny.toml").write_text(Path(TINY).read_text())
 
     @property

@@ -299,7 +299,7 @@ trained_in(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
 
 
 def trained_in(dataset_folder: Path, folder: Path, model: str) -> None:
-    """What the killed process runs: six epochs, long enough to be hit between them."""
+    """What the process that is killed runs: six epochs, long enough to be hit between them."""
     folder.mkdir(parents=True, exist_ok=True)
     dataset, run = open_dataset(dataset_folder), Run(1, folder, CPU, JsonLines())
     augment = AugmentSettings((0.5, 1.0))
@@ -326,12 +326,12 @@ def student_objective(model: str, dataset: Dataset, augment: AugmentSettings) ->
 
 @pytest.mark.parametrize("model", ["EF SLL", "EF, views", "EF, online", "LDG-AUs, forward", "LDG-AUs, bank"])
 def test_after_sigkill_training_resumes_and_ends_with_the_same_bits(
-    dataset: Dataset, tmp_path: Path, model: str
+    dataset: Dataset, tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "dataset")]
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    subprocess.run([*command, str(undisturbed), model], check=True, stdout=subprocess.DEVNULL)
-    with subprocess.Popen([*command, str(killed), model], stdout=subprocess.PIPE, text=True) as child:
+    trained_in(tmp_path / "dataset", undisturbed, model)
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "dataset"), str(killed), model]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         epochs = (line for line in child.stdout if '"metrics"' in line)
         assert json.loads(next(epochs))["epoch"] == 1
@@ -339,8 +339,9 @@ def test_after_sigkill_training_resumes_and_ends_with_the_same_bits(
         time.sleep(0.1)
         os.kill(child.pid, signal.SIGKILL)
     assert (killed / "resume.pt").exists()
-    finished = subprocess.run([*command, str(killed), model], check=True, stdout=subprocess.PIPE, text=True).stdout
-    resumed = [json.loads(line)["epoch"] for line in finished.splitlines() if '"metrics"' in line]
+    capsys.readouterr()
+    trained_in(tmp_path / "dataset", killed, model)
+    resumed = [json.loads(line)["epoch"] for line in capsys.readouterr().out.splitlines() if '"metrics"' in line]
     assert 1 not in resumed
     assert resumed[-1] == 6
     for name in ("last.safetensors", "selected.safetensors"):

@@ -5,16 +5,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
+import libfaketime  # type: ignore[import-untyped]
 
 from flows.prefect_server import free_port
+from helpers.prefect_home import with_database
 
 _SERVE = "from flows.prefect_server import serve_guarded; serve_guarded('127.0.0.1', {port}, 'warning')"
+
+
+def wrong_clock(seconds: int) -> dict[str, str]:
+    """An environment in which a process, and all that it starts, tells a time that is wrong by so much."""
+    (library,) = Path(libfaketime.__file__).parent.rglob("libfaketime.so.1")
+    # A wrong clock goes as fast as a right one, and the files of a shared folder have their server's times.
+    right = {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1"}
+    return right | {"LD_PRELOAD": str(library), "FAKETIME": f"{seconds:+}s"}
 
 
 def wait_until(condition: Callable[[], Any], seconds: float) -> None:
@@ -46,8 +56,11 @@ class Lab:
 
     def start(self) -> None:
         command = [sys.executable, "-c", _SERVE.format(port=self.port)]
+        environment = self.environment("server")
+        if not Path(environment["PREFECT_HOME"]).exists():
+            with_database(Path(environment["PREFECT_HOME"]))
         self._server = subprocess.Popen(
-            command, env=self.environment("server"), stdout=self._log, stderr=self._log, start_new_session=True
+            command, env=environment, stdout=self._log, stderr=self._log, start_new_session=True
         )
         wait_until(self.answers, 90)
 
@@ -140,9 +153,12 @@ def lab_in(folder: Path, store: str) -> Iterator[Lab]:
 
 
 @contextmanager
-def machines(lab: Lab, *names: str, more: Mapping[str, str] | None = None) -> Iterator[list[Machine]]:
-    """Workers that have started."""
-    found = [Machine(lab, name, more=more) for name in names]
+def machines(
+    lab: Lab, *names: str, more: Mapping[str, str] | None = None, clocks: Sequence[int] = ()
+) -> Iterator[list[Machine]]:
+    """Workers that have started; `clocks` are the seconds by which each one's clock is wrong."""
+    told = [wrong_clock(seconds) for seconds in clocks] or [{}] * len(names)
+    found = [Machine(lab, name, more=clock | dict(more or {})) for name, clock in zip(names, told, strict=True)]
     try:
         for machine in found:
             wait_until(machine.started, 60)
