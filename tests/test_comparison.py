@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.prefect_home import with_database
 from helpers.report_inputs import Silence, au_table, dataset, figures, write_dataset
 
 from fer_core.artifacts import Artifact, make_artifact
@@ -378,6 +379,7 @@ def test_a_worker_refuses_what_a_way_may_not_name(tmp_path: Path, monkeypatch: p
 
 
 def test_time_that_is_over_before_a_network_was_judged_is_told(tmp_path: Path) -> None:
+    with_database(tmp_path / "prefect")
     done = fer(tmp_path, "--set", "run.hours=0.0000001")
     assert done.returncode == 2
     assert done.stderr == "error: run.hours = 1e-07 were over before a network was judged\n"

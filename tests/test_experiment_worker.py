@@ -28,7 +28,9 @@ class Lab:
 
     def __init__(self, folder: Path, port: int) -> None:
         self.folder, self.artifacts = folder, folder / "artifacts"
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}/api", timeout=30)
+        # A connection that is kept may be closed by the server at the moment at which it is used again.
+        anew = httpx.Limits(max_keepalive_connections=0)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}/api", timeout=30, limits=anew)
         self.environment = os.environ | {
             "PREFECT_HOME": with_database(folder / "prefect"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

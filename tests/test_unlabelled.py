@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.dataset_files import save_faces
 
-from fer_core.data.dataset import UNLABELLED, Dataset, open_dataset
+from fer_core.data.dataset import EMOTIONS, UNLABELLED, Dataset, open_dataset
 from fer_core.data.prepare import prepare
 from fer_core.data.readers.splits import is_repeated
 from fer_core.errors import ActionUnitError, DatasetError
@@ -19,9 +20,12 @@ from fer_core.progress import JsonLines
 
 
 def drawn(out: Path, **settings: Any) -> Dataset:
+    return prepared(out, None, **{"source": "sample", "count": 120, **settings})
+
+
+def prepared(out: Path, data: Path | None, **settings: Any) -> Dataset:
     out.mkdir()
-    chosen: dict[str, Any] = {"source": "sample", "count": 120, "image_size": 24, **settings}
-    prepare(DatasetSettings(**chosen), None, out, JsonLines())
+    prepare(DatasetSettings(**{"image_size": 24, **settings}), data, out, JsonLines())
     return open_dataset(out)
 
 
@@ -209,8 +213,12 @@ def test_a_teacher_takes_the_neighbours_place() -> None:
 
 
 def test_label_noise_replaces_a_share_of_the_training_labels_by_each_other_class(tmp_path: Path) -> None:
-    clean = drawn(tmp_path / "clean", count=1500)
-    little, much = (drawn(tmp_path / f"{share}", count=1500, label_noise=share) for share in (0.1, 0.3))
+    for name in EMOTIONS[:7]:
+        save_faces(tmp_path / "faces" / name, 215)
+    clean, little, much = (
+        prepared(tmp_path / f"{share}", tmp_path / "faces", source="folder", label_noise=share)
+        for share in (0.0, 0.1, 0.3)
+    )
     train = clean.rows("train")
     spoiled = {name: made.labels()[train] != clean.labels()[train] for name, made in (("l", little), ("m", much))}
     # Shares of 1,080 draws: three standard errors are .027 and .042.
