@@ -1,8 +1,9 @@
 """What a second machine gives, what a step sent elsewhere costs beside its work, and how fast artifacts travel.
 
-Two machines are two workers, each bound to a core of this one, with a real Prefect server and folders of their own.
-They train generators on drawn faces, of five seeds with and without neighbours: ten trainings. Files go to a store in
-a folder, and to a real S3 server. Prints a table and writes `benchmarks/results/machines.json`.
+A machine is a core of this one, with a worker bound to it and a folder of its own. The first machine is the head too: a
+real Prefect server and the run itself have its core. They train generators on drawn faces, of five seeds with and
+without neighbours: ten trainings. Files go to a store in a folder, and to a real S3 server. Prints a table and writes
+`benchmarks/results/machines.json`.
 
 PYTHONPATH=tests python benchmarks/machines.py
 """
@@ -47,9 +48,9 @@ def on_core(core: int) -> Iterator[None]:
 
 
 def trained_by(cores: Sequence[int], epochs: int, folder: Path) -> list[Artifact]:
-    """The ten trainings of a run whose workers have one of these cores each."""
+    """The ten trainings of a run whose workers have one of these cores each; the head has the first."""
     (folder / "store").mkdir(parents=True)
-    with lab_in(folder, str(folder / "store")) as lab:
+    with on_core(cores[0]), lab_in(folder, str(folder / "store")) as lab:
         workers = []
         try:
             for core in cores:
