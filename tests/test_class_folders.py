@@ -161,7 +161,7 @@ def test_a_stray_class_among_subjects_is_named_as_one(tmp_path: Path) -> None:
     for subject in ("S1", "S2"):
         for label in ("happy", "sad", "uncertain"):
             save_faces(tmp_path / subject / label, 2)
-    assert "labelled uncertain (4) of 12 images" in refused(FOLDER, tmp_path)
+    assert "labels uncertain (4) of 12 images" in refused(FOLDER, tmp_path)
 
 
 def test_an_image_below_two_emotions_is_refused(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_stray_label_is_named_with_its_count_until_a_map_says_what_becomes_of_
     for name, count in {"happy": 10, "sad": 10, "Uncertain": 4, "smile": 2}.items():
         save_faces(tmp_path / name, count)
     said = refused(FOLDER, tmp_path)
-    assert "labelled Uncertain (4), smile (2) of 26 images" in said
+    assert "labels Uncertain (4), smile (2) of 26 images" in said
     assert 'in [dataset.classes], such as Uncertain = "drop"' in said
     table = {"uncertain": "drop", "smile": "happiness"}
     source = open_source(DatasetSettings(source="folder", classes=table), tmp_path)
@@ -225,7 +225,7 @@ def test_numbers_have_no_meaning_without_a_map(tmp_path: Path, names: tuple[str,
     for name in names:
         save_faces(tmp_path / name, 2)
     said = refused(FOLDER, tmp_path)
-    assert f"labelled {names[0]} (2)" in said
+    assert f"labels {names[0]} (2)" in said
     assert "say what each means in [dataset.classes]" in said
     assert "set dataset.source" in said
     table = {str(number): emotion for number, emotion in enumerate(("happiness", "sadness", "fear"))}

@@ -312,7 +312,7 @@ def test_fer2013s_labels_in_another_order_are_refused_and_read_with_a_map(tmp_pa
         tmp_path / "fer2013.csv", ("emotion", "pixels", "Usage"), *[(label, pixels, "Training") for label in own]
     )
     said = refused(FER2013, tmp_path)
-    assert "labelled 7 (4), where FER2013's order has 0 anger, 1 disgust" in said
+    assert "labels 7 (4), but FER2013's order has 0 anger, 1 disgust" in said
     assert "[dataset.classes]" in said
     table = {str(number): name for number, name in enumerate(OWN, start=1)}
     assert counts(open_source(DatasetSettings(source="fer2013", classes=table), tmp_path))["happiness"] == 30
@@ -322,7 +322,7 @@ def test_fer2013s_labels_in_another_order_are_refused_and_read_with_a_map(tmp_pa
     write_rows(
         tmp_path / "fer2013.csv", ("emotion", "pixels", "Usage"), *[(label, pixels, "Training") for label in own]
     )
-    assert "another order than FER2013's order" in refused(FER2013, tmp_path)
+    assert "do not fit FER2013's order" in refused(FER2013, tmp_path)
 
 
 # What FER+'s generator writes

@@ -299,7 +299,7 @@ def test_labels_of_one_emotion_are_one_class_and_strays_are_named(tmp_path: Path
     labels = ["happy"] * 20 + ["HAPPY"] * 15 + ["Joy"] * 5 + ["sad"] * 20 + ["Sadness"] * 20 + ["Uncertain"] * 4
     rows = [(f"{number}.png", label) for number, label in enumerate(labels)]
     write_rows(tmp_path / "labels.csv", ("path", "label"), *rows)
-    assert "labels.csv: labelled Uncertain (4) of 84 images" in refused(LIST, tmp_path)
+    assert "labels.csv: labels Uncertain (4) of 84 images" in refused(LIST, tmp_path)
     source = open_source(DatasetSettings(source="csv", classes={"Uncertain": "drop"}), tmp_path)
     assert counts(source) == {"happiness": 40, "sadness": 40}
     assert len(source.records) == 80
@@ -308,7 +308,7 @@ def test_labels_of_one_emotion_are_one_class_and_strays_are_named(tmp_path: Path
 @pytest.mark.parametrize("labels", [("0", "1"), ("1", "2"), ("3.0", "4.0")])
 def test_numbered_labels_need_a_map(tmp_path: Path, labels: tuple[str, str]) -> None:
     write_rows(tmp_path / "labels.csv", ("path", "label"), ("a.png", labels[0]), ("b.png", labels[1]))
-    assert f"labelled {labels[0]} (1), {labels[1]} (1), where numbers have no meaning of their own" in refused(
+    assert f"labels {labels[0]} (1), {labels[1]} (1), but numbers have no meaning of their own" in refused(
         LIST, tmp_path
     )
     table = {str(int(float(label))): emotion for label, emotion in zip(labels, ("fear", "anger"), strict=True)}
@@ -494,7 +494,7 @@ def test_the_column_that_splits_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("missing", ["nan", "None", "N/A", "-", "?", "null"])
 def test_what_programs_write_for_nothing_is_no_class(tmp_path: Path, missing: str) -> None:
     said = refused(LIST, with_columns(tmp_path, label=["smile", "frown", missing] * 4))
-    assert f"labelled {missing} (4), which is no class; leave the label empty" in said
+    assert f"labels {missing} (4) look like missing values; leave the label of such an image empty" in said
 
 
 def test_ratings_are_no_classes(tmp_path: Path) -> None:
@@ -505,7 +505,7 @@ def test_ratings_are_no_classes(tmp_path: Path) -> None:
 def test_numbers_counted_from_1_are_not_taken_for_affectnets(tmp_path: Path, numbers: list[int]) -> None:
     rows = [(f"{number}.png", number) for number in numbers]
     write_rows(tmp_path / "training.csv", ("subDirectory_filePath", "expression"), *rows)
-    assert "its numbers begin at 1, where AffectNet's order begins with 0" in refused(AFFECTNET, tmp_path)
+    assert "its labels begin at 1, but AffectNet's order begins with 0" in refused(AFFECTNET, tmp_path)
 
 
 def test_the_column_that_holds_files_is_the_path(tmp_path: Path) -> None:

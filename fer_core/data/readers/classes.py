@@ -110,7 +110,7 @@ def _plain(label: str) -> str:
 
 
 def _usual_spelling(words: Iterable[str], counts: Mapping[str, int]) -> dict[str, str]:
-    """From each word to the commonest of those that differ from it in case, blanks around or composed letters alone."""
+    """Map each word to its commonest spelling; case, blanks around and composed letters do not count."""
     commonest: dict[str, str] = {}
     for word in sorted(words, key=lambda word: (-counts[word], word)):
         commonest.setdefault(_plain(word), word)
@@ -155,7 +155,7 @@ def _refuse_numbers(
     if numbers:
         known = f"{order.name} has {_pairs(order.meaning)}" if order else "numbers have no meaning of their own"
         raise DatasetError(
-            f"{where}: labelled {_named(numbers, counts)}, where {known}; say what each means in {_TABLE}, such as "
+            f"{where}: labels {_named(numbers, counts)}, but {known}; say what each means in {_TABLE}, such as "
             f'{numbers[0]} = "happiness"' + ("" if order else ", or set dataset.source to the dataset that they are of")
         )
 
@@ -173,8 +173,8 @@ def _refuse_missing(unknown: Sequence[str], counts: Mapping[str, int], where: ob
     missing = [label for label in unknown if label.strip().lower() in _MISSING]
     if missing:
         raise DatasetError(
-            f"{where}: labelled {_named(missing, counts)}, which is no class; leave the label empty where there is "
-            f'none, or say what it means in {_TABLE}, such as {_key(missing[0])} = "{DROP}"'
+            f"{where}: labels {_named(missing, counts)} look like missing values; leave the label of such an image "
+            f'empty, or say what it means in {_TABLE}, such as {_key(missing[0])} = "{DROP}"'
         )
 
 
@@ -189,25 +189,25 @@ def _refuse_splits(unknown: Sequence[str], where: object) -> None:
 
 def _refuse_strays(unknown: Sequence[str], counts: Mapping[str, int], where: object) -> None:
     raise DatasetError(
-        f"{where}: labelled {_named(unknown, counts)} of {sum(counts.values()):,} images, which no emotion is called; "
-        f'say what becomes of each in {_TABLE}, such as {_key(unknown[0])} = "{DROP}" or an emotion'
+        f"{where}: labels {_named(unknown, counts)} of {sum(counts.values()):,} images are no names of emotions; say "
+        f'what each means in {_TABLE}, such as {_key(unknown[0])} = "{DROP}" or an emotion'
     )
 
 
 def _check_first(meaning: Mapping[str, str], where: object, order: NumberOrder) -> None:
-    """Numbers that begin at 1 where the order begins at 0 are those of a list that somebody counted from 1."""
+    """Refuse numbers that begin at 1 where the order begins at 0: somebody may have counted from 1."""
     emotions = {number for number, emotion in order.meaning.items() if emotion != DROPPED}
     there = {number_of(label) for label in meaning}
     if "0" in emotions and "0" not in there and emotions - {"0"} <= there:
         raise DatasetError(
-            f"{where}: its numbers begin at 1, where {order.name} begins with 0 = {order.meaning['0']}; if they are "
-            f"counted from 1, or there is no {order.meaning['0']}, say what each means in {_TABLE}, such as "
+            f"{where}: its labels begin at 1, but {order.name} begins with 0 = {order.meaning['0']}; if they count "
+            f"from 1, or no image shows {order.meaning['0']}, say what each means in {_TABLE}, such as "
             '1 = "' + order.meaning["0"] + '"'
         )
 
 
 def _check_sizes(meaning: Mapping[str, str], counts: Mapping[str, int], where: object, order: NumberOrder) -> None:
-    """Numbers in another order show where a class is far larger than one that should be larger than it."""
+    """Refuse numbers in another order: a class then outnumbers one that should outnumber it by far."""
     sizes = _by_emotion(meaning, counts, order)
     larger, smaller = max(permutations(sizes, 2), key=lambda pair: _doubt(sizes, order.sizes, *pair))
     if _doubt(sizes, order.sizes, larger, smaller) > _DOUBT and not _is_balanced(
@@ -215,8 +215,8 @@ def _check_sizes(meaning: Mapping[str, str], counts: Mapping[str, int], where: o
     ):
         told = ", ".join(f"{label} {_shown(emotion)} ({counts[label]:,})" for label, emotion in sorted(meaning.items()))
         raise DatasetError(
-            f"{where}: its numbers are of another order than {order.name}, which would make them {told}, where there "
-            f"is far more {larger} than {smaller} in that dataset; say what each number means in {_TABLE}, such as "
+            f"{where}: the numbers of images do not fit {order.name}. It would make them {told}, but that dataset has "
+            f"far more {larger} than {smaller}; say what each number means in {_TABLE}, such as "
             f'{min(meaning)} = "surprise"'
         )
 
@@ -235,7 +235,7 @@ def _doubt(sizes: Mapping[str, int], published: Mapping[str, int], larger: str, 
 
 
 def _is_balanced(sizes: Sequence[int]) -> bool:
-    """Tell whether the classes that there are have one size but for chance: such a draw says nothing of an order."""
+    """Tell whether all classes are of one size but for chance; such counts say nothing of an order."""
     present = [size for size in sizes if size]
     mean, freedom = sum(present) / max(1, len(present)), len(present) - 1
     deviation = sum((size - mean) ** 2 for size in present) / max(1, mean)
