@@ -98,7 +98,7 @@ def test_folders_above_the_classes_that_are_no_splits_are_told(tmp_path: Path) -
         for label in ("happy", "sad"):
             save_image(tmp_path / "all" / place / label / "1.jpg")
     notes = open_source(FOLDER, tmp_path).notes
-    assert "folders above the classes, taken for no splits: all/first, all/second" in notes
+    assert "folders above the classes that are no splits: all/first, all/second" in notes
 
 
 def test_splits_below_the_classes_are_splits_too(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_folders_of_splits_without_classes_are_no_classes(tmp_path: Path, names:
     for name in names:
         save_faces(tmp_path / name, 3)
     said = refused(FOLDER, tmp_path)
-    assert ": the name of a split, with 3 images in it and in no class folder" in said
+    assert ": a split's folder with 3 images outside of class folders" in said
     assert "ferplus" not in said
     (tmp_path / names[0] / "label.csv").write_text("")
     assert "dataset.source = 'ferplus', whose layout this is" in refused(FOLDER, tmp_path)

@@ -62,7 +62,7 @@ def test_unlabelled_images_stand_beside_the_folders_of_splits(tmp_path: Path) ->
 def test_an_image_that_is_judged_on_has_a_label(tmp_path: Path) -> None:
     (tmp_path / "faces").mkdir()
     told = refused(tmp_path / "out", listed(tmp_path / "faces", other="test"), "csv")
-    assert told.startswith("other: of the test split and without a label")
+    assert told.startswith("other: in the test split but without a label")
 
 
 def test_other_words_are_still_refused(tmp_path: Path) -> None:

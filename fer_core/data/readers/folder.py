@@ -40,7 +40,7 @@ class ClassFolders:
 
 
 def read(settings: DatasetSettings, folder: Path) -> Source:
-    """Images at CLASS/…/*.jpg, or at train|validation|test/CLASS/…/*.jpg; classes are called as their folders.
+    """Images at CLASS/…/*.jpg, or at train|validation|test/CLASS/…/*.jpg; classes are named after their folders.
 
     Raises:
         DatasetError: there are no such folders, or no images in them.
@@ -101,8 +101,8 @@ def kept(source: Source, classes: Classes) -> Source:
     judged = records.loc[without & ~records["split"].isin(("", "train")), ["id", "split"]]
     if len(judged):
         raise DatasetError(
-            f"{judged['id'].iloc[0]}: of the {judged['split'].iloc[0]} split and without a label, one of "
-            f"{len(judged):,}; only training images may go without"
+            f"{judged['id'].iloc[0]}: in the {judged['split'].iloc[0]} split but without a label, one of "
+            f"{len(judged):,} such images; only training images may be unlabelled"
         )
     records.loc[without, ["label", "split"]] = UNLABELLED, "unlabelled"
     return replace(
@@ -118,7 +118,7 @@ def kept(source: Source, classes: Classes) -> Source:
 def read_class_folders(settings: DatasetSettings, folder: Path) -> ClassFolders:
     """Every image's class and split by the folders above it.
 
-    A folder called as a split is one, above the class or below it. The class is the folder called as an emotion, as a
+    A folder named like a split is one, above the class or below it. The class is the folder named like an emotion, a
     number or as [dataset.classes] says; where none is, the uppermost that is no split and that not all images share.
 
     Raises:
@@ -146,12 +146,12 @@ def read_class_folders(settings: DatasetSettings, folder: Path) -> ClassFolders:
 
 
 def _folders_above(names: Sequence[tuple[str, ...]], labels: Sequence[str]) -> Iterator[str]:
-    """Which folders above the classes are none of a split, where there are several."""
+    """Name the folders above the classes that are no splits, where there are several."""
     above = {parts[: parts.index(label)] for parts, label in zip(names, labels, strict=True) if label}
     if len(above) > 1:
         told = sorted("/".join(parts) for parts in above if parts)
         more = f" and {len(told) - _NAMED:,} more" if len(told) > _NAMED else ""
-        yield f"folders above the classes, taken for no splits: {', '.join(told[:_NAMED])}{more}"
+        yield f"folders above the classes that are no splits: {', '.join(told[:_NAMED])}{more}"
 
 
 def _split_among(parts: tuple[str, ...], part: str) -> str | None:
@@ -162,7 +162,7 @@ def _split_among(parts: tuple[str, ...], part: str) -> str | None:
 def _split(parts: tuple[str, ...], folder: Path) -> str:
     found = {split for part in parts if (split := _split_among(parts, part))}
     if len(found) > 1:
-        raise DatasetError(f"{folder / Path(*parts)}: its folders are of two splits; {_SPLIT_BESIDE}")
+        raise DatasetError(f"{folder / Path(*parts)}: its folders name two splits; {_SPLIT_BESIDE}")
     return found.pop() if found else ""
 
 
@@ -192,8 +192,8 @@ def _check_splits(
         generated = any((folder / Path(*other) / "label.csv").is_file() for other in bare)
         ferplus = ", or set dataset.source = 'ferplus', whose layout this is" if generated else ""
         raise DatasetError(
-            f"{place}: the name of a split, with {count:,} images in it and in no class folder; put each into a folder "
-            f"called as its class, or list them in a CSV with path,label,split{ferplus}"
+            f"{place}: a split's folder with {count:,} images outside of class folders; put each into a folder named "
+            f"after its class, or list them in a CSV with path,label,split{ferplus}"
         )
 
 

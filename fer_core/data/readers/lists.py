@@ -69,7 +69,7 @@ _LANDMARKS = "facial_landmarks"
 SHARE = "p_"
 _LIST_ENDINGS = (".csv", ".tsv")
 _FEW, _SEVERAL = 5, 10
-"""A column called as one of splits is one if it has so few values; one called `set`, up to the second number."""
+"""A column named like a split column is one if it has so few values; one called `set`, up to the second number."""
 _ABOUT_SPLITS = re.compile(r"(set|data|id|name|no|number|type|label|flag)$")
 """What headers add to a word of splits: `split_id`, `partition no`."""
 
@@ -130,7 +130,7 @@ def _find_lists(given: Path) -> list[tuple[Path, str]]:
 
 
 def _lists_in(folder: Path) -> list[tuple[Path, str]]:
-    """Its labels.csv, its lists called as splits, or its only one, each with the split that its name means."""
+    """Its labels.csv, its lists named like splits, or its only one, each with the split that its name means."""
     if (folder / LIST).is_file():
         return [(folder / LIST, "")]
     files = list_files(folder)
@@ -227,7 +227,7 @@ def _split_columns(path: Path, table: pd.DataFrame, headers: Mapping[str, str], 
 
 
 def _is_called_split(name: str) -> bool:
-    """Tell whether a column is called as one of splits is: `set`, `data_split`, `is_train`, `testset`."""
+    """Tell whether a column is named like a split column: `set`, `data_split`, `is_train`, `testset`."""
     called = plain(name)
     words = {called, _ABOUT_SPLITS.sub("", called), *re.split(r"[\W_]+", name.lower())}
     return bool(words & {*_SPLIT}) or mentions_split(name) or split_of(name) is not None
@@ -240,7 +240,7 @@ def _are_sides(values: Collection[str]) -> bool:
 
 
 def _seem_splits(name: str, values: Collection[str]) -> bool:
-    """Tell whether a column that is called as one of splits holds them in words or numbers of its own."""
+    """Tell whether a column named like a split column holds splits in words or numbers of its own."""
     if any(split_of(value) or mentions_split(value) for value in values):
         return True
     several = _SEVERAL if plain(name) in _SPLIT else _FEW

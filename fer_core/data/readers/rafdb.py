@@ -97,7 +97,7 @@ def _find_aligned(folder: Path, names: Sequence[str]) -> list[Path]:
     if not places:
         raise DatasetError(f"{folder / 'Image' / IMAGES}: no such folder; unpack RAF-DB's aligned images there")
     found = find_images(places[0]).paths
-    # An image called as published goes before another of its name.
+    # An image named as published goes before another of its name.
     file_of = {image_stem(path): path for path in sorted(found, key=lambda path: path.stem.endswith("_aligned"))}
     if not file_of.keys() & set(names):
         there = f"it has {len(found):,} others, such as {found[0].name}" if found else "it has none at all"
