@@ -188,6 +188,13 @@ def test_spellings_of_a_class_of_its_own_are_one_class(tmp_path: Path) -> None:
     assert "joie 5 ( JOIE (1), Joie (1), joie (3))" in source.notes[0]
 
 
+def test_folders_are_named_in_whatever_case(tmp_path: Path) -> None:
+    for place in ("anna/Wut", "anna/FREUDE", "berta/Wut", "berta/FREUDE"):
+        save_faces(tmp_path / place, 3)
+    settings = DatasetSettings(source="folder", classes={"wut": "anger", "freude": "happiness"})
+    assert counts(open_source(settings, tmp_path)) == {"happiness": 6, "anger": 6}
+
+
 def test_a_stray_label_is_named_with_its_count_until_a_map_says_what_becomes_of_it(tmp_path: Path) -> None:
     for name, count in {"happy": 10, "sad": 10, "Uncertain": 4, "smile": 2}.items():
         save_faces(tmp_path / name, count)

@@ -1,7 +1,6 @@
 """What a dataset's own labels mean: numbers by a stated order, words by what people call emotions."""
 
 import math
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,16 @@ import numpy as np
 
 from fer_core.data import dataset
 from fer_core.data.dataset import EMOTIONS
-from fer_core.data.readers.names import DROP, DROPPED, UNLABELLED, emotion_of, has_no_label, mentions_split, number_of
+from fer_core.data.readers.names import (
+    DROP,
+    DROPPED,
+    UNLABELLED,
+    emotion_of,
+    has_no_label,
+    mentions_split,
+    number_of,
+    plain_label,
+)
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
 
@@ -98,23 +106,19 @@ def _table(settings: DatasetSettings, counts: Mapping[str, int], where: object) 
     table: dict[str, str] = {}
     for key, value in settings.classes.items():
         meaning = _meaning_of_value(key, value, counts, where)
-        exactly = [key] if key in counts else [label for label in counts if _plain(label) == _plain(key)]
+        exactly = [key] if key in counts else [label for label in counts if plain_label(label) == plain_label(key)]
         table.update(dict.fromkeys(exactly, meaning))
     if not table:
         raise DatasetError(f"{where}: none of the labels in {_TABLE} is there; there are {_named(counts, counts)}")
     return table
 
 
-def _plain(label: str) -> str:
-    return number_of(label) or unicodedata.normalize("NFC", label.strip()).lower()
-
-
 def _usual_spelling(words: Iterable[str], counts: Mapping[str, int]) -> dict[str, str]:
     """Map each word to its commonest spelling; case, blanks around and composed letters do not count."""
     commonest: dict[str, str] = {}
     for word in sorted(words, key=lambda word: (-counts[word], word)):
-        commonest.setdefault(_plain(word), word)
-    return {word: commonest[_plain(word)] for word in words}
+        commonest.setdefault(plain_label(word), word)
+    return {word: commonest[plain_label(word)] for word in words}
 
 
 def _meaning_of_value(key: str, value: str, labels: Iterable[str], where: object) -> str:
@@ -275,9 +279,9 @@ def _sizes(named: Mapping[str, str], counts: Mapping[str, int]) -> str:
 
 def _unused(settings: DatasetSettings, counts: Mapping[str, int]) -> Iterator[str]:
     """What [dataset.classes] says of labels that are not there."""
-    plain = {_plain(label) for label in counts}
+    plain = {plain_label(label) for label in counts}
     table = settings.classes if isinstance(settings.classes, Mapping) else {}
-    absent = [key for key in table if _plain(key) not in plain]
+    absent = [key for key in table if plain_label(key) not in plain]
     if absent:
         yield f"{_TABLE} names {', '.join(absent)}, which no image is labelled"
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from fer_core.data.dataset import UNLABELLED
 from fer_core.data.readers.classes import DROPPED_INDEX, UNLABELLED_INDEX, Classes, NumberOrder, name_classes
-from fer_core.data.readers.names import emotion_of, has_no_label, split_of, split_of_folder
+from fer_core.data.readers.names import emotion_of, has_no_label, plain_label, split_of, split_of_folder
 from fer_core.data.readers.source import Source, find_images, note_of_frames, read_file, unique_ids, without_ending
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
@@ -199,13 +199,13 @@ def _check_splits(
 
 def _labels(names: Sequence[tuple[str, ...]], settings: DatasetSettings, folder: Path) -> list[str]:
     """Each image's class folder; "" where it is in none."""
-    table = settings.classes if isinstance(settings.classes, Mapping) else {}
+    named = set(map(plain_label, settings.classes)) if isinstance(settings.classes, Mapping) else set()
     depths: Counter[int] = Counter()
     for parts in names:
-        known = [depth for depth, part in enumerate(parts) if emotion_of(part) or part in table]
+        known = [depth for depth, part in enumerate(parts) if emotion_of(part) or plain_label(part) in named]
         if any(map(has_no_label, parts)):
             continue
-        if len({emotion_of(parts[depth]) or parts[depth] for depth in known}) > 1:
+        if len({emotion_of(parts[depth]) or plain_label(parts[depth]) for depth in known}) > 1:
             raise DatasetError(
                 f"{folder}: {'/'.join(parts)} names more than one class; have each image below just one of them"
             )
@@ -214,7 +214,7 @@ def _labels(names: Sequence[tuple[str, ...]], settings: DatasetSettings, folder:
     labels = []
     for parts in names:
         own = next((part for part in parts if has_no_label(part)), None)
-        own = own or next((part for part in parts if emotion_of(part) or part in table), None)
+        own = own or next((part for part in parts if emotion_of(part) or plain_label(part) in named), None)
         labels.append(own or (parts[min(usual, len(parts) - 1)] if parts else ""))
     return labels
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fer_core.data.readers.names import emotion_of, mentions_split, number_of, split_of, split_of_folder
+from fer_core.data.readers.names import emotion_of, mentions_split, number_of, plain_label, split_of, split_of_folder
 from fer_core.data.readers.source import subfolders
 from fer_core.data.readers.tables import plain, read_table
 from fer_core.errors import DatasetError
@@ -192,8 +192,9 @@ def _path_column(path: Path, table: pd.DataFrame, headers: Mapping[str, str]) ->
 def _label_column(path: Path, table: pd.DataFrame, headers: Mapping[str, str], named: Collection[str]) -> str:
     """The first of the usual names; one whose labels the user named comes first, then emotions, words, and numbers."""
     there = [headers[name] for name in _LABEL if name in headers]
+    plain = set(map(plain_label, named))
     for known in (
-        lambda value: value in named or number_of(value) in named,
+        lambda value: plain_label(value) in plain,
         lambda value: emotion_of(value) is not None,
     ):
         if found := [name for name in there if table.loc[table[name] != "", name].map(known).mean() > 1 / 2]:

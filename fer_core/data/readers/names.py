@@ -83,6 +83,11 @@ def number_of(name: str) -> str | None:
     return str(int(float(name))) if _NUMBER.fullmatch(name.strip()) else None
 
 
+def plain_label(label: str) -> str:
+    """A label as labels are compared: by its number, or without case, blanks around and decomposed letters."""
+    return number_of(label) or unicodedata.normalize("NFC", label.strip()).lower()
+
+
 def split_of(name: str) -> str | None:
     """train, validation or test, where a name means one: `Training`, `PrivateTest`, `test_set`."""
     plain = re.sub(r"[\W_]+", "", _without_accents(name)).lower()
