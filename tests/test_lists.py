@@ -454,7 +454,7 @@ def test_the_column_whose_labels_are_named_is_the_labels(tmp_path: Path) -> None
 
 def test_labels_are_named_in_whatever_case(tmp_path: Path) -> None:
     settings = DatasetSettings(source="csv", classes={"wut": "anger", "freude": "happiness", "Trauer": "sadness"})
-    words = [word for word in ("Wut", "FREUDE", "trauer") for _ in range(4)]
+    words: list[object] = [word for word in ("Wut", "FREUDE", "trauer") for _ in range(4)]
     source = open_source(settings, with_columns(tmp_path, label=["adult", "child"] * 6, category=words))
     assert counts(source) == {"happiness": 4, "sadness": 4, "anger": 4}
 
