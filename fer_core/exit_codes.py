@@ -18,5 +18,7 @@ class ExitCode(IntEnum):
     """The store that machines share, or an input in it, was not to be had; another try may."""
     DISK_FULL = 6
     """This machine has no room left; another may have."""
+    UNFIT = 7
+    """This machine lacks what the step needs, an engine or an image; another may have it."""
     INTERRUPTED = 130
     """Ctrl-C, or SIGTERM."""

@@ -35,6 +35,7 @@ from flows.study import Study
 from openface.docker_engine import (
     NOBODY,
     ContainerSpec,
+    cores_of,
     create,
     engine,
     has_gpu,
@@ -74,7 +75,7 @@ def runner_here(study: Study) -> Runner:
             raise ExperimentError("run.device = cuda: no GPU here, or no driver of it; set run.device=cpu")
         return Subprocesses(gpus=_pool(study, study.gpus))
     try:
-        gpu, memory = _patiently(lambda: _examined(image))
+        gpu, memory, cores = _patiently(lambda: _examined(image))
     except (EngineAway, EngineRefused) as error:
         raise ExperimentError(f"{error}; `fer doctor` tells more") from error
     if wants_gpu and not gpu:
@@ -84,7 +85,7 @@ def runner_here(study: Study) -> Runner:
         )
     # An engine on another machine has GPUs that nobody here can name.
     gpus = (study.gpus or (ALL,)) if gpu and study.experiment.run.device != "cpu" else ()
-    return Containers(image, memory // study.jobs, _pool(study, gpus))
+    return Containers(image, memory // study.jobs, cores, _pool(study, gpus))
 
 
 def _pool(study: Study, gpus: tuple[str, ...]) -> GpuPool | None:
@@ -93,12 +94,12 @@ def _pool(study: Study, gpus: tuple[str, ...]) -> GpuPool | None:
     return GpuPool(gpus, study.experiment.run.steps_per_gpu, locks_folder(study.artifacts))
 
 
-def _examined(image: str) -> tuple[bool, int]:
-    """Tell whether the engine has a GPU, and the bytes of memory for all steps; what dead runs left is removed."""
+def _examined(image: str) -> tuple[bool, int, int]:
+    """Tell whether the engine has a GPU, bytes of memory for all steps, and cores; what dead runs left is removed."""
     with engine() as client:
         remove_orphans(client)
         require_image(client, image)
-        return has_gpu(client), int(_SHARE_OF_MEMORY * memory_of(client))
+        return has_gpu(client), int(_SHARE_OF_MEMORY * memory_of(client)), cores_of(client)
 
 
 def _patiently(ask: Callable[[], Answer]) -> Answer:
@@ -117,8 +118,8 @@ class Containers:
     The step that runs OpenFace is a process here, since it starts containers itself.
     """
 
-    def __init__(self, image: str, memory: int, gpus: GpuPool | None = None) -> None:
-        self._image, self._memory, self._gpus = image, memory, gpus
+    def __init__(self, image: str, memory: int, cores: int, gpus: GpuPool | None = None) -> None:
+        self._image, self._memory, self._cores, self._gpus = image, memory, cores, gpus
         self._processes = Subprocesses()
         self._stopped = threading.Event()
 
@@ -186,7 +187,8 @@ class Containers:
             environment={"OMP_NUM_THREADS": str(command.threads)},
             labels={STEP: command.step},
             memory=min(self._memory, _MEMORY_TO_DECODE) if command.step == "prepare" else self._memory,
-            cores=command.threads,
+            # Another machine may have asked for more threads than there are cores, and the bits hang on their number.
+            cores=min(command.threads, self._cores),
             gpu=gpu,
         )
 

@@ -27,6 +27,12 @@ _OTHER_MODEL = (
     "where it lacks CE-CLM's files, set FER_OPENFACE_ARGUMENTS='-mloc model/main_clnf_general.txt'; else build it "
     "again with `docker compose build openface`"
 )
+_QUEUES_NEEDED = {
+    "cpu": "start one as docs/scale.md says",
+    "openface": "`docker compose -f compose.worker.yaml build openface` on a machine that works, and start its worker "
+    "again; runs with --aus need none",
+}
+"""By queue, what to do where nobody serves it; trainings go to `cpu` where there is no GPU."""
 _WITHOUT_OPENFACE = "drawn faces, and runs with --aus, need none"
 
 
@@ -161,7 +167,9 @@ def _prefect() -> str:
 
 def _store(place: str) -> str:
     try:
-        there = list(Store(place).artifacts())
+        store = Store(place)
+        store.require_writable()
+        there = list(store.artifacts())
     except (StoreError, StoreAway) as wrong:
         raise _Wrong(str(wrong)) from wrong
     return f"{len(there)} artifacts, {sum(one.size for one in there) / 1e9:.2f} GB in {place}"
@@ -191,6 +199,9 @@ def _workers(store: Store) -> list[Check]:
     for name in sorted(set(names) - seen):
         message = f"{name}: does not see the store {store.place}; give it the same FER_STORE, and access"
         checks.append(Check("worker", False, message))
+    for queue, remedy in _QUEUES_NEEDED.items():
+        if not any(name.endswith(f" {queue}") for name in names):
+            checks.append(Check("queue", False, f"{queue}: no worker takes its steps; {remedy}"))
     return checks
 
 

@@ -32,7 +32,7 @@ from flows.made_once import make_once, room_of
 from flows.named_files import push_named_files
 from flows.runner import Runner, StepCommand, StepFailed
 from flows.sent_step import SentStep, code_version, outcome
-from flows.steps_worker import DEPLOYMENT, make_steps_pool, notices, online, worker_name
+from flows.steps_worker import CORES_A_STEP, DEPLOYMENT, make_steps_pool, notices, online, worker_name
 from flows.store import DiskFull, Store, StoreAway, StoreError
 from flows.study import Study
 
@@ -42,7 +42,7 @@ _SECONDS_A_LOOK_COUNTS = 1.0
 _READS_A_SECOND = 10
 """What all running steps together have said is asked for so often; the server answers some sixty requests a second."""
 _SECONDS_UNTIL_TOLD = 15.0
-"""A step may wait for a worker that is busy; of a queue that nobody serves, it is said."""
+"""A step may wait for a worker that is busy; then it is said which workers will not take it."""
 _SECONDS_TO_BEGIN = 600.0
 """To start a process and fetch the inputs, which gives no sign; then the lease does."""
 _LOGS_AT_A_TIME = 200
@@ -53,9 +53,13 @@ def runner_for(study: Study) -> Runner:
 
     Raises:
         ExperimentError: this machine has not what the experiment asks for.
+        StoreError: this machine may not write into the store.
     """
     here = runner_here(study)
-    return here if study.store is None else Elsewhere(study.store, here, study.experiment.run.device)
+    if study.store is None:
+        return here
+    study.store.require_writable()
+    return Elsewhere(study.store, here, study.experiment.run.device)
 
 
 class Elsewhere:
@@ -111,7 +115,7 @@ class Elsewhere:
             queue = self._queue(command, client)
             run = run_deployment(
                 DEPLOYMENT,
-                parameters={"sent": asdict(self._sent(command))},
+                parameters={"sent": asdict(self._sent(command, queue))},
                 flow_run_name=str(task_run.name),
                 timeout=0,
                 work_queue_name=queue,
@@ -128,7 +132,7 @@ class Elsewhere:
                 command.step, ExitCode.STORE_AWAY, f"{room_of(command)}: not in the store {self._store.place}"
             )
 
-    def _sent(self, command: StepCommand) -> SentStep:
+    def _sent(self, command: StepCommand, queue: str) -> SentStep:
         file = Path(command.experiment)
         return SentStep(
             code_version(),
@@ -139,7 +143,8 @@ class Elsewhere:
             command.settings,
             tuple(f"{path.parent.name}/{path.name}" for path in command.inputs),
             command.seed,
-            command.threads,
+            # A machine takes a step of this queue for every two cores, whatever this one has.
+            min(command.threads, CORES_A_STEP) if queue == "cpu" else command.threads,
             self._dead.get(room_of(command), 0),
             push_named_files(self._store, load_experiment(command.experiment, command.settings), command.reads),
         )
@@ -311,17 +316,19 @@ class _Sent:
             more = len(lines) == _LOGS_AT_A_TIME
 
     def _tell_why_it_waits(self) -> None:
-        if self._wait_told or time.monotonic() - self._since < _SECONDS_UNTIL_TOLD:
+        if self._wait_told:
             return
-        self._wait_told = True
         names = [name for name in online(self._client) if name.endswith(f" {self._queue}")]
         if not names:
+            self._wait_told = True
             self._on_event(Note(f"waits: no worker for steps of the queue {self._queue}; `fer doctor` tells more"))
             return
+        if time.monotonic() - self._since < _SECONDS_UNTIL_TOLD:
+            return
+        self._wait_told = True
         here = [notice for notice in notices(self._store) if worker_name(notice.host, self._queue) in names]
-        if here and all(notice.code != code_version() for notice in here):
-            hosts = ", ".join(notice.host for notice in here)
-            self._on_event(Note(f"waits: {hosts} has another version of this project's code; update it"))
+        if others := ", ".join(notice.host for notice in here if notice.code != code_version()):
+            self._on_event(Note(f"waits: {others} has another version of this project's code; update it"))
 
 
 def _stays(command: StepCommand) -> bool:

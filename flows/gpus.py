@@ -4,17 +4,17 @@ import fcntl
 import os
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from fer_core.errors import ExperimentError
-from openface.machine import gpus_found
+from openface.machine import gpus_by_name
 from openface.settings import INSIDE
 
 GPUS = "FER_GPUS"
-"""Environment: the GPUs that steps may have, by number or UUID as `nvidia-smi -L` prints them, with commas between."""
+"""Environment: GPUs that steps may have, by number or UUID as `nvidia-smi -L` prints them, or `0:1`; with commas."""
 ALL = "all"
 """Stands for a GPU whose name nobody tells: of an engine on another machine, or of Windows' Linux subsystem."""
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -27,11 +27,13 @@ def usable_gpus() -> tuple[str, ...]:
     Raises:
         ExperimentError: FER_GPUS names one that is not there.
     """
-    found = gpus_found()
+    by_name = gpus_by_name()
     if (visible := os.environ.get(_VISIBLE)) is not None:
-        found = tuple(gpu for gpu in visible.split(",") if gpu not in ("", "-1"))
+        shown = [gpu for gpu in visible.split(",") if gpu not in ("", "-1")]
+        by_name = {name: (gpu,) for number, gpu in enumerate(shown) for name in (str(number), gpu)}
     wanted = os.environ.get(GPUS)
-    return found if not wanted else _chosen(wanted, found)
+    names = by_name if not wanted else _chosen(wanted, by_name)
+    return tuple(dict.fromkeys(gpu for name in names for gpu in by_name.get(name, (name,))))
 
 
 class GpuPool:
@@ -86,12 +88,13 @@ def locks_folder(artifacts: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"fer-gpus-{os.getuid()}"
 
 
-def _chosen(wanted: str, found: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of FER_GPUS, by their UUIDs where they were given by number."""
+def _chosen(wanted: str, by_name: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """The names in FER_GPUS, each of a GPU that is there."""
     names = [name.strip() for name in wanted.split(",") if name.strip()]
-    by_name = dict(zip(map(str, range(len(found))), found, strict=True)) | {gpu: gpu for gpu in found}
-    unknown = [name for name in names if name not in by_name]
+    # In a container the driver tells no parts, and the engine knows whether there is such a one.
+    tells_parts = not by_name or any(gpu.startswith("MIG-") for gpus in by_name.values() for gpu in gpus)
+    unknown = [name for name in names if name not in by_name and (tells_parts or not name.startswith("MIG-"))]
     if unknown or not names:
-        there = ", ".join(f"{number} ({gpu})" for number, gpu in enumerate(found)) or "none"
+        there = ", ".join(f"{name} ({', '.join(gpus)})" for name, gpus in by_name.items() if name.isdecimal()) or "none"
         raise ExperimentError(f"{GPUS}={wanted}: no such GPU here; there are: {there}")
-    return tuple(dict.fromkeys(by_name[name] for name in names))
+    return names

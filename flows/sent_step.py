@@ -19,6 +19,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 import fer_core
+import flows
 import openface
 from fer_core.artifacts import Artifact
 from fer_core.errors import ExperimentError, FerError
@@ -32,12 +33,16 @@ from flows.granted import artifacts_folder, require_granted_settings
 from flows.lease import LeaseLost, machine_name
 from flows.made_once import make_once
 from flows.named_files import settings_of_fetched
-from flows.runner import StepFailed
-from flows.store import DiskFull, Store, StoreAway, StoreError, open_store
+from flows.runner import Runner, StepFailed
+from flows.store import SECONDS_OF_PATIENCE, DiskFull, Store, StoreAway, StoreError, open_store
 from flows.study import Study
+from openface.errors import EngineRefused
 
 STEP_FLOW = "fer-step"
 _SECONDS_BETWEEN_PROGRESS = 4.0
+_SECONDS_BETWEEN_TRIES = 2.0
+TROUBLE_HERE = (ExitCode.STORE_AWAY, ExitCode.ENGINE_AWAY, ExitCode.DISK_FULL, ExitCode.UNFIT)
+"""Ends of a step for which its machine is to blame, so that another may do better."""
 _ARTIFACT = re.compile(r"[a-z-]+/[0-9a-f]{16}")
 _OUTCOME = re.compile(r"\[exit code (-?\d+)\] (.*)", re.DOTALL)
 
@@ -67,9 +72,9 @@ class SentStep:
 
 @cache
 def code_version() -> str:
-    """16 hexadecimal digits of the code that steps run, the same on every machine that has the same files."""
+    """16 hexadecimal digits of the code that runs steps, the same on every machine that has the same files."""
     digest = hashlib.sha256()
-    for package in (fer_core, openface):
+    for package in (fer_core, flows, openface):
         assert package.__file__ is not None
         folder = Path(package.__file__).parent
         for file in sorted([*folder.rglob("*.py"), *folder.rglob("*.toml")]):
@@ -87,8 +92,9 @@ def run_sent_step(sent: dict[str, Any]) -> State[None]:
         if failure.details:
             get_run_logger().error("%s", failure.details)
         return _failed(failure.exit_code, failure.message)
-    except (StoreAway, LeaseLost) as away:
-        return _failed(ExitCode.STORE_AWAY, str(away))
+    except (StoreAway, StoreError, LeaseLost) as away:
+        # The head opened the same store, and so it is this machine that lacks it.
+        return _failed(ExitCode.STORE_AWAY, f"{machine_name()}: {away}")
     except DiskFull as full:
         return _failed(ExitCode.DISK_FULL, f"{machine_name()}: {full}")
     except (FerError, TypeError) as error:
@@ -111,15 +117,13 @@ def _failed(exit_code: int, reason: str) -> State[None]:
 def _run(sent: SentStep) -> None:
     if sent.code != code_version():
         raise StepFailed(
-            sent.step, ExitCode.STORE_AWAY, f"this worker has other code ({code_version()} for {sent.code})"
+            sent.step, ExitCode.UNFIT, f"{machine_name()} has other code ({code_version()} for {sent.code}); update it"
         )
-    store = open_store()
-    if store is None:
-        raise StoreError("FER_STORE is not set on this worker; give it the head's")
+    store = _patiently_opened()
     artifacts = artifacts_folder()
     inputs = [_input(store, named, artifacts) for named in sent.inputs]
     sent = replace(sent, settings=(*sent.settings, *settings_of_fetched(store, sent.files, artifacts)))
-    with in_use(inputs), _study(sent, artifacts) as study, runner_here(study) as runner:
+    with in_use(inputs), _study(sent, artifacts) as study, _runner(study, sent.step) as runner:
         wanted = study.request(sent.step, inputs, sent.seed)
         _require_same(wanted, sent)
         command = replace(study.command(wanted), threads=sent.threads)
@@ -127,6 +131,32 @@ def _run(sent: SentStep) -> None:
             make_once(store, command, runner, _teller(command.out), str(flow_run.id), sent.dead)
         except StepFailed as failure:
             raise _of_this_machine(failure) from failure
+
+
+def _patiently_opened() -> Store:
+    """The store that this worker opened when it started; it may be away just now.
+
+    Raises:
+        StoreAway: it has not come back for minutes.
+    """
+    deadline = time.monotonic() + SECONDS_OF_PATIENCE
+    while True:
+        try:
+            store = open_store()
+        except StoreError as error:
+            if time.monotonic() > deadline:
+                raise StoreAway(str(error)) from error
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+        else:
+            assert store is not None, "a worker does not start without one"
+            return store
+
+
+def _runner(study: Study, step: str) -> Runner:
+    try:
+        return runner_here(study)
+    except ExperimentError as error:
+        raise StepFailed(step, ExitCode.UNFIT, f"{machine_name()}: {error}") from error
 
 
 def _input(store: Store, named: str, artifacts: Path) -> Artifact:
@@ -159,8 +189,9 @@ def _require_same(wanted: Request, sent: SentStep) -> None:
     if (here := wanted.fingerprint()) != sent.fingerprint:
         raise StepFailed(
             sent.step,
-            ExitCode.MISTAKE,
-            f"this worker would make {here} where {sent.fingerprint} is wanted; does it have another OpenFace image?",
+            ExitCode.UNFIT,
+            f"{machine_name()} would make {here} where {sent.fingerprint} is wanted; "
+            "give it the same OpenFace image as the head, by `docker save` and `docker load`",
         )
 
 
@@ -182,8 +213,14 @@ def _teller(out: Path) -> Callable[[Event], None]:
 
 
 def _of_this_machine(failure: StepFailed) -> StepFailed:
-    """A full disk is this machine's alone, and the step may go to another."""
+    """A full disk and an engine that refuses are this machine's alone, and the step may go to another."""
+    if isinstance(failure.__cause__, EngineRefused):
+        return _with(failure, ExitCode.UNFIT)
     # The step's own words are all that crosses from its process; they end with the system's.
     if not any(os.strerror(number) in failure.message for number in (errno.ENOSPC, errno.EDQUOT)):
         return failure
-    return StepFailed(failure.step, ExitCode.DISK_FULL, f"{machine_name()}: {failure.message}", failure.details)
+    return _with(failure, ExitCode.DISK_FULL)
+
+
+def _with(failure: StepFailed, exit_code: ExitCode) -> StepFailed:
+    return StepFailed(failure.step, exit_code, f"{machine_name()}: {failure.message}", failure.details)

@@ -5,33 +5,38 @@ PREFECT_API_URL=http://head:4200/api FER_STORE=s3://lab/fer python -m flows.step
 
 import asyncio
 import json
+import math
 import os
 import shutil
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import anyio.abc
+from httpx import codes
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun, WorkerStatus
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, PrefectHTTPStatusError
+from prefect.workers.process import ProcessJobConfiguration, ProcessWorkerResult
 
 from fer_core.errors import FerError
 from flows.cache import CACHE, cache_limit, clear_copies
 from flows.experiment_worker import NO_TEMPLATE, ExperimentWorker, work_until_asked_to_end
 from flows.gpus import usable_gpus
-from flows.granted import ARTIFACTS
+from flows.granted import ARTIFACTS, OPENFACE
 from flows.lease import machine_name
 from flows.prefect_server import NoServer, require_server, users_server
-from flows.sent_step import STEP_FLOW, code_version
+from flows.sent_step import STEP_FLOW, TROUBLE_HERE, code_version, outcome
 from flows.store import Store, StoreAway, StoreError, open_store
-from openface.docker_engine import engine
-from openface.errors import EngineAway
+from openface.docker_engine import engine, require_image
+from openface.errors import EngineAway, EngineRefused
 from openface.machine import usable_cores
-from openface.settings import INSIDE
+from openface.settings import INSIDE, OpenFaceSettings
 
 STEPS_POOL = "fer-steps"
 """The pool, and its type."""
@@ -39,12 +44,13 @@ _QUEUES = ("gpu", "cpu", "openface")
 DEPLOYMENT = f"{STEP_FLOW}/{STEP_FLOW}"
 WORKERS = "workers"
 """Folder of the store in which each machine says what it has."""
-_CORES_A_STEP = 2
+CORES_A_STEP = 2
 _SECONDS_AHEAD = 600.0
 """How far a worker's clock may be behind: a step asked for now lies in its future."""
 _SECONDS_BETWEEN_NOTICES = 15.0
 _OFFERED = Path("/tmp/offered")
 """compose.worker.yaml looks whether it is there, in the worker's own container."""
+_SECONDS_OF_REST = 60.0
 _LEAST_FREE = 1 << 30
 """Bytes of disk that must be free before a step is taken."""
 
@@ -70,12 +76,32 @@ class StepsWorker(ExperimentWorker):
     flow_name = STEP_FLOW
     entrypoints = {STEP_FLOW: "flows.sent_step.run_sent_step"}  # noqa: RUF012 - Prefect's class has no room for ClassVar
 
+    def __init__(self, pool: str, **options: Any) -> None:
+        super().__init__(pool, **options)
+        self._rests_until = -math.inf
+
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
-        """Take no run while the disk is full, so that other machines take it."""
+        """Take no run while the disk is full, or just after trouble here, so that other machines take it."""
+        if time.monotonic() < self._rests_until:
+            return []
         if shutil.disk_usage(os.environ[ARTIFACTS]).free < _LEAST_FREE:
             self._logger.warning("%s: less than 1 GiB free; takes no step until there is more", os.environ[ARTIFACTS])
             return []
         return await super().get_and_submit_flow_runs()
+
+    async def run(
+        self,
+        flow_run: FlowRun,
+        configuration: ProcessJobConfiguration,
+        task_status: "anyio.abc.TaskStatus[int] | None" = None,
+    ) -> ProcessWorkerResult:
+        """Run the step; after trouble that is this machine's own, rest for a while."""
+        result = await super().run(flow_run, configuration, task_status)
+        exit_code, reason = outcome((await self.client.read_flow_run(flow_run.id)).state)
+        if exit_code in TROUBLE_HERE:
+            self._logger.warning("takes no step for %.0f s: %s", _SECONDS_OF_REST, reason)
+            self._rests_until = time.monotonic() + _SECONDS_OF_REST
+        return result
 
     async def _name_queued_runs(self) -> None:
         """Do nothing: a sent step already has its name."""
@@ -88,10 +114,11 @@ class StepsWorker(ExperimentWorker):
 
 def queues_here() -> dict[str, int]:
     """Steps that this machine runs at a time, by queue."""
-    queues = {"cpu": max(1, usable_cores() // _CORES_A_STEP)}
+    queues = {"cpu": max(1, usable_cores() // CORES_A_STEP)}
     if gpus := usable_gpus():
         queues["gpu"] = len(gpus)
-    with suppress(EngineAway), engine():
+    with suppress(EngineAway, EngineRefused), engine() as client:
+        require_image(client, os.environ.get(OPENFACE) or OpenFaceSettings().image)
         queues["openface"] = 1
     return queues
 
@@ -128,15 +155,16 @@ def main() -> None:
         if users_server() is None:
             raise NoServer("PREFECT_API_URL is not set; give the head's, such as http://head:4200/api")
         require_server()
-    except FerError as error:
+        store.require_writable()
+        queues = queues_here()
+    except (FerError, StoreAway) as error:
         sys.exit(f"error: {error}")
     with get_client(sync_client=True) as client:
         make_steps_pool(client)
-    asyncio.run(_work(store, limit))
+    asyncio.run(_work(store, queues, limit))
 
 
-async def _work(store: Store, limit: int) -> None:
-    queues = queues_here()
+async def _work(store: Store, queues: dict[str, int], limit: int) -> None:
     offered = ", ".join(f"{steps} at a time of {queue}" for queue, steps in queues.items())
     print(f"{machine_name()} takes steps: {offered}; store {store.place}", flush=True)
     announcing = asyncio.create_task(_announce(store, queues, limit))
@@ -183,7 +211,10 @@ def online(client: SyncPrefectClient) -> list[str]:
     """Names of the workers that take steps."""
     try:
         workers = client.read_workers_for_work_pool(STEPS_POOL)
-    except ObjectNotFound:
+    except PrefectHTTPStatusError as error:
+        # Before the first run, or worker, there is no pool.
+        if error.response.status_code != codes.NOT_FOUND:
+            raise
         return []
     return [worker.name for worker in workers if worker.status == WorkerStatus.ONLINE]
 

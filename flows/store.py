@@ -37,8 +37,10 @@ FILES = "files"
 """The room of files of users', weights and vectors, each called by its SHA-256."""
 _MARK = "fer-store.json"
 _PROJECT = "fer"
+_TRIED = ".written-to-try"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_SECONDS_OF_PATIENCE = 180.0
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+SECONDS_OF_PATIENCE = 180.0
 _SECONDS_BETWEEN_TRIES = 2.0
 
 Answer = TypeVar("Answer")
@@ -78,7 +80,7 @@ def open_store(place: str | None = None) -> "Store | None":
     """The store at `place`, or the one that the environment names; None where neither does.
 
     Raises:
-        StoreError: it is not there, not writable, or no store of this project.
+        StoreError: it is not there, or no store of this project.
     """
     place = place or os.environ.get(STORE)
     return Store(place) if place else None
@@ -92,10 +94,10 @@ class Store:
         patience: seconds for which a store that does not answer is asked again.
 
     Raises:
-        StoreError: it is not there, not writable, or no store of this project.
+        StoreError: it is not there, or no store of this project.
     """
 
-    def __init__(self, place: str, patience: float = _SECONDS_OF_PATIENCE) -> None:
+    def __init__(self, place: str, patience: float = SECONDS_OF_PATIENCE) -> None:
         self.place, self._patience = place, patience
         self._files, self._root = _filesystem(place)
         self._local = isinstance(self._files, LocalFileSystem)
@@ -258,6 +260,17 @@ class Store:
         if (actual := file.stat().st_size) != size:
             raise StoreError(f"{self.place}/{name}: {actual} bytes where {size} were written; delete it there")
 
+    def require_writable(self) -> None:
+        """See that this machine may write there.
+
+        Raises:
+            StoreError: it may not.
+            StoreAway: the store does not answer.
+        """
+        name = f"{_TRIED}-{secrets.token_hex(8)}"
+        self.replace(name, b"")
+        self.remove(name)
+
     def remove(self, name: str) -> None:
         """A file or a folder, if it is there."""
         with suppress(FileNotFoundError):
@@ -345,9 +358,9 @@ class Store:
             raise
         except FileExistsError:
             raise
-        except PermissionError as error:
-            raise StoreError(f"{self.place}: {error}; let this user read and write there") from error
         except OSError as error:
+            if error.errno in _REFUSED:
+                raise StoreError(f"{self.place}: {error}; let this user read and write there") from error
             if error.errno in _FULL:
                 raise StoreError(
                     f"{self.place}: {error.strerror}; free some space there, or run `fer store gc`"

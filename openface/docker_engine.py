@@ -233,6 +233,11 @@ def memory_of(client: docker.DockerClient) -> int:
     return int(client.info()["MemTotal"])
 
 
+def cores_of(client: docker.DockerClient) -> int:
+    """Cores that the engine's machine has."""
+    return int(client.info()["NCPU"])
+
+
 def ran_out_of_memory(container: Container) -> bool:
     """Tell whether the kernel ended something in it for its memory limit."""
     container.reload()

@@ -13,7 +13,8 @@ _DRIVERS_GPUS = Path("/proc/driver/nvidia/gpus")
 """NVIDIA's driver on Linux: a folder for each GPU."""
 _WINDOWS_GPU = Path("/dev/dxg")
 """The GPU that Windows lends to its Linux subsystem."""
-_UUID = re.compile(r"\(UUID: ((?:GPU|MIG)-[^)]+)\)")
+_WHOLE = re.compile(r"GPU (\d+):.*\(UUID: (GPU-[^)]+)\)")
+_PART = re.compile(r"MIG .*\(UUID: (MIG-[^)]+)\)")
 
 
 def usable_cores() -> int:
@@ -57,6 +58,14 @@ def gpus_found() -> tuple[str, ...]:
 
     `all` stands for those whose UUIDs it does not tell.
     """
+    return tuple(dict.fromkeys(gpu for gpus in gpus_by_name().values() for gpu in gpus))
+
+
+def gpus_by_name() -> dict[str, tuple[str, ...]]:
+    """The UUIDs of what each name stands for: a GPU's number or UUID, that of a part (MIG), or `0:1`, GPU 0's part 1.
+
+    Without `nvidia-smi`, as in a container, the driver tells whole GPUs, and no parts.
+    """
     listing = shutil.which("nvidia-smi")
     if listing:
         said = subprocess.run([listing, "-L"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
@@ -64,24 +73,28 @@ def gpus_found() -> tuple[str, ...]:
             return found
     if _DRIVERS_GPUS.is_dir():
         told = "".join(file.read_text() for file in sorted(_DRIVERS_GPUS.glob("*/information")))
-        return tuple(re.findall(r"GPU UUID:\s+(GPU-\S+)", told)) or ("all",)
-    return ("all",) if _WINDOWS_GPU.exists() else ()
+        uuids = re.findall(r"GPU UUID:\s+(GPU-\S+)", told) or ["all"]
+    else:
+        uuids = ["all"] if _WINDOWS_GPU.exists() else []
+    return {name: (uuid,) for number, uuid in enumerate(uuids) for name in (str(number), uuid)}
 
 
-def gpus_in(listing: str) -> tuple[str, ...]:
-    """UUIDs in what `nvidia-smi -L` prints: a line for each GPU, and below it an indented one for each part of it."""
-    found = list[str]()
-    whole = ""
+def gpus_in(listing: str) -> dict[str, tuple[str, ...]]:
+    """`gpus_by_name` of what `nvidia-smi -L` prints: a line for each GPU, and an indented one for each part of it."""
+    wholes, parts = dict[str, str](), dict[str, list[str]]()
     for line in listing.splitlines():
-        if not (uuid := _UUID.search(line)):
-            continue
-        if uuid[1].startswith("MIG-"):
-            # A GPU that is divided can be used by its parts alone.
-            found = [gpu for gpu in found if gpu != whole]
-        else:
-            whole = uuid[1]
-        found.append(uuid[1])
-    return tuple(found)
+        if whole := _WHOLE.match(line):
+            number = whole[1]
+            wholes[number], parts[number] = whole[2], []
+        elif part := _PART.search(line):
+            parts[number].append(part[1])
+    found = dict[str, tuple[str, ...]]()
+    for number, uuid in wholes.items():
+        # A GPU that is divided can be used by its parts alone.
+        usable = tuple(parts[number]) or (uuid,)
+        found |= {number: usable, uuid: usable}
+        found |= {name: (part,) for i, part in enumerate(parts[number]) for name in (f"{number}:{i}", part)}
+    return found
 
 
 def _granted_by(group: Path) -> Iterator[float]:

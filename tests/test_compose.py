@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -425,6 +426,45 @@ def test_the_project_asks_for_no_more_than_it_needs(engine: docker.DockerClient)
     assert [list(services[name]["networks"]) for name in ("worker", "register")] == [["api"], ["api"]]
     assert networks["api"]["internal"]
     assert networks["database"]["internal"]
+
+
+@pytest.mark.parametrize("files", [("compose.yaml", "compose.head.yaml"), ("compose.worker.yaml",)])
+def test_head_and_workers_of_many_machines_are_sealed_as_one_machine_is(
+    engine: docker.DockerClient, files: tuple[str, ...]
+) -> None:
+    told = {
+        "FER_STORE": "/store",
+        "FER_STORE_FOLDER": "/mnt/lab",
+        "FER_URL": "http://head:4200",
+        "FER_PASSWORD": "fer:secret",
+        "PREFECT_API_URL": "http://head:4200/api",
+    }
+    named = [argument for file in files for argument in ("-f", file)]
+    command = ["docker", "compose", *named, "config", "--format", "json"]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, cwd=root, env=os.environ | told, capture_output=True, text=True, check=True)
+    services = json.loads(done.stdout)["services"]
+    works = services["worker" if "worker" in services else "steps"]
+    assert (works["read_only"], works["cap_drop"]) == (True, ["ALL"])
+    assert works["security_opt"] == ["no-new-privileges"]
+    assert works["mem_limit"]
+    assert works["pids_limit"]
+    assert works["environment"]["FER_STORE"] == "/store"
+    mounted = {volume["target"]: volume["source"] for volume in works["volumes"]}
+    assert mounted["/store"] == "/mnt/lab"
+    seeing = [name for name, service in services.items() if "docker.sock" in json.dumps(service.get("volumes", ()))]
+    assert [services[name] for name in seeing] == [works]
+    open_to_others = [
+        name
+        for name, service in services.items()
+        for port in service.get("ports", ())
+        if port["host_ip"] != "127.0.0.1"
+    ]
+    assert open_to_others == (["server"] if "worker" in services else [])
+    # Copies are cleared where a worker keeps them, and so never beside the head's own.
+    assert works["environment"]["FER_ARTIFACTS_FOLDER"] == (
+        "/artifacts" if "worker" in services else "/artifacts/.worker"
+    )
 
 
 def test_up_waits_for_no_openface_and_its_arguments_are_said_once(engine: docker.DockerClient) -> None:

@@ -21,11 +21,14 @@ from prefect.states import Running
 
 from fer_core.artifacts import open_artifact
 from fer_core.models.architectures import build
-from flows.elsewhere import SentRuns
+from flows.containers import Containers
+from flows.elsewhere import Elsewhere, SentRuns
 from flows.events import Metrics, Note, Progress, event_line, parse_event
+from flows.runner import StepCommand, Subprocesses
 from flows.sent_step import SentStep, code_version, outcome
 from flows.store import Store, StoreAway, StoreError
 from flows.store_command import unused_rooms
+from openface.machine import usable_cores
 
 pytestmark = pytest.mark.machines
 TINY = str(Path(__file__).parent / "tiny.toml")
@@ -253,7 +256,7 @@ def test_a_worker_of_other_code_takes_nothing_and_is_told(lab: Lab, tmp_path: Pa
     root = Path(__file__).parent.parent
     for package in ("fer_core", "flows", "openface"):
         shutil.copytree(root / package, other / package, ignore=shutil.ignore_patterns("__pycache__"))
-    with (other / "fer_core" / "errors.py").open("a") as file:
+    with (other / "flows" / "lease.py").open("a") as file:
         file.write("# another version\n")
     with machines(lab, "old", more={"PYTHONPATH": str(other)}) as (old,):
         run = lab.run_part("graph", TINY)
@@ -262,6 +265,71 @@ def test_a_worker_of_other_code_takes_nothing_and_is_told(lab: Lab, tmp_path: Pa
         with machines(lab, "new"):
             end_of(run)
         assert not any(old.artifacts.glob("graph/*"))
+
+
+def test_a_worker_whose_store_is_away_waits_for_it(lab: Lab, tmp_path: Path) -> None:
+    """The head sees the store all the while; the worker takes a step when its own mount is gone."""
+    mounted = tmp_path / "mounted"
+    mounted.symlink_to(lab.store)
+    with machines(lab, "left", more={"FER_STORE": str(mounted)}) as (left,):
+        mounted.unlink()
+        run = lab.run_part("graph", TINY)
+        wait_until(lambda: "Submitted" in left.log.read_text() or "submitted" in left.log.read_text(), 120)
+        time.sleep(15)
+        mounted.symlink_to(lab.store)
+        said = end_of(run)
+    assert "again" not in said, said
+    assert any(left.artifacts.glob("graph/*/graph.npz"))
+
+
+def test_a_machine_without_its_engine_is_named_and_rests_while_another_takes_the_step(lab: Lab, tmp_path: Path) -> None:
+    lacks_engine = {"FER_TRAINER_IMAGE": "fer-trainer:none", "FER_DOCKER_HOST": f"unix://{tmp_path}/no.sock"}
+    with machines(lab, "unfit", more=lacks_engine) as (unfit,):
+        run = lab.run_part("graph", TINY)
+        line = line_with("unfit: ", run)
+        assert "`fer doctor` tells more" in line
+        with machines(lab, "fit") as (fit,):
+            end_of(run)
+        assert "takes no step for 60 s: unfit: " in unfit.log.read_text()
+        assert any(fit.artifacts.glob("graph/*/graph.npz"))
+
+
+def test_doctor_names_workers_and_queues_that_nobody_serves(lab: Lab, tmp_path: Path) -> None:
+    another = tmp_path / "another-store"
+    another.mkdir()
+    nowhere = {"FER_DOCKER_HOST": f"unix://{tmp_path}/no.sock"}
+
+    def doctors_lines() -> str:
+        command = [str(Path(sys.executable).with_name("fer")), "doctor"]
+        environment = lab.environment("head", **nowhere)
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout + done.stderr
+
+    assert "none takes steps; start one on each machine" in doctors_lines()
+    with machines(lab, "left", more=nowhere), machines(lab, "blind", more=nowhere | {"FER_STORE": str(another)}):
+        said = doctors_lines()
+    assert f"left: {max(1, usable_cores() // 2)} × cpu; {usable_cores()} cores, " in said, said
+    assert f"blind cpu: does not see the store {lab.store}; give it the same FER_STORE" in said
+    assert "openface: no worker takes its steps" in said
+    assert "cpu: no worker" not in said
+
+
+def test_what_is_sent_fits_a_machine_of_fewer_cores(tmp_path: Path) -> None:
+    """The bits hang on the number of threads, so it does not change where the machine does."""
+    (tmp_path / "store").mkdir()
+    command = StepCommand("train-ldg", "demo", (), (), tmp_path / "train-ldg" / "0123456789abcdef", threads=16)
+    head = Elsewhere(Store(str(tmp_path / "store")), Subprocesses(), "auto")
+    assert [head._sent(command, queue).threads for queue in ("cpu", "gpu", "openface")] == [2, 16, 16]
+    spec = Containers("image", 1 << 30, 8)._spec(command, tmp_path, "")
+    assert (spec.cores, spec.environment["OMP_NUM_THREADS"]) == (8, "16")
 
 
 def test_a_step_says_how_it_ended_by_its_state() -> None:

@@ -163,7 +163,7 @@ def test_an_engine_that_is_away_is_asked_again(
 
 def run(image: str, command: StepCommand, memory: int = 2 << 30) -> list[Event]:
     events: list[Event] = []
-    with Containers(image, memory) as runner:
+    with Containers(image, memory, 2) as runner:
         runner(command, events.append)
     return events
 
@@ -186,7 +186,7 @@ def test_a_step_can_write_its_own_folder_and_nothing_beside_it(
     finished.mkdir(parents=True)
     (finished / "images.npy").write_text("x")
     os.chown(tmp_path / "prepare", 1234, 1234)
-    runner = Containers(trainer_image, 1 << 30)
+    runner = Containers(trainer_image, 1 << 30, 2)
     command = StepCommand("prepare", "demo", (), (), tmp_path / "prepare" / "mine")
     room = containers._make_room(command)
     container = create(engine, runner._spec(command, room, ""))
@@ -252,7 +252,7 @@ from pathlib import Path
 from flows.containers import Containers
 from flows.runner import StepCommand, StepFailed
 command = StepCommand("prepare", "demo", ("dataset.count=200000",), (), Path({str(tmp_path / "prepare" / "made")!r}))
-with Containers({trainer_image!r}, 2 << 30) as runner:
+with Containers({trainer_image!r}, 2 << 30, 2) as runner:
     worker = threading.Thread(target=lambda: runner(command, lambda event: print("event", flush=True)))
     worker.start()
     sys.stdin.read(1)

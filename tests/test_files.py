@@ -76,7 +76,7 @@ def test_a_container_is_not_asked_for_what_it_would_not_see(tmp_path: Path) -> N
     (tmp_path / "data" / "a.png").symlink_to(tmp_path / "a.png")
     command = StepCommand("prepare", "demo", (), (), tmp_path / "out", outside=("data", tmp_path / "data"))
     with pytest.raises(StepFailed) as failed:
-        Containers("image", 1 << 30)(command, lambda event: None)
+        Containers("image", 1 << 30, 1)(command, lambda event: None)
     assert failed.value.exit_code == ExitCode.MISTAKE
     assert f"a.png: leads to {tmp_path / 'a.png'}, which a step's container does not see" in failed.value.message
     assert not (tmp_path / "out").exists()

@@ -53,9 +53,47 @@ def training(folder: Path, name: str, uses_gpu: bool = True) -> StepCommand:
 
 
 def test_whole_gpus_and_parts_are_read_from_the_drivers_list() -> None:
-    assert gpus_in(TWO) == ("GPU-aaaa-0", "GPU-bbbb-1")
-    assert gpus_in(DIVIDED) == ("MIG-cccc-0", "MIG-dddd-1", "GPU-bbbb-1")
-    assert gpus_in("No devices were found\n") == ()
+    first, second, third, fourth = ("GPU-aaaa-0",), ("GPU-bbbb-1",), ("MIG-cccc-0",), ("MIG-dddd-1",)
+    assert gpus_in(TWO) == {"0": first, "GPU-aaaa-0": first, "1": second, "GPU-bbbb-1": second}
+    parts = {"0:0": third, "MIG-cccc-0": third, "0:1": fourth, "MIG-dddd-1": fourth}
+    whole = {"0": third + fourth, "GPU-aaaa-0": third + fourth}
+    assert gpus_in(DIVIDED) == {**whole, **parts, "1": second, "GPU-bbbb-1": second}
+    assert gpus_in("No devices were found\n") == {}
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_fer_gpus_means_a_divided_gpus_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tools" / "nvidia-smi").write_text(f"#!/bin/sh\ncat <<'END'\n{DIVIDED}END\n")
+    parts = ("MIG-cccc-0", "MIG-dddd-1")
+    assert usable_gpus() == (*parts, "GPU-bbbb-1")
+    for wanted, chosen in {
+        "0": parts,
+        "GPU-aaaa-0": parts,
+        "0:1": parts[1:],
+        "1,MIG-cccc-0": ("GPU-bbbb-1", parts[0]),
+    }.items():
+        monkeypatch.setenv("FER_GPUS", wanted)
+        assert usable_gpus() == chosen
+    monkeypatch.setenv("FER_GPUS", "MIG-zzzz-0")
+    with pytest.raises(ExperimentError, match=r"there are: 0 \(MIG-cccc-0, MIG-dddd-1\), 1 \(GPU-bbbb-1\)"):
+        usable_gpus()
+
+
+def test_parts_are_taken_at_their_word_where_only_the_driver_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container, which has no `nvidia-smi`."""
+    (tmp_path / "0000:01:00.0").mkdir()
+    (tmp_path / "0000:01:00.0" / "information").write_text("Model: A100\nGPU UUID: \t GPU-aaaa-0\n")
+    monkeypatch.setattr("openface.machine._DRIVERS_GPUS", tmp_path)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for wanted, chosen in {"": "GPU-aaaa-0", "0": "GPU-aaaa-0", "MIG-cccc-0": "MIG-cccc-0"}.items():
+        monkeypatch.setenv("FER_GPUS", wanted)
+        assert usable_gpus() == (chosen,)
+    monkeypatch.setenv("FER_GPUS", "GPU-zzzz")
+    with pytest.raises(ExperimentError, match=r"there are: 0 \(GPU-aaaa-0\)"):
+        usable_gpus()
 
 
 @pytest.mark.usefixtures("two_gpus")

@@ -271,6 +271,32 @@ def test_a_full_store_is_told_as_such(tmp_path: Path, monkeypatch: pytest.Monkey
         store.push(artifact_in(tmp_path / "here"))
 
 
+def test_a_store_that_may_only_be_read_is_read_and_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    shown = tmp_path / "shown"
+    shown.mkdir()
+    Store(str(tmp_path / "store")).push(artifact_in(tmp_path / "here"))
+    for options in (["--bind"], ["-o", "remount,ro,bind"]):
+        done = subprocess.run(["mount", *options, tmp_path / "store", shown], capture_output=True, check=False)
+        if done.returncode:
+            pytest.skip("only root may mount")
+    try:
+        store = Store(str(shown))
+        assert store.fetch("graph", FINGERPRINT, tmp_path / "there") is not None
+        started = time.monotonic()
+        with pytest.raises(StoreError, match=r"Read-only file system.*; let this user read and write there"):
+            store.require_writable()
+        assert time.monotonic() - started < 2
+    finally:
+        subprocess.run(["umount", shown], check=True)
+
+
+def test_a_try_to_write_leaves_nothing(store: Store) -> None:
+    store.require_writable()
+    assert list(store.rooms()) == []
+    assert [name for name in store._files.find(store._root) if "written-to-try" in name] == []
+
+
 def test_without_a_place_there_is_no_store(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FER_STORE", raising=False)
     assert open_store() is None
