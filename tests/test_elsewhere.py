@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 import torch
 from helpers.machines import Lab, Machine, lab_in, machines, wait_until
 from helpers.measured import tell_measured
+from helpers.s3 import s3_server, way_to
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
@@ -107,6 +109,41 @@ def test_a_machine_that_dies_in_mid_training_is_gone_on_for(lab: Lab) -> None:
     assert weights_in(head) == weights_in(alone)
     assert len(weights_in(head)) == 5
     assert table_in(head) == table_in(alone)
+
+
+def test_a_machine_that_sleeps_past_its_leases_end_changes_nothing_when_it_wakes(lab: Lab) -> None:
+    store = Store(lab.store)
+    with machines(lab, "left", "right") as (left, right):
+        run = lab.run_part("generators", TINY, "ldg.epochs=25", "run.jobs=2")
+        wait_until(left.trains, 120)
+        slept = next(left.artifacts.glob("train-ldg/*.unfinished")).name.removesuffix(".unfinished")
+        left.sleep()
+        wait_until(lambda: store.has("train-ldg", slept), 200)
+        published = store.read(f"train-ldg/{slept}/published.json")
+        left.wake()
+        end_of(run)
+        mine = left.artifacts / "train-ldg" / slept
+        # It notices by its lease, or trains to the end and comes second.
+        wait_until(lambda: (mine / "manifest.json").exists() or "takes no step for" in left.log.read_text(), 60)
+        assert store.read(f"train-ldg/{slept}/published.json") == published
+        assert len([name for name in store.names_in(f"train-ldg/{slept}") if name.startswith("upload-")]) == 1
+        rights = open_artifact(right.artifacts / "train-ldg" / slept).made()
+        wait_until(lambda: not mine.exists() or open_artifact(mine).made() == rights, 30)
+    counts = store.fetch("train-ldg", slept, lab.folder / "looked-at")
+    assert counts is not None
+    assert counts.made() == rights
+
+
+def test_steps_go_over_an_s3_server(tmp_path: Path) -> None:
+    with s3_server(tmp_path) as address:
+        assert httpx.put(f"{address}/lab").status_code == 200
+        way = way_to(address)
+        with lab_in(tmp_path, "s3://lab/fer", way) as lab, machines(lab, "left") as (left,):
+            said = end_of(lab.run_part("graph", TINY))
+            assert any(left.artifacts.glob("graph/*/graph.npz"))
+            assert "✓ link neighbours" in said, said
+            said = end_of(lab.run_part("graph", TINY, head="another"), 60)
+            assert "= link neighbours" in said, said
 
 
 def test_store_and_head_may_be_away_for_a_minute_and_a_second_run_makes_nothing(lab: Lab) -> None:
@@ -262,6 +299,7 @@ def test_a_worker_of_other_code_takes_nothing_and_is_told(lab: Lab, tmp_path: Pa
         run = lab.run_part("graph", TINY)
         assert "update it" in line_with("waits: old has another version", run)
         assert not any(old.artifacts.glob("graph/*"))
+        assert "old: has other code; update it" in doctors_lines(lab, tmp_path)
         with machines(lab, "new"):
             end_of(run)
         assert not any(old.artifacts.glob("graph/*"))
@@ -283,7 +321,7 @@ def test_a_worker_whose_store_is_away_waits_for_it(lab: Lab, tmp_path: Path) -> 
 
 
 def test_a_machine_without_its_engine_is_named_and_rests_while_another_takes_the_step(lab: Lab, tmp_path: Path) -> None:
-    lacks_engine = {"FER_TRAINER_IMAGE": "fer-trainer:none", "FER_DOCKER_HOST": f"unix://{tmp_path}/no.sock"}
+    lacks_engine = without_engine(tmp_path) | {"FER_TRAINER_IMAGE": "fer-trainer:none"}
     with machines(lab, "unfit", more=lacks_engine) as (unfit,):
         run = lab.run_part("graph", TINY)
         line = line_with("unfit: ", run)
@@ -294,28 +332,28 @@ def test_a_machine_without_its_engine_is_named_and_rests_while_another_takes_the
         assert any(fit.artifacts.glob("graph/*/graph.npz"))
 
 
+def without_engine(folder: Path) -> dict[str, str]:
+    return {"FER_DOCKER_HOST": f"unix://{folder}/no.sock"}
+
+
+def doctors_lines(lab: Lab, folder: Path) -> str:
+    """What `fer doctor` says on the head."""
+    command = [str(Path(sys.executable).with_name("fer")), "doctor"]
+    environment = lab.environment("head", **without_engine(folder))
+    done = subprocess.run(
+        command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    return done.stdout + done.stderr
+
+
 def test_doctor_names_workers_and_queues_that_nobody_serves(lab: Lab, tmp_path: Path) -> None:
     another = tmp_path / "another-store"
     another.mkdir()
-    nowhere = {"FER_DOCKER_HOST": f"unix://{tmp_path}/no.sock"}
+    nowhere = without_engine(tmp_path)
 
-    def doctors_lines() -> str:
-        command = [str(Path(sys.executable).with_name("fer")), "doctor"]
-        environment = lab.environment("head", **nowhere)
-        done = subprocess.run(
-            command,
-            cwd=tmp_path,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return done.stdout + done.stderr
-
-    assert "none takes steps; start one on each machine" in doctors_lines()
+    assert "none takes steps; start one on each machine" in doctors_lines(lab, tmp_path)
     with machines(lab, "left", more=nowhere), machines(lab, "blind", more=nowhere | {"FER_STORE": str(another)}):
-        said = doctors_lines()
+        said = doctors_lines(lab, tmp_path)
     assert f"left: {max(1, usable_cores() // 2)} × cpu; {usable_cores()} cores, " in said, said
     assert f"blind cpu: does not see the store {lab.store}; give it the same FER_STORE" in said
     assert "openface: no worker takes its steps" in said

@@ -146,7 +146,7 @@ def test_an_engine_that_is_away_is_asked_again(
     tries: list[str] = []
     examined = containers._examined
 
-    def away_at_first(image: str) -> tuple[bool, int]:
+    def away_at_first(image: str) -> tuple[bool, int, int]:
         tries.append(image)
         if len(tries) < 3:
             raise EngineAway("no container engine")

@@ -37,8 +37,9 @@ def wait_until(condition: Callable[[], Any], seconds: float) -> None:
 class Lab:
     """A server that can be stopped and started again, and what it takes to reach it."""
 
-    def __init__(self, folder: Path, store: str) -> None:
+    def __init__(self, folder: Path, store: str, way: Mapping[str, str] | None = None) -> None:
         self.folder, self.store, self.port = folder, store, free_port()
+        self._way = dict(way or {})
         self.api = f"http://127.0.0.1:{self.port}/api"
         self._log = (folder / "server.log").open("w")
         self._server: subprocess.Popen[bytes] | None = None
@@ -51,6 +52,7 @@ class Lab:
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "FER_STORE": self.store,
             "FER_MACHINE": name,
+            **self._way,
             **more,
         }
 
@@ -66,7 +68,7 @@ class Lab:
 
     def stop(self) -> None:
         if self._server:
-            _kill([self._server.pid, *descendants(self._server.pid)])
+            _signal([self._server.pid, *descendants(self._server.pid)], signal.SIGKILL)
             self._server.wait()
             self._server = None
 
@@ -107,7 +109,7 @@ class Lab:
 
 
 class Machine:
-    """A worker that takes steps; `kill` ends all that runs of it, as a power cut does."""
+    """A worker that takes steps; `kill` is a power cut, and `sleep` stops all that runs of it until `wake`."""
 
     def __init__(
         self, lab: Lab, name: str, artifacts: Path | None = None, more: Mapping[str, str] | None = None
@@ -130,8 +132,15 @@ class Machine:
         """Tell whether a training here has finished an epoch."""
         return any(self.artifacts.glob("train-ldg/*.unfinished/resume.pt"))
 
+    def sleep(self) -> None:
+        """Stop all that runs of it, as closing a lid does."""
+        _signal([self.process.pid, *descendants(self.process.pid)], signal.SIGSTOP)
+
+    def wake(self) -> None:
+        _signal([self.process.pid, *descendants(self.process.pid)], signal.SIGCONT)
+
     def kill(self) -> None:
-        _kill([self.process.pid, *descendants(self.process.pid)])
+        _signal([self.process.pid, *descendants(self.process.pid)], signal.SIGKILL)
         self.process.wait()
 
     def stop(self) -> None:
@@ -143,8 +152,9 @@ class Machine:
 
 
 @contextmanager
-def lab_in(folder: Path, store: str) -> Iterator[Lab]:
-    lab = Lab(folder, store)
+def lab_in(folder: Path, store: str, way: Mapping[str, str] | None = None) -> Iterator[Lab]:
+    """A lab that has started; `way` is the environment by which its machines reach the store."""
+    lab = Lab(folder, store, way)
     try:
         lab.start()
         yield lab
@@ -183,7 +193,7 @@ def descendants(parent: int) -> list[int]:
     return found
 
 
-def _kill(processes: list[int]) -> None:
+def _signal(processes: list[int], how: signal.Signals) -> None:
     for number in processes:
         with suppress(ProcessLookupError):
-            os.kill(number, signal.SIGKILL)
+            os.kill(number, how)
