@@ -41,6 +41,7 @@ from openface.errors import EngineRefused
 STEP_FLOW = "fer-step"
 _SECONDS_BETWEEN_PROGRESS = 4.0
 _SECONDS_BETWEEN_TRIES = 2.0
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 TROUBLE_HERE = (ExitCode.STORE_AWAY, ExitCode.ENGINE_AWAY, ExitCode.DISK_FULL, ExitCode.UNFIT)
 """Ends of a step for which its machine is to blame, so that another may do better."""
 _ARTIFACT = re.compile(r"[a-z-]+/[0-9a-f]{16}")
@@ -97,6 +98,10 @@ def run_sent_step(sent: dict[str, Any]) -> State[None]:
         return _failed(ExitCode.STORE_AWAY, f"{machine_name()}: {away}")
     except DiskFull as full:
         return _failed(ExitCode.DISK_FULL, f"{machine_name()}: {full}")
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        return _failed(ExitCode.DISK_FULL, f"{machine_name()}: {error}; free some space there")
     except (FerError, TypeError) as error:
         return _failed(ExitCode.MISTAKE, str(error))
     return Completed(message="made")
@@ -217,7 +222,7 @@ def _of_this_machine(failure: StepFailed) -> StepFailed:
     if isinstance(failure.__cause__, EngineRefused):
         return _with(failure, ExitCode.UNFIT)
     # The step's own words are all that crosses from its process; they end with the system's.
-    if not any(os.strerror(number) in failure.message for number in (errno.ENOSPC, errno.EDQUOT)):
+    if not any(os.strerror(number) in failure.message for number in _FULL):
         return failure
     return _with(failure, ExitCode.DISK_FULL)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from helpers.s3 import s3_server, way_to
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Running
 
 from fer_core.artifacts import open_artifact
@@ -109,6 +111,13 @@ def test_a_machine_that_dies_in_mid_training_is_gone_on_for(lab: Lab) -> None:
     assert weights_in(head) == weights_in(alone)
     assert len(weights_in(head)) == 5
     assert table_in(head) == table_in(alone)
+    # No worker is left that could make anything.
+    started = time.monotonic()
+    end_of(lab.run(TINY, *LONGER, "--set", "run.jobs=2", head="another"), 60)
+    took = time.monotonic() - started
+    tell_measured(f"a finished run, asked for again from a machine that has nothing: {took:.0f} s")
+    assert took <= 30
+    assert table_in(lab.folder / "another" / "artifacts") == table_in(head)
 
 
 def test_a_machine_that_sleeps_past_its_leases_end_changes_nothing_when_it_wakes(lab: Lab) -> None:
@@ -219,27 +228,46 @@ def test_a_file_that_was_spoiled_in_the_store_is_told(tmp_path: Path) -> None:
         store.fetch_file("0" * 64, tmp_path / "here")
 
 
-def test_a_machine_with_a_full_disk_takes_nothing_and_is_named(lab: Lab, tmp_path: Path) -> None:
-    full = tmp_path / "full"
-    full.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(full)], capture_output=True, check=False
-    )
-    if mounted.returncode:
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("only root may mount")
     try:
-        with machines(lab, "left") as (left,):
-            crowded = Machine(lab, "crowded", artifacts=full)
-            wait_until(crowded.started, 60)
-            try:
-                end_of(lab.run_part("graph", TINY))
-                assert "less than 1 GiB free" in crowded.log.read_text()
-                assert not any(full.glob("*/*")), list(full.glob("*/*"))
-            finally:
-                crowded.stop()
-            assert any(left.artifacts.glob("graph/*/graph.npz"))
+        yield folder
     finally:
-        subprocess.run(["umount", str(full)], check=True)
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_machine_with_a_full_disk_takes_nothing_and_is_named(lab: Lab, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "full", "1m") as full, machines(lab, "left") as (left,):
+        crowded = Machine(lab, "crowded", artifacts=full)
+        wait_until(crowded.started, 60)
+        try:
+            end_of(lab.run_part("graph", TINY))
+            assert "less than 1 GiB free" in crowded.log.read_text()
+            assert not any(full.glob("*/*")), list(full.glob("*/*"))
+        finally:
+            crowded.stop()
+        assert any(left.artifacts.glob("graph/*/graph.npz"))
+
+
+def test_a_step_whose_machines_disk_fills_up_goes_to_another(lab: Lab, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "filling", "1100m") as filling:
+        crowded = Machine(lab, "crowded", artifacts=filling)
+        try:
+            wait_until(crowded.started, 60)
+            run = lab.run_part("graph", TINY)
+            wait_until(lambda: "submitting flow run" in crowded.log.read_text(), 120)
+            with (filling / "others").open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(filling).free)
+            assert "No space left on device; free some space there" in line_with("crowded: ", run)
+            with machines(lab, "left") as (left,):
+                end_of(run)
+                assert any(left.artifacts.glob("graph/*/graph.npz"))
+        finally:
+            crowded.stop()
 
 
 def test_a_queue_that_nobody_serves_is_told_and_waited_for(lab: Lab) -> None:
@@ -280,7 +308,9 @@ def test_the_states_of_all_steps_are_one_request(lab: Lab) -> None:
         assert runs.seconds_between_reads() == 0.5  # Ten reads a second, for all steps that run.
         lab.stop()
         time.sleep(1.1)
-        assert runs.now(sent[0], client) is None
+        # The client would ask again for a minute.
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            assert runs.now(sent[0], client) is None
 
 
 @contextmanager
