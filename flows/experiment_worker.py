@@ -31,7 +31,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.runner._flow_run_executor import FlowRunExecutorContext
 from prefect.runner._process_manager import ProcessHandle
 from prefect.runner._starter_engine import EngineCommandStarter
@@ -181,11 +181,12 @@ class ExperimentWorker(ProcessWorker):
         flow = await self.client.read_flow(deployment.flow_id)
         return deployment.name if flow.name == self.flow_name else None
 
-    async def _end_if_unended(self, flow_run: FlowRun) -> None:
-        """A run whose process ended without a word would keep the pool's slot."""
+    async def _end_if_unended(self, flow_run: FlowRun) -> State[Any] | None:
+        """The state that its process left; a run that ended without a word would keep the pool's slot."""
         state = (await self.client.read_flow_run(flow_run.id)).state
         if state is not None and state.type in (StateType.PENDING, StateType.RUNNING):
             await self._end(flow_run, Crashed(message=_NO_WORD))
+        return state
 
     async def _end(self, flow_run: FlowRun, state: Any) -> None:
         await self.client.set_flow_run_state(flow_run.id, state, force=True)

@@ -1,6 +1,5 @@
 """A step sent to another machine: its parameters, and the flow that runs it there, sealed as at home."""
 
-import errno
 import hashlib
 import os
 import re
@@ -34,14 +33,13 @@ from flows.lease import LeaseLost, machine_name
 from flows.made_once import make_once
 from flows.named_files import settings_of_fetched
 from flows.runner import Runner, StepFailed
-from flows.store import SECONDS_OF_PATIENCE, DiskFull, Store, StoreAway, StoreError, open_store
+from flows.store import FULL, SECONDS_OF_PATIENCE, DiskFull, Store, StoreAway, StoreError, open_store
 from flows.study import Study
 from openface.errors import EngineRefused
 
 STEP_FLOW = "fer-step"
 _SECONDS_BETWEEN_PROGRESS = 4.0
 _SECONDS_BETWEEN_TRIES = 2.0
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 TROUBLE_HERE = (ExitCode.STORE_AWAY, ExitCode.ENGINE_AWAY, ExitCode.DISK_FULL, ExitCode.UNFIT)
 """Ends of a step for which its machine is to blame, so that another may do better."""
 _ARTIFACT = re.compile(r"[a-z-]+/[0-9a-f]{16}")
@@ -99,7 +97,7 @@ def run_sent_step(sent: dict[str, Any]) -> State[None]:
     except DiskFull as full:
         return _failed(ExitCode.DISK_FULL, f"{machine_name()}: {full}")
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL:
             raise
         return _failed(ExitCode.DISK_FULL, f"{machine_name()}: {error}; free some space there")
     except (FerError, TypeError) as error:
@@ -222,7 +220,7 @@ def _of_this_machine(failure: StepFailed) -> StepFailed:
     if isinstance(failure.__cause__, EngineRefused):
         return _with(failure, ExitCode.UNFIT)
     # The step's own words are all that crosses from its process; they end with the system's.
-    if not any(os.strerror(number) in failure.message for number in _FULL):
+    if not any(os.strerror(number) in failure.message for number in FULL):
         return failure
     return _with(failure, ExitCode.DISK_FULL)
 

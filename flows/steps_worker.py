@@ -16,13 +16,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import anyio.abc
 from httpx import codes
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.objects import FlowRun, WorkerStatus
+from prefect.client.schemas.objects import FlowRun, State, WorkerStatus
 from prefect.exceptions import ObjectAlreadyExists, PrefectHTTPStatusError
-from prefect.workers.process import ProcessJobConfiguration, ProcessWorkerResult
 
 from fer_core.errors import FerError
 from flows.cache import CACHE, cache_limit, clear_copies
@@ -51,6 +49,7 @@ _SECONDS_BETWEEN_NOTICES = 15.0
 _OFFERED = Path("/tmp/offered")
 """compose.worker.yaml looks whether it is there, in the worker's own container."""
 _SECONDS_OF_REST = 60.0
+"""After trouble of this machine's own; longer than all delays between a step's tries."""
 _LEAST_FREE = 1 << 30
 """Bytes of disk that must be free before a step is taken."""
 
@@ -89,19 +88,14 @@ class StepsWorker(ExperimentWorker):
             return []
         return await super().get_and_submit_flow_runs()
 
-    async def run(
-        self,
-        flow_run: FlowRun,
-        configuration: ProcessJobConfiguration,
-        task_status: "anyio.abc.TaskStatus[int] | None" = None,
-    ) -> ProcessWorkerResult:
-        """Run the step; after trouble that is this machine's own, rest for a while."""
-        result = await super().run(flow_run, configuration, task_status)
-        exit_code, reason = outcome((await self.client.read_flow_run(flow_run.id)).state)
+    async def _end_if_unended(self, flow_run: FlowRun) -> State[Any] | None:
+        """Rest for a while after trouble that is this machine's own."""
+        state = await super()._end_if_unended(flow_run)
+        exit_code, reason = outcome(state)
         if exit_code in TROUBLE_HERE:
             self._logger.warning("takes no step for %.0f s: %s", _SECONDS_OF_REST, reason)
             self._rests_until = time.monotonic() + _SECONDS_OF_REST
-        return result
+        return state
 
     async def _name_queued_runs(self) -> None:
         """Do nothing: a sent step already has its name."""

@@ -38,7 +38,7 @@ FILES = "files"
 _MARK = "fer-store.json"
 _PROJECT = "fer"
 _TRIED = ".written-to-try"
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 SECONDS_OF_PATIENCE = 180.0
 _SECONDS_BETWEEN_TRIES = 2.0
@@ -318,7 +318,7 @@ class Store:
             file.parent.mkdir(parents=True, exist_ok=True)
             self._files.get_file(self._at(name), str(file))
         except OSError as error:
-            if error.errno in _FULL:  # Of the copy; the store is only read.
+            if error.errno in FULL:  # Of the copy; the store is only read.
                 raise DiskFull(f"{file}: {error.strerror}; free some space there") from error
             raise
 
@@ -361,7 +361,7 @@ class Store:
         except OSError as error:
             if error.errno in _REFUSED:
                 raise StoreError(f"{self.place}: {error}; let this user read and write there") from error
-            if error.errno in _FULL:
+            if error.errno in FULL:
                 raise StoreError(
                     f"{self.place}: {error.strerror}; free some space there, or run `fer store gc`"
                 ) from error

@@ -346,7 +346,7 @@ def test_a_worker_whose_store_is_away_waits_for_it(lab: Lab, tmp_path: Path) -> 
     with machines(lab, "left", more={"FER_STORE": str(mounted)}) as (left,):
         mounted.unlink()
         run = lab.run_part("graph", TINY)
-        wait_until(lambda: "Submitted" in left.log.read_text() or "submitted" in left.log.read_text(), 120)
+        wait_until(lambda: "submitting flow run" in left.log.read_text(), 120)
         time.sleep(15)
         mounted.symlink_to(lab.store)
         said = end_of(run)
