@@ -1,6 +1,7 @@
 """A runner that sends steps to the workers of all machines, and follows them there as if they ran here."""
 
 import math
+import secrets
 import threading
 import time
 from collections import defaultdict
@@ -118,6 +119,8 @@ class Elsewhere:
                 parameters={"sent": asdict(self._sent(command, queue))},
                 flow_run_name=str(task_run.name),
                 timeout=0,
+                # Prefect's client asks again where an answer was lost; the step must not be sent twice.
+                idempotency_key=secrets.token_hex(16),
                 work_queue_name=queue,
             )
             assert isinstance(run, FlowRun)

@@ -152,9 +152,10 @@ def test_steps_go_over_an_s3_server(tmp_path: Path) -> None:
             assert any(left.artifacts.glob("graph/*/graph.npz"))
             assert "✓ link neighbours" in said, said
             with client_of(lab) as client:
-                (sent,) = client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=["fer-step"])))
-                assert sent.name == "link neighbours"
-                assert sent.parent_task_run_id is not None  # Its link to the task on the run's page.
+                sent = client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=["fer-step"])))
+            assert sorted(run.name for run in sent) == ["annotate action units", "link neighbours"]
+            # Their links to the tasks on the run's page.
+            assert all(run.parent_task_run_id is not None for run in sent)
             said = end_of(lab.run_part("graph", TINY, head="another"), 60)
             assert "= link neighbours" in said, said
 
