@@ -30,7 +30,7 @@ demo: setup
 test: export OMP_NUM_THREADS = 1
 test: setup
 	@$(MAKE) --no-print-directory -j2 test-with-engine test-without
-	@$(PYTEST) -m machines -n auto --dist worksteal
+	@$(PYTEST) -m "machines and not engine" -n auto --dist worksteal
 test-with-engine:
 	@$(PYTEST) -m engine
 test-without:

@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import pandas as pd
 import pytest
 import torch
 from helpers.machines import Lab, Machine, lab_in, machines, wait_until
 from helpers.measured import tell_measured
+from helpers.openface_images import picture
 from helpers.s3 import s3_server, way_to
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
@@ -158,6 +160,29 @@ def test_steps_go_over_an_s3_server(tmp_path: Path) -> None:
             assert all(run.parent_task_run_id is not None for run in sent)
             said = end_of(lab.run_part("graph", TINY, head="another"), 60)
             assert "= link neighbours" in said, said
+
+
+@pytest.mark.engine
+def test_openface_runs_on_a_machine_that_has_its_image(openface_image: str, tmp_path: Path) -> None:
+    """Images lie on the head alone; the machine gets them as the dataset that the head has made of them."""
+    faces, store = tmp_path / "faces", tmp_path / "store"
+    store.mkdir()
+    for number in range(36):
+        (folder := faces / ("anger", "fear", "neutral")[number % 3]).mkdir(parents=True, exist_ok=True)
+        picture(number).save(folder / f"{number}.png")
+    with (
+        lab_in(tmp_path, str(store), {"FER_OPENFACE_IMAGE": openface_image}) as lab,
+        machines(lab, "left") as (left,),
+    ):
+        end_of(lab.run_part("graph", TINY, "dataset.source=folder", FER_DATA_FOLDER=str(faces)))
+        (table,) = left.artifacts.glob("annotate/*/aus.parquet")
+        assert pd.read_parquet(table)["status"].tolist() == ["ok"] * 36
+        with client_of(lab) as client:
+            sent = client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=["fer-step"])))
+        assert {run.name: run.work_queue_name for run in sent} == {
+            "annotate action units": "openface",
+            "link neighbours": "cpu",
+        }
 
 
 def test_store_and_head_may_be_away_for_a_minute_and_a_second_run_makes_nothing(lab: Lab) -> None:

@@ -86,10 +86,12 @@ class Lab:
         command = [str(Path(sys.executable).with_name("fer")), "run", *arguments, "--artifacts"]
         return self._start_run([*command, str(self._artifacts(head))], head, more)
 
-    def run_part(self, until: str, experiment: str, *settings: str, head: str = "head") -> "subprocess.Popen[str]":
+    def run_part(
+        self, until: str, experiment: str, *settings: str, head: str = "head", **more: str
+    ) -> "subprocess.Popen[str]":
         """A run that ends early, with the graph or with both generators, and so sends fewer steps."""
         command = [sys.executable, str(Path(__file__).with_name("part_of_a_run.py")), until, experiment]
-        return self._start_run([*command, str(self._artifacts(head)), *settings], head, {})
+        return self._start_run([*command, str(self._artifacts(head)), *settings], head, more)
 
     def _artifacts(self, head: str) -> Path:
         artifacts = self.folder / head / "artifacts"
