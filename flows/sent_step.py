@@ -185,6 +185,8 @@ def _study(sent: SentStep, artifacts: Path) -> Iterator[Study]:
             raise ExperimentError(f"{source}: no bundled experiment")
         experiment = load_experiment(source, sent.settings)
         require_granted_settings(experiment)
+        # How many run at a time, and so share the memory, is this machine's affair.
+        experiment = replace(experiment, run=replace(experiment.run, jobs=0))
         yield Study(experiment, source, sent.settings, None, None, artifacts)
 
 

@@ -31,7 +31,7 @@ from flows.containers import Containers
 from flows.elsewhere import Elsewhere, SentRuns
 from flows.events import Metrics, Note, Progress, event_line, parse_event
 from flows.runner import StepCommand, Subprocesses
-from flows.sent_step import SentStep, code_version, outcome
+from flows.sent_step import SentStep, _study, code_version, outcome
 from flows.store import Store, StoreAway, StoreError
 from flows.store_command import unused_rooms
 from openface.machine import usable_cores
@@ -428,6 +428,12 @@ def test_what_is_sent_fits_a_machine_of_fewer_cores(tmp_path: Path) -> None:
     assert [head._sent(command, queue).threads for queue in ("cpu", "gpu", "openface")] == [2, 16, 16]
     spec = Containers("image", 1 << 30, 8)._spec(command, tmp_path, "")
     assert (spec.cores, spec.environment["OMP_NUM_THREADS"]) == (8, "16")
+
+
+def test_what_is_sent_shares_a_machine_with_as_many_steps_as_that_takes(tmp_path: Path) -> None:
+    sent = SentStep("c", "graph", "f", "demo", None, ("run.jobs=16",), (), None, 1)
+    with _study(sent, tmp_path) as study:
+        assert study.jobs == max(1, usable_cores() // 2)
 
 
 def test_a_step_says_how_it_ended_by_its_state() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from fer_core.evaluation.metrics import bootstrap_mean, distribution_measures, mcnemar
 
@@ -75,7 +75,8 @@ def interval_over_seeds(values: list[float]) -> dict[str, float] | None:
     if len(values) < SEEDS_FOR_AN_INTERVAL:
         return None
     error = np.std(values, ddof=1) / np.sqrt(len(values))
-    reach = float(t.ppf(0.975, len(values) - 1) * error)
+    # The quantile of Student's t with so many degrees of freedom.
+    reach = float(stdtrit(len(values) - 1, 0.975) * error)
     mean = float(np.mean(values))
     return {"low": mean - reach, "high": mean + reach}
 
