@@ -161,7 +161,7 @@ class Elsewhere:
         return "gpu" if self._device == "cuda" or any(name.endswith(" gpu") for name in online(client)) else "cpu"
 
     def _follow(self, command: StepCommand, sent: "_Sent") -> None:
-        """Until it has ended, here or there.
+        """Follow it until it has ended, here or there.
 
         Raises:
             StepFailed: it failed, or its machine died.

@@ -77,7 +77,7 @@ class ExperimentWorker(ProcessWorker):
         self._server_is_away = False
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
-        """Those that wait get their names meanwhile; Prefect would name them as they start.
+        """Take what is due, and name what waits; Prefect would name it only when it starts.
 
         While the server is away there are none. Prefect's worker would give up after a minute, and end its runs.
         """

@@ -223,7 +223,7 @@ class OwnServer:
         return self._process.poll() is None
 
     def wait(self) -> None:
-        """Until it answers.
+        """Wait until it answers.
 
         Raises:
             NoServer: it ended, or did not answer in time.
@@ -262,7 +262,7 @@ def server_of_a_run() -> OwnServer:
 
 
 def end_with_parent() -> None:
-    """From now on, end with all that this process started when the one at the other end of stdin does."""
+    """End with all that this process started, as soon as the process at the other end of stdin ends."""
 
     def wait_for_end() -> None:
         os.read(sys.stdin.fileno(), 1)

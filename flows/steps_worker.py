@@ -118,7 +118,7 @@ def queues_here() -> dict[str, int]:
 
 
 def worker_name(host: str, queue: str) -> str:
-    """As Prefect's page shows it."""
+    """The name that Prefect's page shows."""
     return f"{host} {queue}"
 
 

@@ -227,7 +227,7 @@ def _sections_read(wanted: Request) -> tuple[str, ...]:
 
 
 def used_by(step: str, artifacts: Iterable[Artifact]) -> list[Artifact]:
-    """Those that the step has a use for."""
+    """Pick those that the step has a use for."""
     return [artifact for artifact in artifacts if artifact.step in STEPS[step].needs + STEPS[step].takes]
 
 

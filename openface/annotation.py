@@ -56,7 +56,7 @@ class Finding:
     landmarks: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
 
     def line(self) -> str:
-        """As JSON."""
+        """The row as a line of JSON."""
         return json.dumps(vars(self) | {"landmarks": self.landmarks.tolist()})
 
     @classmethod

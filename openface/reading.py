@@ -479,7 +479,7 @@ def _read_columnar(path: Path, begins: bytes, ids: Sequence[str]) -> pd.DataFram
 
 
 def _texts(column: pd.Series) -> list[str]:
-    """As text; a whole number without a point."""
+    """The column as text; a whole number without a point."""
     return [str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in column.tolist()]
 
 

@@ -100,7 +100,7 @@ class Images(Protocol):
     def ids(self) -> Sequence[str]: ...
 
     def read(self, number: int) -> Image.Image:
-        """From any thread; raises UnreadableImage."""
+        """Read an image, from any thread; raises UnreadableImage."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""From a picture to a network's input: the one way that all parts of the program share.
+"""Make a network's input of a picture: the one way that all parts of the program share.
 
 Training, `fer evaluate`, `Predictor`, the HTTP service, the web page and every exported file prepare a face alike, and
 always as the *checkpoint's* training images were, whatever dataset or program it is used with:

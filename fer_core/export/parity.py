@@ -40,7 +40,7 @@ class Comparison:
 
     @property
     def is_close(self) -> bool:
-        """As good as quantisation may leave it; accuracy that it gained by chance makes up for no top classes."""
+        """Tell whether quantisation lost no more than it may; accuracy gained by chance makes up for no top classes."""
         lost = self.checkpoint_accuracy - self.accuracy
         return lost <= LOST_POINTS + _ROUNDING and 1 - self.same_top <= LOST_TOPS + _ROUNDING
 

@@ -364,7 +364,7 @@ def _random_neighbours(count: int, settings: GraphSettings) -> np.ndarray:
 
 
 def _spread(units: ActionUnits, rows: np.ndarray, near: np.ndarray, distance: np.ndarray, alike: np.ndarray) -> Graph:
-    """From positions among the linked images to rows of the dataset."""
+    """Turn positions among the linked images into rows of the dataset."""
     shape = (len(units.usable), near.shape[1])
     graph = Graph(np.full(shape, -1, np.int32), np.full(shape, np.nan, np.float32), np.zeros(shape, np.float32))
     graph.neighbours[rows], graph.distance[rows], graph.similarity[rows] = near, distance, alike

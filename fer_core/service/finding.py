@@ -1,4 +1,4 @@
-"""From a file's bytes to the faces in it: decoded, searched and cut out, in a few threads beside the event loop."""
+"""Find the faces in a file's bytes: decoded, searched and cut out, in a few threads beside the event loop."""
 
 import asyncio
 import threading
