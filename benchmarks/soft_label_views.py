@@ -2,10 +2,10 @@
 
     python benchmarks/soft_label_views.py
 
-The demo's drawn faces, fewer; one LDG a seed, and from it a student for each of `soft_labels.views` = 1, 10, 50 and online, in
-equal epochs; differences paired over seeds. Costs are the processor's seconds of one thread, which other work on the
-machine hardly changes: of labelling, and of the second epoch. What is finished in the working folder is not made
-again. From the third seed on, each prints a table and writes `benchmarks/results/soft_label_views.json`.
+The demo's drawn faces, fewer; one LDG a seed, and from it a student for each of `soft_labels.views` = 1, 10, 50 and
+online, in equal epochs; differences paired over seeds. Costs are the processor's seconds of one thread, which other
+work on the machine hardly changes: of labelling, and of the second epoch. What is finished in the working folder is not
+made again. From the third seed on, each prints a table and writes `benchmarks/results/soft_label_views.json`.
 """
 
 import argparse
