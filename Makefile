@@ -25,16 +25,17 @@ demo: setup
 	@$(BIN)/fer run demo
 
 # One thread a process, since threads of several processes on the same cores wait for one another. Tests that need the
-# container engine have it to themselves, one after the other, since they time it; most of that time they wait, and files
-# of the other tests go side by side in what they leave of the cores. Last come the tests with machines of their own.
+# container engine go one after the other and mostly wait; files of the other tests go side by side in what they leave of
+# the cores. Then come the tests with machines of their own, and last the timed ones, with nothing beside them.
 test: export OMP_NUM_THREADS = 1
 test: setup
 	@$(MAKE) --no-print-directory -j2 test-with-engine test-without
 	@$(PYTEST) -m "machines and not engine" -n auto --dist worksteal
+	@$(PYTEST) -m timed
 test-with-engine:
-	@$(PYTEST) -m engine
+	@$(PYTEST) -m "engine and not timed"
 test-without:
-	@nice -n 19 $(PYTEST) -m "not engine and not machines" -n auto --dist loadfile
+	@nice -n 19 $(PYTEST) -m "not engine and not machines and not timed" -n auto --dist loadfile
 
 # Tests and benchmarks call what is typed loosely: drivers of browsers, torch's backward and channels-last. Benchmarks run
 # where there is torch alone, with stand-ins for the experiment's own classes.
