@@ -80,9 +80,11 @@ def run(
     _stop_in_time(server)
     with Console().status("starting Prefect"):
         # Its import takes about as long as its server's start, which goes on meanwhile.
+        from flows.engine import read_no_results
         from flows.pipeline import full_pipeline
         from flows.tasks import RunFailed
 
+        read_no_results()
         if server:
             server.wait()
     try:

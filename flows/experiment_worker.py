@@ -2,7 +2,7 @@
 
 Prefect's own worker runs what a deployment or a run says: a command, an environment, pull steps, any entrypoint's code.
 This one takes from Prefect the deployment's name and the run's parameters. What runs is a module of ours, in a process
-with this one's environment; whatever else the API was told has no effect.
+with this one's environment; whatever else the API was told has no effect. flows/engine.py sees to results.
 """
 
 import asyncio
@@ -157,7 +157,7 @@ class ExperimentWorker(ProcessWorker):
         """Exit code and number of the process."""
         async with FlowRunExecutorContext() as context, anyio.create_task_group() as group:
             starter = EngineCommandStarter(
-                command=f"{shlex.quote(sys.executable)} -m prefect.engine",
+                command=f"{shlex.quote(sys.executable)} -m flows.engine",
                 entrypoint=entrypoint,
                 cwd=folder,
                 deployment_name="",

@@ -83,7 +83,7 @@ def _run_name() -> str:
     return run_name(flow_run.parameters)
 
 
-@flow(name="fer", flow_run_name=_run_name)
+@flow(name="fer", flow_run_name=_run_name, persist_result=False)
 def full_pipeline(
     experiment: str = "demo",
     data: str | None = None,
@@ -146,7 +146,7 @@ def full_pipeline(
         return reports[0]
 
 
-@flow(name="fer", flow_run_name=_run_name)
+@flow(name="fer", flow_run_name=_run_name, persist_result=False)
 def annotate(
     experiment: str,
     data: str | None = None,

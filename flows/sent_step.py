@@ -82,7 +82,7 @@ def code_version() -> str:
     return digest.hexdigest()[:16]
 
 
-@flow(name=STEP_FLOW, validate_parameters=False)
+@flow(name=STEP_FLOW, validate_parameters=False, persist_result=False)
 def run_sent_step(sent: dict[str, Any]) -> State[None]:
     """Run a step on this machine: inputs from the store, the artifact back into it."""
     try:

@@ -1,16 +1,22 @@
 """The worker, a real one on a real server: who may use the API may run experiments, and no program."""
 
+import base64
+import json
 import os
+import pickle
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
 from helpers.prefect_home import with_database
+from prefect.filesystems import LocalFileSystem, RemoteFileSystem
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from fer_core.errors import ExperimentError
 from flows.prefect_server import free_port
@@ -217,6 +223,59 @@ def test_a_file_that_is_named_out_of_the_data_is_not_mounted(lab: Lab) -> None:
     assert ended["state_type"] == "FAILED"
     assert "ldg.weights = " in ended["state"]["message"]
     assert "not below" in ended["state"]["message"]
+
+
+class Touches:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.file,)
+
+
+def a_result(held: object) -> str:
+    """What Prefect writes of a result that is kept."""
+    pickled = base64.encodebytes(pickle.dumps(held)).decode()
+    return json.dumps({"metadata": {"serializer": {"type": "pickle"}, "storage_key": "x"}, "result": pickled})
+
+
+@pytest.mark.parametrize("place", ["a file", "a block"])
+def test_a_result_that_the_api_gives_a_run_is_not_unpickled(lab: Lab, place: str) -> None:
+    touched, kept, block = lab.folder / f"touched by {place}", lab.folder / "data" / "kept", None
+    if place == "a file":
+        kept.write_text(a_result(Touches(touched)))
+        key = str(kept)
+    else:
+        with temporary_settings({PREFECT_API_URL: str(lab.client.base_url)}):
+            block = str(RemoteFileSystem(basepath="data://x").save("unpickled"))
+        key = f",{quote(a_result(Touches(touched)), safe='')}"
+    data = {"type": "reference", "serializer": {"type": "pickle"}, "storage_key": key, "storage_block_id": block}
+    deployment = lab.deployment("full-pipeline")
+    run = lab.post(f"/deployments/{deployment}/create_flow_run", parameters=MISTAKEN)["id"]
+    wait_for(lambda: lab.client.get(f"/flow_runs/{run}").json()["state_type"] == "PENDING", 30)
+    # Before the run's process, which has to import Prefect, asks to begin.
+    lab.post(f"/flow_runs/{run}/set_state", state={"type": "COMPLETED", "data": data}, force=True)
+    # The pool has one slot, so that this one begins when that process has ended.
+    assert REFUSED in lab.run(deployment, parameters=MISTAKEN)["state"]["message"]
+    assert not touched.exists()
+    assert REFUSED not in str(lab.client.get(f"/flow_runs/{run}").json()["state"]["message"])
+
+
+def test_a_place_for_results_that_the_api_names_is_not_written_to(lab: Lab) -> None:
+    outside = lab.folder / "outside"
+    with temporary_settings({PREFECT_API_URL: str(lab.client.base_url)}):
+        block = LocalFileSystem(basepath=str(outside)).save("outside")
+    lab.client.put("/admin/storage", json={"default_result_storage_block_id": str(block)}).raise_for_status()
+    try:
+        experiment = lab.folder / "data" / "anew.toml"
+        experiment.write_text(Path(TINY).read_text())
+        ended = lab.run(lab.deployment("annotate"), parameters={"experiment": str(experiment)})
+    finally:
+        lab.client.delete("/admin/storage").raise_for_status()
+    assert ended["state_type"] == "COMPLETED", ended["state"]["message"]
+    assert not outside.exists() or list(outside.iterdir()) == []
 
 
 def test_the_slot_is_free_after_every_run_and_an_honest_one_goes_through(lab: Lab) -> None:
