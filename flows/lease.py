@@ -15,13 +15,13 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fer_core.artifacts import UNFINISHED
-from flows.store import Store, StoreAway, StoreError
+from flows.store import Store, StoreAway, StoreError, safe_name
 
 MACHINE = "FER_MACHINE"
 """Environment: this machine's name in messages, in the store and in Prefect, where it is not the host's."""
@@ -165,12 +165,14 @@ class Lease:
                 self.store.remove(f"{self.room}/{name}")
 
     def _fetch_from(self, number: int, folder: Path) -> bool:
-        content = self.store.read(f"{self.room}/{_RESUME}{number}.json")
-        files: Mapping[str, Mapping[str, int | str]] = json.loads(content) if content else {}
+        state = f"{self.room}/{_RESUME}{number}"
         beside = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}")
         try:
-            for name, file in files.items():
-                self.store.get_file(f"{self.room}/{_RESUME}{number}/{file['at']}", beside / name, int(file["size"]))
+            told = self.store.read_json(f"{state}.json") or {}
+            with self.store.as_written(f"{state}.json"):
+                files = {safe_name(name): (safe_name(file["at"]), int(file["size"])) for name, file in told.items()}
+            for name, (at, size) in files.items():
+                self.store.get_file(f"{state}/{at}", beside / name, size)
             _move_files(beside, folder)
         except (FileNotFoundError, StoreError):
             return False  # Its holder lives and has replaced it meanwhile; an older state, or none, does too.

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from fer_core.contents import content_of
+from fer_core.errors import ExperimentError
 from fer_core.experiment import Experiment
 from fer_core.steps import NAMED_FILES
 from flows.store import FILES, Store
@@ -30,9 +31,12 @@ def settings_of_fetched(store: Store, named: Mapping[str, str], artifacts: Path)
     """Fetch what a sent step reads, and name it where it is on this machine.
 
     Raises:
+        ExperimentError: a key is none of a setting that names a file.
         StoreAway, StoreError: it is not there, or not what it should be.
         DiskFull: this machine has no room for it.
     """
+    if unknown := sorted(set(named) - {f"{section}.{key}" for section, key in NAMED_FILES.items()}):
+        raise ExperimentError(f"{unknown[0]}: no setting that names a file")
     found = {key: store.fetch_file(sha256, artifacts / f".{FILES}") if sha256 else "" for key, sha256 in named.items()}
     return tuple(f'{key}="{path}"' for key, path in found.items())
 

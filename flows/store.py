@@ -14,11 +14,12 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,6 +39,7 @@ FILES = "files"
 _MARK = "fer-store.json"
 _PROJECT = "fer"
 _TRIED = ".written-to-try"
+_SHA256 = re.compile("[0-9a-f]{64}")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 SECONDS_OF_PATIENCE = 180.0
@@ -110,11 +112,12 @@ class Store:
 
     def published(self, step: str, fingerprint: str) -> Published | None:
         """An artifact's entry in the store; None if it is not published."""
-        content = self.read(f"{step}/{fingerprint}/{PUBLISHED}")
-        if content is None:
+        told = self.read_json(f"{step}/{fingerprint}/{PUBLISHED}")
+        if told is None:
             return None
-        told = json.loads(content)
-        return Published(step, fingerprint, told["upload"], told["files"], tuple(told["made_from"]))
+        with self.as_written(f"{step}/{fingerprint}/{PUBLISHED}"):
+            files = {safe_name(name): int(size) for name, size in told["files"].items()}
+            return Published(step, fingerprint, safe_name(told["upload"]), files, tuple(told["made_from"]))
 
     def rooms(self) -> Iterator[str]:
         """STEP/FINGERPRINT of all that is there, or is being made, or broke off."""
@@ -193,16 +196,19 @@ class Store:
             StoreError: it does not hold that.
             DiskFull: this machine has no room for it.
         """
+        if not _SHA256.fullmatch(sha256):
+            raise StoreError(f"{FILES}/{sha256}: no SHA-256")
         path, room = folder / sha256, f"{FILES}/{sha256}"
         if path.is_file():
             return path
-        content = self.read(f"{room}/{PUBLISHED}")
-        if content is None:
+        told = self.read_json(f"{room}/{PUBLISHED}")
+        if told is None:
             raise StoreAway(f"{room}: not in the store {self.place}")
-        told = json.loads(content)
+        with self.as_written(f"{room}/{PUBLISHED}"):
+            upload, size = safe_name(told["upload"]), int(told["size"])
         beside = folder / f".{sha256}.{secrets.token_hex(8)}"
         try:
-            self.get_file(f"{room}/{told['upload']}", beside, told["size"])
+            self.get_file(f"{room}/{upload}", beside, size)
             with beside.open("rb") as file:
                 actual = hashlib.file_digest(file, "sha256").hexdigest()
             if actual != sha256:
@@ -231,6 +237,29 @@ class Store:
             return bytes(self._ask(lambda: self._files.cat_file(self._at(name))))
         except FileNotFoundError:
             return None
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """An object that a small file holds; None where there is none.
+
+        Raises:
+            StoreError: the file holds something else.
+        """
+        content = self.read(name)
+        if content is None:
+            return None
+        with self.as_written(name):
+            told = json.loads(content)
+            if not isinstance(told, dict):
+                raise TypeError("no object")
+            return told
+
+    @contextmanager
+    def as_written(self, name: str) -> Iterator[None]:
+        """Refuse a small file that this project has not written so: whoever may write there may write anything."""
+        try:
+            yield
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise StoreError(f"{self.place}/{name}: not as this project writes it ({error}); delete it there") from error
 
     def create(self, name: str, content: bytes) -> bool:
         """Write a small file that nobody has written yet, whole or not at all; False where somebody has."""
@@ -416,6 +445,18 @@ def _filesystem(place: str) -> tuple[Any, str]:
     except ImportError as error:
         raise StoreError(f"{STORE}={place}: s3fs is missing; `pip install s3fs`") from error
     return files, str(root).rstrip("/")
+
+
+def safe_name(name: str) -> str:
+    """The name of a file, which stays below whatever folder of this machine it is joined to.
+
+    Raises:
+        ValueError: it would lead out of it.
+    """
+    parts = name.split("/")
+    if any(part in ("", ".", "..") for part in parts) or "\\" in name or "\0" in name:
+        raise ValueError(f"{name!r} leads out of its folder")
+    return name
 
 
 def _project_of(mark: bytes) -> str:

@@ -306,3 +306,45 @@ def reach(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a user does, by the environment."""
     for name, value in way_to(address).items():
         monkeypatch.setenv(name, value)
+
+
+LEADS_OUT = ["../../../outside", "/tmp/outside", "below/../../../outside", "below//x", "..", "", "..\\outside"]
+
+
+@pytest.mark.parametrize("name", LEADS_OUT)
+def test_no_name_in_the_store_leads_out_of_the_artifact(tmp_path: Path, name: str) -> None:
+    """Whoever may write into the store gets no file of this machine written by it."""
+    (tmp_path / "store").mkdir()
+    store, artifacts = Store(str(tmp_path / "store")), tmp_path / "here" / "artifacts"
+    room = tmp_path / "store" / ROOM
+    for upload, files in (("upload-1", {name: 4}), (name, {"x": 4})):
+        room.mkdir(parents=True, exist_ok=True)
+        told = {"upload": upload, "files": files, "made_from": []}
+        (room / "published.json").write_text(json.dumps(told))
+        with pytest.raises(StoreError, match="leads out of its folder.*delete it there"):
+            store.fetch("graph", FINGERPRINT, artifacts)
+    (room / "resume-1").mkdir()
+    (room / "resume-1" / "x").write_text("evil")
+    lease = take(store, ROOM, Holder(1), "me")
+    assert lease
+    for state in ({name: {"at": "x", "size": 4}}, {"x": {"at": name, "size": 4}}):
+        (room / "resume-1.json").write_text(json.dumps(state))
+        assert not lease.fetch_resume_state(artifacts / "graph" / f"{FINGERPRINT}.unfinished")
+    assert [path for path in (tmp_path / "here").rglob("*") if path.is_file()] == []
+    assert not Path("/tmp/outside").exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"upload": 1, "files": {}, "made_from": []}', "{}"])
+def test_what_somebody_else_wrote_into_the_store_is_told(tmp_path: Path, content: str) -> None:
+    (tmp_path / "store" / ROOM).mkdir(parents=True)
+    (tmp_path / "store" / "fer-store.json").write_text('{"project": "fer"}')
+    (tmp_path / "store" / ROOM / "published.json").write_text(content)
+    with pytest.raises(StoreError, match=r"published\.json: not as this project writes it .*; delete it there"):
+        Store(str(tmp_path / "store")).fetch("graph", FINGERPRINT, tmp_path / "here")
+
+
+@pytest.mark.parametrize("named", ["/../../../newdir/zz", "/etc/hostname", "0123"])
+def test_a_file_is_fetched_by_its_sha256_alone(tmp_path: Path, named: str) -> None:
+    (tmp_path / "store").mkdir()
+    with pytest.raises(StoreError, match="no SHA-256"):
+        Store(str(tmp_path / "store")).fetch_file(named, tmp_path / "here")
