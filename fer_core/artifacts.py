@@ -85,14 +85,18 @@ def open_artifact(path: Path, step: str | None = None) -> Artifact:
     """Open a finished artifact.
 
     Raises:
-        ArtifactError: it is missing, unfinished, truncated, or of another step than `step`.
+        ArtifactError: it is missing, unfinished, truncated, or of another step than `step`, or a file leads out of it.
     """
     manifest = _read_manifest(path)
     if manifest is None:
         raise ArtifactError(f"{path}: no finished artifact (no readable {MANIFEST}); run the step that makes it")
     if step is not None and manifest["step"] != step:
         raise ArtifactError(f"{path}: made by `fer {manifest['step']}`, but one made by `fer {step}` is needed")
+    inside = path.resolve()
     for name, size in manifest["files"].items():
+        # A step's container may leave a link, which its reader would follow to a file of this machine.
+        if not (path / name).resolve().is_relative_to(inside):
+            raise ArtifactError(f"{path / name}: leads out of its folder; delete {path} and run again")
         actual = (path / name).stat().st_size if (path / name).is_file() else 0
         if actual != size:
             raise ArtifactError(f"{path / name}: {actual} bytes where {size} were written; delete {path} and run again")

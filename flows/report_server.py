@@ -7,6 +7,8 @@ import sys
 from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
 from flows.guard import own_names, refusal
 
@@ -17,6 +19,9 @@ _PORT = 4201
 
 class _Reports(SimpleHTTPRequestHandler):
     """Files below a folder, to whoever knows the password."""
+
+    timeout = 30.0
+    """Seconds after which a connection that says nothing is given up."""
 
     def __init__(self, password: str, *arguments: object, **options: object) -> None:
         self._wanted = f"Basic {base64.b64encode(password.encode()).decode()}" if password else ""
@@ -37,6 +42,22 @@ class _Reports(SimpleHTTPRequestHandler):
             self.end_headers()
             return False
         return True
+
+
+    def send_head(self) -> Any:
+        """Open the file that a request asks for, unless a link leads out of the folder to it."""
+        asked = self.translate_path(self.path)
+        file = os.path.join(asked, "index.html") if os.path.isdir(asked) else asked
+        if not Path(file).resolve().is_relative_to(Path(self.directory).resolve()):
+            self.send_error(HTTPStatus.NOT_FOUND, "File not found")
+            return None
+        return super().send_head()
+
+    def end_headers(self) -> None:
+        """Let a page show its own pictures and styles, and neither run nor fetch anything."""
+        self.send_header("Content-Security-Policy", "default-src 'none'; img-src data:; style-src 'unsafe-inline'")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        super().end_headers()
 
 
 def reports_server(folder: str, host: str, port: int, password: str) -> ThreadingHTTPServer:

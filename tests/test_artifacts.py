@@ -50,6 +50,19 @@ def test_a_truncated_artifact_is_noticed_and_made_again(tmp_path: Path) -> None:
     assert make(tmp_path / "a").file("graph.txt").read_text() == "done"
 
 
+def test_an_artifact_whose_file_leads_out_of_it_is_refused(tmp_path: Path) -> None:
+    """Its container may have left a link, or a manifest that names what lies elsewhere."""
+    (tmp_path / "secret").write_text("pass")
+    linked, named = make(tmp_path / "a"), make(tmp_path / "b")
+    linked.file("graph.txt").unlink()
+    linked.file("graph.txt").symlink_to(tmp_path / "secret")
+    manifest = named.file("manifest.json").read_text()
+    named.file("manifest.json").write_text(manifest.replace("graph.txt", "../secret"))
+    for artifact in (linked, named):
+        with pytest.raises(ArtifactError, match=r"leads out of its folder; delete"):
+            open_artifact(artifact.path)
+
+
 @pytest.mark.parametrize("manifest", ["", "{", "[]", "{}"])
 def test_a_damaged_manifest_is_no_artifact(tmp_path: Path, manifest: str) -> None:
     make(tmp_path / "a").file("manifest.json").write_text(manifest)

@@ -203,13 +203,16 @@ def test_faces_are_jpegs(channels: int) -> None:
 
 def test_model_cards_are_pages_of_the_report(tmp_path: Path) -> None:
     wanted = report_request(tmp_path / "in", experiment((1,)), dataset())
-    card = f"# LDG · seed 1\n\n## Data\n\n{HOSTILE}\n\n| recall | % |\n| --- | --- |\n| fear | 41.0 |\n"
+    fetched = "![x](http://elsewhere.test/beacon.png) [y](http://elsewhere.test) <http://elsewhere.test>"
+    card = f"# LDG · seed 1\n\n## Data\n\n{HOSTILE} {fetched}\n\n| recall | % |\n| --- | --- |\n| fear | 41.0 |\n"
     evidence = replace(read_evidence(wanted), model_cards=(card,))
     table = pd.read_parquet(wanted.input("annotate").file("aus.parquet"))
     page = Page(render(evidence, results(evidence), table, Silence()))
     assert "<summary>LDG · seed 1</summary>" in page.text
     assert "<td>41.0</td>" in page.text
     assert "script" not in page.tags
+    assert not [reference for reference in page.references if "elsewhere.test" in reference]
+    assert "Content-Security-Policy" in page.text
     assert "No checkpoint was given" not in page.text
 
 

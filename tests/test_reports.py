@@ -1,5 +1,6 @@
 """Reports over HTTP: with the password where there is one, and never without it."""
 
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -70,3 +71,30 @@ def test_pages_of_another_origin_get_nothing_even_with_it(guarded: str, headers:
 def test_the_link_in_prefects_page_leads_there(guarded: str) -> None:
     link = {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
     assert ask(f"{guarded}/abc/index.html", authorization="Basic YWRhOmdlaGVpbQ==", **link) == (200, b"a face")
+
+
+def test_a_link_out_of_the_folder_is_not_followed(open_to_all: str, tmp_path: Path) -> None:
+    """A step's container may leave one, and sees less than who serves its folder."""
+    (secret := tmp_path.with_name(f"{tmp_path.name}-secret")).write_text("the password")
+    for name in ("link.txt", "abc/page.html", "linked/index.html"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(secret)
+    (tmp_path / "folder").symlink_to(secret.parent)
+    (tmp_path / "inside.html").symlink_to(tmp_path / "abc" / "index.html")
+    for path in ("link.txt", "abc/page.html", "linked/", f"folder/{secret.name}", "folder/"):
+        status, body = ask(f"{open_to_all}/{path}")
+        assert (status, b"the password" in body) == (404, False), path
+    assert ask(f"{open_to_all}/inside.html") == (200, b"a face")
+
+
+def test_a_report_runs_nothing_and_fetches_nothing(open_to_all: str) -> None:
+    with urllib.request.urlopen(f"{open_to_all}/abc/", timeout=10) as answer:
+        assert answer.headers["Content-Security-Policy"].startswith("default-src 'none';")
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_who_says_nothing_is_not_waited_for(open_to_all: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.report_server._Reports.timeout", 0.5)
+    with socket.create_connection(("127.0.0.1", int(open_to_all.rpartition(":")[2]))) as silent:
+        silent.settimeout(10)
+        assert silent.recv(1) == b""

@@ -227,8 +227,11 @@ def _place_in_table(card: ModelCard) -> tuple[int, int]:
 
 
 def _as_html(page: str) -> tuple[str, Markup]:
-    """A page's title, and all of it as HTML; what HTML it holds itself is text."""
-    renderer = MarkdownIt("commonmark", {"html": False}).enable("table")
+    """A page's title, and all of it as HTML; what HTML it holds itself is text, and so are pictures and links.
+
+    A class may be called anything, and whoever opens a report is to fetch nothing by it.
+    """
+    renderer = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["image", "link", "autolink"])
     return page.partition("\n")[0].lstrip("# "), Markup(renderer.render(page))
 
 
