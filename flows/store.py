@@ -259,7 +259,9 @@ class Store:
         try:
             yield
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise StoreError(f"{self.place}/{name}: not as this project writes it ({error}); delete it there") from error
+            raise StoreError(
+                f"{self.place}/{name}: not as this project writes it ({error}); delete it there"
+            ) from error
 
     def create(self, name: str, content: bytes) -> bool:
         """Write a small file that nobody has written yet, whole or not at all; False where somebody has."""
