@@ -43,7 +43,6 @@ class _Reports(SimpleHTTPRequestHandler):
             return False
         return True
 
-
     def send_head(self) -> Any:
         """Open the file that a request asks for, unless a link leads out of the folder to it."""
         asked = self.translate_path(self.path)
