@@ -22,11 +22,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, Literal, Protocol, cast
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, ImageSequence, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, ImageSequence, TiffImagePlugin, UnidentifiedImageError
+
+from openface.av1 import largest_frame
 
 ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff"),
@@ -51,6 +54,13 @@ _UNSEEN = 0.5 / 255
 _LOST_BITS = 64
 """With 16 bits a channel, Pillow keeps the upper 8; a picture of no more than this has lost most of what it had."""
 _REMARK = "remark"
+_COUNTED = 1000
+"""Pages of a TIFF that are counted for a remark; counting more would keep whoever waits for it."""
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+_MOST_ENTRIES = 0xFFFF
+"""Entries of a TIFF's directory that libtiff reads at most."""
+_BYTES_OF = {1: 1, 3: 2, 4: 4, 6: 1, 8: 2, 9: 4, 16: 8, 17: 8}
+"""Bytes of a TIFF's whole numbers, by type."""
 
 
 class UnreadableImage(Exception):
@@ -125,10 +135,34 @@ def read_header(file: BinaryIO, largest: int = LARGEST) -> Image.Image:
         raise UnreadableImage(_unknown(head)) from error
     except Exception as error:
         raise UnreadableImage(reason_of(error)) from error
-    if image.width * image.height > largest:
+    try:
+        _refuse_large(image, largest)
+    except Exception as error:
         image.close()
-        raise UnreadableImage(f"{image.width} x {image.height} is more than {largest:,} pixels")
+        raise UnreadableImage(reason_of(error)) from error
     return image
+
+
+def largest_part(image: Image.Image) -> tuple[int, int]:
+    """Width and height of what is decoded at once: the image, or a TIFF's tile or an AVIF's frame where that is more.
+
+    Headers say all of them, and decoders make room for a whole tile or frame however small the image is. It must not
+    have been loaded.
+    """
+    within = (0, 0)
+    if image.format == "TIFF":
+        within = _tile(cast(TiffImagePlugin.TiffImageFile, image))
+    elif image.format == "AVIF" and image.tell() == 0:
+        file = cast(BinaryIO, cast(ImageFile.ImageFile, image).fp)
+        file.seek(0)
+        within = largest_frame(file.read())
+    return max((image.size, within), key=math.prod)
+
+
+def _refuse_large(image: Image.Image, largest: int) -> None:
+    width, height = largest_part(image)
+    if width * height > largest:
+        raise UnreadableImage(f"{width} x {height} is more than {largest:,} pixels")
 
 
 @dataclass(frozen=True)
@@ -149,16 +183,18 @@ def pictures_in(path: Path, largest: int = LARGEST) -> Iterator[tuple[int, Itera
     """
     try:
         with path.open("rb") as file, read_header(file, largest) as image:
-            yield _count(image), _shown(image)
+            count = _count(image)
+            yield count, _shown(image, count, largest)
     except (OSError, ValueError) as error:
         raise UnreadableImage(reason_of(error)) from error
 
 
-def _shown(image: Image.Image) -> Iterator[Shown]:
-    timed = image.format != "TIFF" and _count(image) > 1
+def _shown(image: Image.Image, count: int, largest: int) -> Iterator[Shown]:
+    timed = image.format != "TIFF" and count > 1
     milliseconds = 0.0
     try:
-        for frame in ImageSequence.Iterator(image) if _count(image) > 1 else [image]:
+        for frame in ImageSequence.Iterator(image) if count > 1 else [image]:
+            _refuse_large(frame, largest)
             decoded = _decoded(frame, alone=False)
             yield Shown(decoded, milliseconds / 1000 if timed else None)
             milliseconds += float(frame.info.get("duration", 0))
@@ -225,8 +261,74 @@ def _unknown(head: bytes) -> str:
     return "not an image of a known format"
 
 
-def _count(image: Image.Image) -> int:
-    return int(getattr(image, "n_frames", 1)) if image.format in _SEVERAL else 1
+def _count(image: Image.Image, most: int | None = None) -> int:
+    """How many pictures a file holds; of pages, no more than `most` are counted.
+
+    Raises:
+        UnreadableImage: what is to be read for that is damaged.
+    """
+    if image.format not in _SEVERAL:
+        return 1
+    try:
+        if not getattr(image, "is_animated", False):
+            return 1
+        if image.format != "TIFF":
+            return int(getattr(image, "n_frames", 1))
+        return sum(1 for _ in islice(_pages(cast(TiffImagePlugin.TiffImageFile, image)), most))
+    except Exception as error:  # As when decoding, which some formats do here.
+        raise UnreadableImage(reason_of(error)) from error
+
+
+def _pages(image: TiffImagePlugin.TiffImageFile) -> Iterator[int]:
+    """Places of a TIFF's directories, one a page; the last one is beyond the end of a file that was cut short.
+
+    Pillow's own count takes time with the square of the pages, and breaks off in the middle of such a file.
+    """
+    file = cast(BinaryIO, image.fp)
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(16)
+    order, is_big = _kind_of_tiff(head)
+    of_count, of_entry, of_place = (8, 20, 8) if is_big else (2, 12, 4)
+    place = int.from_bytes(head[8:16] if is_big else head[4:8], order)
+    seen: set[int] = set()
+    while place and place not in seen:
+        yield place
+        seen.add(place)
+        file.seek(min(place, size))
+        follows = place + of_count + int.from_bytes(file.read(of_count), order) * of_entry
+        file.seek(min(follows, size))
+        place = int.from_bytes(file.read(of_place), order)
+
+
+def _kind_of_tiff(head: bytes) -> tuple[Literal["little", "big"], bool]:
+    """The order of a TIFF's bytes, and whether it is a BigTIFF."""
+    return "little" if head.startswith(b"II") else "big", b"+" in head[2:4]
+
+
+def _tile(image: TiffImagePlugin.TiffImageFile) -> tuple[int, int]:
+    """Width and height of the current page's tiles; nought for a page in strips.
+
+    They are read as libtiff reads them, and the greatest counts: of an entry that is there twice, Pillow knows the
+    last one, and libtiff takes the first.
+    """
+    file = cast(BinaryIO, image.fp)
+    file.seek(0)
+    order, is_big = _kind_of_tiff(file.read(16))
+    of_count, of_entry, of_value = (8, 20, 8) if is_big else (2, 12, 4)
+    file.seek(image.tag_v2.offset or 0)
+    count = min(int.from_bytes(file.read(of_count), order), _MOST_ENTRIES)
+    entries = file.read(count * of_entry)
+    sides = {_TILE_WIDTH: 0, _TILE_LENGTH: 0}
+    for start in range(0, len(entries), of_entry):
+        tag, kind = (int.from_bytes(entries[start + at : start + at + 2], order) for at in (0, 2))
+        if tag in sides and kind in _BYTES_OF:
+            value = entries[start + of_entry - of_value : start + of_entry]
+            if _BYTES_OF[kind] > of_value:
+                file.seek(int.from_bytes(value, order))
+                value = file.read(_BYTES_OF[kind])
+            sides[tag] = max(sides[tag], int.from_bytes(value[: _BYTES_OF[kind]], order))
+    return sides[_TILE_WIDTH], sides[_TILE_LENGTH]
 
 
 def _decoded(image: Image.Image, *, alone: bool = True) -> Image.Image:
@@ -234,7 +336,7 @@ def _decoded(image: Image.Image, *, alone: bool = True) -> Image.Image:
     try:
         if not image.width * image.height:
             raise UnreadableImage("it has no pixels")
-        several = _count(image) if alone else 1
+        several = _count(image, _COUNTED + 1) if alone else 1
         is_deep = _is_deep(image)
         image.load()
         upright = ImageOps.exif_transpose(image)
@@ -246,7 +348,8 @@ def _decoded(image: Image.Image, *, alone: bool = True) -> Image.Image:
     except Exception as error:  # Pillow's decoders raise almost anything on bytes made to break them.
         raise UnreadableImage(reason_of(error)) from error
     if several > 1:
-        decoded.info[_REMARK] = f"the first of {several} pictures in the file"
+        told = several if several <= _COUNTED else f"more than {_COUNTED:,}"
+        decoded.info[_REMARK] = f"the first of {told} pictures in the file"
     return decoded
 
 

@@ -3,19 +3,36 @@
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 _ENDING = re.compile(r"\.(jpe?g|jpe|jfif|png|bmp|dib|webp|tiff?|gif|p[bgnp]m|hei[cf]|avif)$", re.IGNORECASE)
 _SEPARATOR = re.compile(r"/|\\(?!x[0-9a-f]{2})")
 _SPELLED_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 _ALIGNED = re.compile(r"_aligned$", re.IGNORECASE)
-_SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
-    ("val", "valid", "validation", "dev"), "validation"
-)
-"""Folders that never mean one another."""
+SPLITS: Mapping[str, str] = {
+    **dict.fromkeys(("train", "training", "trainval", "trn", "learn", "learning", "entrenamiento"), "train"),
+    **dict.fromkeys(("treino", "treinamento", "apprentissage", "entrainement", "addestramento"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev", "devel", "development", "publictest"), "validation"),
+    **dict.fromkeys(("validacion", "validacao", "validazione", "validierung"), "validation"),
+    **dict.fromkeys(("test", "testing", "tests", "tst", "privatetest"), "test"),
+    **dict.fromkeys(("prueba", "pruebas", "teste", "testes"), "test"),
+}
+"""What people call splits, without accents.
 
+FER2013's parts are Training, PublicTest and PrivateTest, of which its makers validate on the second.
+"""
+EITHER_KIND = ("eval", "evaluation", "evaluacion", "avaliacao", "holdout", "heldout")
+"""Words of a split that is for validation to some and for testing to others."""
+
+_SPLITS_OF = {word: frozenset((split,)) for word, split in SPLITS.items()} | dict.fromkeys(
+    EITHER_KIND, frozenset(("validation", "test"))
+)
+_NO_SPLIT: frozenset[str] = frozenset()
+_ABOUT_IMAGES = re.compile(r"(set|data|split|part|images|faces)$")
+_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _FEW = 16
 """Images that are looked at one by one; of a video, thousands of folders may hold a `frame_0001`."""
 
@@ -44,6 +61,8 @@ class _Name(NamedTuple):
     """In lower case, "" where there is none; `.csv` is the table's and not the image's."""
     path: tuple[str, ...]
     """The stem, then its folders from the innermost: what two names share is a beginning of this."""
+    splits: frozenset[str]
+    """What the innermost folder of a split says: one, several that it may be, or none where no folder says any."""
 
 
 def match(names: Sequence[str], images: Sequence[str]) -> Match:
@@ -59,7 +78,8 @@ def match(names: Sequence[str], images: Sequence[str]) -> Match:
     """
     ours, theirs = [_parse(image) for image in images], [_parse(name) for name in names]
     closest = _closest_of(ours)
-    known = {folder for image in ours for folder in image.folders} - _SPLITS.keys()
+    # One split has many names, and which of them is meant `_agree` tells.
+    known = {folder for folder in {folder for image in ours for folder in image.folders} if not _named_after(folder)}
     root = _shared_root(theirs)
     owner: dict[str, str] = {}
     unclear: dict[str, tuple[str, ...]] = {}
@@ -84,13 +104,30 @@ def match(names: Sequence[str], images: Sequence[str]) -> Match:
     return Match(owner, unclear)
 
 
+def splits_in(name: str) -> frozenset[str]:
+    """The splits that a name's folders may mean, train, validation or test; none where they say nothing of it."""
+    return _parse(name).splits
+
+
+def zeros_lost(names: Sequence[str], images: Sequence[str]) -> tuple[str, str] | None:
+    """The first name that an image has but for zeros in front, which a spreadsheet takes from 007; and that image."""
+    padded = [image for image in map(_parse, images) if image.path[0].startswith("0")]
+    meant = {image.path[0].lstrip("0") or "0": image for image in reversed(padded)}
+    for name in map(_parse, names):
+        image = meant.get(name.path[0])
+        if image is not None and name.path[0] != image.path[0] and _agree(name, set(), image):
+            return name.text, image.text
+    return None
+
+
 def _parse(text: str) -> _Name:
     *folders, last = [part for part in _SEPARATOR.split(text.strip()) if part not in ("", ".")] or [""]
     last = last[:-4] if last.lower().endswith(".csv") else last
     ending = _ENDING.search(last)
     stem = _ALIGNED.sub("", last if ending is None else last[: ending.start()])
     read = tuple(map(_read, folders))
-    return _Name(text, read, stem, ending[1].lower() if ending else "", (_read(stem), *reversed(read)))
+    splits = next(filter(None, map(_splits_of, reversed(folders))), _NO_SPLIT)
+    return _Name(text, read, stem, ending[1].lower() if ending else "", (_read(stem), *reversed(read)), splits)
 
 
 def _read(part: str) -> str:
@@ -144,12 +181,30 @@ def _alike(one: Sequence[str], other: Sequence[str]) -> int:
 
 def _agree(name: _Name, meant: set[str], image: _Name) -> bool:
     """Tell whether a name's folders, of which some mean something among the images, can be the image's."""
-    splits, others = _splits(image), _splits(name)
-    return not image.folders or (meant <= set(image.folders) and not (splits and others and splits.isdisjoint(others)))
+    are_apart = image.splits and name.splits and image.splits.isdisjoint(name.splits)
+    return not image.folders or (meant <= set(image.folders) and not are_apart)
 
 
-def _splits(name: _Name) -> set[str]:
-    return {_SPLITS[folder] for folder in name.folders if folder in _SPLITS}
+@cache
+def _splits_of(folder: str) -> frozenset[str]:
+    """The splits that a folder's name may mean: `Training`, `test_set`, `FER2013Valid`, `my_faces_test`."""
+    words = [word.lower() for word in _WORDS.findall(_without_accents(folder))]
+    found = {splits for word in words if (splits := _SPLITS_OF.get(word))}
+    # A name that speaks of two, such as `train_test`, says which of them it is to nobody.
+    return _named_after(folder) or (found.pop() if len(found) == 1 else _NO_SPLIT)
+
+
+@cache
+def _named_after(folder: str) -> frozenset[str]:
+    """The same, where the name says nothing else, such as whose faces they are."""
+    plain = re.sub(r"[\W_]+", "", _without_accents(folder)).lower()
+    return _SPLITS_OF.get(plain) or _SPLITS_OF.get(_ABOUT_IMAGES.sub("", plain), _NO_SPLIT)
+
+
+def _without_accents(text: str) -> str:
+    if text.isascii():
+        return text
+    return "".join(letter for letter in unicodedata.normalize("NFD", text) if not unicodedata.combining(letter))
 
 
 def _score(name: _Name, image: _Name) -> _Score:

@@ -9,6 +9,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any, NoReturn
@@ -50,6 +51,8 @@ _POINTS = "landmarks"
 """Key of a row's (136,) landmarks, which as numbers of Python's would take ten times the memory."""
 _SUCCEEDED, _FAILED = ("true", "t", "yes", "y"), ("false", "f", "no", "n")
 """What stands for OpenFace's 1 and 0 below `success` where a table went through other programs."""
+_BOOLEANS = {"true": 1.0, "false": 0.0}
+_OF_BOOLEANS = frozenset((*PRESENCES, *UNSPECIFIED))
 _FEW_BEYOND = 0.01
 """Shares are taken for such where so few of them, which are mistakes, are above 1."""
 _FRAMES_IN_ORDER = 9
@@ -128,6 +131,11 @@ def number(text: str) -> float:
         return float(text)
     except ValueError:
         return math.nan
+
+
+def _figure(name: str, text: str) -> float:
+    """The same; pandas writes presences that became booleans as True and False."""
+    return _BOOLEANS.get(text.strip().lower(), number(text)) if name in _OF_BOOLEANS else number(text)
 
 
 def _is_whole(csv_path: Path) -> bool:
@@ -219,7 +227,7 @@ def _rows_of(sheet: _Sheet, path: Path, key: str | None, ids: Sequence[str] = ()
     places, points = _figure_places(sheet.headers), _landmark_places(sheet.headers)
     statuses = _statuses(path, _column(sheet, "status"), _column(sheet, "success"), len(sheet.lines))
     for row, line in enumerate(sheet.lines):
-        figures = {name: number(line[place]) for name, place in places.items()}
+        figures = {name: _figure(name, line[place]) for name, place in places.items()}
         found: _Row = {"key": names[row] if names else key, "status": statuses[row], **figures}
         yield found if points is None else found | {_POINTS: _landmarks_in(line, points)}
 
@@ -470,7 +478,9 @@ def _read_columnar(path: Path, begins: bytes, ids: Sequence[str]) -> pd.DataFram
     success = list(columns["success"]) if "success" in columns else None
     frame = pd.DataFrame({"key": names, "status": _statuses(path, own, success, len(table))}, dtype=str)
     for name, place in _figure_places(headers).items():
-        frame[name] = _numbers(table.iloc[:, place]).to_numpy()
+        column = table.iloc[:, place]
+        texts = column if pd.api.types.is_numeric_dtype(column) else column.map(str).map(partial(_figure, name))
+        frame[name] = _numbers(texts).to_numpy()
     frame = _specified(frame if own is None else _without_empty_figures(frame))
     points = _landmark_places(headers)
     if points is None:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from openface.columns import INTENSITIES, LANDMARKS, PRESENCES
 from openface.errors import TableError
-from openface.matching import Match, match
+from openface.matching import Match, match, splits_in, zeros_lost
 from openface.reading import FIGURES, SHARES, UNSEEN
 
 _NAMED = 3
@@ -59,9 +59,21 @@ def remarks(rows: pd.DataFrame, ids: Sequence[str], table: str) -> list[str]:
     if stray := sorted(set(rows["key"]) - set(matched["key"])):
         said.append(f"{_counted(len(stray), 'image')} of {table} are not in the dataset: {_listed(stray)}")
     if presumed := _presumed(rows, ids, found):
+        zeros = _where_zeros_are(stray, presumed)
+        asked = f"{zeros}:" if zeros else "were they all given to OpenFace?"
         said.append(
-            f"{len(presumed):,} of {len(ids):,} images have no row in {table} and count as no_face; were they all "
-            f"given to OpenFace? {_listed(presumed)}"
+            f"{len(presumed):,} of {len(ids):,} images have no row in {table} and count as no_face; {asked} "
+            f"{_listed(presumed)}"
+        )
+    if undecided := _undecided(matched[wrong == ""]):
+        said.append(
+            f"{_counted(len(undecided), 'image')} of {table} have several rows of equal confidence that differ; the "
+            f"first is taken: {_listed(undecided)}"
+        )
+    if other := _of_a_split_untold(matched):
+        said.append(
+            f"{_counted(len(other), 'row')} of {table} name a split, and the dataset's images none; are they the same "
+            f"images? {_listed(other)}"
         )
     if rows.attrs.get(SHARES):
         said.append(f"AU columns of {table} without _r or _c hold shares: an AU counts as present from .5 on")
@@ -78,6 +90,29 @@ def _presumed(rows: pd.DataFrame, ids: Sequence[str], found: Match) -> list[str]
         return []
     owners = set(found.owner.values())
     return [name for name in ids if name not in owners]
+
+
+def _where_zeros_are(strays: Sequence[str], without: Sequence[str]) -> str:
+    """What to do where a table's names are those of images but for the zeros that they begin with; "" elsewhere."""
+    lost = zeros_lost(strays, without)
+    if lost is None:
+        return ""
+    return f"{lost[0]!r} may be {lost[1]!r}: spreadsheets take zeros in front away; write names as the files have them"
+
+
+def _undecided(sound: pd.DataFrame) -> list[str]:
+    """The ids of several faces whose figures differ and of which none is the most confident."""
+    faces = sound[sound["status"] == "ok"]
+    if "confidence" in faces:
+        faces = faces[faces["confidence"] == faces.groupby("id")["confidence"].transform("max")]
+    different = faces.drop_duplicates(["id", *(name for name in FIGURES if name in faces)])
+    return different.loc[different["id"].duplicated(), "id"].unique().tolist()
+
+
+def _of_a_split_untold(matched: pd.DataFrame) -> list[str]:
+    """The keys whose folders name a split, of images whose ids name none: they may be another split's."""
+    id_of = dict(zip(matched["key"], matched["id"], strict=True))
+    return [key for key, name in id_of.items() if splits_in(key) and not splits_in(name)]
 
 
 def _missing(rows: pd.DataFrame, table: str) -> list[str]:
@@ -125,9 +160,12 @@ def _check_match(found: Match, keys: pd.Series, ids: Sequence[str]) -> None:
     stray = next((key for key in keys if key not in found.owner), "")
     taken = set(found.owner.values())
     wanted = next((name for name in ids if name not in taken), "")
+    strays = keys[~keys.isin(found.owner)].unique().tolist()
+    advice = _where_zeros_are(strays, [name for name in ids if name not in taken])
     raise TableError(
         f"only {matched} of the AU table's {known} images are among the dataset's {len(ids)}: the table has "
-        f"such as {stray!r}, the dataset such as {wanted!r}; give the table that was made from these images"
+        f"such as {stray!r}, the dataset such as {wanted!r}; "
+        f"{advice or 'give the table that was made from these images'}"
     )
 
 

@@ -227,6 +227,31 @@ def test_a_map_that_fits_nothing_or_means_nothing_is_refused(tmp_path: Path) -> 
     assert 'dataset.classes has happy = "hapiness", which is none of neutral, happiness' in said
 
 
+def test_the_key_that_is_the_label_goes_before_others(tmp_path: Path) -> None:
+    for name in ("Fear", "happy", "sad"):
+        save_faces(tmp_path / name, 2)
+    table = {"Fear": "fear", "fear": "drop", "FEAR": "anger"}
+    source = open_source(DatasetSettings(source="folder", classes=table), tmp_path)
+    assert counts(source) == {"happiness": 2, "fear": 2, "sadness": 2}
+    assert source.notes[1] == "[dataset.classes] names fear, FEAR, which no image is labelled"
+
+
+@pytest.mark.parametrize(
+    ("names", "keys"), [(("Fear", "sad"), ("fear", "FEAR")), (("0", "1"), ("00", "0.0")), (("1.0", "0"), ("1", "01"))]
+)
+def test_keys_that_say_different_things_of_a_label_are_refused(
+    tmp_path: Path, names: tuple[str, str], keys: tuple[str, str]
+) -> None:
+    for name in names:
+        save_faces(tmp_path / name, 2)
+    table = {keys[0]: "fear", keys[1]: "anger"}
+    said = refused(DatasetSettings(source="folder", classes=table), tmp_path)
+    assert f"says different things of the label {names[0]}, as {keys[0]} and as {keys[1]}; keep one of them" in said
+    table[keys[1]] = "fear"
+    classes = {**table, names[1]: "sadness"}
+    assert counts(open_source(DatasetSettings(source="folder", classes=classes), tmp_path)) == {"fear": 2, "sadness": 2}
+
+
 @pytest.mark.parametrize("names", [("0", "1", "2"), ("1", "2"), ("01", "02"), ("0", "happy")])
 def test_numbers_have_no_meaning_without_a_map(tmp_path: Path, names: tuple[str, ...]) -> None:
     for name in names:
@@ -323,3 +348,15 @@ def test_any_name_that_a_file_system_holds_is_an_id_of_its_own(tmp_path: Path) -
     assert "happy/niño" in ids
     for row in range(16):
         source.read_image(row)
+
+
+def test_class_folders_in_another_encoding_are_text(tmp_path: Path) -> None:
+    for name in (b"\xdcberraschung", b"Freude", b"\x81"):
+        save_faces(tmp_path / "new", 2)
+        (tmp_path / "new").rename(tmp_path / os.fsdecode(name))
+    source = open_source(FOLDER, tmp_path)
+    assert source.labels == ("Freude", r"\x81", "\xdcberraschung")
+    assert source.read_image(5).size == (16, 16)
+    table = {"\xfcberraschung": "surprise", "Freude": "joy", r"\x81": "drop"}
+    named = DatasetSettings(source="folder", classes=table)
+    assert counts(open_source(named, tmp_path)) == {"happiness": 2, "surprise": 2}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.dataset_files import FERPLUS, FOLDER, LIST, RAFDB, refused
+from helpers.dataset_files import FER2013, FERPLUS, FOLDER, LIST, RAFDB, counts, refused, write_rows
 
 from fer_core.data.dataset import EMOTIONS
 from fer_core.data.readers import open_source
@@ -33,3 +33,11 @@ def test_the_sample_needs_no_folder() -> None:
     np.testing.assert_allclose(source.distributions.sum(axis=1), 1, rtol=1e-5)
     assert source.au_rows is not None
     assert set(source.au_rows["index"]) <= set(range(12))
+
+
+@pytest.mark.parametrize("name", ["FER2013.csv", "Fer2013.CSV", "archive/ICML_Face_Data.csv"])
+def test_fer2013_is_found_in_whatever_case(tmp_path: Path, name: str) -> None:
+    face = " ".join(["7"] * 48**2)
+    rows = [(emotion, face, "Training") for emotion in (0, 3, 3)]
+    write_rows(tmp_path / name, ("emotion", "pixels", "Usage"), *rows)
+    assert counts(open_source(FER2013, tmp_path)) == {"happiness": 2, "anger": 1}

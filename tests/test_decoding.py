@@ -1,5 +1,8 @@
 """What people bring, decoded: every orientation, range, colour and container, through real files."""
 
+import struct
+import time
+import zlib
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -9,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from openface.av1 import largest_frame
 from openface.decoding import UnreadableImage, open_image, pictures_in, remark_of, rgb_pixels
 
 FILES = Path(__file__).parent / "pictures"
@@ -295,3 +299,117 @@ def test_a_photograph_with_a_preview_in_it_is_one_picture() -> None:
     photograph = Image.fromarray(upright())
     content = saved(photograph, "MPO", save_all=True, append_images=[photograph.resize((20, 12))])
     assert remark_of(open_image(content)) == ""
+
+
+Entry = tuple[int, int, int]
+"""Tag, type and value of a TIFF's directory."""
+
+
+def tiff(*pages: list[Entry], data: bytes = b"\0" * 16) -> bytes:
+    """Directories one after the other, with all of their pixels from byte 8 on."""
+    out = bytearray(b"II*\0" + struct.pack("<I", 8 + len(data)) + data)
+    for number, entries in enumerate(pages):
+        out += struct.pack("<H", len(entries))
+        out += b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+        out += struct.pack("<I", len(out) + 4 if number < len(pages) - 1 else 0)
+    return bytes(out)
+
+
+def page(side: int, data: int, *more: Entry, deflated: bool = True) -> list[Entry]:
+    """The entries of a grey page in one strip, or in tiles where `more` says so."""
+    place = [(324, 4, 8), (325, 4, data)] if more else [(273, 4, 8), (278, 4, side), (279, 4, data)]
+    entries = [(256, 4, side), (257, 4, side), (258, 3, 8), (259, 3, 8 if deflated else 1), (262, 3, 1)]
+    return sorted([*entries, *place, *more], key=lambda entry: entry[0])
+
+
+def test_pages_beyond_number_are_not_counted_one_by_one() -> None:
+    small = page(1, 1, deflated=False)
+    content = tiff(small, *[[entry for entry in small if entry[0] in (256, 257, 273)]] * 20_000)
+    began = time.perf_counter()
+    assert remark_of(open_image(content)) == "the first of more than 1,000 pictures in the file"
+    assert time.perf_counter() - began < 1
+    assert remark_of(open_image(tiff(*[small] * 1000))) == "the first of 1000 pictures in the file"
+
+
+def test_pages_that_point_at_each_other_have_an_end() -> None:
+    content = bytearray(tiff(*[page(1, 1, deflated=False)] * 3))
+    content[-4:] = struct.pack("<I", 24)
+    assert remark_of(open_image(content)) == "the first of 3 pictures in the file"
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_a_tiff_that_is_cut_short_gives_its_pages_up_to_there(tmp_path: Path, big: bool) -> None:
+    first, *others = [Image.new("L", (20, 20), 20 * n) for n in range(10)]
+    content = saved(first, "TIFF", save_all=True, append_images=others, big_tiff=big)
+    (tmp_path / "a.tiff").write_bytes(content[: len(content) // 2])
+    with pictures_in(tmp_path / "a.tiff") as (count, shown):
+        pictures = list(shown)
+    assert 4 <= count == len(pictures) <= 6
+    assert [int(np.asarray(p.image).max()) for p in pictures[:-1] if p.image] == [20 * n for n in range(count - 1)]
+    assert pictures[-1].image is None
+    assert pictures[-1].reason
+    assert remark_of(open_image(tmp_path / "a.tiff")) == f"the first of {count} pictures in the file"
+
+
+def test_tiles_larger_than_an_image_may_be_are_refused(tmp_path: Path) -> None:
+    tile = zlib.compress(bytes(512 * 512))
+    wide, high = (322, 3, 512), (323, 3, 512)
+    content = tiff(page(16, len(tile), wide, high), data=tile)
+    assert rgb_pixels(content).shape == (16, 16, 3)
+    hidden = [wide, high, (322, 3, 16), (323, 3, 16)]
+    for entries in ([wide, high], [(322, 4, 512), (323, 1, 255)], hidden):
+        with pytest.raises(UnreadableImage, match=r"^512 x \d+ is more than 100,000 pixels"):
+            open_image(tiff(page(16, len(tile), *entries), data=tile), largest=100_000)
+    small = page(16, len(tile))
+    (tmp_path / "a.tif").write_bytes(tiff(small, page(16, len(tile), wide, high), data=tile))
+    with pictures_in(tmp_path / "a.tif", largest=100_000) as (_, shown):
+        assert [picture.reason for picture in shown] == ["", "512 x 512 is more than 100,000 pixels"]
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_an_avif_is_as_large_as_its_frames_are(tmp_path: Path, frames: int) -> None:
+    plain = Image.new("RGB", (700, 500), "teal")
+    more = {"save_all": True, "append_images": [plain.rotate(90 * n) for n in range(1, frames)]} if frames > 1 else {}
+    content = bytearray(saved(plain, "AVIF", speed=10, **more))
+    assert largest_frame(bytes(content)) == (700, 500)
+    assert rgb_pixels(bytes(content), largest=350_000).shape == (500, 700, 3)
+    place = content.find(b"ispe")
+    content[place + 8 : place + 16] = struct.pack(">II", 64, 64)
+    if frames == 1:
+        assert Image.open(BytesIO(content)).size == (64, 64)
+    with pytest.raises(UnreadableImage, match=r"^700 x 500 is more than 100,000 pixels"):
+        open_image(bytes(content), largest=100_000)
+
+
+def box(name: bytes, *inside: bytes) -> bytes:
+    content = b"".join(inside)
+    return struct.pack(">I", 8 + len(content)) + name + content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        box(b"free") * 300_000,
+        box(b"moov", box(b"trak", box(b"mdia", box(b"minf", box(b"stbl", box(b"free") * 200_000))))),
+        # Many items of many parts, none of which takes a byte to say.
+        box(b"meta", bytes(4), box(b"iloc", b"\1\0\0\0\0\0\xff\xff", (bytes(3) + b"\1\0\0\xff\xff") * 0xFFFF)),
+        box(b"meta", bytes(4), box(b"iloc", bytes(4) + b"\0\0\xff\xff", (bytes(4) + b"\0\2") * 0xFFFF)),
+        # One item from byte 42 to the end, of delimiters alone.
+        box(b"meta", bytes(4), box(b"iloc", bytes(4), b"\x44\0\0\1", bytes(5), b"\1\0\0\0\x2a", bytes(4)))
+        + b"\x12\0" * 200_000,
+    ],
+    ids=["boxes", "tables", "extents", "overlaps", "units"],
+)
+def test_an_avif_of_very_many_parts_is_not_looked_through(content: bytes) -> None:
+    began = time.perf_counter()
+    with pytest.raises(ValueError, match=r"it has more than 100,000 parts|its parts lie one upon the other"):
+        largest_frame(content)
+    assert time.perf_counter() - began < 2
+
+
+def test_every_page_is_held_to_the_limit(tmp_path: Path) -> None:
+    strip = zlib.compress(bytes(400 * 400))
+    (tmp_path / "a.tif").write_bytes(tiff(page(16, len(strip)), page(400, len(strip)), data=strip))
+    with pictures_in(tmp_path / "a.tif", largest=100_000) as (count, shown):
+        assert count == 2
+        assert [picture.reason for picture in shown] == ["", "400 x 400 is more than 100,000 pixels"]

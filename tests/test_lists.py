@@ -1,6 +1,7 @@
 """CSV files that list images: their columns, separators, encodings, splits and face boxes."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from helpers.dataset_files import (
 from PIL import Image
 
 from fer_core.data.readers import open_source
+from fer_core.data.readers.listed import listed_files
 from fer_core.experiment import DatasetSettings
 from openface.decoding import UnreadableImage
 
@@ -188,6 +190,48 @@ def test_a_list_for_each_split_finds_the_images_of_its_own(tmp_path: Path) -> No
     assert "its images may be those in" in refused(LIST, tmp_path)
 
 
+def write_numbered(folder: Path, there: Iterable[int], shade: int) -> None:
+    for number in there:
+        save_image(folder / f"{number}.png", shade)
+
+
+def numbered_list(path: Path, count: int) -> None:
+    write_rows(path, ("image", "label"), *((f"{n}.png", ("happy", "sad")[n % 2]) for n in range(count)))
+
+
+def test_a_list_never_takes_images_of_another_split_for_those_of_its_own(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "train", range(40), 10)
+    write_numbered(tmp_path / "test", set(range(20)) - {4}, 200)
+    numbered_list(tmp_path / "test.csv", 20)
+    source = open_source(LIST, tmp_path)
+    assert source.read_image(3).getpixel((0, 0)) == (200, 55, 128)
+    with pytest.raises(UnreadableImage, match=r"test/4\.png: no such file"):
+        source.read_image(4)
+
+    for path in (tmp_path / "test").iterdir():
+        path.unlink()
+    with pytest.raises(UnreadableImage, match=r"no such file; is it train/3\.png\?"):
+        open_source(LIST, tmp_path).read_image(3)
+
+
+def test_the_folder_of_a_lists_split_goes_before_one_that_holds_more(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "images", range(40), 10)
+    write_numbered(tmp_path / "test" / "faces", range(15), 200)
+    numbered_list(tmp_path / "test.csv", 20)
+    assert open_source(LIST, tmp_path).read_image(0).getpixel((0, 0)) == (200, 55, 128)
+
+
+def test_a_folder_that_nearly_all_images_are_in_too_is_named(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "photos", range(40), 10)
+    write_numbered(tmp_path / "faces", set(range(40)) - {6, 20}, 200)
+    numbered_list(tmp_path / "labels.csv", 40)
+    said = refused(LIST, tmp_path)
+    assert f"may be those in {tmp_path / 'faces'} or in {tmp_path / 'photos'}; write their paths" in said
+
+    write_numbered(tmp_path, set(range(40)) - {6}, 100)
+    assert open_source(LIST, tmp_path).read_image(0).getpixel((0, 0)) == (100, 155, 128)
+
+
 def test_images_that_no_list_names_are_counted(tmp_path: Path) -> None:
     write_faces(tmp_path, "a.png", "b.png", "more/c.png")
     write_rows(tmp_path / "labels.csv", ("image", "label"), ("a.png", "happy"), ("b.png", "sad"))
@@ -270,6 +314,22 @@ def test_a_list_for_each_split_is_read(tmp_path: Path) -> None:
     for name in ("train_labels", "test_labels"):
         write_rows(tmp_path / f"{name}.csv", ("image", "label"), (f"{name}1.png", "happy"), (f"{name}2.png", "sad"))
     assert set(open_source(LIST, tmp_path).records["split"]) == {"train", "test"}
+
+
+def test_an_empty_cell_takes_the_split_of_its_list_and_none_may_contradict_it(tmp_path: Path) -> None:
+    for split in ("Training", "Test"):
+        rows = [(f"{split}1.png", "happy", split), (f"{split}2.png", "sad", "")]
+        write_rows(tmp_path / f"{split}.csv", ("path", "label", "Usage"), *rows)
+    assert open_source(LIST, tmp_path).records["split"].tolist() == ["test"] * 2 + ["train"] * 2
+    write_rows(tmp_path / "Test.csv", ("path", "label", "Usage"), ("c.png", "happy", ""), ("d.png", "sad", ""))
+    assert open_source(LIST, tmp_path).notes[1:] == ("splits by the column Usage",)
+    write_rows(tmp_path / "Training.csv", ("path", "label", "Usage"), ("a.png", "happy", ""), ("b.png", "sad", "val"))
+    assert set(open_source(LIST, tmp_path).records["split"]) == {"train", "validation", "test"}
+    write_rows(tmp_path / "Training.csv", ("path", "label", "Usage"), ("a.png", "happy", ""), ("b.png", "sad", "test"))
+    said = refused(LIST, tmp_path)
+    assert (
+        "Training.csv, line 3: its Usage says test, but by its name, or its folder's, the list is that of train" in said
+    )
 
 
 def test_the_lists_in_folders_of_splits_are_all_read(tmp_path: Path) -> None:
@@ -566,3 +626,61 @@ def test_an_empty_face_box_is_the_whole_picture_and_one_of_edges_is_refused(tmp_
     assert "images without a face box, taken whole: 1" in source.notes
     with pytest.raises(UnreadableImage, match=r"only 16% of its face box .* are its last two numbers edges"):
         source.read_image(2)
+
+
+def test_a_list_without_face_boxes_beside_one_with_them_takes_none_away(tmp_path: Path) -> None:
+    write_faces(tmp_path, "a.png", "b.png", "c.png", "d.png")
+    write_rows(tmp_path / "test.csv", ("path", "label"), ("a.png", "happy"), ("b.png", "sad"))
+    boxes = [("c.png", "happy", 5, 5, 10, 10), ("d.png", "sad", 5, 5, 8, 8)]
+    write_rows(tmp_path / "train.csv", ("path", "label", "face_x", "face_y", "face_width", "face_height"), *boxes)
+    source = open_source(LIST, tmp_path)
+    assert [source.read_image(row).size for row in range(4)] == [(20, 20), (20, 20), (10, 10), (8, 8)]
+    assert "images without a face box, taken whole: 2" in source.notes
+
+
+def test_shares_that_contradict_the_labels_are_refused(tmp_path: Path) -> None:
+    rows = [(name, "happy", 1, 9) if row % 2 else (name, "sad", 9, 1) for row, name in enumerate(TWELVE)]
+    write_rows(tmp_path / "labels.csv", ("path", "label", "p_happy", "p_sad"), *rows)
+    said = refused(LIST, tmp_path)
+    assert "the top of the distribution is the label for only 0% of the images; each p_CLASS must be" in said
+
+
+@pytest.mark.parametrize("header", ["emotion", "Label", "expression"])
+def test_words_that_are_no_emotions_do_not_take_the_place_of_a_column_called_so(tmp_path: Path, header: str) -> None:
+    columns: dict[str, list[object]] = {header: [0, 1, 2, 3] * 3, "category": ["adult"] * 6 + ["child"] * 6}
+    for name in TWELVE:
+        save_image(tmp_path / name)
+    write_rows(tmp_path / "labels.csv", ("path", *columns), *zip(TWELVE, *columns.values(), strict=True))
+    said = refused(LIST, tmp_path)
+    assert f"its labels may be those of {header} or of category; take the other column out" in said
+    assert len(listed_files(tmp_path)) == 13
+    named = DatasetSettings(source="csv", classes={"0": "happiness", "1": "sadness", "2": "fear", "3": "drop"})
+    assert counts(open_source(named, tmp_path)) == {"happiness": 3, "fear": 3, "sadness": 3}
+
+
+def test_words_beside_their_own_numbers_are_the_labels(tmp_path: Path) -> None:
+    columns: dict[str, list[object]] = {"label": [0, 1, 2] * 4, "class_name": ["calm", "awake", "bored"] * 4}
+    assert open_source(LIST, with_columns(tmp_path, **columns)).labels == ("awake", "bored", "calm")
+
+
+def test_labels_in_another_encoding_are_text_and_their_paths_keep_their_bytes(tmp_path: Path) -> None:
+    names = [os.fsdecode(f"\xfc{number}.png".encode("cp1252")) for number in range(3)]
+    write_faces(tmp_path, *names)
+    lines = ["path,label,p_\xdcberraschung,p_Freude,split", "\xfc0.png,\xdcberraschung,3,1,validaci\xf3n"]
+    lines += ["\xfc1.png,Freude,0,1,train", "\xfc2.png,\xdcBERRASCHUNG,1,0,train"]
+    (tmp_path / "labels.csv").write_bytes("\n".join(lines).encode("cp1252"))
+    source = open_source(LIST, tmp_path)
+    assert source.labels == ("Freude", "\xdcBERRASCHUNG")
+    assert source.records["split"].tolist() == ["validation", "train", "train"]
+    assert source.read_image(1).getpixel((0, 0)) == (20, 235, 128)
+    named = DatasetSettings(source="csv", classes={"\xfcberraschung": "surprise", "freude": "joy"})
+    assert counts(open_source(named, tmp_path)) == {"happiness": 1, "surprise": 2}
+
+
+def test_affectnet_as_npy_files_is_refused_by_what_is_looked_for(tmp_path: Path) -> None:
+    save_image(tmp_path / "train_set" / "images" / "1.jpg")
+    (tmp_path / "train_set" / "annotations").mkdir()
+    np.save(tmp_path / "train_set" / "annotations" / "1_exp.npy", "3")
+    for given in (tmp_path, tmp_path / "train_set"):
+        said = refused(AFFECTNET, given)
+        assert "not AffectNet; looked for training.csv and validation.csv; annotations as .npy are not read" in said

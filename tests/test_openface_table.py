@@ -14,6 +14,7 @@ import pytest
 
 from openface.columns import INTENSITIES, LANDMARKS, PRESENCES
 from openface.errors import TableError
+from openface.matching import SPLITS, match, splits_in
 from openface.reading import read_openface
 from openface.table import one_row_per_image, remarks
 
@@ -264,6 +265,122 @@ def test_rows_of_another_class_or_split_are_not_an_images(tmp_path: Path) -> Non
     path = feature_extraction(tmp_path / "all.csv", names, path=names)
     with pytest.raises(TableError, match="only 0 of the AU table's 10 images"):
         one_row_per_image(read_openface(path), ids)
+
+
+OTHER_SPLITS = [
+    ("train_set", "val_set"),
+    ("train_set", "test"),
+    ("Training", "PrivateTest"),
+    ("Training", "PublicTest"),
+    ("PublicTest", "PrivateTest"),
+    ("train", "Eval"),
+    ("entrenamiento", "Validación"),
+    ("FER2013Train", "FER2013Valid"),
+    ("train_happy", "test_happy"),
+]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), OTHER_SPLITS)
+def test_rows_of_a_split_by_any_name_are_not_anothers(tmp_path: Path, ours: str, theirs: str) -> None:
+    ids = [f"{ours}/happy/{number}" for number in range(10)]
+    for root in ("", "/data/train/", "/data/test/"):
+        names = [f"{root}{theirs}/happy/{number}.jpg" for number in range(10)]
+        path = feature_extraction(tmp_path / "all.csv", names, path=names)
+        with pytest.raises(TableError, match="only 0 of the AU table's 10 images"):
+            one_row_per_image(read_openface(path), ids)
+        names = [f"{root}{ours}/happy/{number}.jpg" for number in range(10)]
+        path = feature_extraction(tmp_path / "all.csv", names, path=names)
+        assert set(one_row_per_image(read_openface(path), ids)["status"]) == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("train", "Training"),
+        ("val", "dev_set"),
+        ("test", "eval"),
+        ("val", "Eval"),
+        ("train", "x"),
+        ("train_test", "val"),
+    ],
+)
+def test_a_split_by_another_name_or_none_is_the_same(ours: str, theirs: str) -> None:
+    assert match([f"{theirs}/1.jpg"], [f"{ours}/1"]).owner == {f"{theirs}/1.jpg": f"{ours}/1"}
+
+
+def test_splits_are_called_here_as_readers_of_datasets_call_them() -> None:
+    from fer_core.data.readers import names
+
+    for name in (
+        *SPLITS,
+        "Test Set",
+        "val-images",
+        "Treino",
+        "PrivateTest",
+        "FER2013Train",
+        "my_faces_test",
+        "contest",
+    ):
+        assert splits_in(f"{name}/1.jpg") == {names.split_of_folder(name)} - {None}
+
+
+def test_a_split_that_the_images_do_not_name_is_told(tmp_path: Path) -> None:
+    ids = [f"happy/{number}" for number in range(1, 5)]
+    names = [f"/data/test/{name}.jpg" for name in ids]
+    rows = read_openface(feature_extraction(tmp_path / "all.csv", names, path=names))
+    assert set(one_row_per_image(rows, ids)["status"]) == {"ok"}
+    (said,) = remarks(rows, ids, "t")
+    assert said == (
+        "4 rows of t name a split, and the dataset's images none; are they the same images? "
+        "/data/test/happy/1.jpg, /data/test/happy/2.jpg, /data/test/happy/3.jpg and 1 more"
+    )
+    assert remarks(rows, [f"test/{name}" for name in ids], "t") == []
+
+
+def test_zeros_that_a_spreadsheet_took_are_told(tmp_path: Path) -> None:
+    ids = [f"happy/{number:02d}" for number in range(1, 13)]
+    names = [f"happy/{number}.jpg" for number in range(1, 13)]
+    path = feature_extraction(tmp_path / "all.csv", names, path=names)
+    hint = "'happy/1.jpg' may be 'happy/01': spreadsheets take zeros in front away; write names as the files have them"
+    with pytest.raises(TableError, match=hint):
+        one_row_per_image(read_openface(path), ids)
+    rows, few = read_openface(path), ids[6:]
+    assert (one_row_per_image(rows, few)["status"] == "ok").sum() == 3
+    said = [remark for remark in remarks(rows, few, "t") if "no row" in remark]
+    assert said == [
+        "3 of 6 images have no row in t and count as no_face; 'happy/7.jpg' may be 'happy/07': spreadsheets take "
+        "zeros in front away; write names as the files have them: happy/07, happy/08, happy/09"
+    ]
+    # Rows of another split lack no zeros.
+    others = [name.replace("happy", "test") for name in names]
+    path = feature_extraction(tmp_path / "all.csv", others, path=others)
+    with pytest.raises(TableError, match="give the table that was made from these images"):
+        one_row_per_image(read_openface(path), [name.replace("happy", "train") for name in ids])
+
+
+def test_rows_that_contradict_each_other_are_counted(tmp_path: Path) -> None:
+    rows = [face(filename=f"{name}.png", AU12_r=n / 4) for n in (1, 2) for name in "abcde"]
+    rows += [face(0.5, filename="f.png", AU12_r=1.0), face(0.6, filename="f.png", AU12_r=2.0)]
+    rows += [face(filename="g.png")] * 2 + [face(filename="a.png", AU12_r=9.0)]
+    told = "5 images of t have several rows of equal confidence that differ; the first is taken: a, b, c and 2 more"
+    for header in (tuple(rows[0]), tuple(name for name in rows[0] if name != "confidence")):
+        read = read_openface(write_csv(tmp_path / "all.csv", rows, header))
+        assert one_row_per_image(read, list("abcdefg"))["AU12_r"].tolist()[:5] == [0.25] * 5
+        said = [remark for remark in remarks(read, list("abcdefg"), "t") if "several rows" in remark]
+        assert said == [told if "confidence" in header else told.replace("5", "6").replace("2 more", "3 more")]
+
+
+@pytest.mark.parametrize("form", ["csv", "booleans", "nullable", "text"])
+def test_presences_as_booleans_are_presences(tmp_path: Path, form: str) -> None:
+    table = pd.DataFrame([face(filename=f"{name}.png", AU12_c=float(n % 2)) for n, name in enumerate("abcd")])
+    table = table.astype(dict.fromkeys(PRESENCES, "boolean" if form == "nullable" else bool))
+    if form == "csv":
+        table.to_csv(tmp_path / "t", index=False)
+    else:
+        (table.astype(dict.fromkeys(PRESENCES, str)) if form == "text" else table).to_parquet(tmp_path / "t")
+    found = one_row_per_image(read_openface(tmp_path / "t"), list("abcd"))
+    assert found["status"].tolist() == ["ok"] * 4
+    assert found["AU12_c"].tolist() == [0, 1, 0, 1]
 
 
 def test_names_that_differ_in_case_alone_are_told_apart_and_else_case_is_no_matter(tmp_path: Path) -> None:

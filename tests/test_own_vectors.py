@@ -147,7 +147,13 @@ def test_rows_numbers_beside_the_table_are_no_component(tmp_path: Path) -> None:
     assert read_vectors(tmp_path / "vectors.parquet", IDS).vectors.tolist() == [[1], [2], [3], [4]]
 
 
-@pytest.mark.parametrize("header", ["label", "Emotion", "split", "frame", "face_id", "confidence"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("label", "Emotion", "split", "frame", "face_id", "confidence"),
+        *("emotion_label", "labels", "Category", "ground_truth"),
+    ],
+)
 def test_what_stands_beside_vectors_is_refused_as_a_component(tmp_path: Path, header: str) -> None:
     path = written(tmp_path / "vectors.csv", **{"id": IDS, header: [0, 1, 1, 1], "valence": [1.0, 2.0, 3.0, 4.0]})
     with pytest.raises(ActionUnitError, match=f"the column {header} would be a component"):

@@ -280,6 +280,28 @@ def test_an_animation_is_a_table_of_its_pictures_and_a_video_of_what_was_read(ex
     assert (tmp_path / "a.mp4").is_file()
 
 
+def test_a_broken_file_of_several_pictures_ends_only_itself(exported: Path, tmp_path: Path) -> None:
+    portrait = Image.open(PORTRAIT).convert("RGB")
+    portrait.save(tmp_path / "b.tiff", save_all=True, append_images=[portrait] * 9)
+    content = (tmp_path / "b.tiff").read_bytes()
+    (tmp_path / "a.tiff").write_bytes(content[: len(content) // 2])
+    (tmp_path / "b.tiff").unlink()
+    # Both its pictures are damaged, so that the first is the last one that is shown.
+    portrait.save(tmp_path / "c.webp", save_all=True, append_images=[portrait.rotate(90)], lossless=True)
+    damaged = bytearray((tmp_path / "c.webp").read_bytes())
+    damaged[damaged.find(b"VP8L") + 8 : damaged.find(b"VP8L") + 2000] = bytes(1992)
+    (tmp_path / "c.webp").write_bytes(damaged)
+    portrait.save(tmp_path / "d.png")
+    done = fer("predict", tmp_path, "--model", exported, "--out", tmp_path / "a.csv")
+    assert "Traceback" not in done.stderr
+    table = pd.read_csv(tmp_path / "a.csv")
+    named = table.groupby(table["source"].map(lambda source: Path(source).name))["status"].agg(list)
+    assert named["a.tiff"] == ["ok"] * (len(named["a.tiff"]) - 1) + ["unreadable"]
+    assert len(named["a.tiff"]) > 4
+    assert named["c.webp"] == ["unreadable"]
+    assert named["d.png"] == ["ok"]
+
+
 def test_crops_without_a_face_are_told_of_aligned(exported: Path, model: DeployedModel, tmp_path: Path) -> None:
     stored = open_dataset(model.dataset).images[:6, ..., 0]
     faces = tmp_path / "faces"

@@ -558,3 +558,19 @@ def test_as_many_labels_as_there_cannot_be_are_told(
 def test_labels_of_a_test_set_are_not_said_to_be_wrong(tmp_path: Path) -> None:
     dataset = prepared(tmp_path / "out", fill(tmp_path / "faces", happy=6, sad=6), test_share=1.0, label_noise=0.3)
     assert "replaced" not in dataset.card.protocol
+
+
+def test_what_is_stored_of_folders_in_another_encoding_is_text(tmp_path: Path) -> None:
+    fill(tmp_path / "faces", Freude=12, wut=12)
+    fill(tmp_path / "faces" / "x", 5000, wut=4)
+    (tmp_path / "faces" / "wut").rename(tmp_path / "faces" / os.fsdecode(b"\xc4rger"))
+    (tmp_path / "faces" / "x").rename(tmp_path / "faces" / os.fsdecode(b"\xfcbung"))
+    classes = {"\xc4rger": "anger", "wut": "anger", "Freude": "joy"}
+    card = prepared(tmp_path / "out", tmp_path / "faces", classes=classes).card
+    assert card.labels == ("happiness", "anger")
+    assert "folders above the classes that are no splits: \\xfcbung" in card.notes
+    assert all(note.encode() for note in card.notes)
+    card = prepared(
+        tmp_path / "own", tmp_path / "faces", classes={"\xc4rger": "\xc4rger", "wut": "drop", "Freude": "Freude"}
+    ).card
+    assert card.labels == ("Freude", "\xc4rger")

@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+import zipfile
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -281,6 +282,46 @@ def test_weights_of_a_training_that_diverged_are_refused(tmp_path: Path) -> None
     path = publish(tmp_path / "nan.pth", theirs)
     with pytest.raises(CheckpointError, match=r"module\.bn1\.weight holds values that are no finite numbers"):
         load_published(path, build("resnet18", 7, seed=1), LABELS)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    "claimed",
+    [
+        torch.zeros(1).expand(2_000_000_000_000),
+        torch.zeros(9).as_strided((2**20, 9), (0, 1)),
+        torch.sparse_coo_tensor(torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1), (2**40,), check_invariants=True),
+        torch.zeros(2**40, device="meta"),
+    ],
+    ids=["expanded", "overlapping", "sparse", "meta"],
+)
+def test_weights_larger_than_what_the_file_holds_are_refused_unseen(
+    tmp_path: Path, claimed: Tensor, legacy: bool
+) -> None:
+    path = tmp_path / "large.pth"
+    torch.save({"state_dict": {"a": claimed}}, path, _use_new_zipfile_serialization=not legacy)
+    assert path.stat().st_size < 5000
+    with pytest.raises(CheckpointError, match=r"large\.pth: it does not hold all of a; save|damaged, or more than"):
+        read_state_dict(path)
+
+
+def test_views_of_one_storage_are_weights(tmp_path: Path) -> None:
+    tied = torch.arange(6.0).reshape(2, 3)
+    torch.save({"state_dict": {"a": tied, "b": tied.T, "c": tied[1]}}, tmp_path / "tied.pth")
+    read = read_state_dict(tmp_path / "tied.pth")
+    assert read["b"].tolist() == tied.T.tolist()
+
+
+def test_an_archive_that_unpacks_into_more_than_it_is_is_refused(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"a": torch.zeros(1_000_000)}}, tmp_path / "plain.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for record in plain.infolist():
+            packed.writestr(record.filename, plain.read(record), zipfile.ZIP_DEFLATED)
+    with pytest.raises(CheckpointError, match=r"packed\.pth: its archive is packed; unpack it"):
+        read_state_dict(tmp_path / "packed.pth")
 
 
 def test_a_whole_module_is_no_state_dict(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ from helpers.service import (
     write_model,
 )
 from PIL import Image
-from test_decoding import SPOILT
+from test_decoding import SPOILT, page, tiff
 
 from fer_core.data.crops import Box, cut_out
 from fer_core.data.dataset import EMOTIONS
@@ -231,6 +231,7 @@ def test_nothing_is_written_and_nothing_reported(model: Path, tmp_path: Path) ->
         (claiming(60_000, 60_000, "PNG"), "pixels"),
         (claiming(8_000, 7_000, "PNG"), "8000 x 7000 is more than 50,000,000 pixels"),
         (claiming(60_000, 60_000, "GIF"), "pixels"),
+        (tiff(page(16, 16, (322, 4, 20_000), (323, 4, 20_000))), "20000 x 20000 is more than 50,000,000 pixels"),
     ],
 )
 def test_what_cannot_be_read_is_said(running: Service, content: bytes, reason: str) -> None:

@@ -321,7 +321,7 @@ def test_no_name_in_the_store_leads_out_of_the_artifact(tmp_path: Path, name: st
         room.mkdir(parents=True, exist_ok=True)
         told = {"upload": upload, "files": files, "made_from": []}
         (room / "published.json").write_text(json.dumps(told))
-        with pytest.raises(StoreError, match="leads out of its folder.*delete it there"):
+        with pytest.raises(StoreError, match=r"leads out of its folder.*delete it there"):
             store.fetch("graph", FINGERPRINT, artifacts)
     (room / "resume-1").mkdir()
     (room / "resume-1" / "x").write_text("evil")

@@ -87,7 +87,7 @@ def prepare(settings: DatasetSettings, folder: Path | None, out: Path, report: R
         mean=mean,
         std=std,
         counts=counts,
-        notes=source.notes,
+        notes=tuple(map(printable, source.notes)),
         unreadable={str(source.records["id"][row]): printable(reason) for row, reason in unreadable.items()},
     )
     _note_counts(counts, report)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fer_core.data.readers.lists import LABEL_HEADERS, SPLIT_HEADERS
 from fer_core.data.readers.tables import dialect_of, plain
 from fer_core.errors import ActionUnitError, DatasetError
 from openface.matching import match
@@ -19,8 +20,9 @@ _NAMES = ("id", "filename", "image", "path", "file", "name", "imageid", "filepat
 _COUNTS_ROWS = ("", "unnamed0", "index", "level0")
 """Headers of the column that pandas writes beside a table, with its rows' numbers."""
 _NO_COMPONENTS = (
-    *("label", "emotion", "expression", "class", "target", "split", "usage", "set", "subset", "partition", "fold"),
-    *("frame", "face", "faceid", "timestamp", "success", "confidence", "status", "row", "index"),
+    *LABEL_HEADERS,
+    *SPLIT_HEADERS,
+    *("fold", "frame", "face", "faceid", "timestamp", "success", "confidence", "status", "row", "index"),
 )
 """Headers, without case and marks, of what tables hold beside vectors; a label among them would tell the answer."""
 _NOTHING = ("", "nan", "NaN", "NAN", "na", "NA", "N/A", "n/a", "null", "NULL", "None")

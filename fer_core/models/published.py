@@ -154,10 +154,25 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: holds no state_dict")
     if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()):
         raise CheckpointError(f"{path}: its state_dict holds more than tensors")
+    _refuse_what_is_not_there(path, weights)
     spoilt = next((name for name, tensor in weights.items() if not tensor.isfinite().all()), None)
     if spoilt is not None:
         raise CheckpointError(f"{path}: {spoilt} holds values that are no finite numbers; the training had diverged")
     return {_WRAPPED.sub("", name): tensor for name, tensor in weights.items()}
+
+
+def _refuse_what_is_not_there(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Refuse tensors of which the file holds but a part: a few bytes can claim any size, and looking at it takes that.
+
+    Raises:
+        CheckpointError: one is a view that repeats what is stored, or is sparse, or larger than the file.
+    """
+    held = path.stat().st_size
+    for name, tensor in weights.items():
+        is_plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+        stored = min(held, tensor.untyped_storage().nbytes()) if is_plain else 0
+        if not is_plain or tensor.numel() * tensor.element_size() > stored:
+            raise CheckpointError(f"{path}: it does not hold all of {name}; save its tensors as .cpu().contiguous()")
 
 
 def _why_not_opened(path: Path, error: BaseException) -> str:
@@ -199,6 +214,11 @@ def _named_in(path: Path, file: BinaryIO) -> set[str]:
     file.seek(0)
     if begins.startswith(_ZIP):
         with zipfile.ZipFile(file) as archive:
+            # torch makes room for each record before anybody sees what it says.
+            if sum(record.file_size for record in archive.infolist()) > path.stat().st_size:
+                raise CheckpointError(
+                    f"{path}: its archive is packed; unpack it, and pack it again without compression"
+                )
             (record,) = [name for name in archive.namelist() if name.split("/")[-1] == "data.pkl"]
             with archive.open(record) as pickled:
                 return set(_globals(pickled))

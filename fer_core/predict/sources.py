@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -170,8 +171,8 @@ def _animation(path: Path, every: int) -> PictureSource:
         with pictures_in(path) as (count, pictures):
             if count == 1:
                 return PictureSource(str(path))
-            next(pictures)
-            second = next(pictures).seconds
+            # The first of them may be where it breaks off.
+            *_, second = (shown.seconds for shown in islice(pictures, 2))
     except UnreadableImage:  # `frames_of` says why.
         return PictureSource(str(path))
     return PictureSource(str(path), _taken(count, every), 0.0 if second is None else 1 / max(second, 0.01))

@@ -1,6 +1,7 @@
 """Find the faces in a file's bytes: decoded, searched and cut out, in a few threads beside the event loop."""
 
 import asyncio
+import math
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ import numpy as np
 
 from fer_core.data.crops import Box, FaceFormat, cut_out, whole_image
 from fer_core.predict.detector import open_detector
-from openface.decoding import UnreadableImage, open_image, read_header, remark_of
+from openface.decoding import UnreadableImage, largest_part, open_image, read_header, remark_of
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,10 @@ class Finder:
         self._of_thread.detector = open_detector("cascade")
 
     def _find(self, content: bytearray, aligned: bool) -> Found:
-        with read_header(BytesIO(content), self._largest) as image, self._pixels.take(image.width * image.height):
+        with (
+            read_header(BytesIO(content), self._largest) as image,
+            self._pixels.take(math.prod(largest_part(image))),
+        ):
             decoded = open_image(image)
             pixels = np.asarray(decoded.convert("RGB"))
             height, width = pixels.shape[:2]

@@ -20,6 +20,7 @@ from fer_core.data.readers.names import (
     mentions_split,
     number_of,
     plain_label,
+    readable,
 )
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
@@ -31,6 +32,8 @@ _MISSING = ("nan", "none", "na", "n/a", "null", "nil", "<na>", "-", "--", "?", "
 UNLABELLED_INDEX, DROPPED_INDEX = dataset.UNLABELLED, -2
 _DOUBT = math.log(1000)
 """A stated order is refused where two of its classes would be a thousand times as likely the other way round."""
+_LEAST_AGREEMENT = 1 / 2
+"""A smaller share of images whose label is the top of their distribution shows columns in another order."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ def name_classes(
     Raises:
         DatasetError: a label has no meaning, the counts speak against the order, or `[dataset.classes]` is amiss.
     """
+    own = [readable(label) for label in own]
     counts = Counter(own[: len(own) - without_images])
     counts.update(dict.fromkeys(own[len(own) - without_images :], 0))
     table = _table(settings, counts, where)
@@ -99,18 +103,47 @@ def name_classes(
     return _classes(own, named, counts, (f"classes{how}: {_sizes(named, counts)}", *_unused(settings, counts)))
 
 
+def check_shares(path: object, shares: np.ndarray, labels: np.ndarray, remedy: str) -> None:
+    """Refuse shares that are of other classes: the label is mostly the top answer.
+
+    Args:
+        shares: (N, classes)
+        labels: (N,) into the classes; what is negative is no label.
+
+    Raises:
+        DatasetError: the label is the top for fewer than half of the images.
+    """
+    rows = np.flatnonzero(labels >= 0)
+    agreeing = float(np.mean(shares[rows, labels[rows]] == shares[rows].max(axis=1))) if len(rows) else 1
+    if agreeing < _LEAST_AGREEMENT:
+        raise DatasetError(
+            f"{path}: the top of the distribution is the label for only {agreeing:.0%} of the images; {remedy}"
+        )
+
+
 def _table(settings: DatasetSettings, counts: Mapping[str, int], where: object) -> dict[str, str]:
     """What [dataset.classes] says of the labels that there are."""
     if not isinstance(settings.classes, Mapping):
         return {}
-    table: dict[str, str] = {}
-    for key, value in settings.classes.items():
-        meaning = _meaning_of_value(key, value, counts, where)
-        exactly = [key] if key in counts else [label for label in counts if plain_label(label) == plain_label(key)]
-        table.update(dict.fromkeys(exactly, meaning))
+    meanings = {key: _meaning_of_value(key, value, counts, where) for key, value in settings.classes.items()}
+    said = {label: _meaning_in_table(label, meanings, counts, where) for label in counts}
+    table = {label: meaning for label, meaning in said.items() if meaning is not None}
     if not table:
         raise DatasetError(f"{where}: none of the labels in {_TABLE} is there; there are {_named(counts, counts)}")
     return table
+
+
+def _meaning_in_table(label: str, meanings: Mapping[str, str], counts: Mapping[str, int], where: object) -> str | None:
+    """What the key that is the label says of it, or else those that are no label and differ in case or zeros."""
+    if label in meanings:
+        return meanings[label]
+    keys = [key for key in meanings if key not in counts and plain_label(key) == plain_label(label)]
+    if len({meanings[key] for key in keys}) > 1:
+        raise DatasetError(
+            f"{where}: dataset.classes says different things of the label {label}, as {' and as '.join(keys)}; keep "
+            "one of them"
+        )
+    return meanings[keys[0]] if keys else None
 
 
 def _usual_spelling(words: Iterable[str], counts: Mapping[str, int]) -> dict[str, str]:
@@ -278,10 +311,10 @@ def _sizes(named: Mapping[str, str], counts: Mapping[str, int]) -> str:
 
 
 def _unused(settings: DatasetSettings, counts: Mapping[str, int]) -> Iterator[str]:
-    """What [dataset.classes] says of labels that are not there."""
-    plain = {plain_label(label) for label in counts}
+    """What [dataset.classes] says of labels that are not there, or that another key says exactly."""
     table = settings.classes if isinstance(settings.classes, Mapping) else {}
-    absent = [key for key in table if plain_label(key) not in plain]
+    open_to_others = {plain_label(label) for label in counts if label not in table}
+    absent = [key for key in table if key not in counts and plain_label(key) not in open_to_others]
     if absent:
         yield f"{_TABLE} names {', '.join(absent)}, which no image is labelled"
 

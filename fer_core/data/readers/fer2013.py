@@ -104,8 +104,13 @@ def read(settings: DatasetSettings, folder: Path) -> Source:
 
 def find_file(folder: Path) -> Path | None:
     """The CSV in a folder, or in the only folder below it."""
-    inner = unwrapped(folder, lambda place: any((place / name).is_file() for name in FILES))
-    return next((inner / name for name in FILES if (inner / name).is_file()), None)
+    return _published(unwrapped(folder, lambda place: _published(place) is not None))
+
+
+def _published(folder: Path) -> Path | None:
+    """The CSV directly in a folder, in whatever case; one in lower case goes first."""
+    there = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.name.lower() in FILES}
+    return next((there[name] for name in FILES if name in there and there[name].is_file()), None)
 
 
 def read_pixels(path: Path) -> PixelRows:

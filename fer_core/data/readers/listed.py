@@ -11,9 +11,18 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from fer_core.data.readers.classes import Classes, NumberOrder, name_classes
+from fer_core.data.readers.classes import Classes, NumberOrder, check_shares, name_classes
 from fer_core.data.readers.folder import kept
-from fer_core.data.readers.lists import BOX, SHARE, ListedImages, is_share, list_files, read_lists, refuse_rows
+from fer_core.data.readers.lists import (
+    BOX,
+    SHARE,
+    ListedImages,
+    holds_lists,
+    is_share,
+    list_files,
+    read_lists,
+    refuse_rows,
+)
 from fer_core.data.readers.names import DROPPED, has_no_label, number_of, split_of_folder
 from fer_core.data.readers.source import (
     Source,
@@ -32,6 +41,8 @@ from openface.decoding import ENDINGS, UnreadableImage
 _DEPTH = 2
 """Images are looked for so many folders below the one that is given."""
 _TRIED = 20
+_NEARLY_ALL = 0.9
+"""A folder that has this share of what the fullest has may be the one that is meant too."""
 _LEAST_INSIDE = 1 / 2
 """A smaller share of a face box within its image is a mistake."""
 
@@ -81,6 +92,11 @@ def read_affectnet(settings: DatasetSettings, folder: Path) -> Source:
 
     Its validation part is the test split, since it is what results are published on. Errors as `read`.
     """
+    if folder.is_dir() and not holds_lists(folder):
+        raise DatasetError(
+            f"{folder}: not AffectNet; looked for training.csv and validation.csv; annotations as .npy are not read, "
+            "so give the folder of these lists with --data, or write a labels.csv and set dataset.source = 'csv'"
+        )
     lists = read_lists(folder, _named(settings))
     for found in lists:
         if not found.is_affectnet:
@@ -177,7 +193,8 @@ def _split_by(lists: Sequence[ListedImages]) -> Iterator[str]:
 
 
 def _unused(lists: Sequence[ListedImages]) -> Iterator[str]:
-    columns = list(dict.fromkeys(name for found in lists for name in found.unused))
+    used = {name for found in lists for name in found.split_columns}  # Another list may have no value in it.
+    columns = list(dict.fromkeys(name for found in lists for name in found.unused if name not in used))
     if columns:
         yield f"columns not used: {', '.join(columns)}"
 
@@ -232,6 +249,8 @@ def _read_shares(lists: Sequence[ListedImages], columns: Sequence[str], classes:
         refuse_rows(found.path, pd.Series(wrong, index=found.table.index), told)
         parts.append(shares / shares.sum(axis=1, keepdims=True))
     distributions: np.ndarray = np.concatenate(parts).astype(np.float32)
+    remedy = f"each {SHARE}CLASS must be the share of the class that it names; mend these columns or the labels"
+    check_shares(path, distributions, classes.index[:count], remedy)
     return distributions
 
 
@@ -248,29 +267,40 @@ def _locate(given: Path, lists: Sequence[ListedImages]) -> list[Path]:
 
 
 def _base(given: Path, found: ListedImages) -> Path:
-    """The folder that the paths start at: the list's own, or the one below `given` that has the most of them.
+    """The folder that the paths start at: the list's own, that of its split, or the one below `given` that has them.
 
     Raises:
-        DatasetError: several have as many, so that it may be the images of another split.
+        DatasetError: several have nearly all of them, so that it may be other images of the same names.
     """
+    own = found.path.parent
     sample = list(found.names.iloc[:: max(1, len(found.names) // _TRIED)])
 
     def hits(place: Path) -> int:
         return sum(os.path.isfile(_find_file(place, name)) for name in sample)
 
-    if hits(found.path.parent) == len(sample):
-        return found.path.parent
-    count_of = {place: count for place in _folders(given, _DEPTH) if (count := hits(place))}
-    best = [place for place, count in count_of.items() if count == max(count_of.values())]
-    if found.path.parent in best:
-        return found.path.parent
-    of_split = [place for place in best if found.of_split and split_of_folder(place.name) == found.of_split]
-    if len(best) > 1 and len(of_split) != 1:
+    if hits(own) == len(sample):
+        return own
+    split_of_place = {own: "", **{place: _split_of_place(place, given) for place in _folders(given, _DEPTH)}}
+    of_split = [place for place, split in split_of_place.items() if split and split == found.of_split]
+    others = [place for place, split in split_of_place.items() if place == own or not (split and found.of_split)]
+    count_of = {place: hits(place) for place in of_split}
+    if not any(count_of.values()):
+        count_of = {place: hits(place) for place in others}
+    nearly = max(count_of.values()) * _NEARLY_ALL
+    best = [place for place, count in count_of.items() if count and count >= nearly]
+    if own in best or not best:
+        return own
+    if len(best) > 1:
         raise DatasetError(
-            f"{found.path}: its images may be those in {best[0]} or in {best[1]}; write their paths from "
-            f"{found.path.parent}"
+            f"{found.path}: its images may be those in {best[0]} or in {best[1]}; write their paths from {own}"
         )
-    return next(iter(of_split or best), found.path.parent)
+    return best[0]
+
+
+def _split_of_place(place: Path, given: Path) -> str:
+    """The split that the lowest of a place's folders below `given` means, or ""."""
+    folders = reversed(place.relative_to(given).parts)
+    return next((split for folder in folders if (split := split_of_folder(folder))), "")
 
 
 def _folders(folder: Path, depth: int) -> Iterator[Path]:
@@ -304,11 +334,14 @@ def _boxes(lists: Sequence[ListedImages]) -> np.ndarray | None:
 
     What is no number is infinite.
     """
+    headers_of = [{plain(str(name)): name for name in found.table.columns} for found in lists]
+    if not any(headers.keys() >= {*BOX} for headers in headers_of):
+        return None
     parts = []
-    for found in lists:
-        headers = {plain(str(name)): name for name in found.table.columns}
-        if not all(name in headers for name in BOX):
-            return None
+    for found, headers in zip(lists, headers_of, strict=True):
+        if not headers.keys() >= {*BOX}:
+            parts.append(np.full((len(found.table), len(BOX)), np.nan))
+            continue
         box = found.table[[headers[name] for name in BOX]]
         numbers = box.apply(pd.to_numeric, errors="coerce").astype(np.float64)
         # What is written and no number is told from an empty box, which is a face that was cut out before.

@@ -42,7 +42,7 @@ _PATH = [
     "imageid",
     "imgid",
 ]
-_LABEL = [
+LABEL_HEADERS = [
     "label",
     "emotion",
     "expression",
@@ -62,7 +62,10 @@ _LABEL = [
     "groundtruth",
     "annotation",
 ]
-_SPLIT = ("split", "usage", "set", "subset", "partition", "part", "phase")
+"""Headers of labels, as `plain` has them, the likeliest first."""
+_OF_LABELS = ("label", "emotion", "expression")
+"""Words in the headers of columns that hold hardly anything else."""
+SPLIT_HEADERS = ("split", "usage", "set", "subset", "partition", "part", "phase")
 BOX = ("facex", "facey", "facewidth", "faceheight")
 _LANDMARKS = "facial_landmarks"
 """AffectNet's, which are most of its files."""
@@ -94,11 +97,12 @@ class ListedImages:
     """Columns that do not count."""
 
 
-def read_lists(folder: Path, named: Collection[str] = ()) -> list[ListedImages]:
+def read_lists(folder: Path, named: Collection[str] | None = None) -> list[ListedImages]:
     """The lists that `folder` is, or holds: labels.csv, one for each split, or a single CSV.
 
     Args:
-        named: labels that the user gives a meaning to; the column that holds them is the labels'.
+        named: labels that the user gives a meaning to; the column that holds them is the labels'. None where only
+            the images count.
 
     Raises:
         DatasetError: there is none, or one is no such list.
@@ -129,6 +133,11 @@ def _find_lists(given: Path) -> list[tuple[Path, str]]:
     return [(path, split_of_folder(folder.name) or split) for folder, lists in below.items() for path, split in lists]
 
 
+def holds_lists(folder: Path) -> bool:
+    """Tell whether a folder, or one of those in it, holds files that may be lists."""
+    return any(map(list_files, (folder, *subfolders(folder))))
+
+
 def _lists_in(folder: Path) -> list[tuple[Path, str]]:
     """Its labels.csv, its lists named like splits, or its only one, each with the split that its name means."""
     if (folder / LIST).is_file():
@@ -146,7 +155,7 @@ def list_files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in _LIST_ENDINGS and p.is_file() and p.name[0] != ".")
 
 
-def _read_list(path: Path, split: str, named: Collection[str]) -> ListedImages:
+def _read_list(path: Path, split: str, named: Collection[str] | None) -> ListedImages:
     if not path.is_file():
         raise DatasetError(f"{path}: no such file; it must list the images under path,label")
     table = read_table(path, without=(_LANDMARKS,))
@@ -189,23 +198,48 @@ def _path_column(path: Path, table: pd.DataFrame, headers: Mapping[str, str]) ->
     return next(iter(of_images), None) or _require_column(path, headers, _PATH)
 
 
-def _label_column(path: Path, table: pd.DataFrame, headers: Mapping[str, str], named: Collection[str]) -> str:
+def _label_column(path: Path, table: pd.DataFrame, headers: Mapping[str, str], named: Collection[str] | None) -> str:
     """The first of the usual names; one whose labels the user named comes first, then emotions, words, and numbers."""
-    there = [headers[name] for name in _LABEL if name in headers]
-    plain = set(map(plain_label, named))
+    there = [headers[name] for name in LABEL_HEADERS if name in headers]
+    of_user = set(map(plain_label, named or ()))
     for known in (
-        lambda value: plain_label(value) in plain,
+        lambda value: plain_label(value) in of_user,
         lambda value: emotion_of(value) is not None,
     ):
         if found := [name for name in there if table.loc[table[name] != "", name].map(known).mean() > 1 / 2]:
             return found[0]
     words = [name for name in there if not table[name].map(number_of).notna().all()]
-    return next(iter(words), None) or _require_column(path, headers, _LABEL)
+    if not words:
+        return _require_column(path, headers, LABEL_HEADERS)
+    if named is not None:
+        _refuse_rivals(path, table, words[0], there)
+    return words[0]
+
+
+def _refuse_rivals(path: Path, table: pd.DataFrame, chosen: str, there: Sequence[str]) -> None:
+    """Refuse words that are no emotions beside a column called `emotion` or the like that says something else."""
+    for name in (name for name in there if name != chosen):
+        is_called_so = any(word in plain(name) for word in _OF_LABELS)
+        if is_called_so and (table[name] != "").any() and not _say_the_same(table, chosen, name):
+            raise DatasetError(
+                f"{path}: its labels may be those of {name} or of {chosen}; take the other column out, or say what the "
+                f'right one\'s mean in [dataset.classes], such as {_first_value(table, name)} = "happiness"'
+            )
+
+
+def _say_the_same(table: pd.DataFrame, one: str, other: str) -> bool:
+    """Tell whether each value of a column stands beside one of the other's alone, as a class's number and name do."""
+    pairs = table[[one, other]].drop_duplicates()
+    return not pairs[one].duplicated().any() and not pairs[other].duplicated().any()
+
+
+def _first_value(table: pd.DataFrame, name: str) -> str:
+    return str(table.loc[table[name] != "", name].iloc[0])
 
 
 def _split_columns(path: Path, table: pd.DataFrame, headers: Mapping[str, str], used: Sequence[str]) -> list[str]:
     """The columns that hold splits, by their name or by their values."""
-    named = [headers[name] for name in _SPLIT[:2] if name in headers]
+    named = [headers[name] for name in SPLIT_HEADERS[:2] if name in headers]
     columns = []
     for name in (str(name) for name in table.columns if name not in used):
         values = {value for value in table[name].unique() if value}
@@ -231,7 +265,7 @@ def _is_called_split(name: str) -> bool:
     """Tell whether a column is named like a split column: `set`, `data_split`, `is_train`, `testset`."""
     called = plain(name)
     words = {called, _ABOUT_SPLITS.sub("", called), *re.split(r"[\W_]+", name.lower())}
-    return bool(words & {*_SPLIT}) or mentions_split(name) or split_of(name) is not None
+    return bool(words & {*SPLIT_HEADERS}) or mentions_split(name) or split_of(name) is not None
 
 
 def _are_sides(values: Collection[str]) -> bool:
@@ -244,16 +278,22 @@ def _seem_splits(name: str, values: Collection[str]) -> bool:
     """Tell whether a column named like a split column holds splits in words or numbers of its own."""
     if any(split_of(value) or mentions_split(value) for value in values):
         return True
-    several = _SEVERAL if plain(name) in _SPLIT else _FEW
+    several = _SEVERAL if plain(name) in SPLIT_HEADERS else _FEW
     return len(values) <= several and (len(values) > 1 or mentions_split(name))
 
 
 def _splits(path: Path, table: pd.DataFrame, columns: Sequence[str], of_file: str) -> "pd.Series[str]":
     found = [table[name].map(lambda value: split_of(value) or "") for name in columns]
-    splits = found[0] if found else pd.Series(of_file, index=table.index)
+    splits = found[0] if found else pd.Series("", index=table.index)
     for other, name in zip(found[1:], columns[1:], strict=True):
         refuse_rows(path, other != splits, f"its {columns[0]} and its {name} differ; keep one of these columns")
-    return splits
+    if of_file:
+        told = f"but by its name, or its folder's, the list is that of {of_file}; empty the column, or rename the list"
+        # Validation images are often set aside from those of training.
+        agreeing = {"", of_file, *(["validation"] if of_file == "train" else [])}
+        for split in sorted({*splits} - agreeing):
+            refuse_rows(path, splits == split, f"its {columns[0]} says {split}, {told}")
+    return splits.where(splits != "", of_file)
 
 
 def is_share(header: str) -> bool:

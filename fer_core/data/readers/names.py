@@ -2,8 +2,11 @@
 
 import re
 import unicodedata
+from contextlib import suppress
 
 from fer_core.data.dataset import EMOTIONS
+from openface.matching import EITHER_KIND, SPLITS
+from openface.names import spell
 
 DROP = "drop"
 """What `[dataset.classes]` says of a label whose images are left out."""
@@ -13,44 +16,6 @@ DROPPED = "\0"
 UNLABELLED = "\1"
 """The class of images without a label, which no label is called either."""
 _NO_LABEL = ("", "unlabelled", "unlabeled")
-
-_SPLITS = {
-    "train": "train",
-    "training": "train",
-    "trainval": "train",
-    "trn": "train",
-    "learn": "train",
-    "learning": "train",
-    "entrenamiento": "train",
-    "treino": "train",
-    "treinamento": "train",
-    "apprentissage": "train",
-    "entrainement": "train",
-    "addestramento": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "devel": "validation",
-    "development": "validation",
-    "validacion": "validation",
-    "validacao": "validation",
-    "validazione": "validation",
-    "validierung": "validation",
-    "publictest": "validation",
-    "test": "test",
-    "testing": "test",
-    "tests": "test",
-    "tst": "test",
-    "prueba": "test",
-    "pruebas": "test",
-    "teste": "test",
-    "testes": "test",
-    "privatetest": "test",
-}
-"""FER2013 calls its parts Training, PublicTest and PrivateTest; its makers validate on the second."""
-_SPLITS_OF_EITHER_KIND = ("eval", "evaluation", "evaluacion", "avaliacao", "holdout", "heldout")
-"""Words of a split that is for validation to some and for testing to others."""
 
 _ALIASES = {
     "neutral": ("normal", "neutrality", "neu"),
@@ -83,28 +48,37 @@ def number_of(name: str) -> str | None:
     return str(int(float(name))) if _NUMBER.fullmatch(name.strip()) else None
 
 
+def readable(name: str) -> str:
+    """A name as text that every file holds: bytes that are no UTF-8 are Windows' letters, or else spelled."""
+    raw = name.encode("utf-8", "surrogateescape")
+    for encoding in ("utf-8", "cp1252"):
+        with suppress(UnicodeDecodeError):
+            return raw.decode(encoding)
+    return spell(name)
+
+
 def plain_label(label: str) -> str:
     """A label as labels are compared: by its number, or without case, blanks around and decomposed letters."""
-    return number_of(label) or unicodedata.normalize("NFC", label.strip()).lower()
+    return number_of(label) or unicodedata.normalize("NFC", readable(label).strip()).lower()
 
 
 def split_of(name: str) -> str | None:
     """train, validation or test, where a name means one: `Training`, `PrivateTest`, `test_set`."""
     plain = re.sub(r"[\W_]+", "", _without_accents(name)).lower()
-    return _SPLITS.get(plain) or _SPLITS.get(re.sub(r"(set|data|split|part|images|faces)$", "", plain))
+    return SPLITS.get(plain) or SPLITS.get(re.sub(r"(set|data|split|part|images|faces)$", "", plain))
 
 
 def split_of_folder(name: str) -> str | None:
     """The same of a folder, which may be called `FER2013Train` or `my_faces_test` too."""
     if split := split_of(name):
         return split
-    found = {_SPLITS[word] for word in _words(name) if word in _SPLITS}
+    found = {SPLITS[word] for word in _words(name) if word in SPLITS}
     return found.pop() if len(found) == 1 and not any(map(emotion_of, _words(name))) else None
 
 
 def mentions_split(name: str) -> bool:
     """Tell whether a word of a name is a split's, as in `is_train`, `istrain` or `train_happy`."""
-    return any(word.removeprefix("is") in (*_SPLITS, *_SPLITS_OF_EITHER_KIND) for word in _words(name))
+    return any(word.removeprefix("is") in (*SPLITS, *EITHER_KIND) for word in _words(name))
 
 
 def _words(name: str) -> list[str]:
@@ -112,4 +86,5 @@ def _words(name: str) -> list[str]:
 
 
 def _without_accents(name: str) -> str:
-    return "".join(letter for letter in unicodedata.normalize("NFD", name) if not unicodedata.combining(letter))
+    letters = unicodedata.normalize("NFD", readable(name))
+    return "".join(letter for letter in letters if not unicodedata.combining(letter))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fer_core.data.dataset import EMOTIONS
-from fer_core.data.readers.classes import NumberOrder, name_classes
+from fer_core.data.readers.classes import NumberOrder, check_shares, name_classes
 from fer_core.data.readers.folder import ClassFolders, read_class_folders, source_of_folders
 from fer_core.data.readers.names import number_of, split_of
 from fer_core.data.readers.source import Source, find_images, image_stem, read_file, read_text, subfolders, unwrapped
@@ -145,7 +145,8 @@ def _read_distributions(path: Path, records: pd.DataFrame) -> np.ndarray:
         )
     official = np.array([shares[name] for name in records["id"]], np.float32)
     distributions = official[:, [OFFICIAL_ORDER.index(name) for name in _CLASSES]]
-    _check_order(path, distributions, records["label"].to_numpy())
+    remedy = f"its columns must be {', '.join(OFFICIAL_ORDER)}"
+    check_shares(path, distributions, records["label"].to_numpy(), remedy)
     return distributions
 
 
@@ -158,16 +159,6 @@ def _parse_shares(place: str, line: str) -> np.ndarray:
         raise DatasetError(f"{place}: {line!r}; it must be an image's name and 7 shares, none of them negative")
     normalised: np.ndarray = shares / shares.sum()
     return normalised
-
-
-def _check_order(path: Path, distributions: np.ndarray, labels: np.ndarray) -> None:
-    """The label is the crowd's top answer, so columns in another order show."""
-    agreeing = float((distributions.argmax(axis=1) == labels).mean())
-    if agreeing < 0.5:
-        raise DatasetError(
-            f"{path}: the top of the distribution is the label for only {agreeing:.0%} of the images; its "
-            f"columns must be {', '.join(OFFICIAL_ORDER)}"
-        )
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:

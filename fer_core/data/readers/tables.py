@@ -9,6 +9,7 @@ from typing import TextIO
 
 import pandas as pd
 
+from fer_core.data.readers.names import readable
 from fer_core.errors import DatasetError
 from openface.decoding import reason_of
 from openface.spreadsheets import SEPARATOR_LINE, with_decimal_point
@@ -37,7 +38,8 @@ class Row:
 def read_rows(path: Path) -> Iterator[Row]:
     """The rows of a CSV file with a header, one at a time.
 
-    Bytes that are no UTF-8 are kept as Python has them in paths, so that a list of files with such names still fits.
+    Bytes of fields that are no UTF-8 are kept as Python has them in paths, so that a list of files with such names
+    still fits; `readable` makes text of them.
 
     Raises:
         DatasetError: it cannot be read, is no CSV, or a row has more fields than the header.
@@ -135,7 +137,7 @@ def _ranked(header: str) -> list[str]:
 
 
 def _header(path: Path, fields: list[str]) -> list[str]:
-    names = [field.strip().lstrip("\ufeff").strip() for field in fields]
+    names = [readable(field.strip().lstrip("\ufeff").strip()) for field in fields]
     twice = [name for name in names if name and names.count(name) > 1]
     if twice:
         raise DatasetError(f"{path}: two columns are called {twice[0]}; rename one of them")
