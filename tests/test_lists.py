@@ -647,7 +647,7 @@ def test_shares_that_contradict_the_labels_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("header", ["emotion", "Label", "expression"])
 def test_words_that_are_no_emotions_do_not_take_the_place_of_a_column_called_so(tmp_path: Path, header: str) -> None:
-    columns: dict[str, list[object]] = {header: [0, 1, 2, 3] * 3, "category": ["adult"] * 6 + ["child"] * 6}
+    columns: dict[str, list[str]] = {header: list("0123") * 3, "category": ["adult"] * 6 + ["child"] * 6}
     for name in TWELVE:
         save_image(tmp_path / name)
     write_rows(tmp_path / "labels.csv", ("path", *columns), *zip(TWELVE, *columns.values(), strict=True))
