@@ -2,10 +2,10 @@
 
     python benchmarks/soft_label_views.py
 
-The demo's drawn faces, fewer; one LDG a seed, and from it a student for each of `soft_labels.views` = 1, 10, 50 and
-online, in equal epochs; differences paired over seeds. Costs are the processor's seconds of one thread, which other
-work on the machine hardly changes: of labelling, and of the second epoch. What is finished in the working folder is not
-made again. From the third seed on, each prints a table and writes `benchmarks/results/soft_label_views.json`.
+Drawn faces, small; one LDG a seed, and from it a student for each of `soft_labels.views` = 1, 10, 50 and online, in
+equal epochs; differences paired over seeds. Costs are the processor's seconds of one thread, which other work on the
+machine hardly changes: of labelling, and of the second epoch. What is finished in the working folder is not made
+again. From the third seed on, each prints a table and writes `benchmarks/results/soft_label_views.json`.
 """
 
 import argparse
@@ -33,7 +33,13 @@ from fer_core.train.soft_labels import make_soft_labels, objective_from
 
 PLAIN, ONLINE = "1", "online"
 VIEWS = (PLAIN, "10", "50", ONLINE)
-SETTINGS = ("dataset.count=2000", "distill.epochs=20")
+SETTINGS = (
+    "dataset.count=2000",
+    "dataset.image_size=48",
+    "ldg.input_size=32",
+    "distill.input_size=32",
+    "distill.epochs=20",
+)
 STUDY = Study("demo", SETTINGS, (1, 2, 3, 4, 5))
 
 
