@@ -2,9 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PYTEST := env -u MAKEFLAGS -u MFLAGS $(BIN)/python -m pytest
 
-.PHONY: help setup demo test test-with-engine test-without lint bench bench-gpu
+.PHONY: help setup demo test lint bench bench-gpu
 help:
 	@echo "make demo    the whole method on drawn faces, in a few minutes"
 	@echo "make test    the tests"
@@ -24,18 +23,14 @@ $(VENV)/ready: pyproject.toml
 demo: setup
 	@$(BIN)/fer run demo
 
-# One thread a process, since threads of several processes on the same cores wait for one another. Tests that need the
-# container engine go one after the other and mostly wait; files of the other tests go side by side in what they leave of
-# the cores. Then come the tests with machines of their own, and last the timed ones, with nothing beside them.
+# One thread a process, since threads of several processes on the same cores wait for one another. First files of tests
+# side by side; then tests with machines of their own; then those that have the container engine to themselves, one after
+# the other, since they time it.
 test: export OMP_NUM_THREADS = 1
 test: setup
-	@$(MAKE) --no-print-directory -j2 test-with-engine test-without
-	@$(PYTEST) -m "machines and not engine" -n auto --dist worksteal
-	@$(PYTEST) -m timed
-test-with-engine:
-	@$(PYTEST) -m "engine and not timed"
-test-without:
-	@nice -n 19 $(PYTEST) -m "not engine and not machines and not timed" -n auto --dist loadfile
+	@$(BIN)/python -m pytest -m "not engine and not machines" -n auto --dist loadfile
+	@$(BIN)/python -m pytest -m "machines and not engine" -n auto --dist worksteal
+	@$(BIN)/python -m pytest -m engine
 
 # Tests and benchmarks call what is typed loosely: drivers of browsers, torch's backward and channels-last. Benchmarks run
 # where there is torch alone, with stand-ins for the experiment's own classes.

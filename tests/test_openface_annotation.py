@@ -375,7 +375,6 @@ def test_an_output_folder_that_cannot_be_written_is_told(
 
 
 @pytest.mark.engine
-@pytest.mark.timed
 def test_the_driver_costs_little_and_two_containers_are_twice_one(
     openface_image: str, local: Settings, tmp_path: Path
 ) -> None:
