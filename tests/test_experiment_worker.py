@@ -54,11 +54,11 @@ class Lab:
         found: dict[str, Any] = answer.json()
         return found
 
-    def patch(self, where: str, **body: Any) -> None:
-        answer = self.client.patch(where, json=body)
+    def change(self, method: str, where: str, **body: Any) -> None:
+        answer = self.client.request(method, where, json=body)
         while answer.status_code == 503:  # As above.
-            answer = self.client.patch(where, json=body)
-        assert answer.status_code == 204, answer.text
+            answer = self.client.request(method, where, json=body)
+        assert answer.is_success, answer.text
 
     def flow(self, name: str = "fer") -> str:
         return str(self.post("/flows/", name=name)["id"])
@@ -140,11 +140,11 @@ def test_a_run_may_override_nothing_of_how_it_is_started(lab: Lab) -> None:
         "variables": {"type": "object", "properties": {"command": {"type": "string"}, "env": {"type": "object"}}},
     }
     before = lab.client.get("/work_pools/fer").json()["base_job_template"]
-    lab.patch("/work_pools/fer", base_job_template=template)
+    lab.change("PATCH", "/work_pools/fer", base_job_template=template)
     try:
         ended = lab.run(deployment, parameters=MISTAKEN, job_variables=command)
     finally:
-        lab.patch("/work_pools/fer", base_job_template=before)
+        lab.change("PATCH", "/work_pools/fer", base_job_template=before)
     assert (ended["state_type"], touched.exists()) == ("FAILED", False)
     assert REFUSED in ended["state"]["message"]
 
@@ -267,13 +267,13 @@ def test_a_place_for_results_that_the_api_names_is_not_written_to(lab: Lab) -> N
     outside = lab.folder / "outside"
     with temporary_settings({PREFECT_API_URL: str(lab.client.base_url)}):
         block = LocalFileSystem(basepath=str(outside)).save("outside")
-    lab.client.put("/admin/storage", json={"default_result_storage_block_id": str(block)}).raise_for_status()
+    lab.change("PUT", "/admin/storage", default_result_storage_block_id=str(block))
     try:
         experiment = lab.folder / "data" / "anew.toml"
         experiment.write_text(Path(TINY).read_text())
         ended = lab.run(lab.deployment("annotate"), parameters={"experiment": str(experiment)})
     finally:
-        lab.client.delete("/admin/storage").raise_for_status()
+        lab.change("DELETE", "/admin/storage")
     assert ended["state_type"] == "COMPLETED", ended["state"]["message"]
     assert not outside.exists() or list(outside.iterdir()) == []
 
