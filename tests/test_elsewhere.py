@@ -51,7 +51,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
         print(f"--- {log.name}\n{log.read_text()[-3000:]}")
 
 
-def end_of(run: "subprocess.Popen[str]", seconds: float = 280) -> str:
+def end_of(run: "subprocess.Popen[str]", seconds: float = 600) -> str:
     said, _ = run.communicate(timeout=seconds)
     assert run.returncode == 0, said
     return said
