@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from annoy import AnnoyIndex
 
 from openface.machine import usable_cores
 
@@ -22,6 +21,8 @@ _WORTH_A_PROCESS = 10_000
 
 def build_index(vectors: np.ndarray, trees: int, seed: int, path: Path) -> None:
     """Write an Annoy index, byte for byte the same for a seed: it needs one build thread for that."""
+    from annoy import AnnoyIndex  # An exact search does without; a bare GPU machine may not have it.
+
     index = AnnoyIndex(vectors.shape[1], "euclidean")
     index.set_seed(seed)
     for item, vector in enumerate(vectors):
@@ -71,6 +72,8 @@ def search_all(vectors: np.ndarray, count: int) -> Search:
 
 
 def _find(path: str, dimensions: int, count: int, nodes: int, queries: np.ndarray) -> np.ndarray:
+    from annoy import AnnoyIndex
+
     index = AnnoyIndex(dimensions, "euclidean")
     index.load(path)
     return np.array([index.get_nns_by_item(query, count, search_k=nodes) for query in queries.tolist()], np.int32)
