@@ -61,7 +61,10 @@ def examine(artifacts: Path, openface: OpenFaceSettings) -> list[Check]:
     if place := os.environ.get(STORE):
         checks.append(_looked_at("store", lambda: _store(place)))
         if all(check.passed for check in checks if check.what in ("Prefect", "store")):
-            checks += _workers(Store(place))
+            try:
+                checks += _workers(Store(place))
+            except (StoreError, StoreAway) as wrong:
+                checks.append(Check("workers", False, str(wrong)))
     return checks
 
 

@@ -329,8 +329,11 @@ class _Sent:
         if time.monotonic() - self._since < _SECONDS_UNTIL_TOLD:
             return
         self._wait_told = True
-        here = [notice for notice in notices(self._store) if worker_name(notice.host, self._queue) in names]
-        if others := ", ".join(notice.host for notice in here if notice.code != code_version()):
+        others = ""
+        with suppress(StoreError, StoreAway):  # The step itself waits for the store; this is a remark.
+            here = [notice for notice in notices(self._store) if worker_name(notice.host, self._queue) in names]
+            others = ", ".join(notice.host for notice in here if notice.code != code_version())
+        if others:
             self._on_event(Note(f"waits: {others} has another version of this project's code; update it"))
 
 

@@ -21,6 +21,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun, State, WorkerStatus
 from prefect.exceptions import ObjectAlreadyExists, PrefectHTTPStatusError
+from pydantic import TypeAdapter, ValidationError
 
 from fer_core.errors import FerError
 from flows.cache import CACHE, cache_limit, clear_copies
@@ -196,9 +197,22 @@ async def _announce(store: Store, queues: dict[str, int], limit: int) -> None:
 
 
 def notices(store: Store) -> list[Notice]:
-    """Notices of the machines that see this store; some may be dead."""
-    found = [store.read(f"{WORKERS}/{name}") for name in store.names_in(WORKERS)]
-    return [Notice(**json.loads(content)) for content in found if content]
+    """Notices of the machines that see this store; some may be dead.
+
+    Raises:
+        StoreError: a file among them is no notice.
+    """
+    files = [f"{WORKERS}/{name}" for name in store.names_in(WORKERS)]
+    return [_notice(store, file, told) for file in files if (told := store.read_json(file)) is not None]
+
+
+def _notice(store: Store, file: str, told: Mapping[str, Any]) -> Notice:
+    with store.as_written(file):
+        try:
+            return TypeAdapter(Notice).validate_python(told)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{first['loc'][0]}: {first['msg']}") from error
 
 
 def online(client: SyncPrefectClient) -> list[str]:

@@ -32,6 +32,7 @@ from flows.elsewhere import Elsewhere, SentRuns
 from flows.events import Metrics, Note, Progress, event_line, parse_event
 from flows.runner import StepCommand, Subprocesses
 from flows.sent_step import SentStep, _study, code_version, outcome
+from flows.steps_worker import notices
 from flows.store import Store, StoreAway, StoreError
 from flows.store_command import unused_rooms
 from openface.machine import usable_cores
@@ -418,6 +419,33 @@ def test_doctor_names_workers_and_queues_that_nobody_serves(lab: Lab, tmp_path: 
     assert f"blind cpu: does not see the store {lab.store}; give it the same FER_STORE" in said
     assert "openface: no worker takes its steps" in said
     assert "cpu: no worker" not in said
+    with machines(lab, "left", more=nowhere):
+        (Path(lab.store) / "workers" / "theirs.json").write_text("[]", encoding="utf-8")
+        said = doctors_lines(lab, tmp_path)
+    assert f"{lab.store}/workers/theirs.json: not as this project writes it" in said, said
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "{",
+        '{"host": "a"}',
+        '{"host": "a", "code": "", "queues": ["cpu"], "cores": 1, "artifacts": "", "free": 1}',
+    ],
+)
+def test_a_notice_that_is_none_is_named(tmp_path: Path, content: str) -> None:
+    store = Store(str(tmp_path))
+    store.replace("workers/theirs.json", content.encode())
+    with pytest.raises(StoreError, match=r"workers/theirs\.json: not as this project writes it"):
+        notices(store)
+
+
+def test_a_notice_of_a_newer_version_is_read(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    told = {"host": "a", "code": "2", "queues": {"cpu": 1}, "cores": 1, "artifacts": "/x", "free": 1, "newer": [1]}
+    store.replace("workers/a.json", json.dumps(told).encode())
+    assert [notice.code for notice in notices(store)] == ["2"]
 
 
 def test_what_is_sent_fits_a_machine_of_fewer_cores(tmp_path: Path) -> None:
