@@ -9,7 +9,7 @@ import pandas as pd
 from PIL import Image
 
 from fer_core.data.readers.classes import NumberOrder, name_classes
-from fer_core.data.readers.folder import kept
+from fer_core.data.readers.folder import without_dropped
 from fer_core.data.readers.names import number_of, split_of
 from fer_core.data.readers.source import Source, unwrapped
 from fer_core.data.readers.tables import plain, read_rows
@@ -99,7 +99,7 @@ def read(settings: DatasetSettings, folder: Path) -> Source:
         ),
         read_image=rows.read,
     )
-    return kept(source, classes)
+    return without_dropped(source, classes)
 
 
 def find_file(folder: Path) -> Path | None:

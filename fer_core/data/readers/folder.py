@@ -74,7 +74,7 @@ def source_of_folders(
             "split": [image.split for image in found.images],
         }
     )
-    return kept(
+    return without_dropped(
         Source(
             name=name,
             labels=classes.labels,
@@ -89,7 +89,7 @@ def source_of_folders(
     )
 
 
-def kept(source: Source, classes: Classes) -> Source:
+def without_dropped(source: Source, classes: Classes) -> Source:
     """A source of all images without those whose label is dropped; those without a label are a split of their own.
 
     Raises:

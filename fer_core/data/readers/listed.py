@@ -12,7 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from fer_core.data.readers.classes import Classes, NumberOrder, check_shares, name_classes
-from fer_core.data.readers.folder import kept
+from fer_core.data.readers.folder import without_dropped
 from fer_core.data.readers.lists import (
     BOX,
     SHARE,
@@ -157,7 +157,7 @@ def _source(name: str, settings: DatasetSettings, folder: Path, lists: Sequence[
             *note_of_frames(paths),
         ),
     )
-    return kept(source, replace(classes, index=classes.index[: len(own)]))
+    return without_dropped(source, replace(classes, index=classes.index[: len(own)]))
 
 
 def _named(settings: DatasetSettings) -> Sequence[str]:
