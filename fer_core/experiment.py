@@ -4,7 +4,7 @@ import difflib
 import json
 import math
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -313,6 +313,11 @@ class Experiment:
 
 
 _EXPERIMENT = TypeAdapter(Experiment)
+_OF_DRAWN_FACES = {
+    "count": "dataset.limit keeps that many training images",
+    "seed": "dataset.split_seed draws the splits",
+}
+"""Keys of [dataset] that other images have no use for, and what may have been meant."""
 
 
 def bundled_experiments() -> list[str]:
@@ -354,8 +359,12 @@ def experiment_from(document: dict[str, Any], origin: str, settings: Iterable[st
     Raises:
         ExperimentError: a key is unknown, or a value is of the wrong type or range, also one of the environment.
     """
+    settings = list(settings)
+    drawn = _source_in(document) == "sample"
     for setting in settings:
         _lay_over(document, setting)
+    if _source_in(document) != "sample":
+        _leave_out_of_drawn_faces(document, origin, drawn, settings)
     try:
         return _EXPERIMENT.validate_json(json.dumps(document, default=str))
     except ValidationError as error:
@@ -386,6 +395,30 @@ def _lay_over(document: dict[str, Any], setting: str) -> None:
         if not isinstance(document, dict):
             raise ExperimentError(f"--set {setting}: {section} is a value, not a section")
     document[last] = value
+
+
+def _source_in(document: dict[str, Any]) -> object:
+    section = document.get("dataset", {})
+    return section.get("source", DatasetSettings.source) if isinstance(section, dict) else None
+
+
+def _leave_out_of_drawn_faces(document: dict[str, Any], origin: str, drawn: bool, settings: Sequence[str]) -> None:
+    """Leave out what an experiment on drawn faces says of how they are drawn, where other images take their place.
+
+    Raises:
+        ExperimentError: it is said of other images.
+    """
+    section = document.get("dataset")
+    if not isinstance(section, dict):
+        return
+    laid = {setting.partition("=")[0].strip() for setting in settings}
+    for key, remedy in _OF_DRAWN_FACES.items():
+        if key not in section:
+            continue
+        if drawn and f"dataset.{key}" not in laid:
+            del section[key]
+        elif section[key] != getattr(DatasetSettings, key):
+            raise ExperimentError(f"{origin}: dataset.{key} = {section[key]}: only drawn faces have it; {remedy}")
 
 
 def _explain(error: ValidationError) -> str:

@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 
 from fer_core.errors import ExperimentError
-from fer_core.experiment import bundled_experiments, experiment_from, find_experiment, load_experiment, to_document
+from fer_core.experiment import (
+    DatasetSettings,
+    bundled_experiments,
+    experiment_from,
+    find_experiment,
+    load_experiment,
+    to_document,
+)
 
 
 def write(tmp_path: Path, text: str) -> str:
@@ -87,6 +94,30 @@ def test_a_table_says_what_a_datasets_labels_mean(tmp_path: Path) -> None:
     assert load_experiment(path).dataset.classes == {"smile": "happiness", "0": "drop"}
     again = load_experiment(path, ["dataset.classes.0=fear", "dataset.classes.no face=drop"])
     assert again.dataset.classes == {"smile": "happiness", "0": "fear", "no face": "drop"}
+
+
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        ('[dataset]\nsource = "csv"\ncount = 500', []),
+        ('[dataset]\nsource = "csv"', ["dataset.count=500"]),
+        ("", ["dataset.count=500", "dataset.source=csv"]),
+        ("[dataset]\ncount = 300", ["dataset.source=csv", "dataset.count=500"]),
+    ],
+)
+def test_what_only_drawn_faces_have_is_refused_for_others(tmp_path: Path, text: str, settings: list[str]) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(ExperimentError) as error:
+        load_experiment(path, settings)
+    told = "dataset.count = 500: only drawn faces have it; dataset.limit keeps that many training images"
+    assert str(error.value) == f"{path}: {told}"
+
+
+def test_an_experiment_on_drawn_faces_is_laid_over_other_images() -> None:
+    laid = load_experiment("demo", ["dataset.source=csv"])
+    assert (laid.dataset.count, laid.dataset.seed) == (DatasetSettings.count, DatasetSettings.seed)
+    assert experiment_from(to_document(laid), "again") == laid
+    assert load_experiment("demo").dataset.count == 2400
 
 
 @pytest.mark.parametrize("setting", ["graph.k", "=4", "title.k=4"])
