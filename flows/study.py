@@ -12,7 +12,16 @@ from fer_core.comparison import cells
 from fer_core.contents import Tell, nobody
 from fer_core.errors import ActionUnitError, DatasetError, ExperimentError
 from fer_core.experiment import BUNDLED, Experiment, find_experiment, load_experiment
-from fer_core.steps import NAMED_FILES, STEPS, Request, aus_beside, request, runs_openface, with_openface_build
+from fer_core.steps import (
+    NAMED_FILES,
+    STEPS,
+    Request,
+    aus_beside,
+    refuse_beside_drawn_faces,
+    request,
+    runs_openface,
+    with_openface_build,
+)
 from flows.gpus import usable_gpus
 from flows.granted import DATA, OPENFACE, is_path, limits_apply, require_granted_paths, require_granted_settings
 from flows.runner import StepCommand
@@ -180,6 +189,7 @@ def open_study(
     if data is None and loaded.dataset.source != "sample":
         data = os.environ.get(DATA)
     folder = None if data is None else _path(data)
+    refuse_beside_drawn_faces(loaded, folder)
     table = aus_beside(folder) if aus is None else _path(aus)
     if limited:
         require_granted_paths(data=None if folder is None else str(folder), aus=None if table is None else str(table))

@@ -316,6 +316,28 @@ def test_a_list_for_each_split_is_read(tmp_path: Path) -> None:
     assert set(open_source(LIST, tmp_path).records["split"]) == {"train", "test"}
 
 
+def test_folders_in_the_paths_say_the_split(tmp_path: Path) -> None:
+    paths = [
+        "faces/train/P1/a.png",
+        "faces/train/P2/a.png",
+        "faces\\validation\\P3\\a.png",
+        "faces/Test_set/P4/a.png",
+        "b.png",
+    ]
+    rows = [(path, label) for path, label in zip(paths, ["happy", "sad"] * 3, strict=False)]
+    write_rows(tmp_path / "labels.csv", ("path", "label"), *rows)
+    source = open_source(LIST, tmp_path)
+    assert source.records["split"].tolist() == ["train", "train", "validation", "test", ""]
+    assert "splits by the folders in the paths" in source.notes
+    # A column says it better, and a folder that all of them share says nothing.
+    write_rows(tmp_path / "labels.csv", ("path", "label", "split"), *((*row, "test") for row in rows))
+    assert set(open_source(LIST, tmp_path).records["split"]) == {"test"}
+    write_rows(tmp_path / "labels.csv", ("path", "label"), ("/x/train/a.png", "happy"), ("/x/train/b.png", "sad"))
+    source = open_source(LIST, tmp_path)
+    assert source.records["split"].tolist() == ["", ""]
+    assert not any("folders" in note for note in source.notes)
+
+
 def test_an_empty_cell_takes_the_split_of_its_list_and_none_may_contradict_it(tmp_path: Path) -> None:
     for split in ("Training", "Test"):
         rows = [(f"{split}1.png", "happy", split), (f"{split}2.png", "sad", "")]

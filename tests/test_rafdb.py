@@ -64,6 +64,24 @@ def test_rafdbs_crowd_in_another_order_or_incomplete_is_refused(tmp_path: Path) 
     assert f"{path}, line 1" in refused(RAFDB, tmp_path)
 
 
+def test_of_several_folders_of_aligned_images_the_published_one_is_read(tmp_path: Path) -> None:
+    write_rafdb(tmp_path, ["train_00001.jpg 1", "train_00002.jpg 4"])
+    for place, names in {"backup/aligned": "12", "basic/Annotation/aligned": "1"}.items():
+        for name in names:
+            save_image(tmp_path / place / f"train_0000{name}_aligned.jpg", 200)
+
+    def shades() -> list[bool]:
+        source = open_source(RAFDB, tmp_path)
+        return [np.asarray(source.read_image(row))[..., 0].mean() > 100 for row in (0, 1)]
+
+    assert shades() == [False, False]
+    (tmp_path / "basic" / "Image").rename(tmp_path / "basic" / "Pictures")
+    assert f"may be those in {tmp_path / 'backup' / 'aligned'} or in " in refused(RAFDB, tmp_path)
+    (tmp_path / "basic" / "Pictures").rename(tmp_path / "hidden")
+    (tmp_path / "hidden" / "aligned").rename(tmp_path / "hidden" / "others")
+    assert shades() == [True, True]
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

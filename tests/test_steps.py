@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fer_core.artifacts import Artifact, make_artifact
-from fer_core.errors import ArtifactError
+from fer_core.errors import ArtifactError, DatasetError
 from fer_core.experiment import load_experiment
 from fer_core.steps import STEPS, Request, aus_beside, request, with_openface_build
 from flows.study import open_study
@@ -31,6 +31,14 @@ def wanted(tmp_path: Path) -> Wanted:
         return request(step, load_experiment("demo", settings), inputs, seed)
 
     return of
+
+
+def test_images_beside_drawn_faces_are_refused(tmp_path: Path) -> None:
+    told = f"^{tmp_path}: would not be read, since dataset.source = 'sample' draws faces"
+    with pytest.raises(DatasetError, match=told):
+        request("prepare", load_experiment("demo"), outside=tmp_path)
+    with pytest.raises(DatasetError, match=told):
+        open_study("demo", str(tmp_path), None, None, [], str(tmp_path / "artifacts"))
 
 
 def test_lambda_counts_for_ldg_aus_and_not_for_the_ldg(wanted: Wanted) -> None:

@@ -315,6 +315,7 @@ def request(
     Raises:
         ArtifactError: an input is missing, there are too many, one is of no use to the step, or one is made from
             another dataset, AU table or graph than the one given.
+        DatasetError: images are given beside drawn faces.
     """
     definition = COMPARISON_REPORT if step == "report" and experiment.comparison else STEPS[step]
     for need in definition.needs:
@@ -330,7 +331,22 @@ def request(
         _refuse_another(shared, step, inputs)
     ordered = tuple(sorted(inputs, key=lambda artifact: (artifact.step, artifact.fingerprint)))
     outside = None if outside is None else outside.expanduser().resolve()
+    if definition.outside == "data":
+        refuse_beside_drawn_faces(experiment, outside)
     return Request(definition, experiment, ordered, seed, outside, _look(definition, experiment, outside, before, tell))
+
+
+def refuse_beside_drawn_faces(experiment: Experiment, data: Path | None) -> None:
+    """See that no images are given that would not be read.
+
+    Raises:
+        DatasetError: the experiment draws its faces.
+    """
+    if data is not None and experiment.dataset.source == "sample":
+        raise DatasetError(
+            f"{data}: would not be read, since dataset.source = 'sample' draws faces; set dataset.source to what is "
+            "there, such as folder, csv or rafdb"
+        )
 
 
 def _look(step: Step, experiment: Experiment, outside: Path | None, before: Seen | None, tell: Tell) -> Seen | None:

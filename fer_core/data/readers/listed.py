@@ -25,6 +25,7 @@ from fer_core.data.readers.lists import (
 )
 from fer_core.data.readers.names import DROPPED, has_no_label, number_of, split_of_folder
 from fer_core.data.readers.source import (
+    NEARLY_ALL,
     Source,
     find_images,
     note_of_frames,
@@ -41,8 +42,6 @@ from openface.decoding import ENDINGS, UnreadableImage
 _DEPTH = 2
 """Images are looked for so many folders below the one that is given."""
 _TRIED = 20
-_NEARLY_ALL = 0.9
-"""A folder that has this share of what the fullest has may be the one that is meant too."""
 _LEAST_INSIDE = 1 / 2
 """A smaller share of a face box within its image is a mistake."""
 
@@ -190,6 +189,8 @@ def _split_by(lists: Sequence[ListedImages]) -> Iterator[str]:
     columns = list(dict.fromkeys(name for found in lists for name in found.split_columns))
     if columns:
         yield f"splits by the column {' and '.join(columns)}"
+    if any(found.split_by_folders for found in lists):
+        yield "splits by the folders in the paths"
 
 
 def _unused(lists: Sequence[ListedImages]) -> Iterator[str]:
@@ -286,7 +287,7 @@ def _base(given: Path, found: ListedImages) -> Path:
     count_of = {place: hits(place) for place in of_split}
     if not any(count_of.values()):
         count_of = {place: hits(place) for place in others}
-    nearly = max(count_of.values()) * _NEARLY_ALL
+    nearly = max(count_of.values()) * NEARLY_ALL
     best = [place for place, count in count_of.items() if count and count >= nearly]
     if own in best or not best:
         return own

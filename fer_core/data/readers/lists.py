@@ -92,6 +92,8 @@ class ListedImages:
     """The split that the file's name means, or ""."""
     split_columns: tuple[str, ...]
     """Columns that say which split an image is in."""
+    split_by_folders: bool
+    """The folders in the paths say it."""
     is_affectnet: bool
     unused: tuple[str, ...]
     """Columns that do not count."""
@@ -167,6 +169,7 @@ def _read_list(path: Path, split: str, named: Collection[str] | None) -> ListedI
     labels = table[headers["expression"] if is_affectnet else _label_column(path, table, headers, named)]
     refuse_rows(path, names == "", "no path; give one, or take the line out")
     of_split = _split_columns(path, table, headers, (str(names.name), str(labels.name)))
+    of_folders = None if of_split or split else _splits_of_folders(names)
     used = {str(names.name), str(labels.name), *of_split, *(headers[name] for name in BOX if name in headers)}
     unused = [name for name in table.columns if name not in used and not is_share(str(name))]
     return ListedImages(
@@ -174,9 +177,10 @@ def _read_list(path: Path, split: str, named: Collection[str] | None) -> ListedI
         table,
         names,
         labels,
-        _splits(path, table, of_split, split),
+        _splits(path, table, of_split, split) if of_folders is None else of_folders,
         of_split=split,
         split_columns=tuple(of_split),
+        split_by_folders=of_folders is not None,
         is_affectnet=is_affectnet,
         unused=tuple(map(str, unused)),
     )
@@ -294,6 +298,17 @@ def _splits(path: Path, table: pd.DataFrame, columns: Sequence[str], of_file: st
         for split in sorted({*splits} - agreeing):
             refuse_rows(path, splits == split, f"its {columns[0]} says {split}, {told}")
     return splits.where(splits != "", of_file)
+
+
+def _splits_of_folders(names: "pd.Series[str]") -> "pd.Series[str] | None":
+    """The split that the lowest of each path's folders means, or ""; None where no two differ, as below one folder."""
+    folders = names.str.replace("\\", "/").str.rpartition("/")[0]
+    split_of_place = {
+        place: next((split for part in reversed(place.split("/")) if (split := split_of_folder(part))), "")
+        for place in folders.unique()
+    }
+    splits = folders.map(split_of_place)
+    return splits if len({*splits} - {""}) > 1 else None
 
 
 def is_share(header: str) -> bool:

@@ -11,7 +11,16 @@ from fer_core.data.dataset import EMOTIONS
 from fer_core.data.readers.classes import NumberOrder, check_shares, name_classes
 from fer_core.data.readers.folder import ClassFolders, read_class_folders, source_of_folders
 from fer_core.data.readers.names import number_of, split_of
-from fer_core.data.readers.source import Source, find_images, image_stem, read_file, read_text, subfolders, unwrapped
+from fer_core.data.readers.source import (
+    NEARLY_ALL,
+    Source,
+    find_images,
+    image_stem,
+    read_file,
+    read_text,
+    subfolders,
+    unwrapped,
+)
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
 
@@ -19,6 +28,8 @@ LABELS = ("list_patition_label.txt", "list_partition_label.txt")
 """The misspelling is the dataset's own, and some mend it."""
 DISTRIBUTIONS = "distribution_basic.txt"
 IMAGES = "aligned"
+_PUBLISHED = (f"basic/Image/{IMAGES}", f"Image/{IMAGES}", IMAGES)
+_PUBLISHED_LOWER = tuple(map(str.lower, _PUBLISHED))
 
 OFFICIAL_ORDER = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
 """What RAF-DB's labels 1 to 7 mean."""
@@ -93,19 +104,36 @@ def _read_official(settings: DatasetSettings, folder: Path, labels_file: Path) -
 
 def _find_aligned(folder: Path, names: Sequence[str]) -> list[Path]:
     """The file of each image below the folder `aligned`, whatever its ending, with or without `_aligned`."""
+    place = _place_of_aligned(folder, names)
+    # An image named as published goes before another of its name.
+    found = sorted(find_images(place).paths, key=lambda path: path.stem.endswith("_aligned"))
+    file_of = {image_stem(path): path for path in found}
+    return [file_of.get(name, place / f"{name}_aligned.jpg") for name in names]
+
+
+def _place_of_aligned(folder: Path, names: Sequence[str]) -> Path:
+    """The folder `aligned` that has nearly all of the images; of several the published one.
+
+    Raises:
+        DatasetError: none has any of them, or several that are not the published one do.
+    """
     places = [path for path in sorted(folder.rglob("*")) if path.name.lower() == IMAGES and path.is_dir()]
     if not places:
-        raise DatasetError(f"{folder / 'Image' / IMAGES}: no such folder; unpack RAF-DB's aligned images there")
-    found = find_images(places[0]).paths
-    # An image named as published goes before another of its name.
-    file_of = {image_stem(path): path for path in sorted(found, key=lambda path: path.stem.endswith("_aligned"))}
-    if not file_of.keys() & set(names):
+        raise DatasetError(f"{folder / _PUBLISHED[0]}: no such folder; unpack RAF-DB's aligned images there")
+    images_of = {place: find_images(place).paths for place in places}
+    count_of = {place: len({*names} & {*map(image_stem, images)}) for place, images in images_of.items()}
+    best = [place for place, count in count_of.items() if count and count >= NEARLY_ALL * max(count_of.values())]
+    published = [place for place in best if place.relative_to(folder).as_posix().lower() in _PUBLISHED_LOWER]
+    if not best:
+        found = images_of[places[0]]
         there = f"it has {len(found):,} others, such as {found[0].name}" if found else "it has none at all"
         raise DatasetError(
             f"{places[0]}: none of the {len(names):,} images of the list, such as {names[0]}_aligned.jpg; {there}; "
             "unpack RAF-DB's aligned images there"
         )
-    return [file_of.get(name, places[0] / f"{name}_aligned.jpg") for name in names]
+    if len(best) > 1 and not published:
+        raise DatasetError(f"{folder}: its images may be those in {best[0]} or in {best[1]}; take one of them away")
+    return (published or best)[0]
 
 
 def _read_labels(path: Path) -> pd.DataFrame:

@@ -16,6 +16,8 @@ from openface.decoding import ENDINGS, UnreadableImage, open_image, read_header,
 from openface.files import FoundFile, files_below
 from openface.names import spell
 
+NEARLY_ALL = 0.9
+"""A folder that has this share of what the fullest has may be the one that is meant too."""
 _ALIGNED = re.compile(r"_aligned$", re.IGNORECASE)
 _MOVING = (".gif", ".tif", ".tiff", ".webp", ".apng")
 _JUNK = "__MACOSX"
