@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -15,7 +16,7 @@ import typer
 
 from fer_core.artifacts import fingerprint, open_artifact, replace_file
 from fer_core.contents import look_at_files, seen_from
-from fer_core.errors import ActionUnitError, FerError
+from fer_core.errors import ActionUnitError, FerError, InputError
 from fer_core.exit_codes import ExitCode
 from fer_core.experiment import experiment_from, load_experiment
 from fer_core.models import Architecture
@@ -29,6 +30,7 @@ _OUT_OF_MEMORY = re.compile("out of memory|not enough memory|can't allocate memo
 """Torch's words, for a GPU's memory and for the machine's."""
 EXPORTS = Path("artifacts/export")
 """The folder that `fer export` writes into, and where what it wrote is looked for."""
+_CASCADE = "cascade"
 STOPPED = "stopped; what is finished is kept, and the same command goes on from there"
 _PATHS = {
     "data": "The dataset's folder, or a .csv that lists images; drawn faces need none.",
@@ -79,10 +81,15 @@ def run_app(app: typer.Typer) -> None:
     """Run a command line: one line and exit code 2 for a user's mistake, 3 and 4 where it may pass, 130 for Ctrl-C."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    if isinstance(sys.stdout, TextIOWrapper):  # A terminal may lack the letters of a file's name.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except FerError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(ExitCode.MISTAKE)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        print(f"error: {error.filename}: {error.strerror}; name another place, or allow this one", file=sys.stderr)
         sys.exit(ExitCode.MISTAKE)
     except Interrupted:
         print(STOPPED, file=sys.stderr)
@@ -181,7 +188,7 @@ def _predict(
     ] = None,
     detector: Annotated[
         str, typer.Option(metavar="cascade|FILE", help="OpenCV's cascade, or a YuNet model's .onnx file.")
-    ] = "cascade",
+    ] = _CASCADE,
     aligned: Annotated[bool, typer.Option("--aligned", help="The images are faces already.")] = False,
     every: Annotated[int, typer.Option(metavar="N", min=1, help="Take every Nth frame of a video.")] = 1,
     batch: Annotated[int, typer.Option(metavar="N", min=1, help="Faces at a time.")] = 32,
@@ -193,6 +200,8 @@ def _predict(
     from fer_core.predict import Predictor
     from fer_core.predict.command import predict
 
+    if aligned and detector != _CASCADE:
+        raise InputError(f"--detector {detector}: with --aligned no face is looked for; leave one of them out")
     predictor = Predictor(model, None if aligned else detector, batch)
     with reporter() if out else nullcontext() as report:
         unreadable = predict(sources, predictor, out, pictures, every, report)

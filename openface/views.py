@@ -1,7 +1,7 @@
 """Images to annotate, and the views shown to OpenFace; it never sees their names or corrupt bytes."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -137,8 +137,8 @@ class ImageFiles:
             raise UnreadableImage(printable(str(unreadable))) from unreadable
 
 
-def images_below(folder: Path) -> ImageFiles:
-    """Every image file below a folder, hidden ones apart.
+def images_below(folder: Path, endings: Collection[str] = ENDINGS) -> ImageFiles:
+    """Every file below a folder with such an ending, hidden ones apart.
 
     Raises:
         OSError: a folder below may not be read.
@@ -152,7 +152,7 @@ def images_below(folder: Path) -> ImageFiles:
             left["hidden"] += 1
         elif file.kind != "regular":
             left["links to nothing" if file.kind == "dangling" else "pipes, sockets or devices"] += 1
-        elif ending in ENDINGS:
+        elif ending in endings:
             images.append(file.path)
         else:
             left[printable(ending) or "without an ending"] += 1

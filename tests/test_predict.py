@@ -32,7 +32,7 @@ from fer_core.models.logits import predict_logits
 from fer_core.predict.detector import open_detector
 from fer_core.predict.drawing import draw_faces
 from fer_core.predict.predictor import FacePrediction, Predictor, uncertainty
-from fer_core.predict.sources import find_sources, frames_of
+from fer_core.predict.sources import find_sources, frames_of, passed_over
 from fer_core.predict.table import columns, open_table
 
 PORTRAIT = Path(__file__).parent.parent / "openface" / "portrait.png"
@@ -247,6 +247,73 @@ def test_what_is_no_video_is_told_as_it_is(tmp_path: Path, capfd: pytest.Capture
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("ending", ["jp2", "hdr", "ras", "tga", "pcx", "qoi"])
+def test_a_picture_of_another_format_is_no_video(ending: str, tmp_path: Path) -> None:
+    """FFmpeg opens these, by ways of its own: twelve bits in sixteen would come out almost black."""
+    path = tmp_path / f"a.{ending}"
+    pixels = (np.random.default_rng(1).random((40, 40, 3)) * 255).astype(np.uint8)
+    if ending in ("tga", "pcx", "qoi"):
+        Image.fromarray(pixels).save(path)
+    else:
+        assert cv2.imwrite(str(path), pixels.astype(np.float32) if ending == "hdr" else pixels)
+    (frame,) = (frame for source in find_sources([str(path)]) for frame in frames_of(source))
+    assert frame.pixels is None
+    assert "not an image of a known format" in frame.reason
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.mp4", "a"])
+def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    (frame,) = (frame for source in find_sources([str(tmp_path / name)]) for frame in frames_of(source))
+    assert frame.pixels is None
+    assert "a pipe, a socket or a device" in frame.reason
+
+
+def test_videos_are_found_as_images_are(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "top").mkdir()
+    for name in ("clip.mp4", "._clip.mp4"):
+        video(tmp_path / "real" / name, 3)
+    Image.new("RGB", (8, 8)).save(tmp_path / "real" / "a.png")
+    (tmp_path / "top" / "linked").symlink_to(tmp_path / "real")
+    names = [str(tmp_path / "top")]
+    assert [Path(source.name).name for source in find_sources(names)] == ["a.png", "clip.mp4"]
+    assert passed_over(names) == {"hidden": 1}
+
+
+def test_a_pattern_is_what_a_shell_makes_of_it(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("1.png", "sub/2.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    for name in ("raw.cr2", "sub/notes.txt", "README"):
+        (tmp_path / name).touch()
+    for pattern in ("*", "**"):
+        names = [str(tmp_path / pattern)]
+        assert [Path(source.name).name for source in find_sources(names)] == ["1.png", "2.png"]
+        assert passed_over(names) == {".cr2": 1, ".txt": 1, "without an ending": 1}
+
+
+def test_what_was_drawn_is_not_read(tmp_path: Path) -> None:
+    photos, drawn = tmp_path / "photos", tmp_path / "photos" / "drawn"
+    drawn.mkdir(parents=True)
+    for path in (photos / "1.png", drawn / "1.png"):
+        Image.new("RGB", (8, 8)).save(path)
+    assert [source.name for source in find_sources([str(photos)], drawn=drawn)] == [str(photos / "1.png")]
+    assert passed_over([str(photos)], drawn) == {f"in {drawn}, where this draws": 1}
+    assert len(find_sources([str(photos)], drawn=tmp_path)) == 2
+    assert len(find_sources([str(drawn / "1.png")], drawn=drawn)) == 1
+    for name in (photos, photos / "*.png"):
+        with pytest.raises(InputError, match=f"--pictures {photos}: is read from too; name a folder of its own"):
+            find_sources([str(name)], drawn=photos)
+
+
+def test_a_folder_called_camera_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "camera").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "camera" / "1.png")
+    monkeypatch.chdir(tmp_path)
+    assert [source.name for source in find_sources(["camera"])] == ["camera/1.png"]
+
+
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "AVIF", "TIFF"])
 def test_a_file_of_several_pictures_is_read_picture_by_picture(kind: str, tmp_path: Path) -> None:
     """As a video, timed by how long each picture is shown; pages of a TIFF are shown for no time."""
@@ -438,6 +505,30 @@ def test_a_folder_cannot_hold_the_table(exported: Path, tmp_path: Path) -> None:
     done = fer("predict", PORTRAIT, "--model", exported, "--out", tmp_path / "faces.csv")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.endswith("faces.csv: a folder; name a file that is to hold the table\n")
+
+
+def test_a_terminal_without_a_names_letters_gets_them_escaped(exported: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (300, 200)).save(tmp_path / "日本.png")
+    command = [sys.executable, "-m", "fer_core", "predict", str(tmp_path), "--model", str(exported)]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "\\u65e5\\u672c.png" in done.stdout
+
+
+def test_a_detector_that_would_not_look_is_refused(exported: Path, tmp_path: Path) -> None:
+    done = fer("predict", tmp_path, "--model", exported, "--aligned", "--detector", "yunet.onnx")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: --detector yunet.onnx: with --aligned no face is looked for; leave one of them out\n"
+
+
+def test_a_file_cannot_hold_the_pictures(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "afile").touch()
+    Image.new("RGB", (300, 200)).save(tmp_path / "a.png")
+    done = fer("predict", tmp_path, "--model", exported, "--pictures", tmp_path / "afile")
+    assert done.returncode == 2
+    assert f"error: {tmp_path / 'afile'}: File exists; name another place" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_what_was_read_before_ctrl_c_is_kept(exported: Path, tmp_path: Path) -> None:

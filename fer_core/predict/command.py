@@ -34,7 +34,7 @@ def predict(
     Raises:
         InputError: a name stands for nothing, there is no such camera, or `out` cannot be written.
     """
-    sources = find_sources(names, every)
+    sources = find_sources(names, every, drawn=pictures)
     counts = [source.count for source in sources]
     total = 0 if None in counts else sum(count or 0 for count in counts)
     labels = predictor.facts.labels
@@ -56,7 +56,7 @@ def predict(
         print(printable(f"{frame.source}: {frame.reason}"), file=sys.stderr)
     for remark, images in remarks.items():
         print(f"{images:,} images: {remark}", file=sys.stderr)
-    if left := passed_over(names):
+    if left := passed_over(names, pictures):
         counted = ", ".join(f"{count:,} {what}" for what, count in left.items())
         print(f"files that are no images or videos, not read: {counted}", file=sys.stderr)
     if crops_without and predictor.looks_for_faces:

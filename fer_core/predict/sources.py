@@ -8,7 +8,7 @@ import glob
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,7 @@ import numpy as np
 
 from fer_core.errors import InputError
 from openface.decoding import ENDINGS, UnreadableImage, pictures_in, read_header, remark_of
+from openface.names import printable
 from openface.views import images_below
 
 VIDEO_ENDINGS = (
@@ -69,23 +70,25 @@ class PictureSource:
         return self.kind != "pictures" or self.rate > 0
 
 
-def find_sources(names: list[str], every: int = 1) -> list[PictureSource]:
+def find_sources(names: list[str], every: int = 1, drawn: Path | None = None) -> list[PictureSource]:
     """The images and videos that files, folders, patterns and `camera` or `camera:1` stand for, in that order.
 
     Args:
         every: how many frames of a video go by for one that is taken.
+        drawn: the folder of what is drawn, of which nothing is taken but what is named.
 
     Raises:
-        InputError: a name stands for nothing.
+        InputError: a name stands for nothing, or for the folder of what is drawn.
     """
     sources = []
     for name in names:
         if not name:
             raise InputError("a source's name is empty; name images, folders, videos or camera")
-        is_camera = name.partition(":")[0] == CAMERA
-        found = (
-            [PictureSource(name, None, kind="camera")] if is_camera else [_file(path, every) for path in _files(name)]
-        )
+        is_camera = name.partition(":")[0] == CAMERA and not Path(name).exists()
+        if drawn is not None and not is_camera and _folder_of(name).resolve() == drawn.resolve():
+            raise InputError(f"--pictures {drawn}: is read from too; name a folder of its own")
+        files = [] if is_camera else _found(name, drawn).files
+        found = [PictureSource(name, None, kind="camera")] if is_camera else [_file(path, every) for path in files]
         if not found:
             raise InputError(
                 f"{name}: no image or video there; images end with {', '.join(ENDINGS)}; "
@@ -95,13 +98,12 @@ def find_sources(names: list[str], every: int = 1) -> list[PictureSource]:
     return sources
 
 
-def passed_over(names: list[str]) -> dict[str, int]:
-    """The files in folders among `names` that are neither images nor videos, counted by ending or kind."""
+def passed_over(names: list[str], drawn: Path | None = None) -> dict[str, int]:
+    """The files that folders and patterns among `names` hold and that are not read, counted by ending or kind."""
     left: Counter[str] = Counter()
-    for folder in (Path(name).expanduser() for name in names):
-        if folder.is_dir():
-            left.update(images_below(folder).left)
-    return {what: count for what, count in left.most_common() if what not in VIDEO_ENDINGS}
+    for name in names:
+        left.update(_found(name, drawn).left)
+    return dict(left.most_common())
 
 
 def frames_of(source: PictureSource, every: int = 1) -> Iterator[Frame]:
@@ -130,31 +132,76 @@ def _pictures(source: PictureSource, every: int) -> Iterator[Frame]:
         yield Frame(source.name, None, reason=str(unreadable))
 
 
-def _files(name: str) -> list[Path]:
+@dataclass(frozen=True)
+class _Found:
+    """The files that a name stands for, and how many others it passes over, by ending or kind."""
+
+    files: list[Path]
+    left: Counter[str] = field(default_factory=Counter)
+
+
+def _found(name: str, drawn: Path | None) -> _Found:
     path = Path(name).expanduser()
     if path.is_dir():
-        videos = [file for file in path.rglob("*") if file.suffix.lower() in VIDEO_ENDINGS and file.is_file()]
-        return sorted([*images_below(path).paths, *videos])
-    if path.is_file() or not glob.has_magic(name):
-        return [path]
-    files = (Path(found) for found in sorted(glob.glob(str(path), recursive=True)))
-    return [file for file in files if file.suffix.lower() in (*ENDINGS, *VIDEO_ENDINGS) and file.is_file()]
+        return _below(path, drawn)
+    if path.exists() or not glob.has_magic(name):
+        return _Found([path])
+    files, left = list[Path](), Counter[str]()
+    for match in map(Path, sorted(glob.glob(str(path), recursive=True))):
+        # `**` finds what is in folders by itself.
+        if match.is_dir() and "**" not in name:
+            below = _below(match, drawn)
+            files += below.files
+            left += below.left
+        elif match.is_file() and match.suffix.lower() not in (*ENDINGS, *VIDEO_ENDINGS):
+            left[printable(match.suffix.lower()) or "without an ending"] += 1
+        elif match.is_file():
+            files.append(match)
+    return _without_drawn(_Found(files, left), drawn)
+
+
+def _folder_of(name: str) -> Path:
+    """The folder that a name stands for, or in which its pattern looks."""
+    path = Path(name).expanduser()
+    return path.parent if glob.has_magic(path.name) and not path.exists() else path
+
+
+def _below(folder: Path, drawn: Path | None) -> _Found:
+    found = images_below(folder, (*ENDINGS, *VIDEO_ENDINGS))
+    return _without_drawn(_Found(sorted(found.paths), Counter(found.left)), drawn)
+
+
+def _without_drawn(found: _Found, drawn: Path | None) -> _Found:
+    """Without what lies where an earlier run has drawn."""
+    if drawn is None:
+        return found
+    place = drawn.resolve()
+    files = [path for path in found.files if path.parent.resolve() != place]
+    count = len(found.files) - len(files)
+    return _Found(files, found.left + Counter({f"in {drawn}, where this draws": count}))
 
 
 def _file(path: Path, every: int) -> PictureSource:
     ending = path.suffix.lower()
+    if path.exists() and not path.is_file():  # Opening a pipe would wait for who writes into it.
+        return PictureSource(str(path), kind="video")
     if ending in ENDINGS or (ending not in VIDEO_ENDINGS and _is_picture(path)):
         return _animation(path, every) if ending in _SEVERAL else PictureSource(str(path))
     if _missing(path):  # `frames_of` says so; OpenCV would write to the terminal.
         return PictureSource(str(path), kind="video")
     capture = _open_video(str(path))
-    is_video = capture.isOpened()
+    is_video = capture.isOpened() and (ending in VIDEO_ENDINGS or not _is_still(capture))
     count = capture.get(cv2.CAP_PROP_FRAME_COUNT) if is_video else 0
     rate = capture.get(cv2.CAP_PROP_FPS) if is_video else 0.0
     capture.release()
     if not is_video and ending not in VIDEO_ENDINGS:
         return PictureSource(str(path))
     return PictureSource(str(path), _taken(int(count), every) if count > 0 else 1, rate, "video")
+
+
+def _is_still(capture: cv2.VideoCapture) -> bool:
+    """Tell whether it has one frame alone: FFmpeg opens pictures too, of formats that nothing else here reads."""
+    return not (capture.grab() and capture.grab())
 
 
 def _is_picture(path: Path) -> bool:
@@ -212,7 +259,9 @@ def _moving(source: PictureSource, every: int) -> Iterator[Frame]:
 def _missing(path: Path) -> str:
     if not path.exists():
         return "no such file"
-    return "the file is empty" if path.is_file() and path.stat().st_size == 0 else ""
+    if not path.is_file():
+        return "a pipe, a socket or a device and no file; a camera is named camera:0"
+    return "the file is empty" if path.stat().st_size == 0 else ""
 
 
 class _Clock:
