@@ -1,12 +1,13 @@
 """Files in the form that the original authors published, and files that are not what they seem."""
 
+import functools
 import io
 import os
 import pickle
 import subprocess
 import sys
 import zipfile
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,7 @@ class Hostile:
         return self.call
 
 
-class OfItsOwn(dict[str, int]):
+class OfItsOwn(dict[str, object]):
     """A class of the file's own that is filled after it is made."""
 
 
@@ -187,6 +188,49 @@ def test_nothing_of_a_file_is_run(tmp_path: Path, what: str, where: str, form: s
     assert "antigravity" not in set(sys.modules) - before
 
 
+class OfLists(list[object]):
+    """A list of a training script's own."""
+
+
+class ByMethod:
+    """Made anew by a method of its own."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return ByMethod.make, (1,), {"made": 1}
+
+    @staticmethod
+    def make(number: int) -> "ByMethod":
+        raise AssertionError("nothing of a file is run")
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"cfg": OfItsOwn(a=OfItsOwn(b=[1]), c=2)},
+        {"log": OfLists([1, OfLists([2])])},
+        {"queue": deque([1, 2]), "counts": defaultdict(int, a=1)},
+        {"meter": ByMethod()},
+        {"step": functools.partial(print, 1), "names": frozenset("ab")},
+    ],
+)
+def test_a_training_scripts_own_classes_stand_beside_the_weights(
+    tmp_path: Path, beside: dict[str, object], form: str
+) -> None:
+    theirs = build("efficientface", 7, seed=1)
+    content = {"state_dict": theirs.state_dict(), **beside}
+    torch.save(content, tmp_path / "model.pth", _use_new_zipfile_serialization=form == "zip")
+    ours = build("efficientface", 7, seed=2)
+    assert load_published(tmp_path / "model.pth", ours, LABELS)
+    assert torch.equal(ours.get_parameter("conv1.0.weight"), theirs.get_parameter("conv1.0.weight"))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match="not a file; name a file of weights"):
+        read_state_dict(tmp_path / "model.pth")
+
+
 def test_a_stand_in_is_forgotten_after_the_file(tmp_path: Path) -> None:
     torch.save(
         {"state_dict": build("efficientface", 7, seed=1).state_dict(), "path": Path("/")}, tmp_path / "model.pth"
@@ -217,8 +261,9 @@ def test_weights_are_found_under_any_name_and_wrapped_twice(tmp_path: Path, key:
 
 def test_why_a_file_is_not_opened_is_said_in_plain_words(tmp_path: Path) -> None:
     weights = build("efficientface", 7, seed=1).state_dict()
-    torch.save({"state_dict": weights, "queue": deque([1])}, tmp_path / "own.pth")
-    with pytest.raises(CheckpointError, match=r"not opened \(Can only append to lists") as refused:
+    whole = torch.nn.Linear(1, 1)
+    torch.save({"state_dict": weights, "model": whole}, tmp_path / "own.pth", _use_new_zipfile_serialization=False)
+    with pytest.raises(CheckpointError, match=r"not opened \(Only persistent_load of storage") as refused:
         load_published(tmp_path / "own.pth", build("efficientface", 7, seed=2), LABELS)
     assert str(refused.value).isprintable()
 

@@ -16,10 +16,12 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, get_args
+from typing import Any, BinaryIO, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +44,8 @@ _NEWEST_PICKLE = 3
 """The newest protocol that torch's loader of weights reads; torch.save writes 2 unless told otherwise."""
 _PICKLES_BEFORE_WEIGHTS = 3
 """Those of the older format: a magic number, its version, and the machine it was written on."""
+_MARK = "("
+"""Stands for a mark on a pickle's stack; no name is like it."""
 _DAMAGE = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
@@ -93,6 +97,39 @@ class Foreign:
 
     def __setstate__(self, state: object) -> None: ...
 
+    def __call__(self, *_: object, **__: object) -> "Foreign":
+        """Stand in for a method of a class that the file names, too."""
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        # torch asks by this whether what is to be called is one of the stand-ins that it was given.
+        return other is Foreign or other is self
+
+    __hash__ = object.__hash__
+
+
+class ForeignDict(Foreign):
+    """Stands in for a class that the file fills as a dictionary, such as a configuration's."""
+
+    def __new__(cls, *_: object, **__: object) -> Any:
+        return OrderedDict()
+
+
+class ForeignList(Foreign):
+    """Stands in for a class that the file fills as a list."""
+
+    def __new__(cls, *_: object, **__: object) -> Any:
+        return []
+
+
+_FILLS: Mapping[str, type[Foreign]] = {
+    "SETITEM": ForeignDict,
+    "SETITEMS": ForeignDict,
+    "APPEND": ForeignList,
+    "APPENDS": ForeignList,
+}
+"""A pickle's ways of filling what it has made."""
+
 
 def load_published(path: Path, model: nn.Module, labels: tuple[str, ...]) -> bool:
     """Load a published file into `model`, its head reordered into `labels`, or left as it is where it cannot fit.
@@ -135,9 +172,11 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: it is missing, was not written by torch.save, is damaged, or holds no finite weights.
     """
+    if path.exists() and not path.is_file():  # A pipe would be waited for.
+        raise CheckpointError(f"{path}: not a file; name a file of weights")
     try:
         with path.open("rb") as file:
-            stand_ins = [(Foreign, name) for name in _named_in(path, file)]
+            stand_ins = [(stand_in, name) for name, stand_in in _named_in(path, file).items()]
         # What torch knows itself it takes before these, and modules such as `os` it refuses in spite of them.
         with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
             # Protocol 3 is read in full; what a newer one has more of is refused below.
@@ -208,8 +247,8 @@ def _weights_in(content: object) -> object:
     return of_tensors[0] if len(of_tensors) == 1 else content
 
 
-def _named_in(path: Path, file: BinaryIO) -> set[str]:
-    """The classes and functions that a file's pickle names, read off its opcodes alone."""
+def _named_in(path: Path, file: BinaryIO) -> dict[str, type[Foreign]]:
+    """What stands in for each class and function that a file's pickle names, read off its opcodes alone."""
     begins = file.read(9)
     file.seek(0)
     if begins.startswith(_ZIP):
@@ -221,21 +260,57 @@ def _named_in(path: Path, file: BinaryIO) -> set[str]:
                 )
             (record,) = [name for name in archive.namelist() if name.split("/")[-1] == "data.pkl"]
             with archive.open(record) as pickled:
-                return set(_globals(pickled))
+                return _stand_ins(pickled)
     # safetensors begins with the length of its JSON, whose first byte may be a pickle's by chance.
     if not begins.startswith(_PICKLE) or begins.endswith(b"{"):
         raise CheckpointError(f"{path}: not a file that torch.save wrote, so not the original authors'")
     for _ in range(_PICKLES_BEFORE_WEIGHTS):
         for _ in pickletools.genops(file):
             pass
-    return set(_globals(file))
+    return _stand_ins(file)
 
 
-def _globals(pickled: object) -> Iterator[str]:
+def _stand_ins(pickled: object) -> dict[str, type[Foreign]]:
+    """A stand-in for each name, of the kind that the pickle fills it as.
+
+    Follows the names alone through the pickle's stack and memo; None is anything else.
+    """
+    found: dict[str, type[Foreign]] = {}
+    stack: list[str | None] = []
+    memo: dict[object, str | None] = {}
     for opcode, argument, _ in pickletools.genops(pickled):  # type: ignore[arg-type]
+        taken = _pop(stack, opcode)
+        made: list[str | None] = [None] * len(opcode.stack_after)
         if opcode.name == "GLOBAL":
             # Older pickles call it as Python 2 did; torch looks for today's name.
-            yield re.sub(r"^__builtin__\.", "builtins.", str(argument).replace(" ", ".", 1))
+            module, _, called = str(argument).partition(" ")
+            name = ".".join(NAME_MAPPING.get((module, called), (IMPORT_MAPPING.get(module, module), called)))
+            found.setdefault(name, Foreign)
+            made = [name]
+        elif opcode.name == "MARK":
+            made = [_MARK]
+        elif opcode.name in ("NEWOBJ", "REDUCE", "BUILD", *_FILLS):
+            made = taken[:1]  # A name's instance goes by that name.
+        elif opcode.name in ("BINPUT", "LONG_BINPUT"):
+            memo[argument] = stack[-1]
+        elif opcode.name in ("BINGET", "LONG_BINGET"):
+            made = [memo[argument]]
+        if opcode.name in _FILLS and made[0] is not None:
+            found[made[0]] = _FILLS[opcode.name]
+        stack += made
+    return found
+
+
+def _pop(stack: list[str | None], opcode: pickletools.OpcodeInfo) -> list[str | None]:
+    """Take from the stack what an opcode takes, the lowest first."""
+    before = opcode.stack_before
+    taken: list[str | None] = []
+    if pickletools.markobject in before:
+        while (top := stack.pop()) != _MARK:
+            taken.append(top)
+        before = before[: before.index(pickletools.markobject)]
+    taken += [stack.pop() for _ in before]
+    return taken[::-1]
 
 
 def _shapes(architecture: Architecture) -> Mapping[str, Tensor]:
