@@ -1,6 +1,7 @@
 """The AU graph against brute force, with the crowds of equal vectors that real AU tables have."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ from fer_core.graph import neighbours as graph_module
 from fer_core.graph.action_units import ActionUnits
 from fer_core.graph.neighbours import Graph, GraphCard, link_neighbours, load_graph, save_graph, similarity
 from fer_core.progress import JsonLines
+from openface.columns import INTENSITIES, PRESENCES
 
 
 def units_of(vectors: np.ndarray, usable: np.ndarray | None = None) -> ActionUnits:
     everyone = np.ones(len(vectors), bool)
-    columns = tuple(f"AU{c}" for c in range(vectors.shape[1]))
+    columns = (*PRESENCES, *INTENSITIES)[: vectors.shape[1]]
     return ActionUnits(columns, vectors.astype(np.float32), everyone if usable is None else usable, {})
 
 
@@ -76,8 +78,30 @@ def test_a_crowd_of_equals_is_not_all_linked_to_the_same_few() -> None:
 
 
 def test_a_graph_of_equal_vectors_is_refused_with_their_number() -> None:
-    with pytest.raises(ActionUnitError, match=r"all 300 training images .* the same AU vector .1 distinct vector"):
+    said = r"all 300 training images .* the same .1 distinct vector.*-aus\? look at AU01_c to AU45_c in the AU table"
+    with pytest.raises(ActionUnitError, match=said):
         link(units_of(np.zeros((300, 18))), np.arange(300))
+
+
+def test_equal_vectors_of_ones_own_are_looked_for_in_their_table(capsys: pytest.CaptureFixture[str]) -> None:
+    def own(vectors: np.ndarray) -> ActionUnits:
+        return replace(units_of(vectors), columns=("valence", "arousal"))
+
+    said = r"same \(1 distinct vector\).*another; look at valence to arousal in the table of action_units.vectors$"
+    with pytest.raises(ActionUnitError, match=said):
+        link(own(np.zeros((30, 2))), np.arange(30))
+    link(own(np.arange(60).reshape(30, 2) // 30), np.arange(30))
+    told = capsys.readouterr().out
+    assert "look at valence to arousal in the table of action_units.vectors" in told
+    assert "AU table" not in told
+
+
+@pytest.mark.parametrize("images", [6, 15])
+def test_few_images_of_different_vectors_share_none(images: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two draws of 15 images are often the same image, which says nothing of its vector."""
+    _, card = link(units_of(intensities(images)), np.arange(images))
+    assert card.distinct_vectors == images
+    assert "arbitrary" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("different", [1, 10, 150])

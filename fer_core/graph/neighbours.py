@@ -18,6 +18,7 @@ from fer_core.experiment import GraphSettings
 from fer_core.graph.action_units import ActionUnits
 from fer_core.graph.search import Search, build_index, search_all, search_trees
 from fer_core.progress import Reporter
+from openface.columns import INTENSITIES, LANDMARKS, PRESENCES
 
 EXACT_AT_MOST = 100_000
 """Most distinct vectors for `graph.backend = exact`; its time grows with their square."""
@@ -227,16 +228,20 @@ class _Found:
 def _check_crowds(crowds: Crowds, units: ActionUnits, report: Reporter) -> None:
     """Refuse vectors that are all equal: such a graph would say nothing."""
     images, distinct = len(crowds.vector_of), len(crowds.vectors)
-    columns = f"{units.columns[0]} to {units.columns[-1]}"
-    remedy = f"look at {columns} in the AU table, or choose other action_units.features"
+    columns = f"{units.columns[0]} to {units.columns[-1]}" if len(units.columns) > 1 else units.columns[0]
+    if {*units.columns} <= {*INTENSITIES, *PRESENCES, *LANDMARKS}:
+        remedy = f"look at {columns} in the AU table, or choose other action_units.features"
+        of_aus = "was the AU table written with -aus? "
+    else:
+        remedy, of_aus = f"look at {columns} in the table of action_units.vectors", ""
     if distinct == 1:
         raise ActionUnitError(
-            f"all {images:,} training images with usable AUs have one and the same AU vector (1 distinct vector), so "
-            f"no image is nearer than another; was the AU table written with -aus? {remedy}"
+            f"all {images:,} training images that have a vector have one and the same (1 distinct vector), so no image "
+            f"is nearer than another; {of_aus}{remedy}"
         )
     sizes = np.diff(crowds.first)
-    # The chance that two images, drawn at random, have the same vector.
-    if np.square(sizes / images).sum() > _ALIKE:
+    # The chance that two different images, drawn at random, have the same vector.
+    if (sizes * (sizes - 1)).sum() / (images * (images - 1)) > _ALIKE:
         report.note(
             f"graph: only {distinct:,} distinct vectors among {images:,} images, {sizes.max():,} of which share one, "
             f"so their neighbours are arbitrary; {remedy}"
