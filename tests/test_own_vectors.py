@@ -1,5 +1,7 @@
 """A table of vectors of one's own in the place of action units: read, matched, and linked by without OpenFace."""
 
+import datetime
+import gzip
 import time
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from fer_core.steps.run import run_step
 IDS = ["happiness/a.png", "sadness/a.png", "sadness/b.png", "sadness/c.png"]
 
 
-def written(path: Path, **columns: Any) -> Path:
+def written(path: Path, /, **columns: Any) -> Path:
     table = pd.DataFrame(columns)
     table.to_parquet(path) if path.suffix == ".parquet" else table.to_csv(path, index=False)
     return path
@@ -147,16 +149,200 @@ def test_rows_numbers_beside_the_table_are_no_component(tmp_path: Path) -> None:
     assert read_vectors(tmp_path / "vectors.parquet", IDS).vectors.tolist() == [[1], [2], [3], [4]]
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("header", ["", "Unnamed: 0", "Unnamed: 0.1", "index", "level_0", "level_1"])
+@pytest.mark.parametrize("numbers", [[3, 1, 0, 2], [2, 40, 7, 9], [0, 1, 0, 1]], ids=["shuffled", "filtered", "joined"])
+def test_rows_numbers_are_told_by_their_header_in_any_order(
+    tmp_path: Path, ending: str, header: str, numbers: list[int]
+) -> None:
+    path = written(tmp_path / f"vectors.{ending}", **{header: numbers, "id": IDS, "valence": [1.0, 2.0, 3.0, 4.0]})
+    assert read_vectors(path, IDS).columns == ("valence",)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_an_index_of_names_names_the_images_unless_a_column_does(tmp_path: Path, ending: str) -> None:
+    table = pd.DataFrame({"valence": [1.0, 2.0, 3.0, 4.0]}, index=IDS)
+    path = tmp_path / f"vectors.{ending}"
+    table.to_csv(path) if ending == "csv" else table.to_parquet(path)
+    assert read_vectors(path, IDS).vectors.tolist() == [[1], [2], [3], [4]]
+    table = table.assign(filename=IDS[::-1])
+    table.to_csv(path) if ending == "csv" else table.to_parquet(path)
+    own = read_vectors(path, IDS)
+    assert own.columns == ("valence",)
+    assert own.vectors.tolist() == [[4], [3], [2], [1]]
+    table.set_index("filename", drop=False).to_parquet(tmp_path / "vectors.parquet")
+    assert read_vectors(tmp_path / "vectors.parquet", IDS).vectors.tolist() == [[4], [3], [2], [1]]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_table_without_rows_is_told(tmp_path: Path, ending: str) -> None:
+    path = written(tmp_path / f"vectors.{ending}", id=[], filename=[], valence=[])
+    with pytest.raises(ActionUnitError, match=r"neither a parquet nor a CSV \(no rows\)"):
+        read_vectors(path, IDS)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("header", ["filename", "image", "path", "img_path"])
+@pytest.mark.parametrize("id_", [[1, 2, 3, 4], ["u1", "u2", "u3", "u4"], ["sadness/a.png", "v", "w", "x"]])
+def test_the_column_that_names_the_most_images_says_whose_a_row_is(
+    tmp_path: Path, ending: str, header: str, id_: list[Any]
+) -> None:
+    columns = {"id": id_, header: IDS[::-1], "valence": [1.0, 2.0, 3.0, 4.0]}
+    own = read_vectors(written(tmp_path / f"vectors.{ending}", **columns), IDS)
+    assert own.columns == ("valence",)
+    assert own.vectors.tolist() == [[4], [3], [2], [1]]
+
+
+def test_of_columns_that_fit_as_well_one_that_counts_comes_last(tmp_path: Path) -> None:
+    path = written(tmp_path / "vectors.csv", id=["2", "0", "1"], name=["0", "1", "x"], valence=[2.0, 0.0, 1.0])
+    assert read_vectors(path, ["0", "1", "2"]).vectors.tolist() == [[0], [1], [2]]
+    path = written(tmp_path / "vectors.csv", id=[1, 2], filename=["p.png", "q.png"], valence=[2.0, 0.0])
+    with pytest.raises(ActionUnitError, match=r"it has such as 'p\.png'"):
+        read_vectors(path, IDS)
+
+
 @pytest.mark.parametrize(
     "header",
     [
         *("label", "Emotion", "split", "frame", "face_id", "confidence"),
         *("emotion_label", "labels", "Category", "ground_truth"),
+        *("class_id", "label_id", "emotion_id", "expr", "gt", "y", "y_true", "true_label", "label_idx", "label_num"),
+        *("target_id", "pred", "split_id", "fold_id", "is_train", "subject", "subject_id", "video_frame"),
+        *("classid", "LabelNo", "emotion index", "IsTrain", "test", "frame_time_in_ms", "val", "k-fold"),
+        *("label_happy", "class_3", "label.1", "happiness", "p_anger"),
     ],
 )
 def test_what_stands_beside_vectors_is_refused_as_a_component(tmp_path: Path, header: str) -> None:
     path = written(tmp_path / "vectors.csv", **{"id": IDS, header: [0, 1, 1, 1], "valence": [1.0, 2.0, 3.0, 4.0]})
     with pytest.raises(ActionUnitError, match=f"the column {header} would be a component"):
+        read_vectors(path, IDS)
+
+
+@pytest.mark.parametrize("values", [["a", "b", "b", "a"], [True, False, False, True]])
+def test_an_answer_in_words_is_not_said_to_need_a_code(tmp_path: Path, values: list[Any]) -> None:
+    path = written(tmp_path / "vectors.parquet", id=IDS, true_class_name=values, valence=[1.0, 2.0, 3.0, 4.0])
+    with pytest.raises(ActionUnitError, match="true_class_name would be a component of the vectors; take it out"):
+        read_vectors(path, IDS)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        *(["e0", "e1"], ["f12", "dim_3"], ["valence", "arousal"], ["AU01_c", "AU02_r"], ["pca_1", "pca_2"], ["0", "1"]),
+        *(["x_0", "y_0"], ["x", "y"], ["Y", "X"], ["age", "gender"], ["face_0", "face_1"], ["emb.1", "emb.2"]),
+    ],
+)
+@pytest.mark.parametrize("values", [[0, 1, 1, 3], [0.5, -1.5, 2.25, 0.0]], ids=["whole", "fractions"])
+def test_components_are_accepted_by_whatever_name(tmp_path: Path, headers: list[str], values: list[float]) -> None:
+    path = written(tmp_path / "vectors.csv", id=IDS, **dict.fromkeys(headers, values))
+    own = read_vectors(path, IDS)
+    assert own.columns == tuple(headers)
+    assert own.vectors[:, 1].tolist() == values
+
+
+@pytest.mark.parametrize(
+    "headers", [["happiness", "anger"], ["p_happiness", "p_fear"], ["class_0", "class_1"], ["val"]]
+)
+def test_scores_of_another_model_are_components(tmp_path: Path, headers: list[str]) -> None:
+    path = written(tmp_path / "vectors.csv", id=IDS, **{header: [0.25, 0.5, 0, 1] for header in headers})
+    assert read_vectors(path, IDS).columns == tuple(headers)
+
+
+def test_y_is_a_coordinate_only_beside_x(tmp_path: Path) -> None:
+    path = written(tmp_path / "vectors.csv", id=IDS, x0=[0.5] * 4, x1=[0.5] * 4, y=[1, 2, 3, 4])
+    with pytest.raises(ActionUnitError, match="the column y would be a component"):
+        read_vectors(path, IDS)
+
+
+@pytest.mark.parametrize("twice", ["id", "valence"])
+def test_two_columns_of_one_header_are_refused(tmp_path: Path, twice: str) -> None:
+    rows = "".join(f"{name},{row},{row}\n" for row, name in enumerate(IDS))
+    (tmp_path / "vectors.csv").write_text(f"id,{twice},valence\n{rows}")
+    with pytest.raises(ActionUnitError, match=f"vectors.csv: two columns are called {twice}; rename one of them"):
+        read_vectors(tmp_path / "vectors.csv", IDS)
+    pd.read_csv(tmp_path / "vectors.csv").to_parquet(tmp_path / "vectors.parquet")
+    if twice == "id":
+        with pytest.raises(ActionUnitError, match="two columns are called id"):
+            read_vectors(tmp_path / "vectors.parquet", IDS)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        list(pd.date_range("2020", periods=4)),
+        list(pd.to_timedelta([1, 2, 3, 4], unit="s")),
+        [datetime.date(2020, 1, day) for day in (1, 2, 3, 4)],
+        [True, None, False, True],
+        [{"a": 1}] * 4,
+    ],
+    ids=["timestamp", "timedelta", "date", "truth", "record"],
+)
+def test_what_pandas_would_make_numbers_of_is_no_component(tmp_path: Path, values: Any) -> None:
+    path = written(tmp_path / "vectors.parquet", id=IDS, seen=values, valence=[1.0, 2.0, 3.0, 4.0])
+    with pytest.raises(ActionUnitError, match="column seen holds what is no number"):
+        read_vectors(path, IDS)
+
+
+def test_a_column_of_lists_is_its_numbers(tmp_path: Path) -> None:
+    lists = [[0.5, 1.5], [2.5, float("nan")], None, [3.5, 4.5]]
+    own = read_vectors(written(tmp_path / "vectors.parquet", id=IDS, embedding=lists, age=[1, 2, 3, 4]), IDS)
+    assert own.columns == ("embedding_0", "embedding_1", "age")
+    np.testing.assert_array_equal(own.vectors, [[0.5, 1.5, 1], [2.5, np.nan, 2], [np.nan, np.nan, 3], [3.5, 4.5, 4]])
+
+
+@pytest.mark.parametrize(
+    ("lists", "said"),
+    [
+        ([[0.5], [1.5, 2.5], [], [1.5]], "column embedding holds lists of 0 to 2 numbers; give each image as many"),
+        ([[[0.5], [1.5]]] * 4, "column embedding_0 holds what is no number"),
+        ([["high"]] * 4, "column embedding_0 holds what is no number"),
+    ],
+)
+def test_lists_that_are_no_vectors_are_told(tmp_path: Path, lists: list[Any], said: str) -> None:
+    with pytest.raises(ActionUnitError, match=said):
+        read_vectors(written(tmp_path / "vectors.parquet", id=IDS, embedding=lists), IDS)
+
+
+def test_long_lists_are_read_in_seconds(tmp_path: Path) -> None:
+    ids = [f"{number:05d}.png" for number in range(5000)]
+    vectors = np.random.default_rng(0).normal(size=(5000, 512)).astype(np.float32)
+    written(tmp_path / "vectors.parquet", id=ids, embedding=list(vectors))
+    started = time.process_time()
+    np.testing.assert_array_equal(read_vectors(tmp_path / "vectors.parquet", ids).vectors, vectors)
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("text", ["[0.5, 1.5]", "[0.5 1.5]", "(0.5, 1.5)", "0.5 1.5", "-1e-3, 2"])
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_list_as_text_is_told_how_to_be_columns(tmp_path: Path, text: str, ending: str) -> None:
+    path = written(tmp_path / f"vectors.{ending}", id=IDS, embedding=[text] * 4)
+    said = r"embedding holds a list as text; one number a column .*pd\.DataFrame\(df\['embedding'\]\.tolist\(\)\)"
+    with pytest.raises(ActionUnitError, match=said):
+        read_vectors(path, IDS)
+
+
+@pytest.mark.parametrize("name", ["vectors.npy", "vectors.npz"])
+def test_numpys_files_are_told_to_lack_names(tmp_path: Path, name: str) -> None:
+    save: Any = np.save if name.endswith("npy") else np.savez
+    save(tmp_path / name, np.ones((4, 2)))
+    said = f"{name}: numpy's format, which does not say whose a vector is; save a parquet or a CSV with a column id"
+    with pytest.raises(ActionUnitError, match=said):
+        read_vectors(tmp_path / name, IDS)
+
+
+def test_a_spreadsheet_is_told_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "vectors.xlsx").write_bytes(b"PK\x03\x04 and more")
+    with pytest.raises(ActionUnitError, match=r"vectors\.xlsx: a spreadsheet or an archive; save it as CSV"):
+        read_vectors(tmp_path / "vectors.xlsx", IDS)
+
+
+@pytest.mark.parametrize("name", ["vectors.csv.gz", "vectors"])
+def test_a_packed_csv_is_read_as_an_au_table_is(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(f"id;valence\n{IDS[1]};1,5\n{IDS[2]};2,5\n".encode()))
+    np.testing.assert_array_equal(read_vectors(path, IDS).vectors, [[np.nan], [1.5], [2.5], [np.nan]])
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ActionUnitError, match=rf"{name}: neither a parquet nor a CSV \((?!/)"):
         read_vectors(path, IDS)
 
 
