@@ -16,6 +16,8 @@ NAMES = (
     "overhead",
     "paper_table",
     "oversubscribed",
+    "reading",
+    "machines",
     "figures",
     "gpu",
 )

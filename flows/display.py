@@ -173,7 +173,7 @@ def paper_table(report: Artifact) -> dict[str, Any]:
 
 def comparison_means(report: Artifact) -> list[dict[str, Any]]:
     """What each way of a comparison reaches: stage, way, network, seeds, and the means over these."""
-    shown = ("stage", "way", "network", "seeds", "accuracy", "kl", "kl_at_temperature")
+    shown = ("stage", "way", "network", "seeds", "accuracy", "kl", "kl_unclipped", "kl_at_temperature")
     means: list[dict[str, Any]] = _results(report)["means"]
     return [{name: row[name] for name in shown if name in row} for row in means]
 
@@ -200,8 +200,16 @@ def _print_means(report: Artifact) -> None:
             cells = [_figures(by_network.get(network)) for network in ("generator", "student")]
             table.add_row(way, str(max(row["seeds"] for row in by_network.values())), *cells[0], *cells[1])
         console.print(table)
+    if any("kl" in row for row in rows):
+        console.print(kl_in_words(report), style="dim", markup=False)
     if missing := _results(report)["missing"]:
         console.print(f"not there: {len(missing)} of the networks asked for; the same command goes on", markup=False)
+
+
+def kl_in_words(report: Artifact) -> str:
+    """What a table's KL hangs on."""
+    clip = _results(report)["clip"]
+    return f"KL after raising every value below {clip:g} to it; results.json has it unclipped, where it is finite."
 
 
 def _figures(row: dict[str, Any] | None) -> tuple[str, str]:

@@ -26,7 +26,7 @@ from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
 
 from fer_core.artifacts import Artifact
-from flows.display import comparison_means, paper_table
+from flows.display import comparison_means, kl_in_words, paper_table
 from flows.naming import key_of
 
 Show = Callable[[Artifact, str], None]
@@ -148,7 +148,9 @@ def show_report(report: Artifact, experiment: str) -> None:
 def show_comparison(report: Artifact, experiment: str) -> None:
     """What each way reaches, where the report is, and the differences as it draws them."""
     rows = [{name: _rounded(value) for name, value in row.items()} for row in comparison_means(report)]
-    create_table_artifact(rows, key_of(experiment, "91-means"), "Means over the seeds, on the test split.")
+    create_table_artifact(
+        rows, key_of(experiment, "91-means"), f"Means over the seeds, on the test split. {kl_in_words(report)}"
+    )
     _show_page(report, experiment, "How the report begins: the differences between ways.")
 
 

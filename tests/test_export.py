@@ -27,7 +27,7 @@ from fer_core.export.parity import PARITY, Comparison, comparison_of, stored_fac
 from fer_core.models.architectures import build
 from fer_core.models.checkpoint import ModelCard, load_checkpoint, save_card, save_weights
 from fer_core.models.deployed import Deployed
-from fer_core.models.facts import LIMITS, facts_of
+from fer_core.models.facts import LIMITS, ExportFormat, facts_of
 from fer_core.models.logits import predict_logits
 from fer_core.progress import JsonLines
 
@@ -270,6 +270,16 @@ def test_a_model_of_somebody_else_is_refused(exported: Path, tmp_path: Path) -> 
         OnnxModel(tmp_path / "model.onnx")
 
 
+@pytest.mark.parametrize("to", ["onnx", "torchscript", "web"])
+def test_what_does_not_say_what_the_checkpoint_says_is_not_written(
+    model: DeployedModel, tmp_path: Path, to: ExportFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fer_core.export.parity.PARITY", -1.0)
+    with pytest.raises(ExportError, match="not written, since it does not say what the checkpoint says"):
+        export(model.checkpoint, to, tmp_path, model.dataset, JsonLines())
+    assert [path.suffix for path in tmp_path.iterdir()] == [".json"], "how they compare, and no model"
+
+
 def test_the_command(model: DeployedModel, tmp_path: Path) -> None:
     command = [
         sys.executable,
@@ -292,4 +302,5 @@ def test_the_command(model: DeployedModel, tmp_path: Path) -> None:
     assert wrong.returncode == 2
     assert wrong.stderr.startswith("error: ")
     assert wrong.stderr.count("\n") == 1
+    assert "made by `fer prepare`, and no checkpoint; give what `fer distill` made" in wrong.stderr
     assert open_artifact(model.checkpoint).step == "distill"

@@ -80,23 +80,27 @@ def export(checkpoint: Path, to: ExportFormat, out: Path, dataset_folder: Path |
 def _write_equal(
     deployed: Deployed, card: ModelCard, to: ExportFormat, out: Path, dataset: Dataset | None, report: Reporter
 ) -> None:
-    """Write a format that must say what the checkpoint says, and see that it does where a dataset is at hand."""
+    """Write a format that must say what the checkpoint says, once it is seen to, where a dataset is at hand."""
     run: Callable[[np.ndarray], np.ndarray]
-    path = out / FILES[to]
-    if to == "torchscript":
-        _write_torchscript(deployed, path)
-        run = _run_torchscript(path)
-    else:
-        onnx_path = out / FILES["onnx"]
-        _write_onnx(deployed, card, onnx_path)
-        run = OnnxModel(onnx_path)
-    if dataset is None:
-        report.note("not compared with the checkpoint: its dataset is not at hand; name it with --in")
-        return
-    comparison, _ = compare(deployed, run, dataset, report)
-    beside = _write_comparison(comparison, path, report)
-    if not comparison.is_equal:
-        raise ExportError(f"{path}: does not say what the checkpoint says, see {beside.name}")
+    name = FILES["torchscript" if to == "torchscript" else "onnx"]
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder, name)
+        if to == "torchscript":
+            _write_torchscript(deployed, made)
+            run = _run_torchscript(made)
+        else:
+            _write_onnx(deployed, card, made)
+            run = OnnxModel(made)
+        if dataset is None:
+            report.note("not compared with the checkpoint: its dataset is not at hand; name it with --in")
+        else:
+            comparison, _ = compare(deployed, run, dataset, report)
+            beside = _write_comparison(comparison, out / FILES[to], report)
+            if not comparison.is_equal:
+                raise ExportError(
+                    f"{out / FILES[to]}: not written, since it does not say what the checkpoint says; see {beside.name}"
+                )
+        replace_file(out / name, made.read_bytes())
 
 
 def _dataset(checkpoint: Path, folder: Path | None) -> Dataset | None:

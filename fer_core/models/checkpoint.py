@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from fer_core.artifacts import replace_file
+from fer_core.artifacts import open_artifact, replace_file
 from fer_core.data.dataset import Dataset
-from fer_core.errors import CheckpointError
+from fer_core.errors import ArtifactError, CheckpointError
 from fer_core.models import Architecture
 from fer_core.models.architectures import ARCHITECTURES, build
 from fer_core.models.facts import CARD
@@ -113,6 +114,10 @@ def read_card(folder: Path) -> ModelCard:
         CheckpointError: it is missing, incomplete, or names an unknown architecture.
     """
     path = folder / CARD
+    if not path.exists():
+        with suppress(ArtifactError):
+            step = open_artifact(folder).step
+            raise CheckpointError(f"{folder}: made by `fer {step}`, and no checkpoint; give what `fer distill` made")
     try:
         fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         for name in ("labels", "mean", "std"):

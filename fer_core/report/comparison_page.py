@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fer_core.evaluation.metrics import CLIPPING
 from fer_core.experiment import to_document
 from fer_core.progress import Reporter
 from fer_core.report import comparison_plots
@@ -66,6 +67,7 @@ def _render(
         example=str(findings.networks[0].cell),
         networks=NETWORKS,
         measures=[name for name in MEASURES if name in findings.resampled],
+        clipping=CLIPPING,
         labels=labels,
         emotion_colours=emotion_colours(labels),
         versions=versions(),
