@@ -4,12 +4,13 @@ Every other part of the project reads pictures through `open_image` or `rgb_pixe
 to all of them:
 
 orientation  as EXIF says (all eight values). Where the container of HEIF or AVIF says it itself, that counts alone.
-range        8 bits as they are. Deeper integers by the smallest usual depth that holds the brightest pixel (8, 10,
-             12, 14, 16, 24, 32), dropping the lowest bits. Floats are 0..1, or 0..255 where they go beyond 16, or
-             whole numbers; any others are refused, and so are negative ones. What had to be concluded from the
-             pixels is remarked upon, see `remark_of`.
+range        8 bits as they are. Deeper integers by the smallest usual depth (8, 10, 12, 14, 16, 24, 32) that holds
+             all values but the thousandth that hot pixels may take, dropping the lowest bits. Floats are 0..1, or
+             0..255 where they go beyond 16, or whole numbers; any others are refused, and so are negative ones. What
+             had to be concluded from the pixels is remarked upon, see `remark_of`.
 colour       grey stays grey, everything else becomes RGB. No colour profile is applied. CMYK as Pillow converts it.
-transparency laid upon white, as on a page; a colour that nobody sees does not count.
+transparency laid upon white, as on a page; a colour that nobody sees does not count. Where nothing at all would be
+             seen, the alpha is one that a program left at 0, and it is remarked upon.
 several      of several pictures in a file (GIF, APNG, WebP, AVIF, pages of a TIFF) the first, and it is remarked upon.
              `pictures_in` gives all of them.
 
@@ -18,6 +19,7 @@ Needs numpy, Pillow and pi-heif alone.
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,12 +55,23 @@ _UNSEEN = 0.5 / 255
 """Beyond 0..1 by less than this, a float is what rounding left, and the same in eight bits."""
 _LOST_BITS = 64
 """With 16 bits a channel, Pillow keeps the upper 8; a picture of no more than this has lost most of what it had."""
+_HOT = 0.001
+"""Share of values that hot pixels may take.
+
+Of 20 million pixels of a camera in use, some hundred are hot, and colour is interpolated from 5 x 5 of them: a share of
+0.0002. A picture that uses its range has more in the upper three quarters of it, or is all but black.
+"""
+_SPOTS = "a few brighter values are taken for hot pixels"
+_UNUSED_ALPHA = "all of it is transparent, which is taken for an alpha that is not used"
 _REMARK = "remark"
 _COUNTED = 1000
 """Pages of a TIFF that are counted for a remark; counting more would keep whoever waits for it."""
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 _MOST_ENTRIES = 0xFFFF
 """Entries of a TIFF's directory that libtiff reads at most."""
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)
+"""A JPEG's end, or what a segment of a stated length begins with; neither is in a picture's own data."""
+_PNG_END = b"IEND\xaeB`\x82"
 _BYTES_OF = {1: 1, 3: 2, 4: 4, 6: 1, 8: 2, 9: 4, 16: 8, 17: 8}
 """Bytes of a TIFF's whole numbers, by type."""
 
@@ -338,19 +351,52 @@ def _decoded(image: Image.Image, *, alone: bool = True) -> Image.Image:
             raise UnreadableImage("it has no pixels")
         several = _count(image, _COUNTED + 1) if alone else 1
         is_deep = _is_deep(image)
+        _refuse_zeros(image)
         image.load()
         upright = ImageOps.exif_transpose(image)
-        decoded = _eight_bits(upright)
         if is_deep:
-            _refuse_lost_bits(decoded)
+            _refuse_lost_bits(upright)
+        decoded = _eight_bits(upright)
     except UnreadableImage:
         raise
     except Exception as error:  # Pillow's decoders raise almost anything on bytes made to break them.
         raise UnreadableImage(reason_of(error)) from error
     if several > 1:
         told = several if several <= _COUNTED else f"more than {_COUNTED:,}"
-        decoded.info[_REMARK] = f"the first of {told} pictures in the file"
+        _remark(decoded, f"the first of {told} pictures in the file")
     return decoded
+
+
+def _remark(image: Image.Image, remark: str) -> None:
+    """Add what was concluded to what was before."""
+    image.info[_REMARK] = "; ".join(filter(None, (remark_of(image), remark)))
+
+
+def _refuse_zeros(image: Image.Image) -> None:
+    """Refuse a JPEG or a PNG without an end that zeros fill up; decoders take them for pixels, and say nothing.
+
+    What phones append stands behind the end.
+    """
+    file = cast(BinaryIO | None, getattr(image, "fp", None))
+    if image.format not in ("JPEG", "MPO", "PNG") or file is None:
+        return
+    file.seek(-1, os.SEEK_END)
+    if file.read() == b"\0":
+        file.seek(0)
+        if not _has_end(file.read()):
+            raise UnreadableImage("its end is missing, with zeros in its place; copy or download it anew")
+
+
+def _has_end(content: bytes) -> bool:
+    """Tell whether a JPEG's or a PNG's end is there; that of a thumbnail in one of a JPEG's segments does not count."""
+    if content.startswith(b"\x89PNG"):
+        return _PNG_END in content
+    place = 0
+    while marker := _MARKER.search(content, place):
+        if marker[1] == b"\xd9":
+            return True
+        place = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2], "big")
+    return False
 
 
 def _is_deep(image: Image.Image) -> bool:
@@ -363,21 +409,40 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def _refuse_lost_bits(image: Image.Image) -> None:
-    brightest = int(np.asarray(image).max())
+    brightest = _brightest(_seen(image))
     if brightest <= _LOST_BITS:
         # Pillow rounds what a PPM holds, and cuts off what others do.
         used = 8 + max(0, brightest - 1).bit_length()
         raise UnreadableImage(f"colour of 16 bits a channel, of which {used} are used; save it in 8 bits a channel")
 
 
+def _seen(image: Image.Image) -> np.ndarray:
+    """(N, 3) uint8 colours of the pixels that are not wholly transparent, or of all where no other is."""
+    if not image.has_transparency_data:
+        return np.asarray(image.convert("RGB")).reshape(-1, 3)
+    pixels = np.asarray(image.convert("RGBA")).reshape(-1, 4)
+    seen = pixels[:, 3] > 0
+    return pixels[seen if seen.any() else ..., :3]
+
+
+def _brightest(values: np.ndarray) -> int:
+    """The least value of uint8 above which there are only as many as hot pixels may take."""
+    above = values.size - np.cumsum(np.bincount(values.ravel(), minlength=256))
+    return int(np.argmax(above <= _HOT * values.size))
+
+
 def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         return _grey_of(np.asarray(image), image.info)
-    is_grey = image.mode in ("L", "1", "LA", "La")
-    if image.has_transparency_data:
-        colours = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)
-    return image.convert("L" if is_grey else "RGB")
+    mode = "L" if image.mode in ("L", "1", "LA", "La") else "RGB"
+    if not image.has_transparency_data:
+        return image.convert(mode)
+    colours = image.convert("RGBA")
+    if colours.getchannel("A").getextrema() == (0, 0):
+        decoded = colours.convert("RGB").convert(mode)
+        _remark(decoded, _UNUSED_ALPHA)
+        return decoded
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours).convert(mode)
 
 
 def _grey_of(values: np.ndarray, info: dict[str | tuple[int, int], object]) -> Image.Image:
@@ -393,13 +458,20 @@ def _from_array(given: object) -> Image.Image:
     except Exception as error:  # A tensor on a GPU, or one that wants a gradient, has reasons of its own.
         raise UnreadableImage(f"{type(given).__name__} does not become an array ({reason_of(error)})") from error
     _check_shape(array)
-    pixels, remark = in_eight_bits(array)
+    pixels, remark = _with_alpha(array) if array.shape[2:] == (4,) else in_eight_bits(array)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     image = _eight_bits(Image.fromarray(np.ascontiguousarray(pixels)))
     if remark:
-        image.info[_REMARK] = remark
+        _remark(image, remark)
     return image
+
+
+def _with_alpha(array: np.ndarray) -> tuple[np.ndarray, str]:
+    """The same as `in_eight_bits` for (H, W, 4), where alpha has a range of its own and hidden colours have none."""
+    colours, alpha = array[..., :3], array[..., 3:]
+    pixels, remark = in_eight_bits(colours * (alpha > 0) if alpha.any() else colours)
+    return np.dstack([pixels, in_eight_bits(alpha)[0]]), remark
 
 
 def _check_shape(array: np.ndarray) -> None:
@@ -427,8 +499,8 @@ def in_eight_bits(values: np.ndarray) -> tuple[np.ndarray, str]:
         uint8 of the same shape; a sentence, or "" where the type alone says the range.
 
     Raises:
-        UnreadableImage: negative or not finite values, floats that end between 1 and 16 or beyond 255 with
-            fractions, or whole numbers that are 0 and 1 alone.
+        UnreadableImage: negative or not finite values, floats that go beyond 1 and, hot pixels apart, not to 16, or
+            beyond 255 with fractions, or whole numbers that are 0 and 1 alone.
     """
     if values.dtype == np.uint8:
         return values, ""
@@ -442,7 +514,7 @@ def in_eight_bits(values: np.ndarray) -> tuple[np.ndarray, str]:
         raise UnreadableImage(f"it holds negative values (down to {low:g}); give 0..255, or floats in 0..1")
     if is_float and high < 1 + _UNSEEN:
         return np.round(np.clip(values, 0, 1) * 255.0).astype(np.uint8), ""
-    if high == 1 or (is_float and high < _AMBIGUOUS):
+    if high == 1 or (is_float and _most(values, _AMBIGUOUS)):
         raise UnreadableImage(f"values up to {high:g} are neither floats in 0..1 nor 0..255; scale them to one")
     if is_float and high <= 255:
         return np.round(np.clip(values, 0, 255)).astype(np.uint8), ""
@@ -453,11 +525,19 @@ def in_eight_bits(values: np.ndarray) -> tuple[np.ndarray, str]:
 
 def _shifted(values: np.ndarray, high: float) -> tuple[np.ndarray, str]:
     """The upper eight of as many bits as are used."""
-    bits = next((depth for depth in _DEPTHS if high < 2**depth), None)
-    if bits is None:
+    if high >= 2 ** _DEPTHS[-1]:
         raise UnreadableImage(f"it holds values up to {high:g}; give 0..255, or floats in 0..1")
+    bits = next(depth for depth in _DEPTHS if _most(values, 2**depth))
     held = 8 * values.dtype.itemsize
     # Whole numbers in 0..255 are what numpy and Python count in 32 or 64 bits without being asked.
     is_usual = bits == held or (bits == 8 and held > 16)
-    remark = "" if is_usual else f"{bits} of {held} bits are used, and scaled to 8"
-    return (values.astype(np.uint64) >> np.uint64(bits - 8)).astype(np.uint8), remark
+    remarks = [] if is_usual else [f"{bits} of {held} bits are used, and scaled to 8"]
+    if high >= 2**bits:
+        remarks.append(_SPOTS)
+    within = np.minimum(values.astype(np.uint64), np.uint64(2**bits - 1))
+    return (within >> np.uint64(bits - 8)).astype(np.uint8), "; ".join(remarks)
+
+
+def _most(values: np.ndarray, bound: float) -> bool:
+    """Tell whether no more of the values reach a bound than hot pixels may take."""
+    return bool(np.count_nonzero(values >= bound) <= _HOT * values.size)

@@ -202,6 +202,36 @@ def test_transparent_parts_are_white_in_every_mode() -> None:
     assert rgb_pixels(half)[0, 0].tolist() == [127, 127, 127]
 
 
+UNUSED = "all of it is transparent, which is taken for an alpha that is not used"
+
+
+def bitmap_with_alpha(rgba: np.ndarray) -> bytes:
+    """A BMP of 32 bits whose header, of version 4, has room for alpha, as Windows' programs write it."""
+    height, width, _ = rgba.shape
+    pixels = rgba[::-1, :, [2, 1, 0, 3]].tobytes()
+    header = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, len(pixels), 2835, 2835, 0, 0)
+    header += struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs"
+    header += bytes(108 - len(header))
+    return b"BM" + struct.pack("<IHHI", 122 + len(pixels), 0, 0, 122) + header + pixels
+
+
+def test_an_alpha_that_is_nought_everywhere_is_not_used() -> None:
+    rgba = np.dstack([upright(), np.zeros((24, 40), np.uint8)])
+    image = Image.fromarray(rgba)
+    lossless = saved(image, "WEBP", lossless=True, exact=True)
+    for picture in (image, saved(image, "PNG"), saved(image, "TIFF"), lossless, bitmap_with_alpha(rgba), rgba):
+        np.testing.assert_array_equal(rgb_pixels(picture), upright())
+        assert remark_of(open_image(picture)) == UNUSED
+    one_is_seen = rgba.copy()
+    one_is_seen[3, 3, 3] = 255
+    pixels = rgb_pixels(saved(Image.fromarray(one_is_seen), "PNG"))
+    assert (pixels < 255).any(axis=2).sum() == 1
+    grey = Image.merge("LA", [image.convert("RGB").convert("L"), image.getchannel("A")])
+    np.testing.assert_array_equal(np.asarray(open_image(saved(grey, "PNG"))), np.asarray(grey.getchannel("L")))
+    pages = saved(image, "TIFF", save_all=True, append_images=[image])
+    assert remark_of(open_image(pages)) == f"{UNUSED}; the first of 2 pictures in the file"
+
+
 def test_colours_of_print_and_one_bit_are_read() -> None:
     ink = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
     for picture in (ink, saved(ink, "JPEG"), saved(ink, "TIFF")):
@@ -235,6 +265,73 @@ def test_colour_of_sixteen_bits_is_read_or_refused_never_black() -> None:
     for lost in (2, 4, 6):
         with pytest.raises(UnreadableImage, match=f"{16 - lost} are used; save it in 8 bits"):
             open_image(deep_colour(full >> lost, ".ppm"))
+
+
+HOT = "12 of 16 bits are used, and scaled to 8; a few brighter values are taken for hot pixels"
+SHADES = (np.arange(4096, dtype=np.uint16).reshape(64, 64) // 16).astype(np.uint8)
+"""Every value of eight bits, 16 times."""
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "array"])
+def test_a_hot_pixel_is_no_range(kind: str) -> None:
+    deep = SHADES.astype(np.uint16) << 4
+    deep[0, :4] = 65535
+    image = open_image(deep if kind == "array" else saved(Image.fromarray(deep), kind))
+    np.testing.assert_array_equal(np.asarray(image)[1:], SHADES[1:])
+    assert np.asarray(image)[0, :4].tolist() == [255] * 4
+    assert remark_of(image) == HOT
+    # More than a thousandth is what the picture shows.
+    deep[0, 4] = 65535
+    image = open_image(deep if kind == "array" else saved(Image.fromarray(deep), kind))
+    np.testing.assert_array_equal(np.asarray(image)[1:], SHADES[1:] >> 4)
+    assert remark_of(image) == ""
+
+
+def test_a_hot_pixel_among_floats_is_refused_and_not_black() -> None:
+    values = SHADES / 255
+    values[0, 0] = 100
+    with pytest.raises(UnreadableImage, match="values up to 100 are neither floats"):
+        open_image(values)
+
+
+def test_a_hot_pixel_or_a_transparent_part_hides_no_lost_bits() -> None:
+    deep = np.repeat(SHADES[..., None], 3, axis=2).astype(np.uint16) << 4
+    hot = deep.copy()
+    hot[0, 0] = 65535
+    alpha = np.full((64, 64, 1), 65535, np.uint16)
+    alpha[:, :8] = 0
+    for unseen in (0, 65535):
+        partly = np.dstack([np.where(alpha > 0, deep, unseen).astype(np.uint16), alpha])
+        for picture in (hot, partly):
+            with pytest.raises(UnreadableImage, match="of which 12 are used; save it in 8 bits"):
+                open_image(deep_colour(picture))
+        image = open_image(partly)
+        np.testing.assert_array_equal(np.asarray(image)[:, 8:, 1], SHADES[:, 8:])
+        assert np.asarray(image)[:, :8].min() == 255
+        assert remark_of(image) == "12 of 16 bits are used, and scaled to 8"
+    np.testing.assert_array_equal(rgb_pixels(deep_colour(np.dstack([deep << 4, alpha])))[:, 8:, 1], SHADES[:, 8:])
+
+
+def photograph(kind: str, **how: object) -> bytes:
+    """A picture with a thumbnail in it, as cameras write them."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x927C] = saved(Image.fromarray(noise).resize((16, 16)), "JPEG")
+    return saved(Image.fromarray(noise), kind, exif=exif, **how)
+
+
+@pytest.mark.parametrize(("kind", "how"), [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {})])
+def test_a_picture_whose_end_is_zeros_is_refused(kind: str, how: dict[str, object], tmp_path: Path) -> None:
+    content = photograph(kind, **how)
+    for kept in (len(content) // 2, len(content) * 9 // 10):
+        spoilt = content[:kept] + bytes(len(content) - kept)
+        (tmp_path / "a").write_bytes(spoilt)
+        for picture in (spoilt, tmp_path / "a", Image.open(BytesIO(spoilt))):
+            with pytest.raises(UnreadableImage, match="its end is missing, with zeros in its place; copy or download"):
+                open_image(picture)
+    expected = rgb_pixels(content)
+    for appended in (bytes(1), bytes(5000), b"a film" + bytes(9), bytes(7) + b"\xff\xd9"):
+        np.testing.assert_array_equal(rgb_pixels(content + appended), expected)
 
 
 SPOILT = {
