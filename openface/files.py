@@ -4,10 +4,19 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 Kind = Literal["regular", "dangling", "special"]
+
+_OF_A_SYSTEM = frozenset(
+    (
+        *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"),
+        *("$recycle.bin", "recycler", "system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini"),
+        *("lost+found", "network trash folder"),
+    )
+)
+"""What Synology's and QNAP's stores, Windows and others keep beside a user's files: thumbnails and what was deleted."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +34,11 @@ class FoundFile:
     def path(self) -> Path:
         """Its path; made when asked for, since a million take seconds."""
         return Path(self.place)
+
+
+def is_hidden(inside: PurePath) -> bool:
+    """Tell whether a path in a user's folder is hidden, or in what a system keeps there or macOS leaves in archives."""
+    return any(part.startswith((".", "__MACOSX")) or part.lower() in _OF_A_SYSTEM for part in inside.parts)
 
 
 def files_below(folder: Path) -> Iterator[FoundFile]:

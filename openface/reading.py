@@ -19,7 +19,7 @@ import pandas as pd
 
 from openface.columns import INTENSITIES, LANDMARKS, PRESENCES, UNSPECIFIED, figure_in
 from openface.errors import TableError
-from openface.files import files_below
+from openface.files import files_below, is_hidden
 from openface.matching import match
 from openface.names import spell
 from openface.spreadsheets import SEPARATOR_LINE, with_decimal_point
@@ -164,11 +164,10 @@ def _read_folder(folder: Path) -> pd.DataFrame:
 
 
 def _visible(folder: Path) -> Iterator[Path]:
-    """Files in a folder and its subfolders, hidden ones and what macOS leaves in archives apart."""
+    """Files in a folder and its subfolders, hidden ones and what systems keep there apart."""
     try:
         for file in files_below(folder):
-            inside = file.path.relative_to(folder).parts
-            if file.kind == "regular" and not any(part.startswith((".", "__MACOSX")) for part in inside):
+            if file.kind == "regular" and not is_hidden(file.path.relative_to(folder)):
                 yield file.path
     except OSError as error:
         raise TableError(f"{error.filename}: {error.strerror}; allow this user to read it") from error

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from openface.decoding import ENDINGS, UnreadableImage, open_image
-from openface.files import files_below
+from openface.files import files_below, is_hidden
 from openface.names import printable, spell
 
 _LONGEST_SIDE = 2000
@@ -138,7 +138,7 @@ class ImageFiles:
 
 
 def images_below(folder: Path, endings: Collection[str] = ENDINGS) -> ImageFiles:
-    """Every file below a folder with such an ending, hidden ones apart.
+    """Every file below a folder with such an ending, hidden ones and what systems keep there apart.
 
     Raises:
         OSError: a folder below may not be read.
@@ -146,9 +146,8 @@ def images_below(folder: Path, endings: Collection[str] = ENDINGS) -> ImageFiles
     images: list[Path] = []
     left: Counter[str] = Counter()
     for file in files_below(folder):
-        inside = file.path.relative_to(folder).parts
         ending = file.path.suffix.lower()
-        if any(part.startswith((".", "__MACOSX")) for part in inside):
+        if is_hidden(file.path.relative_to(folder)):
             left["hidden"] += 1
         elif file.kind != "regular":
             left["links to nothing" if file.kind == "dangling" else "pipes, sockets or devices"] += 1

@@ -17,6 +17,7 @@ from openface.errors import TableError
 from openface.matching import SPLITS, match, splits_in
 from openface.reading import read_openface
 from openface.table import one_row_per_image, remarks
+from openface.views import images_below
 
 ACTION_UNITS = (*INTENSITIES, *PRESENCES)
 SHARED = Path(os.environ.get("FER_SHARED", Path(__file__).parents[2] / "shared")) / "data" / "ferplus"
@@ -335,6 +336,21 @@ def test_a_split_that_the_images_do_not_name_is_told(tmp_path: Path) -> None:
         "/data/test/happy/1.jpg, /data/test/happy/2.jpg, /data/test/happy/3.jpg and 1 more"
     )
     assert remarks(rows, [f"test/{name}" for name in ids], "t") == []
+
+
+def test_what_systems_leave_beside_files_is_no_image_and_no_table(tmp_path: Path) -> None:
+    from fer_core.data.readers.source import find_images
+
+    left = ["@eaDir/a.png", "#recycle", "@Recycle", "$RECYCLE.BIN", "System Volume Information", ".AppleDouble"]
+    for place in ("", *left, "__MACOSX", "lost+found"):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        write_csv(tmp_path / place / "a.csv", [face()])
+        (tmp_path / place / "a.jpg").write_bytes(b"")
+    (tmp_path / "Thumbs.db").write_bytes(b"")
+    assert read_openface(tmp_path)["key"].tolist() == ["a"]
+    hidden = 2 * (len(left) + 2) + 1
+    assert images_below(tmp_path).paths == find_images(tmp_path).paths == [tmp_path / "a.jpg"]
+    assert images_below(tmp_path).left == find_images(tmp_path).left == {"hidden": hidden, ".csv": 1}
 
 
 def test_zeros_that_a_spreadsheet_took_are_told(tmp_path: Path) -> None:

@@ -13,15 +13,13 @@ from PIL import Image
 
 from fer_core.errors import DatasetError
 from openface.decoding import ENDINGS, UnreadableImage, open_image, read_header, reason_of
-from openface.files import FoundFile, files_below
+from openface.files import FoundFile, files_below, is_hidden
 from openface.names import spell
 
 NEARLY_ALL = 0.9
 """A folder that has this share of what the fullest has may be the one that is meant too."""
 _ALIGNED = re.compile(r"_aligned$", re.IGNORECASE)
 _MOVING = (".gif", ".tif", ".tiff", ".webp", ".apng")
-_JUNK = "__MACOSX"
-"""What macOS leaves in archives."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def find_images(folder: Path) -> FoundImages:
 
 def _kind(file: FoundFile, folder: Path) -> str:
     """What a file is instead of an image; nothing where it is one."""
-    if any(part.startswith((".", _JUNK)) for part in file.path.relative_to(folder).parts):
+    if is_hidden(file.path.relative_to(folder)):
         return "hidden"
     if file.kind != "regular":
         return {"dangling": "links to nothing", "special": "pipes, sockets or devices"}[file.kind]
@@ -119,8 +117,8 @@ def _has_frames(path: Path) -> bool:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders directly in a folder, sorted, without hidden ones and what macOS leaves in archives."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", _JUNK)))
+    """The folders directly in a folder, sorted, without hidden ones and what systems keep there."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.relative_to(folder)))
 
 
 def unwrapped(folder: Path, is_it: Callable[[Path], bool]) -> Path:
