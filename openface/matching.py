@@ -27,12 +27,27 @@ FER2013's parts are Training, PublicTest and PrivateTest, of which its makers va
 EITHER_KIND = ("eval", "evaluation", "evaluacion", "avaliacao", "holdout", "heldout")
 """Words of a split that is for validation to some and for testing to others."""
 
+EMOTIONS_OF: Mapping[str, str] = {
+    **dict.fromkeys(("neutral", "normal", "neutrality", "neu"), "neutral"),
+    **dict.fromkeys(("happiness", "happy", "happyness", "joy", "joyful", "joyous", "hap"), "happiness"),
+    **dict.fromkeys(("surprise", "surprised", "surprising", "suprise", "suprised"), "surprise"),
+    **dict.fromkeys(("astonishment", "astonished", "sur"), "surprise"),
+    **dict.fromkeys(("sadness", "sad", "sadly", "sorrow", "sorrowful"), "sadness"),
+    **dict.fromkeys(("anger", "angry", "angriness", "ang"), "anger"),
+    **dict.fromkeys(("disgust", "disgusted", "disgusting", "dis"), "disgust"),
+    **dict.fromkeys(("fear", "fearful", "fearfulness", "feared", "afraid", "scared", "fea"), "fear"),
+    **dict.fromkeys(("contempt", "contemptuous", "contemptous"), "contempt"),
+}
+"""What people call emotions, in lower case."""
+_COUNT_BESIDE = re.compile(r"^\d+[\s._:)-]+|[\s._:(-]+\d+\)?$")
+
 _SPLITS_OF = {word: frozenset((split,)) for word, split in SPLITS.items()} | dict.fromkeys(
     EITHER_KIND, frozenset(("validation", "test"))
 )
 _NO_SPLIT: frozenset[str] = frozenset()
 _ABOUT_IMAGES = re.compile(r"(set|data|split|part|images|faces)$")
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_NUMBER = re.compile(r"\d+")
 _FEW = 16
 """Images that are looked at one by one; of a video, thousands of folders may hold a `frame_0001`."""
 
@@ -60,17 +75,22 @@ class _Name(NamedTuple):
     ending: str
     """In lower case, "" where there is none; `.csv` is the table's and not the image's."""
     path: tuple[str, ...]
-    """The stem, then its folders from the innermost: what two names share is a beginning of this."""
+    """The stem, then its folders from the innermost: what two names share is a beginning of this.
+
+    A folder that is called after an emotion stands here as the emotion.
+    """
     splits: frozenset[str]
     """What the innermost folder of a split says: one, several that it may be, or none where no folder says any."""
+    emotions: frozenset[str]
+    """What its folders are called after."""
 
 
 def match(names: Sequence[str], images: Sequence[str]) -> Match:
     """Find the image of each name.
 
     A name means the image with which it shares its stem (without ending and RAF-DB's `_aligned`, case aside) and the
-    most folders. Names of other classes or splits are told by their folders: `sad/1` is not `happy/1` where
-    there is a folder `sad` among the images.
+    most folders. Names of other classes or splits are told by their folders: `sad/1` is not `happy/1`, `joy/1` is,
+    and `smile/1` is not where there is a folder `smile` among the images.
 
     Args:
         names: different ones, as the table has them, folders parted by slashes.
@@ -79,14 +99,15 @@ def match(names: Sequence[str], images: Sequence[str]) -> Match:
     ours, theirs = [_parse(image) for image in images], [_parse(name) for name in names]
     closest = _closest_of(ours)
     # One split has many names, and which of them is meant `_agree` tells.
-    known = {folder for folder in {folder for image in ours for folder in image.folders} if not _named_after(folder)}
+    known = {folder for folder in {folder for image in ours for folder in image.path[1:]} if not _named_after(folder)}
     root = _shared_root(theirs)
     owner: dict[str, str] = {}
     unclear: dict[str, tuple[str, ...]] = {}
     claims: defaultdict[str, list[tuple[_Score, str]]] = defaultdict(list)
     for name in theirs:
-        meant = known.intersection(name.folders[root:])
-        fitting = [image for image in closest(name) if _agree(name, meant, image)]
+        meant = known.intersection(name.path[1 : len(name.path) - root])
+        emotions = _emotions_in(name.folders[root:])
+        fitting = [image for image in closest(name) if _agree(name, meant, image) and _share(emotions, image)]
         scores = [_score(name, image) for image in fitting]
         highest = max(scores, default=None)
         best = [image.text for image, score in zip(fitting, scores, strict=True) if score == highest]
@@ -109,13 +130,47 @@ def splits_in(name: str) -> frozenset[str]:
     return _parse(name).splits
 
 
+def emotion_of(name: str) -> str | None:
+    """The emotion that a name means, if any: `Happy`, ` JOY`, `3_happiness`."""
+    return EMOTIONS_OF.get(_COUNT_BESIDE.sub("", name.strip()).strip(" _-.").lower())
+
+
+def in_other_folders(owner: Mapping[str, str]) -> bool:
+    """Tell whether each name's innermost folder is called otherwise than its image's, at the same depth.
+
+    A single folder of all names may be the program's, such as `processed`, unless it differs in a number alone, as
+    `P02` does from `P01`.
+    """
+    names, images = [_parse(name) for name in owner], [_parse(image) for image in owner.values()]
+    above = _shared_root(images) - _shared_root(names)
+    if not names or any(len(i.folders) - len(n.folders) != above for n, i in zip(names, images, strict=True)):
+        return False
+    pairs = {(name.path[1:2], image.path[1:2]) for name, image in zip(names, images, strict=True)}
+    others = [(one[0], other[0]) for one, other in pairs if one and other and _differ(one[0], other[0])]
+    is_several = len({one for one, _ in others}) > 1
+    return len(others) == len(pairs) and (is_several or all(_number_apart(*pair) for pair in others))
+
+
+def _differ(one: str, other: str) -> bool:
+    """Tell whether two folders' names are of different things: `anna` and `ben`, not `anna` and `anna_aus`."""
+    is_same = one in other or other in one or not _splits_of(one).isdisjoint(_splits_of(other))
+    is_same |= not _emotions_in((one,)).isdisjoint(_emotions_in((other,)))
+    return one != other and (_number_apart(one, other) or not is_same)
+
+
+def _number_apart(one: str, other: str) -> bool:
+    return one != other and _NUMBER.sub("0", one) == _NUMBER.sub("0", other)
+
+
 def zeros_lost(names: Sequence[str], images: Sequence[str]) -> tuple[str, str] | None:
     """The first name that an image has but for zeros in front, which a spreadsheet takes from 007; and that image."""
     padded = [image for image in map(_parse, images) if image.path[0].startswith("0")]
     meant = {image.path[0].lstrip("0") or "0": image for image in reversed(padded)}
     for name in map(_parse, names):
         image = meant.get(name.path[0])
-        if image is not None and name.path[0] != image.path[0] and _agree(name, set(), image):
+        if image is None or name.path[0] == image.path[0]:
+            continue
+        if _agree(name, set(), image) and _share(name.emotions, image):
             return name.text, image.text
     return None
 
@@ -127,7 +182,8 @@ def _parse(text: str) -> _Name:
     stem = _ALIGNED.sub("", last if ending is None else last[: ending.start()])
     read = tuple(map(_read, folders))
     splits = next(filter(None, map(_splits_of, reversed(folders))), _NO_SPLIT)
-    return _Name(text, read, stem, ending[1].lower() if ending else "", (_read(stem), *reversed(read)), splits)
+    path = (_read(stem), *(EMOTIONS_OF.get(folder, folder) for folder in reversed(read)))
+    return _Name(text, read, stem, ending[1].lower() if ending else "", path, splits, _emotions_in(read))
 
 
 def _read(part: str) -> str:
@@ -149,9 +205,9 @@ def _closest_of(images: Sequence[_Name]) -> Callable[[_Name], list[_Name]]:
         """The images of this stem, below each of the name's folders."""
         if not inside:
             for image in images:
-                for folder in image.folders:
+                for folder in image.path[1:]:
                     inside[image.path[0], folder].append(image)
-        return [inside[name.path[0], folder] for folder in name.folders if (name.path[0], folder) in inside]
+        return [inside[name.path[0], folder] for folder in name.path[1:] if (name.path[0], folder) in inside]
 
     def closest(name: _Name) -> list[_Name]:
         for length in range(len(name.path), 0, -1):
@@ -182,7 +238,21 @@ def _alike(one: Sequence[str], other: Sequence[str]) -> int:
 def _agree(name: _Name, meant: set[str], image: _Name) -> bool:
     """Tell whether a name's folders, of which some mean something among the images, can be the image's."""
     are_apart = image.splits and name.splits and image.splits.isdisjoint(name.splits)
-    return not image.folders or (meant <= set(image.folders) and not are_apart)
+    return not image.folders or (meant <= set(image.path[1:]) and not are_apart)
+
+
+def _share(emotions: frozenset[str], image: _Name) -> bool:
+    """Tell whether an image that lies in an emotion's folder lies in one of these, if there are any."""
+    return not (image.emotions and emotions) or not image.emotions.isdisjoint(emotions)
+
+
+def _emotions_in(folders: Sequence[str]) -> frozenset[str]:
+    return frozenset(emotion for folder in folders if (emotion := _emotion_in(folder)))
+
+
+@cache
+def _emotion_in(folder: str) -> str | None:
+    return emotion_of(folder)
 
 
 @cache

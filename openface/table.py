@@ -7,7 +7,7 @@ import pandas as pd
 
 from openface.columns import INTENSITIES, LANDMARKS, PRESENCES
 from openface.errors import TableError
-from openface.matching import Match, match, splits_in, zeros_lost
+from openface.matching import Match, in_other_folders, match, splits_in, zeros_lost
 from openface.reading import FIGURES, SHARES, UNSEEN
 
 _NAMED = 3
@@ -74,6 +74,12 @@ def remarks(rows: pd.DataFrame, ids: Sequence[str], table: str) -> list[str]:
         said.append(
             f"{_counted(len(other), 'row')} of {table} name a split, and the dataset's images none; are they the same "
             f"images? {_listed(other)}"
+        )
+    elif in_other_folders(found.owner):
+        pairs = [f"{key} for {name}" for key, name in found.owner.items()]
+        said.append(
+            f"{_counted(len(pairs), 'image')} of {table} lie in other folders than the dataset's; are they the same "
+            f"images? {_listed(pairs)}"
         )
     if rows.attrs.get(SHARES):
         said.append(f"AU columns of {table} without _r or _c hold shares: an AU counts as present from .5 on")

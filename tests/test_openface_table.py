@@ -14,7 +14,7 @@ import pytest
 
 from openface.columns import INTENSITIES, LANDMARKS, PRESENCES
 from openface.errors import TableError
-from openface.matching import SPLITS, match, splits_in
+from openface.matching import EMOTIONS_OF, SPLITS, match, splits_in
 from openface.reading import read_openface
 from openface.table import one_row_per_image, remarks
 from openface.views import images_below
@@ -351,6 +351,76 @@ def test_what_systems_leave_beside_files_is_no_image_and_no_table(tmp_path: Path
     hidden = 2 * (len(left) + 2) + 1
     assert images_below(tmp_path).paths == find_images(tmp_path).paths == [tmp_path / "a.jpg"]
     assert images_below(tmp_path).left == find_images(tmp_path).left == {"hidden": hidden, ".csv": 1}
+
+
+def test_emotions_are_called_here_as_readers_of_datasets_call_them() -> None:
+    from fer_core.data.dataset import EMOTIONS
+    from fer_core.data.readers import names
+
+    assert set(EMOTIONS_OF.values()) == set(EMOTIONS)
+    for word, emotion in EMOTIONS_OF.items():
+        assert names.emotion_of(word) == names.emotion_of(f"3_{word.title()}") == emotion
+        name = f"{word.title()}/1.jpg"
+        assert match([name], [f"{emotion}/1", "drawn/1"]).owner == {name: f"{emotion}/1"}
+
+
+def test_rows_of_another_emotion_by_any_name_are_not_an_images(tmp_path: Path) -> None:
+    labels = ["happy"] * 8 + ["sad"] * 8 + ["angry"] * 8
+    ids = [f"{label}/{number:03d}" for number, label in enumerate(labels)]
+    another = {"happy": "Sadness", "sad": "3_Anger", "angry": "joy"}
+    names = [f"/data/{another[label]}/{number:03d}.jpg" for number, label in enumerate(labels)]
+    path = feature_extraction(tmp_path / "all.csv", names, path=names)
+    with pytest.raises(TableError, match="only 0 of the AU table's 24 images are among the dataset's 24"):
+        one_row_per_image(read_openface(path), ids)
+    own = {"happy": "Joy", "sad": "Sadness", "angry": "3_Anger"}
+    names = [f"/data/{own[label]}/{number:03d}.jpg" for number, label in enumerate(labels)]
+    rows = read_openface(feature_extraction(tmp_path / "all.csv", names, path=names))
+    assert own_rows(one_row_per_image(rows, ids)) == 24
+    assert remarks(rows, ids, "t") == []
+
+
+def test_an_emotions_other_words_tell_namesakes_apart() -> None:
+    ids = ["happy/1", "sad/1", "angry/1"]
+    names = ["Anger/1.csv", "Happiness/1.csv", "3_sadness/1.csv"]
+    assert match(names, ids).owner == dict(zip(names, ["angry/1", "happy/1", "sad/1"], strict=True))
+    # Two words for one emotion may be two folders, and folders of a number are.
+    assert match(["joy/1", "happy/1"], ["happy/1", "joy/1"]).owner == {"joy/1": "joy/1", "happy/1": "happy/1"}
+    assert match(["happy_2/1"], ["happy_1/1", "happy_2/2"]).owner == {}
+    assert match(["normal/2"], ["happy/normal/1", "happy/strong/2"]).owner == {}
+    # Somebody's own folder is no class.
+    names = ["/home/joy/a/1", "/home/joy/a/2"]
+    assert match(names, ["sad/1", "sad/2"]).owner == dict(zip(names, ["sad/1", "sad/2"], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "is_told"),
+    [
+        (["P01"], ["P02"], True),
+        (["data/P01"], ["/x/P02"], True),
+        (["P01", "P02"], ["P03", "P04"], True),
+        (["anna", "ben"], ["carl", "dora"], True),
+        (["P01", "P03"], ["P02"], True),
+        (["P01"], ["processed"], False),
+        (["anna", "ben"], ["processed"], False),
+        (["anna", "ben"], ["processed/anna", "processed/ben"], False),
+        (["anna", "ben"], ["anna_aus", "ben_aus"], False),
+        (["P01"], ["."], False),
+        (["happy", "sad"], ["Joy", "Sadness"], False),
+        (["happy", "sad"], ["3_Joy", "4_Sorrow"], False),
+        (["train", "test"], ["Training", "PrivateTest"], False),
+        (["P01", "P02"], ["P01", "P02"], False),
+    ],
+)
+def test_rows_that_all_lie_in_other_folders_are_told(
+    ours: list[str], theirs: list[str], is_told: bool, tmp_path: Path
+) -> None:
+    ids = [f"{ours[number * len(ours) // 4]}/{number:03d}" for number in range(4)]
+    names = [f"{theirs[number * len(theirs) // 4]}/{number:03d}.jpg" for number in range(4)]
+    rows = read_openface(feature_extraction(tmp_path / "all.csv", names, path=names))
+    assert set(one_row_per_image(rows, ids)["status"]) == {"ok"}
+    pairs = [f"{name} for {image}" for name, image in zip(names, ids, strict=True)]
+    told = f"lie in other folders than the dataset's; are they the same images? {', '.join(pairs[:3])} and 1 more"
+    assert remarks(rows, ids, "t") == ([f"4 images of t {told}"] if is_told else [])
 
 
 def test_zeros_that_a_spreadsheet_took_are_told(tmp_path: Path) -> None:

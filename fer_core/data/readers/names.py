@@ -4,8 +4,8 @@ import re
 import unicodedata
 from contextlib import suppress
 
-from fer_core.data.dataset import EMOTIONS
 from openface.matching import EITHER_KIND, SPLITS
+from openface.matching import emotion_of as emotion_of
 from openface.names import spell
 
 DROP = "drop"
@@ -17,25 +17,8 @@ UNLABELLED = "\1"
 """The class of images without a label, which no label is called either."""
 _NO_LABEL = ("", "unlabelled", "unlabeled")
 
-_ALIASES = {
-    "neutral": ("normal", "neutrality", "neu"),
-    "happiness": ("happy", "happyness", "joy", "joyful", "joyous", "hap"),
-    "surprise": ("surprised", "surprising", "suprise", "suprised", "astonishment", "astonished", "sur"),
-    "sadness": ("sad", "sadly", "sorrow", "sorrowful"),
-    "anger": ("angry", "angriness", "ang"),
-    "disgust": ("disgusted", "disgusting", "dis"),
-    "fear": ("fearful", "fearfulness", "feared", "afraid", "scared", "fea"),
-    "contempt": ("contemptuous", "contemptous"),
-}
-_EMOTION_OF = {name: emotion for emotion in EMOTIONS for name in (emotion, *_ALIASES[emotion])}
-_NUMBERED = re.compile(r"^\d+[\s._:)-]+|[\s._:(-]+\d+\)?$")
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _NUMBER = re.compile(r"[+-]?\d{1,9}(\.0*)?")
-
-
-def emotion_of(name: str) -> str | None:
-    """The emotion of EMOTIONS that a name means, if any: `Happy`, ` JOY`, `3_happiness`."""
-    return _EMOTION_OF.get(_NUMBERED.sub("", name.strip()).strip(" _-.").lower())
 
 
 def has_no_label(name: str) -> bool:
