@@ -30,6 +30,7 @@ good."""
 FIGURES = ("confidence", *INTENSITIES, *PRESENCES)
 UNSEEN = "status of an image without a row"
 SHARES = "presences that were shares"
+UNREAD = "tables beside the CSVs of a folder"
 """Keys of a frame's `attrs`."""
 
 _NAME_COLUMNS = (
@@ -43,6 +44,9 @@ _WOULD_DO = "filename, image, path, file or name"
 _COUNTED_BY = ("frame", "frameidx", "faceid", "face", "timestamp", "frametimeinms", *_NUMBERING_COLUMNS)
 _DETAILS = "_of_details.txt"
 _INPUT = re.compile(r"^Input full path:(.*)$", re.MULTILINE)
+_CSV = re.compile(r"\.csv(\.gz)?$", re.IGNORECASE)
+_OTHER_TABLES = (".parquet", ".pq", ".feather", ".arrow", ".tsv", ".xlsx")
+"""Endings of tables that are not read where a folder holds them."""
 _LARGEST_CSV = 1 << 20
 _PARQUET, _FEATHERS, _ZIP, _GZIP = b"PAR1", (b"ARROW1", b"FEA1"), b"PK\x03\x04", b"\x1f\x8b"
 """First bytes of each format; both versions of feather."""
@@ -77,10 +81,10 @@ class _Sheet:
 def read_openface(path: Path, ids: Sequence[str] = ()) -> pd.DataFrame:
     """Rows as they were written: `key` (str), `status`, `confidence`, and the AU and landmark columns that there are.
 
-    path: a folder of one CSV an image (FaceLandmarkImg; the key is the file's path in the folder), one CSV, packed by
-        gzip or not, a parquet or a feather with a column of file names; first bytes tell them apart. What py-feat and
-        LibreFace wrote is read too: `FaceScore` is a confidence, `AU01` a presence where nearly all are in 0..1 (a
-        share counts from .5 on) and else an intensity, `au_1_intensity` an intensity
+    path: a folder of one CSV an image (FaceLandmarkImg; the key is the file's path in the folder), one CSV, either
+        packed by gzip or not, a parquet or a feather with a column of file names; first bytes tell them apart. What
+        py-feat and LibreFace wrote is read too: `FaceScore` is a confidence, `AU01` a presence where nearly all are
+        in 0..1 (a share counts from .5 on) and else an intensity, `au_1_intensity` an intensity
     ids: of the dataset's images; of several columns of file names, the one that names most of these counts
 
     An empty or unreadable CSV has status `failed`; one without a row, or details without a CSV, `no_face`.
@@ -146,9 +150,13 @@ def _is_whole(csv_path: Path) -> bool:
 
 def _read_folder(folder: Path) -> pd.DataFrame:
     """A CSV an image, in class folders or not; what details files say of the images' folders is used."""
-    found = sorted(path for path in _visible(folder) if path.suffix.lower() == ".csv" or _is_details(path))
+    visible = list(_visible(folder))
+    found = sorted(path for path in visible if _CSV.search(path.name) or _is_details(path))
+    unread = [spell(path.relative_to(folder).as_posix()) for path in visible if path.suffix.lower() in _OTHER_TABLES]
     files = [path for path in found if not _is_details(path)]
     inputs = {_key(path, folder): _input_of(path, folder) for path in found if _is_details(path)}
+    if not found and unread:
+        raise TableError(f"{folder}: no CSV in it, but {unread[0]}; give that file itself")
     if not found:
         raise TableError(f"{folder}: no CSV in it; give the folder that FaceLandmarkImg wrote into")
     rows: list[_Row] = []
@@ -160,6 +168,7 @@ def _read_folder(folder: Path) -> pd.DataFrame:
     table = _to_frame(rows)
     # Every image that the program came to has its details file, so one without any was never reached.
     table.attrs[UNSEEN] = "failed" if inputs else "no_face"
+    table.attrs[UNREAD] = unread
     return table
 
 
@@ -179,7 +188,7 @@ def _is_details(path: Path) -> bool:
 
 def _key(path: Path, folder: Path) -> str:
     """The path in the folder, without the ending that OpenFace gave it."""
-    name = path.name.removesuffix(_DETAILS) if _is_details(path) else path.stem
+    name = path.name.removesuffix(_DETAILS) if _is_details(path) else _CSV.sub("", path.name)
     return spell(path.relative_to(folder).with_name(name).as_posix())
 
 
@@ -458,8 +467,7 @@ def _read_columnar(path: Path, begins: bytes, ids: Sequence[str]) -> pd.DataFram
     except (OSError, ValueError) as error:
         form = "feather" if is_feather else "parquet"
         raise TableError(f"{path}: not a {form} file ({error}); write it again") from error
-    if not pd.api.types.is_numeric_dtype(table.index):
-        table = table.reset_index()
+    table = _with_index(path, table)
     headers = [str(name).strip() for name in table.columns]
     _refuse_two_of_a_name(path, headers)
     columns = {header: table.iloc[:, place] for place, header in enumerate(headers)}
@@ -485,6 +493,19 @@ def _read_columnar(path: Path, begins: bytes, ids: Sequence[str]) -> pd.DataFram
     if points is None:
         return frame
     return _with_landmarks(frame, np.column_stack([_numbers(table.iloc[:, p]).astype(np.float32) for p in points]))
+
+
+def _with_index(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """The table with its index among its columns, unless it numbers the rows or is one of them already.
+
+    Raises:
+        TableError: the index and the column of its name say different things.
+    """
+    for name in [str(name) for name in table.index.names if name in table.columns]:
+        if _texts(table.index.get_level_values(name).to_series()) != _texts(table[name]):
+            raise TableError(f"{path}: its index and its column {name} differ; keep one of them")
+        table = table.reset_index(name, drop=True)
+    return table if pd.api.types.is_numeric_dtype(table.index) else table.reset_index()
 
 
 def _texts(column: pd.Series) -> list[str]:

@@ -8,7 +8,7 @@ import pandas as pd
 from openface.columns import INTENSITIES, LANDMARKS, PRESENCES
 from openface.errors import TableError
 from openface.matching import Match, in_other_folders, match, splits_in, zeros_lost
-from openface.reading import FIGURES, SHARES, UNSEEN
+from openface.reading import FIGURES, SHARES, UNREAD, UNSEEN
 
 _NAMED = 3
 
@@ -81,6 +81,9 @@ def remarks(rows: pd.DataFrame, ids: Sequence[str], table: str) -> list[str]:
             f"{_counted(len(pairs), 'image')} of {table} lie in other folders than the dataset's; are they the same "
             f"images? {_listed(pairs)}"
         )
+    if unread := rows.attrs.get(UNREAD):
+        what = "is not read; give it by itself" if len(unread) == 1 else "are not read; give one by itself"
+        said.append(f"{_counted(len(unread), 'table')} in {table} beside its CSVs {what}: {_listed(unread)}")
     if rows.attrs.get(SHARES):
         said.append(f"AU columns of {table} without _r or _c hold shares: an AU counts as present from .5 on")
     return said + _missing(rows, table)

@@ -338,21 +338,6 @@ def test_a_split_that_the_images_do_not_name_is_told(tmp_path: Path) -> None:
     assert remarks(rows, [f"test/{name}" for name in ids], "t") == []
 
 
-def test_what_systems_leave_beside_files_is_no_image_and_no_table(tmp_path: Path) -> None:
-    from fer_core.data.readers.source import find_images
-
-    left = ["@eaDir/a.png", "#recycle", "@Recycle", "$RECYCLE.BIN", "System Volume Information", ".AppleDouble"]
-    for place in ("", *left, "__MACOSX", "lost+found"):
-        (tmp_path / place).mkdir(parents=True, exist_ok=True)
-        write_csv(tmp_path / place / "a.csv", [face()])
-        (tmp_path / place / "a.jpg").write_bytes(b"")
-    (tmp_path / "Thumbs.db").write_bytes(b"")
-    assert read_openface(tmp_path)["key"].tolist() == ["a"]
-    hidden = 2 * (len(left) + 2) + 1
-    assert images_below(tmp_path).paths == find_images(tmp_path).paths == [tmp_path / "a.jpg"]
-    assert images_below(tmp_path).left == find_images(tmp_path).left == {"hidden": hidden, ".csv": 1}
-
-
 def test_emotions_are_called_here_as_readers_of_datasets_call_them() -> None:
     from fer_core.data.dataset import EMOTIONS
     from fer_core.data.readers import names
@@ -421,6 +406,54 @@ def test_rows_that_all_lie_in_other_folders_are_told(
     pairs = [f"{name} for {image}" for name, image in zip(names, ids, strict=True)]
     told = f"lie in other folders than the dataset's; are they the same images? {', '.join(pairs[:3])} and 1 more"
     assert remarks(rows, ids, "t") == ([f"4 images of t {told}"] if is_told else [])
+
+
+def test_packed_csvs_of_a_folder_are_read_and_other_tables_told(tmp_path: Path) -> None:
+    ids = [f"happy/{name}" for name in "abcd"]
+    (tmp_path / "happy").mkdir()
+    for place, name in enumerate(ids):
+        path = write_csv(tmp_path / f"{name}.csv", [face(AU01_r=place / 4)])
+        if place % 2:
+            (tmp_path / f"{name}.CSV.gz").write_bytes(gzip.compress(path.read_bytes()))
+            path.unlink()
+    rows = read_openface(tmp_path)
+    assert one_row_per_image(rows, ids)["AU01_r"].tolist() == [0, 0.25, 0.5, 0.75]
+    assert remarks(rows, ids, "t") == []
+    frame(face()).to_parquet(tmp_path / "happy" / "rest.parquet")
+    rows = read_openface(tmp_path)
+    assert one_row_per_image(rows, ids)["status"].tolist() == ["ok"] * 4
+    assert remarks(rows, ids, "t") == [
+        "1 table in t beside its CSVs is not read; give it by itself: happy/rest.parquet"
+    ]
+    for path in (tmp_path / "happy").glob("*.[cC]*"):
+        path.unlink()
+    with pytest.raises(TableError, match=r"no CSV in it, but happy/rest\.parquet; give that file itself"):
+        read_openface(tmp_path)
+
+
+@pytest.mark.parametrize("levels", [["filename"], ["filename", "confidence"]])
+def test_an_index_that_is_a_column_too_is_read_where_both_say_the_same(tmp_path: Path, levels: list[str]) -> None:
+    table = pd.DataFrame([face(filename=f"{name}.png", AU01_r=place) for place, name in enumerate("abc")])
+    table = table.set_index(levels, drop=False)
+    assert from_parquet(tmp_path / "t.parquet", table, ["c", "b", "a"])["AU01_r"].tolist() == [2, 1, 0]
+    table["filename"] = ["a.png", "c.png", "b.png"]
+    with pytest.raises(TableError, match=r"t\.parquet: its index and its column filename differ; keep one of them"):
+        from_parquet(tmp_path / "t.parquet", table, ["a", "b", "c"])
+
+
+def test_what_systems_leave_beside_files_is_no_image_and_no_table(tmp_path: Path) -> None:
+    from fer_core.data.readers.source import find_images
+
+    left = ["@eaDir/a.png", "#recycle", "@Recycle", "$RECYCLE.BIN", "System Volume Information", ".AppleDouble"]
+    for place in ("", *left, "__MACOSX", "lost+found"):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        write_csv(tmp_path / place / "a.csv", [face()])
+        (tmp_path / place / "a.jpg").write_bytes(b"")
+    (tmp_path / "Thumbs.db").write_bytes(b"")
+    assert read_openface(tmp_path)["key"].tolist() == ["a"]
+    hidden = 2 * (len(left) + 2) + 1
+    assert images_below(tmp_path).paths == find_images(tmp_path).paths == [tmp_path / "a.jpg"]
+    assert images_below(tmp_path).left == find_images(tmp_path).left == {"hidden": hidden, ".csv": 1}
 
 
 def test_zeros_that_a_spreadsheet_took_are_told(tmp_path: Path) -> None:
