@@ -10,6 +10,7 @@ its own, lower number.
 
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -70,13 +71,21 @@ def machine_name() -> str:
 
 
 def latest(store: Store, room: str) -> Holder:
-    """The latest lease of an artifact, `room` being its STEP/FINGERPRINT."""
-    numbers = [int(name[len(_LEASE) : -5]) for name in store.names_in(room) if name.startswith(_LEASE)]
-    if not numbers:
-        return Holder(0)
-    content = store.read(_lease_file(room, max(numbers)))
-    # Taken away between the two looks: its holder has finished.
-    return Holder(max(numbers)) if content is None else Holder(max(numbers), **json.loads(content))
+    """The latest lease of an artifact, `room` being its STEP/FINGERPRINT.
+
+    Raises:
+        StoreError: a file in its place is no lease.
+    """
+    number = max(_numbers(store, room, _LEASE), default=0)
+    told = store.read_json(_lease_file(room, number)) if number else None
+    if told is None:
+        # Taken away between the two looks: its holder has finished.
+        return Holder(number)
+    with store.as_written(_lease_file(room, number)):
+        holder = Holder(number, told["owner"], told["beat"], told["released"])
+        if not (isinstance(holder.owner, str) and type(holder.beat) is int and isinstance(holder.released, bool)):
+            raise TypeError("no lease")
+        return holder
 
 
 def take(store: Store, room: str, after: Holder, owner: str) -> "Lease | None":
@@ -151,11 +160,12 @@ class Lease:
             self.store.remove(f"{self.room}/{_RESUME}{self.number}/{at}")
 
     def fetch_resume_state(self, folder: Path) -> bool:
-        """Put the latest holder's resume state into a folder, instead of what is there; False where there is none."""
-        states = [
-            name for name in self.store.names_in(self.room) if name.startswith(_RESUME) and name.endswith(".json")
-        ]
-        numbers = sorted((int(name[len(_RESUME) : -5]) for name in states), reverse=True)
+        """Put the latest holder's resume state into a folder, instead of what is there; False where there is none.
+
+        Raises:
+            StoreError: a file in the place of resume states has no number.
+        """
+        numbers = sorted(_numbers(self.store, self.room, _RESUME), reverse=True)
         return any(self._fetch_from(number, folder) for number in numbers)
 
     def clear(self) -> None:
@@ -214,6 +224,19 @@ def kept(lease: Lease, folder: Path, lost: threading.Event) -> Iterator[None]:
         done.set()
         for thread in threads:
             thread.join()
+
+
+def _numbers(store: Store, room: str, kind: str) -> list[int]:
+    """Numbers of the leases, or of the resume states, in a room."""
+    numbers = []
+    for name in store.names_in(room):
+        if name.startswith(kind) and name.endswith(".json"):
+            number = name.removeprefix(kind).removesuffix(".json")
+            with store.as_written(f"{room}/{name}"):
+                if not re.fullmatch("[0-9]+", number):
+                    raise ValueError(f"{number!r} is no number")
+                numbers.append(int(number))
+    return numbers
 
 
 def _lease_file(room: str, number: int) -> str:

@@ -42,6 +42,7 @@ _TRIED = ".written-to-try"
 _SHA256 = re.compile("[0-9a-f]{64}")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NOT_OURS = (errno.ENOTDIR, errno.EISDIR)
 SECONDS_OF_PATIENCE = 180.0
 _SECONDS_BETWEEN_TRIES = 2.0
 
@@ -117,7 +118,8 @@ class Store:
             return None
         with self.as_written(f"{step}/{fingerprint}/{PUBLISHED}"):
             files = {safe_name(name): int(size) for name, size in told["files"].items()}
-            return Published(step, fingerprint, safe_name(told["upload"]), files, tuple(told["made_from"]))
+            made_from = tuple(safe_name(name) for name in told["made_from"])
+            return Published(step, fingerprint, safe_name(told["upload"]), files, made_from)
 
     def rooms(self) -> Iterator[str]:
         """STEP/FINGERPRINT of all that is there, or is being made, or broke off."""
@@ -367,7 +369,7 @@ class Store:
 
         Raises:
             FileNotFoundError, FileExistsError: the store's answer.
-            StoreError: it refuses, or is full.
+            StoreError: it refuses, is full, or holds a file where a folder belongs.
             StoreAway: it has not answered for minutes.
         """
         deadline = time.monotonic() + self._patience
@@ -392,6 +394,8 @@ class Store:
         except OSError as error:
             if error.errno in _REFUSED:
                 raise StoreError(f"{self.place}: {error}; let this user read and write there") from error
+            if error.errno in _NOT_OURS:
+                raise StoreError(f"{self.place}: {error}: not as this project writes it; delete it there") from error
             if error.errno in FULL:
                 raise StoreError(
                     f"{self.place}: {error.strerror}; free some space there, or run `fer store gc`"

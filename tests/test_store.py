@@ -334,13 +334,81 @@ def test_no_name_in_the_store_leads_out_of_the_artifact(tmp_path: Path, name: st
     assert not Path("/tmp/outside").exists()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"upload": 1, "files": {}, "made_from": []}', "{}"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        '{"upload": 1, "files": {}, "made_from": []}',
+        '{"upload": "upload-1", "files": {}, "made_from": [["graph/1"]]}',
+    ],
+)
 def test_what_somebody_else_wrote_into_the_store_is_told(tmp_path: Path, content: str) -> None:
     (tmp_path / "store" / ROOM).mkdir(parents=True)
     (tmp_path / "store" / "fer-store.json").write_text('{"project": "fer"}')
     (tmp_path / "store" / ROOM / "published.json").write_text(content)
     with pytest.raises(StoreError, match=r"published\.json: not as this project writes it .*; delete it there"):
         Store(str(tmp_path / "store")).fetch("graph", FINGERPRINT, tmp_path / "here")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        '{"x": 1}',
+        '{"owner": "a", "beat": 1}',
+        '{"owner": 1, "beat": 1, "released": true}',
+        '{"owner": "a", "beat": "1", "released": true}',
+        '{"owner": "a", "beat": 1, "released": "no"}',
+    ],
+)
+def test_a_lease_that_is_none_is_told(tmp_path: Path, content: str) -> None:
+    store = Store(str(tmp_path))
+    store.replace(f"{ROOM}/lease-000001.json", content.encode())
+    with pytest.raises(StoreError, match=r"lease-000001\.json: not as this project writes it .*; delete it there"):
+        latest(store, ROOM)
+
+
+def test_a_lease_of_a_newer_version_is_read(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    told = {"owner": "a", "beat": 3, "released": False, "newer": [1]}
+    store.replace(f"{ROOM}/lease-000002.json", json.dumps(told).encode())
+    assert latest(store, ROOM) == Holder(2, "a", 3, released=False)
+
+
+@pytest.mark.parametrize("number", ["x", "", "-1", "1_0", " 1", "²"])
+def test_a_lease_and_a_resume_state_without_a_number_are_told(tmp_path: Path, number: str) -> None:
+    store = Store(str(tmp_path))
+    lease = take(store, ROOM, Holder(0), "me")
+    assert lease
+    store.replace(f"{ROOM}/resume-{number}.json", b"{}")
+    with pytest.raises(StoreError, match=rf"resume-{number}\.json: not as this project writes it .*; delete it there"):
+        lease.fetch_resume_state(tmp_path / "there")
+    store.replace(f"{ROOM}/lease-{number}.json", lease.content(released=True))
+    with pytest.raises(StoreError, match=rf"lease-{number}\.json: not as this project writes it .*; delete it there"):
+        latest(store, ROOM)
+
+
+def test_a_spoilt_lease_ends_the_step_that_meets_it_with_a_line(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    store = Store(str(tmp_path / "store"))
+    store.replace(f"{ROOM}/lease-000001.json", b'{"x": 1}')
+    command = StepCommand("graph", "demo", (), (), tmp_path / "here" / "graph" / FINGERPRINT)
+    with Subprocesses(("false",)) as never, pytest.raises(StoreError, match=r"lease-000001\.json: not as this project"):
+        make_once(store, command, never, lambda event: None)
+
+
+def test_a_file_where_a_folder_belongs_is_told_at_once(tmp_path: Path) -> None:
+    store = Store(str(tmp_path), patience=30)
+    store.replace("graph/notes.txt", b"somebody's")
+    store.replace(f"{ROOM}/published.json/x", b"somebody's")
+    for name, wrong in (("notes.txt", "Not a directory"), (FINGERPRINT, "Is a directory")):
+        with pytest.raises(StoreError, match=rf"{wrong}: .*{name}/published\.json.*; delete it there"):
+            store.published("graph", name)
 
 
 @pytest.mark.parametrize("named", ["/../../../newdir/zz", "/etc/hostname", "0123"])
