@@ -145,6 +145,17 @@ class Store:
             if found := self.published(*room.split("/")):
                 yield found
 
+    def beside_published(self, room: str) -> list[str]:
+        """What lies beside the upload that counts, of an artifact or a user's file; nothing where none counts yet."""
+        # Looked for first: what is there before the entry, and not in it, will never count.
+        names = self.names_in(room)
+        told = self.read_json(f"{room}/{PUBLISHED}")
+        if told is None:
+            return []
+        with self.as_written(f"{room}/{PUBLISHED}"):
+            counts = {PUBLISHED, safe_name(told["upload"])}
+        return [f"{room}/{name}" for name in names if name not in counts]
+
     def push(self, artifact: Artifact) -> bool:
         """Copy an artifact into the store; False where it is there already, or was put there meanwhile."""
         room = f"{artifact.step}/{artifact.fingerprint}"

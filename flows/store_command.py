@@ -1,6 +1,6 @@
 """`fer store`: look into the store that machines share, clear it, and fetch a report from it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +13,9 @@ from flows.store import FILES, STORE, Published, Store, StoreError, open_store
 
 _HOURS_KEPT = 24.0
 """The artifacts of a run under way are in no report yet."""
+_SECONDS_OF_SILENCE = 3600.0
+"""Without anything written, and the holder of a lease counts as dead: a look from outside is one alone, by clocks that
+may differ by minutes."""
 
 Place = Annotated[
     str | None, typer.Option("--store", metavar="PLACE", help="A folder, or s3://bucket/folder; FER_STORE if not said.")
@@ -23,7 +26,7 @@ def store_app() -> typer.Typer:
     """The three commands."""
     app = typer.Typer(help="Look into the store that machines share, clear it, fetch from it.", no_args_is_help=True)
     app.command("ls", help="Artifacts that are there, and what is being made.")(list_artifacts)
-    app.command("gc", help="Delete what no report was made from, and uploads that broke off.")(collect_garbage)
+    app.command("gc", help="Delete what no report was made from, and what broke off.")(collect_garbage)
     app.command("pull", help="Fetch a report, and say where it is.")(pull)
     return app
 
@@ -38,8 +41,8 @@ def list_artifacts(place: Place = None) -> None:
         table.add_row(one.step, one.fingerprint, f"{one.size / 1e6:,.1f}", "yes" if _name(one) in used else "no")
     Console().print(table)
     print(f"{len(there)} artifacts, {sum(one.size for one in there) / 1e9:.2f} GB in {store.place}")
-    for room, owner in _being_made(store):
-        print(f"being made: {room} by {owner}")
+    for room in sorted(set(store.rooms()) - {_name(one) for one in there}):
+        _tell_of_unpublished(store, room)
 
 
 def collect_garbage(
@@ -51,14 +54,14 @@ def collect_garbage(
 ) -> None:
     """Say what goes; delete it with `--yes`."""
     store = _store(place)
-    unused, size = unused_rooms(store, hours), 0
-    for room, bytes_of_it in unused.items():
-        size += bytes_of_it
-        print(f"{'deleted' if yes else 'would go'}: {room} · {bytes_of_it / 1e6:,.1f} MB")
+    rooms = unused_rooms(store, hours)
+    unused = rooms | leftovers(store, hours, set(rooms))
+    for name, size in unused.items():
+        print(f"{'deleted' if yes else 'would go'}: {name} · {size / 1e6:,.1f} MB")
         if yes:
-            store.remove(room)
+            store.remove(name)
     told = "deleted" if yes else "would go; delete it with --yes"
-    print(f"{len(unused)} folders, {size / 1e9:.2f} GB: {told}")
+    print(f"{len(unused)} folders and files, {sum(unused.values()) / 1e9:.2f} GB: {told}")
 
 
 def pull(
@@ -97,22 +100,47 @@ def unused_rooms(store: Store, hours: float) -> dict[str, int]:
     And of each file of a user's that is old: whoever sends a step that reads it brings it again.
     """
     used = referred_to(store.artifacts())
-    files = [f"{FILES}/{name}" for name in store.names_in(FILES)]
-    found = {}
-    for room in (*store.rooms(), *files):
-        if room in used or store.age(room) < hours * 3600.0 or not latest(store, room).released:
-            continue
-        found[room] = store.size(room)
-    return found
+    rooms = [room for room in _all_rooms(store) if room not in used]
+    return {room: store.size(room) for room in rooms if _is_old(store, room, hours) and not _is_being_made(store, room)}
+
+
+def leftovers(store: Store, hours: float, but: Container[str] = ()) -> dict[str, int]:
+    """Bytes of what is old and lies beside an upload that counts: others that broke off, and a dead machine's leases.
+
+    Args:
+        but: rooms that are not looked into.
+    """
+    rooms = [room for room in _all_rooms(store) if room not in but]
+    names = [name for room in rooms for name in store.beside_published(room) if _is_old(store, name, hours)]
+    return {name: store.size(name) for name in names}
 
 
 def _name(one: Published) -> str:
     return f"{one.step}/{one.fingerprint}"
 
 
-def _being_made(store: Store) -> list[tuple[str, str]]:
-    holders = [(room, latest(store, room)) for room in store.rooms()]
-    return [(room, holder.owner) for room, holder in holders if not holder.released]
+def _all_rooms(store: Store) -> list[str]:
+    return [*store.rooms(), *(f"{FILES}/{name}" for name in store.names_in(FILES))]
+
+
+def _is_old(store: Store, name: str, hours: float) -> bool:
+    return store.age(name) >= hours * 3600.0
+
+
+def _is_being_made(store: Store, room: str) -> bool:
+    """Tell whether somebody holds its lease and gives signs of life: a holder beats every few seconds."""
+    return not latest(store, room).released and store.age(room) < _SECONDS_OF_SILENCE
+
+
+def _tell_of_unpublished(store: Store, room: str) -> None:
+    """Say who makes it, or made it until it died."""
+    holder = latest(store, room)
+    if holder.released:
+        return
+    if _is_being_made(store, room):
+        print(f"being made: {room} by {holder.owner}")
+    else:
+        print(f"broke off: {room} by {holder.owner}, no sign for {store.age(room) / 3600.0:,.0f} hours")
 
 
 def _store(place: str | None) -> Store:

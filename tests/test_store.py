@@ -85,6 +85,20 @@ def test_an_upload_that_broke_off_is_not_seen(store: Store, tmp_path: Path) -> N
     assert store.push(made)
 
 
+def test_a_file_and_a_folder_have_an_age_and_a_size(store: Store) -> None:
+    store.create(f"{ROOM}/upload-dead/model", b"half")
+    for name in (f"{ROOM}/upload-dead/model", f"{ROOM}/upload-dead"):
+        assert store.age(name) == pytest.approx(0, abs=30)
+        assert store.size(name) == 4
+
+
+def test_what_lies_beside_the_upload_that_counts(store: Store, tmp_path: Path) -> None:
+    store.create(f"{ROOM}/upload-dead/model", b"half")
+    assert store.beside_published(ROOM) == [], "nothing counts yet"
+    store.push(artifact_in(tmp_path / "here"))
+    assert store.beside_published(ROOM) == [f"{ROOM}/upload-dead"]
+
+
 def test_a_small_file_is_created_by_one_of_many(store: Store) -> None:
     won = list[int]()
 

@@ -1,8 +1,10 @@
 """`fer store`, and a worker's cache of the store: what is listed, cleared, kept and fetched."""
 
+import hashlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from fer_core.errors import FerError
 from flows.cache import cache_limit, clear_copies, in_use
 from flows.lease import Holder, take
 from flows.store import Store
+from flows.store_command import unused_rooms
 
 FER = str(Path(sys.executable).with_name("fer"))
 
@@ -64,7 +67,7 @@ def test_gc_takes_what_no_report_was_made_from_and_nobody_is_making(store: Store
     assert take(store, "graph/00000000000000aa", Holder(0), "somebody")
     store.create("distill/00000000000000bb/upload-dead/model", b"half")
     young = fer_store(store, "gc", "--yes")
-    assert "0 folders, 0.00 GB: deleted" in young.stdout, young
+    assert "0 folders and files, 0.00 GB: deleted" in young.stdout, young
     shown = fer_store(store, "gc", "--older", "0")
     assert "would go: graph/0000000000000004" in shown.stdout
     assert store.has("graph", "0000000000000004"), "nothing goes without --yes"
@@ -77,6 +80,70 @@ def test_gc_takes_what_no_report_was_made_from_and_nobody_is_making(store: Store
         "prepare/0000000000000001",
         "report/0000000000000003",
     ]
+
+
+def days_old(store: Store, name: str, days: float) -> None:
+    """Have a file or folder of the store look as if it was written then."""
+    root, when = Path(store.place) / name, time.time() - days * 86400
+    for path in (root, *root.rglob("*")):
+        os.utime(path, (when, when))
+
+
+def test_what_a_dead_machine_left_goes_and_is_called_so(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "resume.pt").write_bytes(b"x" * 3_000_000)
+    for room, owner in (("train-ldg/00000000000000aa", "deadmachine"), ("train-ldg/00000000000000bb", "livemachine")):
+        lease = take(store, room, Holder(0), owner)
+        assert lease
+        lease.save_resume_state(tmp_path / "work")
+        days_old(store, room, 3)
+    lease.beat()
+    said = fer_store(store, "ls").stdout
+    assert "broke off: train-ldg/00000000000000aa by deadmachine" in said
+    assert "no sign for 72 hours" in said
+    assert "being made: train-ldg/00000000000000bb by livemachine" in said
+    assert "being made: train-ldg/00000000000000aa" not in said
+    for hours, gone in ((0.0, ["train-ldg/00000000000000aa"]), (24.0, ["train-ldg/00000000000000aa"]), (100.0, [])):
+        assert list(unused_rooms(store, hours)) == gone
+    assert "3.0 MB" in fer_store(store, "gc", "--older", "24").stdout
+
+
+def test_a_holder_is_taken_for_dead_after_an_hour_alone(store: Store) -> None:
+    for minutes, gone in ((50, []), (70, ["graph/00000000000000aa"])):
+        take(store, "graph/00000000000000aa", Holder(0), "somebody")
+        days_old(store, "graph/00000000000000aa", minutes / 1440)
+        assert list(unused_rooms(store, 0.0)) == gone
+
+
+def test_what_broke_off_beside_an_artifact_goes_alone(store: Store, tmp_path: Path) -> None:
+    dataset, *_ = reported(store, tmp_path / "artifacts")
+    room = f"prepare/{dataset.fingerprint}"
+    store.create(f"{room}/upload-dead/big", b"y" * 5_000_000)
+    store.create(f"{room}/upload-new/big", b"y")
+    # Its machine died between its upload and the end of its lease.
+    take(store, room, Holder(0), "somebody")
+    days_old(store, f"{room}/upload-dead", 3)
+    days_old(store, f"{room}/lease-000001.json", 3)
+    assert "being made" not in fer_store(store, "ls").stdout
+    shown = fer_store(store, "gc", "--older", "24").stdout
+    assert f"would go: {room}/upload-dead · 5.0 MB" in shown
+    assert "2 folders and files, 0.01 GB: would go" in shown
+    assert fer_store(store, "gc", "--older", "24", "--yes").returncode == 0
+    assert [name for name in store.names_in(room) if name in ("upload-dead", "lease-000001.json")] == []
+    assert "upload-new" in store.names_in(room)
+    found = store.fetch("prepare", dataset.fingerprint, tmp_path / "there")
+    assert found is not None
+    assert found.files() == dataset.files()
+
+
+def test_an_upload_of_a_users_file_that_broke_off_goes_alone(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(b"weights")
+    store.push_file(tmp_path / "w.pth", sha256 := hashlib.sha256(b"weights").hexdigest())
+    store.create(f"files/{sha256}/upload-dead", b"wei")
+    days_old(store, f"files/{sha256}/upload-dead", 3)
+    assert "1 folders and files" in fer_store(store, "gc", "--older", "24", "--yes").stdout
+    assert store.fetch_file(sha256, tmp_path / "there").read_bytes() == b"weights"
+    assert "upload-dead" not in store.names_in(f"files/{sha256}")
 
 
 def test_pull_fetches_the_latest_report_or_a_named_one(store: Store, tmp_path: Path) -> None:
