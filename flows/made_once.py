@@ -1,5 +1,6 @@
 """Makes a step's artifact once for all machines of a store: fetched where it is there, waited for where it is made."""
 
+import os
 import shutil
 import threading
 import time
@@ -89,6 +90,9 @@ def _make(lease: Lease, command: StepCommand, run: Runner, on_event: Callable[[E
     beside = unfinished(command.out)
     if lease.number > 1 and lease.fetch_resume_state(beside):
         on_event(Note("goes on from where the machine before it had come"))
+    # Else what a try of days ago left here might be cleared before the step has locked it.
+    with suppress(FileNotFoundError):
+        os.utime(beside)
     with kept(lease, beside, lost):
         run(command, listen)
         lease.require_held()

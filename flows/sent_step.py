@@ -6,7 +6,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -33,7 +33,7 @@ from flows.lease import LeaseLost, machine_name
 from flows.made_once import make_once
 from flows.named_files import settings_of_fetched
 from flows.runner import Runner, StepFailed
-from flows.store import FULL, SECONDS_OF_PATIENCE, DiskFull, Store, StoreAway, StoreError, open_store
+from flows.store import FILES, FULL, SECONDS_OF_PATIENCE, DiskFull, Store, StoreAway, StoreError, open_store
 from flows.study import Study
 from openface.errors import EngineRefused
 
@@ -124,9 +124,14 @@ def _run(sent: SentStep) -> None:
         )
     store = _patiently_opened()
     artifacts = artifacts_folder()
-    inputs = [_input(store, named, artifacts) for named in sent.inputs]
-    sent = replace(sent, settings=(*sent.settings, *settings_of_fetched(store, sent.files, artifacts)))
-    with in_use(inputs), _study(sent, artifacts) as study, _runner(study, sent.step) as runner:
+    with ExitStack() as held:
+        # Each locked when it is here, since what the next one takes may have the others cleared.
+        inputs = [held.enter_context(_input(store, named, artifacts)) for named in sent.inputs]
+        sent = replace(sent, settings=(*sent.settings, *settings_of_fetched(store, sent.files, artifacts)))
+        files = [artifacts / f".{FILES}" / sha256 for sha256 in sent.files.values() if sha256]
+        held.enter_context(in_use([], files))
+        study = held.enter_context(_study(sent, artifacts))
+        runner = held.enter_context(_runner(study, sent.step))
         wanted = study.request(sent.step, inputs, sent.seed)
         _require_same(wanted, sent)
         command = replace(study.command(wanted), threads=sent.threads)
@@ -162,13 +167,16 @@ def _runner(study: Study, step: str) -> Runner:
         raise StepFailed(step, ExitCode.UNFIT, f"{machine_name()}: {error}") from error
 
 
-def _input(store: Store, named: str, artifacts: Path) -> Artifact:
+@contextmanager
+def _input(store: Store, named: str, artifacts: Path) -> Iterator[Artifact]:
+    """An artifact that the step reads, fetched and locked."""
     if not _ARTIFACT.fullmatch(named) or (step := named.partition("/")[0]) not in STEPS:
         raise ExperimentError(f"{named}: no artifact; give STEP/FINGERPRINT")
     found = store.fetch(step, named.partition("/")[2], artifacts)
     if found is None:
         raise StoreAway(f"{named}: not in the store {store.place}")
-    return found
+    with in_use([found]):
+        yield found
 
 
 @contextmanager

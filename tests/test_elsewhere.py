@@ -25,13 +25,14 @@ from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Running
 
-from fer_core.artifacts import open_artifact
+from fer_core.artifacts import make_artifact, open_artifact
 from fer_core.models.architectures import build
+from flows.cache import clear_copies
 from flows.containers import Containers
 from flows.elsewhere import Elsewhere, SentRuns
 from flows.events import Metrics, Note, Progress, event_line, parse_event
 from flows.runner import StepCommand, Subprocesses
-from flows.sent_step import SentStep, _study, code_version, outcome
+from flows.sent_step import SentStep, _input, _study, code_version, outcome
 from flows.steps_worker import notices
 from flows.store import Store, StoreAway, StoreError
 from flows.store_command import unused_rooms
@@ -462,6 +463,16 @@ def test_what_is_sent_shares_a_machine_with_as_many_steps_as_that_takes(tmp_path
     sent = SentStep("c", "graph", "f", "demo", None, ("run.jobs=16",), (), None, 1)
     with _study(sent, tmp_path) as study:
         assert study.jobs == max(1, usable_cores() // 2)
+
+
+def test_an_input_is_locked_while_others_are_fetched(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    store, artifacts = Store(str(tmp_path / "store")), tmp_path / "there"
+    made = make_artifact(tmp_path / "graph" / "0123456789abcdef", "graph", "0123456789abcdef", {}, {}, lambda out: None)
+    store.push(made)
+    with _input(store, "graph/0123456789abcdef", artifacts) as found:
+        assert clear_copies(artifacts, store, 0) == []
+    assert clear_copies(artifacts, store, 0) == [found.path]
 
 
 def test_a_step_says_how_it_ended_by_its_state() -> None:

@@ -1,5 +1,6 @@
 """`fer store`, and a worker's cache of the store: what is listed, cleared, kept and fetched."""
 
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -177,6 +178,69 @@ def test_copies_used_least_recently_go_first_and_those_in_use_stay(store: Store,
         assert clear_copies(folder, store, 350_000) == [second.path]
     assert clear_copies(folder, store, 0) == [first.path, third.path]
     assert kept.path.is_dir()
+
+
+def put(file: Path, size: int, days: float = 0.0) -> Path:
+    """A file that was last touched so long ago, and its folder too."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"x" * size)
+    for path in (file, file.parent):
+        os.utime(path, (time.time() - days * 86400,) * 2)
+    return file
+
+
+LEFT = ["{}.fetched-00112233", "{}.unfinished", "{}.unfinished-00112233", "{}.late", "{}"]
+"""What a step or a worker that was killed leaves, by an artifact's fingerprint."""
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_what_broke_off_counts_and_goes_first_after_a_day(store: Store, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "artifacts"
+    copy = made(folder, "graph", 1, size=100_000)
+    store.push(copy)
+    os.utime(copy.file("manifest.json"), (1.0, 1.0))
+    left = folder / "train-ldg" / name.format("00000000000000aa")
+    put(left / "model.safetensors", 100_000, days=0.9)
+    assert clear_copies(folder, store, 250_000) == []
+    assert clear_copies(folder, store, 150_000) == [copy.path]
+    assert clear_copies(folder, store, 0) == [], "somebody may be at it"
+    copy = made(folder, "graph", 1, size=100_000)
+    put(left / "model.safetensors", 100_000, days=1.1)
+    assert clear_copies(folder, store, 150_000) == [left]
+    assert not left.exists()
+    assert clear_copies(folder, store, 0) == [copy.path]
+
+
+def test_what_a_running_step_makes_stays_however_old(store: Store, tmp_path: Path) -> None:
+    making = tmp_path / "artifacts" / "train-ldg" / "00000000000000aa.unfinished"
+    put(making / "manifest.json", 100_000, days=3)
+    mark = put(making / ".unfinished", 16, days=3)
+    with mark.open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert clear_copies(tmp_path / "artifacts", store, 0) == []
+    assert clear_copies(tmp_path / "artifacts", store, 0) == [making]
+
+
+def test_copies_of_users_files_count_and_go_like_others(store: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "artifacts"
+    copy = made(folder, "graph", 1, size=100_000)
+    store.push(copy)
+    old, new = (put(folder / ".files" / (digit * 64), 100_000, days) for digit, days in (("a", 3), ("b", 2)))
+    begun, broken = (put(folder / ".files" / f".{'c' * 64}.{n}", 100_000, days) for n, days in ((1, 0.5), (2, 1.5)))
+    with in_use([], [old]):
+        assert clear_copies(folder, store, 350_000) == [broken, new]
+    assert clear_copies(folder, store, 250_000) == [old]
+    assert clear_copies(folder, store, 0) == [copy.path]
+    assert begun.is_file()
+
+
+def test_nothing_but_copies_is_cleared(store: Store, tmp_path: Path) -> None:
+    kept = [
+        put(tmp_path / "artifacts" / name / "notes.txt", 100_000, days=9)
+        for name in ("graph/mine", "graph/abc", "graph/00000000000000aa0", ".cache", ".sent-x", "photographs", ".files")
+    ]
+    assert clear_copies(tmp_path / "artifacts", store, 0) == []
+    assert all(path.is_file() for path in kept)
 
 
 def test_a_limit_that_is_no_number_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
