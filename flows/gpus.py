@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,8 @@ from openface.settings import INSIDE
 
 GPUS = "FER_GPUS"
 """Environment: GPUs that steps may have, by number or UUID as `nvidia-smi -L` prints them, or `0:1`; with commas."""
+STEPS_PER_GPU = "FER_STEPS_PER_GPU"
+"""Environment: steps that a worker of other machines' runs takes at a time on each of its GPUs (1)."""
 ALL = "all"
 """Stands for a GPU whose name nobody tells: of an engine on another machine, or of Windows' Linux subsystem."""
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -34,6 +37,18 @@ def usable_gpus() -> tuple[str, ...]:
     wanted = os.environ.get(GPUS)
     names = by_name if not wanted else _chosen(wanted, by_name)
     return tuple(dict.fromkeys(gpu for name in names for gpu in by_name.get(name, (name,))))
+
+
+def workers_steps_per_gpu() -> int:
+    """Steps that this machine, as a worker, takes at a time on each GPU.
+
+    Raises:
+        ExperimentError: the environment says no whole number from 1.
+    """
+    told = os.environ.get(STEPS_PER_GPU) or "1"
+    if not re.fullmatch("0*[1-9][0-9]*", told):
+        raise ExperimentError(f"{STEPS_PER_GPU}={told}: no number of steps; give a whole number from 1")
+    return int(told)
 
 
 class GpuPool:

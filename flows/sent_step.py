@@ -28,6 +28,7 @@ from fer_core.steps import STEPS, Request
 from flows.cache import in_use
 from flows.containers import runner_here
 from flows.events import Event, Note, Progress, event_line
+from flows.gpus import workers_steps_per_gpu
 from flows.granted import artifacts_folder, require_granted_settings
 from flows.lease import LeaseLost, machine_name
 from flows.made_once import make_once
@@ -194,7 +195,7 @@ def _study(sent: SentStep, artifacts: Path) -> Iterator[Study]:
         experiment = load_experiment(source, sent.settings)
         require_granted_settings(experiment)
         # How many run at a time, and so share the memory, is this machine's affair.
-        experiment = replace(experiment, run=replace(experiment.run, jobs=0))
+        experiment = replace(experiment, run=replace(experiment.run, jobs=0, steps_per_gpu=workers_steps_per_gpu()))
         yield Study(experiment, source, sent.settings, None, None, artifacts)
 
 

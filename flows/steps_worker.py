@@ -26,7 +26,7 @@ from pydantic import TypeAdapter, ValidationError
 from fer_core.errors import FerError
 from flows.cache import CACHE, cache_limit, clear_copies
 from flows.experiment_worker import NO_TEMPLATE, ExperimentWorker, work_until_asked_to_end
-from flows.gpus import usable_gpus
+from flows.gpus import usable_gpus, workers_steps_per_gpu
 from flows.granted import ARTIFACTS, OPENFACE
 from flows.lease import machine_name
 from flows.prefect_server import NoServer, require_server, users_server
@@ -108,10 +108,14 @@ class StepsWorker(ExperimentWorker):
 
 
 def queues_here() -> dict[str, int]:
-    """Steps that this machine runs at a time, by queue."""
+    """Steps that this machine runs at a time, by queue.
+
+    Raises:
+        ExperimentError: the environment names a GPU that is not there, or no number of steps on each.
+    """
     queues = {"cpu": max(1, usable_cores() // CORES_A_STEP)}
-    if gpus := usable_gpus():
-        queues["gpu"] = len(gpus)
+    if steps := len(usable_gpus()) * workers_steps_per_gpu():
+        queues["gpu"] = steps
     with suppress(EngineAway, EngineRefused), engine() as client:
         require_image(client, os.environ.get(OPENFACE) or OpenFaceSettings().image)
         queues["openface"] = 1

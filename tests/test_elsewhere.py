@@ -6,9 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -28,12 +29,12 @@ from prefect.states import Running
 from fer_core.artifacts import make_artifact, open_artifact
 from fer_core.models.architectures import build
 from flows.cache import clear_copies
-from flows.containers import Containers
+from flows.containers import Containers, runner_here
 from flows.elsewhere import Elsewhere, SentRuns
 from flows.events import Metrics, Note, Progress, event_line, parse_event
 from flows.runner import StepCommand, Subprocesses
 from flows.sent_step import SentStep, _input, _study, code_version, outcome
-from flows.steps_worker import notices
+from flows.steps_worker import notices, queues_here
 from flows.store import Store, StoreAway, StoreError
 from flows.store_command import unused_rooms
 from openface.machine import usable_cores
@@ -465,6 +466,26 @@ def test_what_is_sent_shares_a_machine_with_as_many_steps_as_that_takes(tmp_path
         assert study.jobs == max(1, usable_cores() // 2)
 
 
+def test_a_machine_takes_as_many_steps_on_each_gpu_as_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine with two GPUs; the run's own `run.steps_per_gpu` is for the head's."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-aaaa-0,GPU-bbbb-1")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    sent = SentStep("c", "train-ldg", "f", "demo", None, ("run.steps_per_gpu=5",), (), None, 1)
+    for told, steps in (("", 2), ("1", 2), ("3", 6)):
+        monkeypatch.setenv("FER_STEPS_PER_GPU", told)
+        assert queues_here()["gpu"] == steps
+        with _study(sent, tmp_path) as study, runner_here(study) as runner, ExitStack() as held:
+            assert study.jobs == steps
+            assert isinstance(runner, Subprocesses)
+            assert runner._gpus
+            gpus = [held.enter_context(runner._gpus.lent(threading.Event())) for _ in range(steps)]
+            assert sorted(gpus) == sorted(["GPU-aaaa-0", "GPU-bbbb-1"] * (steps // 2))
+            (stopped := threading.Event()).set()
+            assert held.enter_context(runner._gpus.lent(stopped)) is None
+
+
 def test_an_input_is_locked_while_others_are_fetched(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     store, artifacts = Store(str(tmp_path / "store")), tmp_path / "there"
@@ -499,6 +520,9 @@ def test_what_a_worker_lacks_is_told_in_a_line(lab: Lab, tmp_path: Path) -> None
     assert "error: PREFECT_API_URL is not set; give the head's" in said(PREFECT_API_URL="")
     assert "no Prefect server answers there" in said(PREFECT_API_URL="http://127.0.0.1:1/api")
     assert "FER_CACHE_GB=much: give gigabytes" in said(FER_CACHE_GB="much")
+    for wrong in ("0", "-1", "1.5", "two"):
+        told = said(FER_STEPS_PER_GPU=wrong)
+        assert told == f"error: FER_STEPS_PER_GPU={wrong}: no number of steps; give a whole number from 1\n"
 
 
 def test_an_event_is_read_back_as_it_was() -> None:
