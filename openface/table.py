@@ -70,6 +70,11 @@ def remarks(rows: pd.DataFrame, ids: Sequence[str], table: str) -> list[str]:
             f"{_counted(len(undecided), 'image')} of {table} have several rows of equal confidence that differ; the "
             f"first is taken: {_listed(undecided)}"
         )
+    if crowded := _of_several_faces(matched[wrong == ""], undecided):
+        said.append(
+            f"{_counted(len(crowded), 'image')} of {table}: several faces, of which the most confident counts, also "
+            f"where the dataset has cut out another; {_listed(crowded)}"
+        )
     if other := _of_a_split_untold(matched):
         said.append(
             f"{_counted(len(other), 'row')} of {table} name a split, and the dataset's images none; are they the same "
@@ -116,6 +121,13 @@ def _undecided(sound: pd.DataFrame) -> list[str]:
         faces = faces[faces["confidence"] == faces.groupby("id")["confidence"].transform("max")]
     different = faces.drop_duplicates(["id", *(name for name in FIGURES if name in faces)])
     return different.loc[different["id"].duplicated(), "id"].unique().tolist()
+
+
+def _of_several_faces(sound: pd.DataFrame, undecided: Sequence[str]) -> list[str]:
+    """The ids of several faces whose figures differ, of which one is the most confident."""
+    faces = sound[sound["status"] == "ok"]
+    different = faces.drop_duplicates(["id", *(name for name in FIGURES if name in faces)])
+    return [name for name in different.loc[different["id"].duplicated(), "id"].unique() if name not in set(undecided)]
 
 
 def _of_a_split_untold(matched: pd.DataFrame) -> list[str]:

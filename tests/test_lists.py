@@ -338,6 +338,19 @@ def test_folders_in_the_paths_say_the_split(tmp_path: Path) -> None:
     assert not any("folders" in note for note in source.notes)
 
 
+def test_a_part_of_a_face_box_is_told_not_to_be_used(tmp_path: Path) -> None:
+    save_image(tmp_path / "a.png", 200)
+    rows = [("a.png", "happy", 5, 5, 10, 8), ("b.png", "sad", 5, 5, 10, 8)]
+    write_rows(tmp_path / "labels.csv", ("path", "label", "face_x", "face_y", "face_w", "face_h"), *rows)
+    source = open_source(LIST, tmp_path)
+    assert source.read_image(0).size == (10, 8)
+    assert not any("not used" in note for note in source.notes)
+    write_rows(tmp_path / "labels.csv", ("path", "label", "face_x", "face_y", "face_w", "x2"), *rows)
+    source = open_source(LIST, tmp_path)
+    assert source.read_image(0).size == (20, 20)
+    assert "columns not used: face_x, face_y, face_w, x2" in source.notes
+
+
 def test_an_empty_cell_takes_the_split_of_its_list_and_none_may_contradict_it(tmp_path: Path) -> None:
     for split in ("Training", "Test"):
         rows = [(f"{split}1.png", "happy", split), (f"{split}2.png", "sad", "")]

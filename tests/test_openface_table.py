@@ -47,6 +47,14 @@ def from_parquet(path: Path, table: pd.DataFrame, ids: Sequence[str]) -> pd.Data
     return one_row_per_image(read_openface(path), ids)
 
 
+def test_images_of_several_faces_are_told() -> None:
+    rows = pd.DataFrame({"key": ["a", "a", "b"], "status": "ok", "confidence": [0.9, 0.98, 0.9]})
+    rows = rows.assign(**{name: [1.0, 4.0, 2.0] if name == INTENSITIES[0] else 0.0 for name in INTENSITIES})
+    assert one_row_per_image(rows, ["a", "b"])[INTENSITIES[0]].tolist() == [4.0, 2.0]
+    told = "1 image of aus.csv: several faces, of which the most confident counts, also where the dataset has cut out "
+    assert f"{told}another; a" in remarks(rows, ["a", "b"], "aus.csv")
+
+
 def test_a_folder_of_csv_files_gives_each_image_its_row(tmp_path: Path) -> None:
     write_csv(tmp_path / "b.csv", [face(0.8, AU12_r=3.25, AU28_c=0.0)])
     write_csv(tmp_path / "a.csv", [face(0.7)])

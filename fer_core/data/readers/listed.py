@@ -14,9 +14,9 @@ from PIL import Image
 from fer_core.data.readers.classes import Classes, NumberOrder, check_shares, name_classes
 from fer_core.data.readers.folder import without_dropped
 from fer_core.data.readers.lists import (
-    BOX,
     SHARE,
     ListedImages,
+    box_columns,
     holds_lists,
     is_share,
     list_files,
@@ -34,7 +34,6 @@ from fer_core.data.readers.source import (
     unique_ids,
     without_ending,
 )
-from fer_core.data.readers.tables import plain
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
 from openface.decoding import ENDINGS, UnreadableImage
@@ -335,15 +334,15 @@ def _boxes(lists: Sequence[ListedImages]) -> np.ndarray | None:
 
     What is no number is infinite.
     """
-    headers_of = [{plain(str(name)): name for name in found.table.columns} for found in lists]
-    if not any(headers.keys() >= {*BOX} for headers in headers_of):
+    columns_of = [box_columns(found.table) for found in lists]
+    if not any(columns_of):
         return None
     parts = []
-    for found, headers in zip(lists, headers_of, strict=True):
-        if not headers.keys() >= {*BOX}:
-            parts.append(np.full((len(found.table), len(BOX)), np.nan))
+    for found, columns in zip(lists, columns_of, strict=True):
+        if not columns:
+            parts.append(np.full((len(found.table), 4), np.nan))
             continue
-        box = found.table[[headers[name] for name in BOX]]
+        box = found.table[columns]
         numbers = box.apply(pd.to_numeric, errors="coerce").astype(np.float64)
         # What is written and no number is told from an empty box, which is a face that was cut out before.
         parts.append(numbers.where(numbers.notna() | (box == ""), np.inf).to_numpy())

@@ -66,7 +66,7 @@ LABEL_HEADERS = [
 _OF_LABELS = ("label", "emotion", "expression")
 """Words in the headers of columns that hold hardly anything else."""
 SPLIT_HEADERS = ("split", "usage", "set", "subset", "partition", "part", "phase")
-BOX = ("facex", "facey", "facewidth", "faceheight")
+_BOXES = (("facex", "facey", "facewidth", "faceheight"), ("facex", "facey", "facew", "faceh"))
 _LANDMARKS = "facial_landmarks"
 """AffectNet's, which are most of its files."""
 SHARE = "p_"
@@ -170,7 +170,7 @@ def _read_list(path: Path, split: str, named: Collection[str] | None) -> ListedI
     refuse_rows(path, names == "", "no path; give one, or take the line out")
     of_split = _split_columns(path, table, headers, (str(names.name), str(labels.name)))
     of_folders = None if of_split or split else _splits_of_folders(names)
-    used = {str(names.name), str(labels.name), *of_split, *(headers[name] for name in BOX if name in headers)}
+    used = {str(names.name), str(labels.name), *of_split, *box_columns(table)}
     unused = [name for name in table.columns if name not in used and not is_share(str(name))]
     return ListedImages(
         path,
@@ -309,6 +309,12 @@ def _splits_of_folders(names: "pd.Series[str]") -> "pd.Series[str] | None":
     }
     splits = folders.map(split_of_place)
     return splits if len({*splits} - {""}) > 1 else None
+
+
+def box_columns(table: pd.DataFrame) -> list[str]:
+    """The columns of the face box's left, top, width and height; none where one of them is missing."""
+    headers = {plain(str(name)): str(name) for name in table.columns}
+    return next(([headers[name] for name in box] for box in _BOXES if headers.keys() >= {*box}), [])
 
 
 def is_share(header: str) -> bool:
