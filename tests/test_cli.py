@@ -85,6 +85,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return paths
 
 
+def test_what_stood_at_out_is_told_to_be_replaced(tmp_path: Path) -> None:
+    for count, told in ((40, False), (40, False), (42, True)):
+        done = fer("prepare", TINY, "--set", f"dataset.count={count}", "--out", tmp_path / "dataset")
+        assert done.returncode == 0, done.stderr
+        assert (f"{tmp_path / 'dataset'}: what was made there by other settings" in done.stdout) == told
+
+
 def test_every_step_by_hand(prepared: dict[str, Path], tmp_path: Path) -> None:
     dataset, graph = ("--in", prepared["dataset"]), ("--in", prepared["graph"])
     ldg, soft, student = (tmp_path / name for name in ("ldg", "soft", "student"))

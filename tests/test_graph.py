@@ -85,7 +85,7 @@ def test_a_graph_of_equal_vectors_is_refused_with_their_number() -> None:
 
 def test_equal_vectors_of_ones_own_are_looked_for_in_their_table(capsys: pytest.CaptureFixture[str]) -> None:
     def own(vectors: np.ndarray) -> ActionUnits:
-        return replace(units_of(vectors), columns=("valence", "arousal"))
+        return replace(units_of(vectors), columns=("valence", "arousal"), own=True)
 
     said = r"same \(1 distinct vector\).*another; look at valence to arousal in the table of action_units.vectors$"
     with pytest.raises(ActionUnitError, match=said):
@@ -94,6 +94,8 @@ def test_equal_vectors_of_ones_own_are_looked_for_in_their_table(capsys: pytest.
     told = capsys.readouterr().out
     assert "look at valence to arousal in the table of action_units.vectors" in told
     assert "AU table" not in told
+    with pytest.raises(ActionUnitError, match=r"3 training images have a vector; .* of the table of action_units.vec"):
+        link(own(np.zeros((3, 2))), np.arange(3))
 
 
 @pytest.mark.parametrize("images", [6, 15])

@@ -338,6 +338,11 @@ def test_folders_in_the_paths_say_the_split(tmp_path: Path) -> None:
     assert not any("folders" in note for note in source.notes)
 
 
+def test_a_list_without_a_header_is_told(tmp_path: Path) -> None:
+    write_list(tmp_path, "1/a.jpg,12,40,5,5,x;y,3,.1,-.5", "1/b.jpg,13,42,7,9,x;y,3,.2,-.5")
+    assert "labels.csv: its first line is no header (1/a.jpg, 12, 40, …); write one above it" in refused(LIST, tmp_path)
+
+
 def test_a_part_of_a_face_box_is_told_not_to_be_used(tmp_path: Path) -> None:
     save_image(tmp_path / "a.png", 200)
     rows = [("a.png", "happy", 5, 5, 10, 8), ("b.png", "sad", 5, 5, 10, 8)]

@@ -22,7 +22,7 @@ from fer_core.graph.own_vectors import read_vectors
 from fer_core.report.page import read_evidence, render
 from fer_core.report.results import results
 from fer_core.steps import request, runs_openface
-from fer_core.steps.run import run_step
+from fer_core.steps.run import _columns_in_words, run_step
 
 IDS = ["happiness/a.png", "sadness/a.png", "sadness/b.png", "sadness/c.png"]
 
@@ -383,3 +383,11 @@ def test_a_wide_table_is_read_in_seconds(tmp_path: Path) -> None:
 def test_images_called_as_pandas_calls_nothing_have_their_rows(tmp_path: Path) -> None:
     path = written(tmp_path / "vectors.csv", id=["NA", "null", "nan"], valence=[1, 2, 3])
     assert read_vectors(path, ["NA", "nan", "null"]).vectors.tolist() == [[1], [3], [2]]
+
+
+def test_columns_are_told_so_that_one_of_another_kind_shows() -> None:
+    assert _columns_in_words(["valence", "arousal"]) == "valence, arousal"
+    assert _columns_in_words([f"e{n}" for n in range(20)]) == "e0 to e19"
+    assert (
+        _columns_in_words([*(f"e{n}" for n in range(10)), "age", *(f"e{n}" for n in range(10, 20))]) == "e0 to e19, age"
+    )

@@ -26,12 +26,14 @@ class ActionUnits:
     vectors: (N, D) float32; what stands in a row that is not usable means nothing
     usable: (N,) bool
     coverage: by split, how many images there are and how many were lost to what
+    own: whether the user's own vectors stand in their place
     """
 
     columns: tuple[str, ...]
     vectors: np.ndarray
     usable: np.ndarray
     coverage: dict[str, dict[str, int]]
+    own: bool = False
 
 
 def read_au_table(path: Path, dataset: Dataset, landmarks: bool = False) -> pd.DataFrame:
@@ -85,7 +87,7 @@ def action_units(dataset: Dataset, table: pd.DataFrame, settings: ActionUnitSett
 
         scaler = StandardScaler().fit(vectors[train & usable])
         vectors[usable] = scaler.transform(vectors[usable])
-    return ActionUnits(columns, vectors, usable, _coverage(dataset, lost))
+    return ActionUnits(columns, vectors, usable, _coverage(dataset, lost), own=bool(settings.vectors))
 
 
 def _own(dataset: Dataset, settings: ActionUnitSettings) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:

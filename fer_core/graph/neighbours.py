@@ -18,7 +18,6 @@ from fer_core.experiment import GraphSettings
 from fer_core.graph.action_units import ActionUnits
 from fer_core.graph.search import Search, build_index, search_all, search_trees
 from fer_core.progress import Reporter
-from openface.columns import INTENSITIES, LANDMARKS, PRESENCES
 
 EXACT_AT_MOST = 100_000
 """Most distinct vectors for `graph.backend = exact`; its time grows with their square."""
@@ -88,9 +87,11 @@ def link_neighbours(
     started = time.perf_counter()
     rows = train[units.usable[train]]
     if len(rows) <= settings.k:
+        have = "a vector" if units.own else "usable AUs"
+        table = "table of action_units.vectors" if units.own else "AU table"
         raise ActionUnitError(
-            f"graph.k = {settings.k}, but only {len(rows)} of {len(train)} training images have usable AUs; "
-            "lower graph.k, or look at the coverage of the AU table"
+            f"graph.k = {settings.k}, but only {len(rows)} of {len(train)} training images have {have}; lower graph.k, "
+            f"or look at the coverage of the {table}"
         )
     crowds = Crowds.of(units.vectors[rows], settings.seed)
     _check_crowds(crowds, units, report)
@@ -229,11 +230,11 @@ def _check_crowds(crowds: Crowds, units: ActionUnits, report: Reporter) -> None:
     """Refuse vectors that are all equal: such a graph would say nothing."""
     images, distinct = len(crowds.vector_of), len(crowds.vectors)
     columns = f"{units.columns[0]} to {units.columns[-1]}" if len(units.columns) > 1 else units.columns[0]
-    if {*units.columns} <= {*INTENSITIES, *PRESENCES, *LANDMARKS}:
+    if units.own:
+        remedy, of_aus = f"look at {columns} in the table of action_units.vectors", ""
+    else:
         remedy = f"look at {columns} in the AU table, or choose other action_units.features"
         of_aus = "was the AU table written with -aus? "
-    else:
-        remedy, of_aus = f"look at {columns} in the table of action_units.vectors", ""
     if distinct == 1:
         raise ActionUnitError(
             f"all {images:,} training images that have a vector have one and the same (1 distinct vector), so no image "

@@ -1,12 +1,13 @@
 """The work of each step: one function for each, from artifacts to files in a folder."""
 
 import json
+import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fer_core.artifacts import Artifact, make_artifact
+from fer_core.artifacts import Artifact, finished, make_artifact
 from fer_core.errors import ActionUnitError, DatasetError
 from fer_core.experiment import Recipe
 from fer_core.progress import Reporter
@@ -33,6 +34,8 @@ def run_step(request: Request, out: Path, report: Reporter) -> Artifact:
         FerError: whatever the user has to mend.
     """
     work = _WORK[request.step.name]
+    if out.is_dir() and finished(out, request.fingerprint()) is None and any(out.iterdir()):
+        report.note(f"{out}: what was made there by other settings or inputs will be replaced")
     inputs = {f"{a.step}-{number}": a for number, a in enumerate(request.inputs)}
     return make_artifact(
         out,
@@ -165,6 +168,18 @@ def _open_to_train_on(request: Request) -> "Dataset":
     return dataset
 
 
+def _columns_in_words(columns: Sequence[str]) -> str:
+    """All of a few columns; of many, the first and the last of each kind, so that one that is no component shows."""
+    if len(columns) <= _COLUMNS_TOLD:
+        return ", ".join(columns)
+    by_kind: dict[str, list[str]] = {}
+    for column in columns:
+        by_kind.setdefault(re.sub(r"\d+", "", column), []).append(column)
+    kinds = [f"{same[0]} to {same[-1]}" if len(same) > 1 else same[0] for same in by_kind.values()]
+    more = len(kinds) - _COLUMNS_TOLD
+    return ", ".join(kinds[:_COLUMNS_TOLD]) + (f" and {more} others" if more > 0 else "")
+
+
 def _graph(request: Request, folder: Path, report: Reporter) -> None:
     from fer_core.data.dataset import AU_TABLE
     from fer_core.graph.action_units import action_units, read_au_table
@@ -175,11 +190,11 @@ def _graph(request: Request, folder: Path, report: Reporter) -> None:
     chosen = request.experiment.action_units
     table = read_au_table(request.input("annotate").file(AU_TABLE), dataset, landmarks="landmarks" in chosen.features)
     units = action_units(dataset, table, chosen)
-    few = len(units.columns) <= _COLUMNS_TOLD
-    named = ", ".join(units.columns) if few else f"{units.columns[0]} to {units.columns[-1]}"
-    report.note(f"AU vectors of {len(units.columns)} columns: {named}")
+    what = "vectors" if units.own else "AU vectors"
+    report.note(f"{what} of {len(units.columns)} columns: {_columns_in_words(units.columns)}")
+    what = "vectors" if units.own else "AU coverage"
     for split, counts in units.coverage.items():
-        report.note(f"AU coverage of {split}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+        report.note(f"{what} of {split}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
     settings, trained_on = request.experiment.graph, dataset.rows("train", "unlabelled")
     graph, card = link_neighbours(units, trained_on, settings, folder, report)
     save_graph(folder, graph, card)

@@ -9,7 +9,7 @@ from typing import TextIO
 
 import pandas as pd
 
-from fer_core.data.readers.names import readable
+from fer_core.data.readers.names import number_of, readable
 from fer_core.errors import DatasetError
 from openface.decoding import reason_of
 from openface.spreadsheets import SEPARATOR_LINE, with_decimal_point
@@ -139,6 +139,8 @@ def _ranked(header: str) -> list[str]:
 def _header(path: Path, fields: list[str]) -> list[str]:
     names = [readable(field.strip().lstrip("\ufeff").strip()) for field in fields]
     twice = [name for name in names if name and names.count(name) > 1]
+    if twice and sum(number_of(name) is not None for name in names) > 1:
+        raise DatasetError(f"{path}: its first line is no header ({', '.join(names[:3])}, …); write one above it")
     if twice:
         raise DatasetError(f"{path}: two columns are called {twice[0]}; rename one of them")
     return names
