@@ -36,7 +36,7 @@ from fer_core.models.checkpoint import load_checkpoint, read_card, save_card
 from fer_core.models.logits import predict_logits
 from fer_core.predict import Predictor
 from fer_core.progress import JsonLines
-from openface.decoding import Picture, rgb_pixels
+from openface.decoding import Picture, UnreadableImage, rgb_pixels
 
 HEIGHT, WIDTH = 72, 101
 TEMPERATURE = 0.5
@@ -104,6 +104,11 @@ def brought() -> Iterator[Brought]:
     yield Brought("16 bits.png", saved(Image.fromarray(deep * 257), "PNG"), as_rgb)
     dark = "shows black; save it in 8 bits"
     yield Brought("12 of 16 bits.png", saved(Image.fromarray(deep << 4 | deep >> 4), "PNG"), as_rgb, browser=dark)
+    hot, told = deep << 4 | deep >> 4, as_rgb.copy()
+    hot[:2, 0], told[:2, 0] = 2**16 - 1, 255
+    yield Brought("12 of 16 bits and two hot pixels.png", saved(Image.fromarray(hot), "PNG"), told, browser=dark)
+    unused = saved(Image.fromarray(np.dstack([colour, np.zeros_like(grey)])), "PNG")
+    yield Brought("unused alpha.png", unused, colour, browser="a browser forgets such colours")
     yield Brought("ink.jpg", saved(image.convert("CMYK"), "JPEG", quality=98, subsampling=0), colour, LOSSY)
 
 
@@ -252,3 +257,19 @@ def test_the_browser_reads_what_the_predictor_reads(
         np.testing.assert_allclose(found, read(picture.seen), atol=max(picture.atol, 0.02), err_msg=picture.name)
         choose(visitor, Path(__file__))  # No picture, so that the next answer is its own.
         says(visitor, "is no picture")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_file_that_ends_in_zeros_is_refused_everywhere(visitor: WebDriver, tmp_path: Path, kind: str) -> None:
+    content = saved(Image.fromarray(scene()), kind)
+    path = tmp_path / f"half.{kind.lower()}"
+    path.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+    choose(visitor, path)
+    says(visitor, "ends in zeros, and its end is missing")
+    with pytest.raises(UnreadableImage, match="its end is missing, with zeros in its place"):
+        rgb_pixels(path)
+    # What phones append stands behind the end.
+    path.write_bytes(content + bytes(64))
+    choose(visitor, path)
+    says(visitor, "Taken as a face.")
+    assert rgb_pixels(path).shape == (HEIGHT, WIDTH, 3)
