@@ -481,7 +481,7 @@ def test_a_machine_takes_as_many_steps_on_each_gpu_as_it_is_told(
             assert isinstance(runner, Subprocesses)
             assert runner._gpus
             gpus = [held.enter_context(runner._gpus.lent(threading.Event())) for _ in range(steps)]
-            assert sorted(gpus) == sorted(["GPU-aaaa-0", "GPU-bbbb-1"] * (steps // 2))
+            assert sorted(map(str, gpus)) == sorted(["GPU-aaaa-0", "GPU-bbbb-1"] * (steps // 2))
             (stopped := threading.Event()).set()
             assert held.enter_context(runner._gpus.lent(stopped)) is None
 

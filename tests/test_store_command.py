@@ -98,6 +98,7 @@ def test_what_a_dead_machine_left_goes_and_is_called_so(store: Store, tmp_path: 
         assert lease
         lease.save_resume_state(tmp_path / "work")
         days_old(store, room, 3)
+    assert lease
     lease.beat()
     said = fer_store(store, "ls").stdout
     assert "broke off: train-ldg/00000000000000aa by deadmachine" in said
