@@ -153,7 +153,7 @@ def test_the_pictures_tell_a_turn_or_a_crop_from_none(read: Callable[[Picture], 
         assert np.abs(read(np.ascontiguousarray(wrong)) - upright).max() > LOSSY
 
 
-@pytest.mark.filterwarnings("ignore:.*bits are used")
+@pytest.mark.filterwarnings("ignore:.*(bits are used|alpha that is not used)")
 @every_picture
 def test_path_bytes_file_pillow_and_array_are_one_picture(
     picture: Brought, read: Callable[[Picture], np.ndarray], tmp_path: Path
