@@ -89,6 +89,8 @@ def run_app(app: typer.Typer) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(ExitCode.MISTAKE)
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        if error.filename is None:
+            raise
         print(f"error: {error.filename}: {error.strerror}; name another place, or allow this one", file=sys.stderr)
         sys.exit(ExitCode.MISTAKE)
     except Interrupted:

@@ -176,10 +176,15 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
 def test_any_mode_becomes_eight_bits(tmp_path: Path, colour: bool) -> None:
     deep = Image.fromarray(np.full((SIZE, SIZE), 200 * 256, np.uint16))
     assert (store(tmp_path / "deep", deep.save, colour=colour) == 200).all()
-    palette = Image.new("RGB", (SIZE, SIZE), (51, 51, 51)).convert("P")
+    shades = np.full((SIZE, SIZE, 3), 51, np.uint8)
+    shades[:, SIZE // 2 :] = 204
+    palette = Image.fromarray(shades).convert("P")
+    left = palette.getpixel((0, 0))
     for alpha, seen in ((255, 51), (0, 255)):
-        palette.info["transparency"] = bytes([alpha] * 256)
-        assert (store(tmp_path / f"palette{alpha}", palette.save, colour=colour) == seen).all()
+        palette.info["transparency"] = bytes(alpha if number == left else 255 for number in range(256))
+        stored = store(tmp_path / f"palette{alpha}", palette.save, colour=colour)
+        assert (stored[:, : SIZE // 2] == seen).all()
+        assert (stored[:, SIZE // 2 :] == 204).all()
     ink = Image.new("CMYK", (SIZE, SIZE), (0, 0, 0, 255))
     assert store(tmp_path / "ink", ink.save, "jpg", colour=colour).max() < 10
 
