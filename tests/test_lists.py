@@ -324,7 +324,7 @@ def test_folders_in_the_paths_say_the_split(tmp_path: Path) -> None:
         "faces/Test_set/P4/a.png",
         "b.png",
     ]
-    rows = [(path, label) for path, label in zip(paths, ["happy", "sad"] * 3, strict=False)]
+    rows = list(zip(paths, ["happy", "sad", "happy", "sad", "happy"], strict=True))
     write_rows(tmp_path / "labels.csv", ("path", "label"), *rows)
     source = open_source(LIST, tmp_path)
     assert source.records["split"].tolist() == ["train", "train", "validation", "test", ""]

@@ -469,7 +469,7 @@ def test_files_in_a_folder_that_are_not_read_are_counted_by_ending(exported: Pat
     for name in ("one.psd", "two.psd", "notes.txt", "portrait"):
         (tmp_path / name).write_bytes(b"nothing")
     done = fer("predict", tmp_path, "--model", exported)
-    assert "files that are no images or videos, not read: 2 .psd, 1 .txt, 1 without an ending" in done.stderr
+    assert "files not read: 2 .psd, 1 .txt, 1 without an ending" in done.stderr
     assert ".mp4" not in done.stderr
 
 

@@ -58,7 +58,7 @@ def predict(
         print(f"{images:,} images: {remark}", file=sys.stderr)
     if left := passed_over(names, pictures):
         counted = ", ".join(f"{count:,} {what}" for what, count in left.items())
-        print(f"files that are no images or videos, not read: {counted}", file=sys.stderr)
+        print(f"files not read: {counted}", file=sys.stderr)
     if crops_without and predictor.looks_for_faces:
         print(
             f"no face was found in {crops_without:,} of {crops:,} small images; if each is a face already, "
