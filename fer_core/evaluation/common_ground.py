@@ -15,6 +15,9 @@ from fer_core.models.checkpoint import ModelCard, image_marks
 
 _FEWEST_CLASSES = 2
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
+_OTHER_CLASSES = "of other classes"
+_SILENT = "with votes for other classes alone"
+_SEEN = "in the checkpoint's {split}"
 
 
 @dataclass(frozen=True)
@@ -49,59 +52,85 @@ def common_ground(card: ModelCard, dataset: Dataset, seen: dict[str, np.ndarray]
     Raises:
         CheckpointError: fewer than two classes, or no test image, are left to judge.
     """
+    common = _common_classes(card, dataset)
     theirs, ours = meanings(dataset.card.labels), meanings(card.labels)
-    common = list(dict.fromkeys(name for name in ours if name is not None and name in theirs))
+    place = np.array([common.index(name) if name in common else -1 for name in theirs])  # of each class of the dataset
+    onto = (place[:, None] == np.arange(len(common))).astype(np.float64)  # (the dataset's classes, the common ones)
+    test = dataset.rows("test")
+    crowd = None if (votes := dataset.crowd()) is None else votes[test].astype(np.float64) @ onto
+    why = _why_left_out(dataset, test, place, crowd, seen)
+    judged = why == ""
+    rows = test[judged]
+    left_out = {reason: int((why == reason).sum()) for reason in _reasons(seen)}
+    if not len(rows):
+        counted = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
+        raise CheckpointError(f"no test image is left to judge: of {len(test)}, {counted}; give another dataset")
+    return CommonGround(
+        labels=tuple(card.labels[ours.index(name)] for name in common),
+        columns=np.array([ours.index(name) for name in common]),
+        rows=rows,
+        classes=place[dataset.labels()[rows]],
+        truth=None if crowd is None else crowd[judged] / crowd[judged].sum(axis=1, keepdims=True),
+        told={
+            "source": dataset.card.source,
+            "protocol": dataset.card.protocol,
+            "truth": dataset.card.truth,
+            "labels": tuple(card.labels[ours.index(name)] for name in common),
+            **_classes_told(card, dataset, common, test),
+            "images": {"test": len(test), "judged": len(rows)},
+            "images_left_out": left_out,
+            "training_images_known": seen is not None,
+        },
+    )
+
+
+def _common_classes(card: ModelCard, dataset: Dataset) -> list[str]:
+    """The meanings that both have, in the checkpoint's order; raises CheckpointError where they are fewer than two."""
+    theirs = meanings(dataset.card.labels)
+    common = list(dict.fromkeys(name for name in meanings(card.labels) if name is not None and name in theirs))
     if len(common) < _FEWEST_CLASSES:
         raise CheckpointError(
             f"classes in common with the checkpoint: {', '.join(common) or 'none'}, and two are needed; its are "
             f"{', '.join(card.labels)}, the dataset's {', '.join(dataset.card.labels)}; prepare the dataset with what "
             "they mean, such as --set dataset.classes.smile=happiness"
         )
-    test = dataset.rows("test")
-    place = np.array([common.index(name) if name in common else -1 for name in theirs])  # of each class of the dataset
-    onto = (place[:, None] == np.arange(len(common))).astype(np.float64)  # (the dataset's classes, the common ones)
-    known = place[dataset.labels()[test]] >= 0
-    crowd = None if (votes := dataset.crowd()) is None else votes[test].astype(np.float64) @ onto
-    # A crowd that is silent on the common classes says nothing that could be made to sum to 1.
-    silent = known & (crowd.sum(axis=1) == 0) if crowd is not None else np.zeros(len(test), dtype=bool)
-    fates = _fates(dataset, test, seen)
-    judged = known & ~silent & (fates == "")
-    rows = test[judged]
-    if not len(rows):
-        raise CheckpointError(
-            f"no test image is left to judge: of {len(test)}, {int((~known).sum())} are of classes that the checkpoint "
-            f"lacks, {int(silent.sum())} have votes for such classes alone, and {int((fates != '').sum())} were used "
-            "in its training; give another dataset"
-        )
-    names = [label for label, index in zip(dataset.card.labels, place, strict=True) if index < 0]
-    lost = dataset.labels()[test[~known]]
-    labels = tuple(card.labels[ours.index(name)] for name in common)
-    told = {
-        "source": dataset.card.source,
-        "protocol": dataset.card.protocol,
-        "truth": dataset.card.truth,
-        "labels": labels,
-        "classes": {"checkpoint": len(card.labels), "dataset": len(dataset.card.labels), "judged": len(common)},
+    return common
+
+
+def _why_left_out(
+    dataset: Dataset,
+    test: np.ndarray,
+    place: np.ndarray,
+    crowd: np.ndarray | None,
+    seen: dict[str, np.ndarray] | None,
+) -> np.ndarray:
+    """(len(test),) why a test image cannot be judged, one of `_reasons`; "" where it can."""
+    why = _seen_in(dataset, test, seen)
+    if crowd is not None:  # A crowd that is silent on the common classes says nothing that could be made to sum to 1.
+        why[crowd.sum(axis=1) == 0] = _SILENT
+    why[place[dataset.labels()[test]] < 0] = _OTHER_CLASSES
+    return why
+
+
+def _reasons(seen: dict[str, np.ndarray] | None) -> list[str]:
+    return [_OTHER_CLASSES, _SILENT, *(_SEEN.format(split=split) for split in seen or ())]
+
+
+def _classes_told(card: ModelCard, dataset: Dataset, common: Sequence[str], test: np.ndarray) -> dict[str, Any]:
+    """How many classes there are on each side, and those left out; of the dataset's, with their test images."""
+    theirs, ours = meanings(dataset.card.labels), meanings(card.labels)
+    images = np.bincount(dataset.labels()[test], minlength=len(theirs))
+    return {
+        "classes": {"checkpoint": len(ours), "dataset": len(theirs), "judged": len(common)},
         "classes_left_out": {
             "checkpoint": [label for label, name in zip(card.labels, ours, strict=True) if name not in common],
-            "dataset": {name: int((lost == dataset.card.labels.index(name)).sum()) for name in names},
+            "dataset": {
+                label: int(count)
+                for label, name, count in zip(dataset.card.labels, theirs, images, strict=True)
+                if name not in common
+            },
         },
-        "images": {"test": len(test), "judged": len(rows)},
-        "images_left_out": {
-            "of other classes": int((~known).sum()),
-            "with votes for other classes alone": int(silent.sum()),
-            **{f"in the checkpoint's {split}": int((known & ~silent & (fates == split)).sum()) for split in seen or ()},
-        },
-        "training_images_known": seen is not None,
     }
-    return CommonGround(
-        labels=labels,
-        columns=np.array([ours.index(name) for name in common]),
-        rows=rows,
-        classes=place[dataset.labels()[rows]],
-        truth=None if crowd is None else crowd[judged] / crowd[judged].sum(axis=1, keepdims=True),
-        told=told,
-    )
 
 
 def judged_on_in_words(judged_on: Mapping[str, Any]) -> Iterator[str]:
@@ -135,10 +164,10 @@ def meanings(labels: Sequence[str]) -> list[str | None]:
     ]
 
 
-def _fates(dataset: Dataset, rows: np.ndarray, seen: dict[str, np.ndarray] | None) -> np.ndarray:
-    """(len(rows),) the split of the checkpoint that holds the same image; "" where none does."""
+def _seen_in(dataset: Dataset, rows: np.ndarray, seen: dict[str, np.ndarray] | None) -> np.ndarray:
+    """(len(rows),) in which of the checkpoint's splits the same image is, in words; "" where in none."""
     marks = image_marks(dataset.manifest["sha256"].iloc[rows])
-    fates = np.full(len(rows), "", dtype=object)
+    found = np.full(len(rows), "", dtype=object)
     for split in reversed(seen or {}):  # What is in several counts as the first, train.
-        fates[np.isin(marks, seen[split])] = split  # type: ignore[index]
-    return fates
+        found[np.isin(marks, seen[split])] = _SEEN.format(split=split)  # type: ignore[index]
+    return found
