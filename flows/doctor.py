@@ -124,7 +124,7 @@ def _training(client: docker.DockerClient) -> str:
 def _gpu(client: docker.DockerClient) -> str:
     if has_gpu(client):
         gpus = usable_gpus()
-        return f"{len(gpus) or 1}, one for each step: {', '.join(gpus) or ALL}"
+        return f"{len(gpus) or 1}, and a step that trains is given one: {', '.join(gpus) or ALL}"
     if Path("/proc/driver/nvidia/version").exists():
         raise _Wrong("this machine has one, and the engine cannot hand it on; install NVIDIA's container toolkit")
     return "none; the steps run on the CPU"
