@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 import torch
 from helpers.deployed_model import DeployedModel
-from helpers.videos import stretch, turn, write_video
+from helpers.videos import squeeze, stretch, turn, write_video
 from PIL import Image
 
 from fer_core.data.crops import Box, cut_out, whole_image
@@ -211,6 +211,29 @@ def test_a_video_that_a_phone_turned_is_upright(tmp_path: Path) -> None:
     assert pixels.shape == (64, 48, 3)
     assert pixels[8, -8, 0] > 200, "the red quarter is at the upper right"
     assert pixels[8, 8, 0] < 60
+
+
+@pytest.mark.parametrize(
+    ("across", "down", "turned", "shape"),
+    [
+        (2, 1, False, (48, 128)),
+        (8, 9, False, (54, 64)),
+        (4, 3, True, (85, 48)),
+        (1000, 1001, False, (48, 64)),
+        (1000, 1, False, (48, 64)),
+    ],
+)
+def test_a_video_of_pixels_that_are_not_square_is_shown_as_players_show_it(
+    across: int, down: int, turned: bool, shape: tuple[int, int], tmp_path: Path
+) -> None:
+    """Television's and HDV's; what is next to square, or as no camera has it, is left alone."""
+    write_video(tmp_path / "wide.mp4", moving(5))
+    squeeze(tmp_path / "wide.mp4", across, down)
+    if turned:
+        turn(tmp_path / "wide.mp4")
+    (source,) = find_sources([str(tmp_path / "wide.mp4")])
+    shown = [frame.pixels for frame in frames_of(source)]
+    assert [None if pixels is None else pixels.shape[:2] for pixels in shown] == [shape] * 5
 
 
 CONTAINERS = ["mp4", "m4v", "mov", "3gp", "3g2", "avi", "mkv", "webm", "mpg", "vob", "ts", "mts", "wmv", "asf", "flv"]

@@ -29,6 +29,8 @@ VIDEO_ENDINGS = (
 """Endings of the videos that are taken from a folder; a file that is named is read whatever it ends with."""
 CAMERA = "camera"
 _SEVERAL = (".gif", ".png", ".apng", ".webp", ".avif", ".tif", ".tiff")
+_NEARLY_SQUARE, _ANY_CAMERAS = 0.01, 4.0
+"""A pixel's sides may differ by this share of one; and what says more than the second number is a mistake."""
 _BROKEN_OFF = 0.98
 """Share of its frames, or of its time, that a video has to have; containers are often wrong by a few."""
 
@@ -239,7 +241,7 @@ def _moving(source: PictureSource, every: int) -> Iterator[Frame]:
             raise InputError(f"{source.name}: no camera there, or it is in use; `camera:1` is the second one")
         yield Frame(source.name, None, reason="cannot be read as a video")
         return
-    clock = _Clock(capture, source)
+    clock, aspect = _Clock(capture, source), _aspect_of(capture)
     number = 0
     try:
         while capture.grab():
@@ -248,12 +250,31 @@ def _moving(source: PictureSource, every: int) -> Iterator[Frame]:
                 seen, picture = capture.retrieve()
                 if not seen:
                     break
-                yield Frame(source.name, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), number, seconds)
+                pixels = _of_square_pixels(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), aspect)
+                yield Frame(source.name, pixels, number, seconds)
             number += 1
     finally:
         capture.release()
     if number == 0 or clock.breaks_off(number):
         yield Frame(source.name, None, number, reason=f"breaks off after {number} of {clock.promised} frames")
+
+
+def _aspect_of(capture: cv2.VideoCapture) -> float:
+    """How many times as wide as high each pixel of a frame is to be shown, once OpenCV has turned it upright."""
+    across, down = capture.get(cv2.CAP_PROP_SAR_NUM), capture.get(cv2.CAP_PROP_SAR_DEN)
+    if across <= 0 or down <= 0 or not 1 / _ANY_CAMERAS <= across / down <= _ANY_CAMERAS:
+        return 1.0
+    is_on_its_side = capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180 == 90
+    return down / across if is_on_its_side else across / down
+
+
+def _of_square_pixels(pixels: np.ndarray, aspect: float) -> np.ndarray:
+    """A frame as players show it; one side grows, so that nothing of the other is lost."""
+    if abs(aspect - 1) <= _NEARLY_SQUARE:
+        return pixels
+    height, width = pixels.shape[:2]
+    size = round(width * max(aspect, 1)), round(height / min(aspect, 1))
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
 
 
 def _missing(path: Path) -> str:

@@ -56,6 +56,22 @@ def turn(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
+def squeeze(path: Path, across: int, down: int) -> None:
+    """Have an MP4's pixels shown `across` wide and `down` high, as television and HDV store wide pictures."""
+    content = path.read_bytes()
+    at = content.index(b"pasp") if b"pasp" in content else -1
+    box = struct.pack(">I4sII", 16, b"pasp", across, down)
+    if at >= 0:
+        path.write_bytes(content[: at - 4] + box + content[at + 12 :])
+        return
+    sample = content.index(b"mp4v", content.index(b"stsd")) - 4
+    end = sample + int.from_bytes(content[sample : sample + 4], "big")
+    content = content[:end] + box + content[end:]
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"mp4v"):
+        content = _resized(content, name, len(box))
+    path.write_bytes(content)
+
+
 def _resized(content: bytes, box: bytes, by: int) -> bytes:
     at = content.rindex(box) - 4
     (size,) = struct.unpack(">I", content[at : at + 4])
