@@ -67,6 +67,8 @@ _REMARK = "remark"
 _COUNTED = 1000
 """Pages of a TIFF that are counted for a remark; counting more would keep whoever waits for it."""
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
+_PHOTOMETRIC = 262
+"""A TIFF's tag that says whether nought is white, 0, or black, 1."""
 _MOST_ENTRIES = 0xFFFF
 """Entries of a TIFF's directory that libtiff reads at most."""
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)
@@ -350,13 +352,15 @@ def _decoded(image: Image.Image, *, alone: bool = True) -> Image.Image:
         if not image.width * image.height:
             raise UnreadableImage("it has no pixels")
         several = _count(image, _COUNTED + 1) if alone else 1
-        is_deep = _is_deep(image)
+        is_deep, is_negative = _is_deep(image), _is_negative(image)
         _refuse_zeros(image)
         image.load()
         upright = ImageOps.exif_transpose(image)
         if is_deep:
             _refuse_lost_bits(upright)
         decoded = _eight_bits(upright)
+        if is_negative:
+            decoded = ImageOps.invert(decoded)
     except UnreadableImage:
         raise
     except Exception as error:  # Pillow's decoders raise almost anything on bytes made to break them.
@@ -406,6 +410,12 @@ def _is_deep(image: Image.Image) -> bool:
     arguments = [tile[3] for tile in getattr(image, "tile", ())]
     modes = [given[0] if isinstance(given, tuple) and given else given for given in arguments]
     return not image.mode.startswith("I") and any(";16" in mode for mode in modes if isinstance(mode, str))
+
+
+def _is_negative(image: Image.Image) -> bool:
+    """A TIFF in which nought is white, and which Pillow leaves so: it turns eight bits around, and no more."""
+    tags = getattr(image, "tag_v2", {})
+    return image.mode.startswith(("I", "F")) and tags.get(_PHOTOMETRIC) == 0
 
 
 def _refuse_lost_bits(image: Image.Image) -> None:

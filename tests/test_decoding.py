@@ -419,6 +419,26 @@ def page(side: int, data: int, *more: Entry, deflated: bool = True) -> list[Entr
     return sorted([*entries, *place, *more], key=lambda entry: entry[0])
 
 
+@pytest.mark.parametrize(
+    ("kind", "bits", "sample", "scale"),
+    [("<u1", 8, 1, 1), ("<u2", 16, 1, 257), ("<u2", 16, 1, 16), ("<f4", 32, 3, 1 / 255)],
+)
+def test_a_tiff_in_which_nought_is_white_is_no_negative(
+    kind: str, bits: int, sample: int, scale: float, tmp_path: Path
+) -> None:
+    """Scanners and microscopes write such; Pillow turns them around in eight bits alone."""
+    shades = np.tile(np.arange(0, 256, 4), (64, 1))
+    data = (shades * scale).astype(kind).tobytes()
+    entries = [entry for entry in page(64, len(data), deflated=False) if entry[0] not in (258, 262)]
+    entries += [(258, 3, bits), (262, 3, 0), (339, 3, sample)]
+    content = tiff(sorted(entries), data=data)
+    assert np.array_equal(np.asarray(open_image(content)), 255 - shades)
+    (tmp_path / "a.tif").write_bytes(tiff(sorted(entries), sorted(entries), data=data))
+    with pictures_in(tmp_path / "a.tif") as (_, shown):
+        assert all(np.array_equal(np.asarray(picture.image), 255 - shades) for picture in shown)
+    assert ("12 of 16 bits" in remark_of(open_image(content))) == (scale == 16)
+
+
 def test_pages_beyond_number_are_not_counted_one_by_one() -> None:
     small = page(1, 1, deflated=False)
     content = tiff(small, *[[entry for entry in small if entry[0] in (256, 257, 273)]] * 20_000)
