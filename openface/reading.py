@@ -71,6 +71,8 @@ class _Sheet:
 
     headers: list[str]
     lines: list[list[str]]
+    is_longer: list[bool]
+    """Whether a line has more fields than there are headers, so that none of them is known to be below its own."""
 
     def column(self, header: str) -> list[str]:
         """The values below a header, stripped."""
@@ -219,6 +221,11 @@ def _read_table(path: Path, ids: Sequence[str]) -> pd.DataFrame:
         raise TableError(f"{path}: no rows; give the CSV that OpenFace wrote")
     if not _figure_places(sheet.headers):
         raise TableError(f"{path}: not a table of OpenFace's; looked for columns such as confidence, AU01_r and AU01_c")
+    if 2 * sum(sheet.is_longer) > len(sheet.lines):
+        raise TableError(
+            f"{path}: its rows have more fields than its header; give every column a header, and where numbers have "
+            "decimal commas, separate by semicolons"
+        )
     one_image = len(sheet.lines) == 1 or (_frames(sheet) < 2 and _are_different_faces(sheet))
     key = spell(Path(path.name.removesuffix(".gz")).stem) if one_image else None
     return _to_frame(_rows_of(sheet, path, key, ids))
@@ -235,7 +242,7 @@ def _rows_of(sheet: _Sheet, path: Path, key: str | None, ids: Sequence[str] = ()
     places, points = _figure_places(sheet.headers), _landmark_places(sheet.headers)
     statuses = _statuses(path, _column(sheet, "status"), _column(sheet, "success"), len(sheet.lines))
     for row, line in enumerate(sheet.lines):
-        figures = {name: _figure(name, line[place]) for name, place in places.items()}
+        figures = {n: math.nan if sheet.is_longer[row] else _figure(n, line[at]) for n, at in places.items()}
         found: _Row = {"key": names[row] if names else key, "status": statuses[row], **figures}
         yield found if points is None else found | {_POINTS: _landmarks_in(line, points)}
 
@@ -381,12 +388,14 @@ def _read_csv(path: Path) -> _Sheet | None:
         separator = marked[1] if marked else max(",;\t|", key=first.count)
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
         headers = [name.strip() for name in next(lines, [])]
-        rows = [list(_padded(line, len(headers))) for line in lines if line]
+        whole = [line for line in lines if line]
     except (OSError, EOFError, zlib.error, csv.Error):
         return None
+    rows = [list(_padded(line, len(headers))) for line in whole]
     if separator != ",":
         rows = [[with_decimal_point(field) for field in row] for row in rows]
-    return _Sheet(headers, rows) if headers else None
+    is_longer = [any(field.strip() for field in line[len(headers) :]) for line in whole]
+    return _Sheet(headers, rows, is_longer) if headers else None
 
 
 def _decoded(content: bytes) -> str:

@@ -640,7 +640,7 @@ def test_a_file_that_is_missing_under_its_name_is_asked_after(tmp_path: Path, wr
 
 
 def test_decimal_commas_and_shares_of_labelled_images_alone(tmp_path: Path) -> None:
-    lines = ["path;label;P_happy;P_sad", "a.png;happy;0,75;0,25", "b.png;sad;0,5;1,5", "c.png;;;"]
+    lines = ["path;label;P_happy;P_sad", "a.png;happy;7,5E-01;0,25", "b.png;sad;0,5;+1,5", "c.png;;;"]
     source = open_source(LIST, write_list(tmp_path, *lines))
     assert source.distributions is not None
     np.testing.assert_allclose(source.distributions[:2], np.array([[0.75, 0.25], [0.25, 0.75]]))

@@ -894,3 +894,41 @@ def test_what_excel_and_people_do_to_a_table_is_read(tmp_path: Path) -> None:
     table = one_row_per_image(read_openface(path), ["a", "b"])
     assert table["status"].tolist() == ["ok", "ok"]
     assert table["AU12_r"].tolist() == [1.5, 1.5]
+
+
+def test_small_numbers_with_decimal_commas_are_numbers(tmp_path: Path) -> None:
+    """As a spreadsheet of such a country writes py-feat's shares next to nought."""
+    table = pd.DataFrame({"input": ["a.png", "b.png"], "FaceScore": 0.9, "AU01": [1.5e-05, 0.75], "AU12": [0.5, 2e-7]})
+    table.to_csv(tmp_path / "t.csv", sep=";", decimal=",", index=False)
+    assert "1,5e-05" in (tmp_path / "t.csv").read_text()
+    rows = one_row_per_image(read_openface(tmp_path / "t.csv"), ["a", "b"])
+    assert rows[["status", "AU01_c", "AU12_c"]].to_numpy().tolist() == [["ok", 0, 1], ["ok", 1, 0]]
+
+
+def below_other_headers(row: Figures, path: Path) -> None:
+    """A row of `face()` with a number before it, below headers that do not know of it, as R's `write.table` writes."""
+    write_csv(path, [row])
+    header, line = path.read_text().splitlines()
+    path.write_text(f"{header}\n1, {line}\n")
+
+
+def test_a_row_of_more_fields_than_headers_costs_its_image(tmp_path: Path) -> None:
+    """Each figure would be its neighbour's, and where blinks are rare none of them is impossible."""
+    for name in "abc":
+        write_csv(tmp_path / f"{name}.csv", [face()])
+    below_other_headers(face(AU45_r=0.0), tmp_path / "b.csv")
+    rows = read_openface(tmp_path)
+    assert one_row_per_image(rows, ["a", "b", "c"])["status"].tolist() == ["ok", "failed", "ok"]
+    assert "1 row of t cannot be used and count as failed: b: confidence is nan, not in 0..1" in remarks(
+        rows, [*"abc"], "t"
+    )
+    table = write_csv(tmp_path / "all.csv", [face(file=f"{name}.png") for name in "abc"], ("file", *face()))
+    header, first, *others = table.read_text().splitlines()
+    table.write_text("\n".join([header, first.replace("1.5", "1, 5", 1), *(f"{line}, , " for line in others)]))
+    assert one_row_per_image(read_openface(table), [*"abc"])["status"].tolist() == ["failed", "ok", "ok"]
+
+
+def test_rows_that_all_have_more_fields_than_headers_are_refused(tmp_path: Path) -> None:
+    below_other_headers(face(AU45_r=0.0), tmp_path / "a.csv")
+    with pytest.raises(TableError, match=r"a\.csv: its rows have more fields than its header; give every column"):
+        read_openface(tmp_path / "a.csv")
