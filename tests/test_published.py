@@ -259,6 +259,29 @@ def test_weights_are_found_under_any_name_and_wrapped_twice(tmp_path: Path, key:
     assert torch.equal(ours.get_parameter("conv1.0.weight"), theirs.get_parameter("conv1.0.weight"))
 
 
+@pytest.mark.parametrize(
+    "before",
+    ["_orig_mod.", "_orig_mod.module.", "module._orig_mod.", "model.", "model._orig_mod.", "_orig_mod.net.backbone."],
+)
+def test_what_wrappers_put_before_names_is_no_part_of_them(tmp_path: Path, before: str) -> None:
+    """torch.compile's, and the attribute of a LightningModule or of any other class that holds the network."""
+    theirs = build("resnet18", 7, seed=1)
+    weights = {f"{before}{name}": tensor for name, tensor in theirs.state_dict().items()}
+    torch.save({"epoch": 3, "state_dict": weights, "hyper_parameters": {"lr": 0.1}}, tmp_path / "own.ckpt")
+    ours = build("resnet18", 7, seed=2)
+    assert load_published(tmp_path / "own.ckpt", ours, LABELS)
+    assert torch.equal(ours.get_parameter("conv1.weight"), theirs.get_parameter("conv1.weight"))
+
+
+@pytest.mark.parametrize(("one", "other"), [("state_dict", "state_dict_ema"), ("model", "model_ema")])
+def test_of_two_sets_of_weights_none_is_taken_without_a_word(tmp_path: Path, one: str, other: str) -> None:
+    weights, mean = (build("resnet18", 7, seed=seed).state_dict() for seed in (1, 2))
+    wrapped = {f"module.{name}": tensor for name, tensor in mean.items()}
+    torch.save({"epoch": 3, one: weights, other: wrapped, "optimizer": {"state": {}}}, tmp_path / "own.pth")
+    with pytest.raises(CheckpointError, match=rf"several weights of one network \({one}, {other}\); save those"):
+        load_published(tmp_path / "own.pth", build("resnet18", 7, seed=3), LABELS)
+
+
 def test_why_a_file_is_not_opened_is_said_in_plain_words(tmp_path: Path) -> None:
     weights = build("efficientface", 7, seed=1).state_dict()
     whole = torch.nn.Linear(1, 1)

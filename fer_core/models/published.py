@@ -36,8 +36,9 @@ PUBLISHED_ORDER = ("neutral", "happiness", "sadness", "surprise", "fear", "disgu
 """The class order of EfficientFace and its LDG, which is not RAF-DB's; a head of seven has the first seven."""
 _ZIP, _PICKLE = b"PK", b"\x80"
 """First bytes of the two formats of torch.save."""
-_WRAPPED = re.compile(r"^(module\.)+")
-"""The prefix that DataParallel adds to names; twice if a loaded model was wrapped again."""
+_WRAPPED = re.compile(r"^((module|_orig_mod)\.)+")
+"""The prefixes that DataParallel and torch.compile add to names; twice if a loaded model was wrapped again."""
+_MOST_WRAPPERS = 4
 _COUNTER = ".num_batches_tracked"
 """Batch normalisation's counter. Converters and torch before 0.4.1 do not write it, and no prediction needs it."""
 _NEWEST_PICKLE = 3
@@ -167,7 +168,7 @@ def load_published(path: Path, model: nn.Module, labels: tuple[str, ...]) -> boo
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a published file by name, without `module.`; nothing of the file is run.
+    """The tensors of a published file by name, without what wrappers put before it; nothing of the file is run.
 
     Raises:
         CheckpointError: it is missing, was not written by torch.save, is damaged, or holds no finite weights.
@@ -188,7 +189,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise
     except _DAMAGE as error:
         raise CheckpointError(f"{path}: {_why_not_opened(path, error)}") from error
-    weights = _weights_in(content)
+    weights = _weights_in(path, content)
     if not isinstance(weights, dict) or not weights:
         raise CheckpointError(f"{path}: holds no state_dict")
     if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()):
@@ -197,7 +198,16 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     spoilt = next((name for name, tensor in weights.items() if not tensor.isfinite().all()), None)
     if spoilt is not None:
         raise CheckpointError(f"{path}: {spoilt} holds values that are no finite numbers; the training had diverged")
-    return {_WRAPPED.sub("", name): tensor for name, tensor in weights.items()}
+    return _unwrapped({_WRAPPED.sub("", name): tensor for name, tensor in weights.items()})
+
+
+def _unwrapped(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without the attributes of wrappers that all names begin with, such as Lightning's `model.`."""
+    for _ in range(_MOST_WRAPPERS):
+        if len({name.partition(".")[0] for name in weights}) > 1 or not all("." in name for name in weights):
+            break
+        weights = {_WRAPPED.sub("", name.partition(".")[2]): tensor for name, tensor in weights.items()}
+    return weights
 
 
 def _refuse_what_is_not_there(path: Path, weights: Mapping[str, Tensor]) -> None:
@@ -238,13 +248,25 @@ def _protocol_of(path: Path) -> int:
     return begins[1] if begins[:1] == _PICKLE and len(begins) == len(_ZIP) else 0
 
 
-def _weights_in(content: object) -> object:
-    """Find the tensors: `state_dict`, the only dictionary of tensors under another name, or the file itself."""
-    if not isinstance(content, dict) or "state_dict" in content:
-        return content["state_dict"] if isinstance(content, dict) else None
-    named = [value for value in content.values() if isinstance(value, dict) and value]
-    of_tensors = [value for value in named if all(isinstance(tensor, Tensor) for tensor in value.values())]
-    return of_tensors[0] if len(of_tensors) == 1 else content
+def _weights_in(path: Path, content: object) -> object:
+    """Find the tensors: `state_dict`, the only dictionary of tensors under another name, or the file itself.
+
+    Raises:
+        CheckpointError: there are several such of one network, as where a running mean of weights (EMA) is beside them.
+    """
+    if not isinstance(content, dict):
+        return None
+    named = {key: value for key, value in content.items() if isinstance(value, dict) and value}
+    of_tensors = {key: v for key, v in named.items() if all(isinstance(tensor, Tensor) for tensor in v.values())}
+    names = [frozenset(_WRAPPED.sub("", str(name)) for name in value) for value in of_tensors.values()]
+    if len(set(names)) < len(names):
+        raise CheckpointError(
+            f"{path}: holds several weights of one network ({', '.join(map(str, of_tensors))}); save those that you "
+            "mean alone"
+        )
+    if "state_dict" in content:
+        return content["state_dict"]
+    return next(iter(of_tensors.values())) if len(of_tensors) == 1 else content
 
 
 def _named_in(path: Path, file: BinaryIO) -> dict[str, type[Foreign]]:
