@@ -33,7 +33,7 @@ _COPY = re.compile(r"\.\d+$")
 """What pandas adds to the second of two headers."""
 _ANSWERS = (
     *LABEL_HEADERS,
-    *("cls", "lbl", "emo", "expr", "truth", "true", "gt", "gold", "pred", "predicted", "prediction"),
+    *("cls", "lbl", "emo", "exp", "expr", "truth", "true", "gt", "gold", "pred", "predicted", "prediction"),
 )
 _ABOUT_ROWS = (
     *SPLIT_HEADERS,
