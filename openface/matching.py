@@ -39,6 +39,8 @@ EMOTIONS_OF: Mapping[str, str] = {
     **dict.fromkeys(("contempt", "contemptuous", "contemptous"), "contempt"),
 }
 """What people call emotions, in lower case."""
+_AROUND = " []'\""
+"""What programs write around a word: pandas, where a table holds lists."""
 _COUNT_BESIDE = re.compile(r"^\d+[\s._:)-]+|[\s._:(-]+\d+\)?$")
 
 _SPLITS_OF = {word: frozenset((split,)) for word, split in SPLITS.items()} | dict.fromkeys(
@@ -131,8 +133,8 @@ def splits_in(name: str) -> frozenset[str]:
 
 
 def emotion_of(name: str) -> str | None:
-    """The emotion that a name means, if any: `Happy`, ` JOY`, `3_happiness`."""
-    return EMOTIONS_OF.get(_COUNT_BESIDE.sub("", name.strip()).strip(" _-.").lower())
+    """The emotion that a name means, if any: `Happy`, ` JOY`, `3_happiness`, `['sad']` of a list of one."""
+    return EMOTIONS_OF.get(_COUNT_BESIDE.sub("", name.strip().strip(_AROUND)).strip(f"{_AROUND}_-.").lower())
 
 
 def in_other_folders(owner: Mapping[str, str]) -> bool:

@@ -698,6 +698,15 @@ def test_words_that_are_no_emotions_do_not_take_the_place_of_a_column_called_so(
     assert counts(open_source(named, tmp_path)) == {"happiness": 3, "fear": 3, "sadness": 3}
 
 
+def test_a_label_that_was_written_as_a_list_of_one_is_that_label(tmp_path: Path) -> None:
+    lists: list[object] = [f"['{word}']" for word in WORDS]
+    source = open_source(LIST, with_columns(tmp_path, label=lists))
+    assert source.labels == open_source(LIST, with_columns(tmp_path)).labels
+    lists[0] = "['happy', 'sad']"
+    said = refused(LIST, with_columns(tmp_path, label=lists))
+    assert "labels ['happy', 'sad'] (1) of 12 images are no names of emotions" in said
+
+
 def test_words_beside_their_own_numbers_are_the_labels(tmp_path: Path) -> None:
     columns: dict[str, list[object]] = {"label": [0, 1, 2] * 4, "class_name": ["calm", "awake", "bored"] * 4}
     assert open_source(LIST, with_columns(tmp_path, **columns)).labels == ("awake", "bored", "calm")
