@@ -707,6 +707,13 @@ def test_a_label_that_was_written_as_a_list_of_one_is_that_label(tmp_path: Path)
     assert "labels ['happy', 'sad'] (1) of 12 images are no names of emotions" in said
 
 
+def test_a_column_of_labels_that_is_empty_gives_way_to_one_that_is_not(tmp_path: Path) -> None:
+    of_words: dict[str, list[object]] = {"label": [""] * 12, "category": ["calm", "awake", "bored"] * 4}
+    assert open_source(LIST, with_columns(tmp_path, **of_words)).labels == ("awake", "bored", "calm")
+    said = refused(LIST, with_columns(tmp_path, label=[""] * 12, target=[0, 1, 2] * 4))
+    assert "labels 0 (4), 1 (4), 2 (4), but numbers have no meaning of their own" in said
+
+
 def test_words_beside_their_own_numbers_are_the_labels(tmp_path: Path) -> None:
     columns: dict[str, list[object]] = {"label": [0, 1, 2] * 4, "class_name": ["calm", "awake", "bored"] * 4}
     assert open_source(LIST, with_columns(tmp_path, **columns)).labels == ("awake", "bored", "calm")

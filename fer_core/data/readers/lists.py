@@ -212,9 +212,10 @@ def _label_column(path: Path, table: pd.DataFrame, headers: Mapping[str, str], n
     ):
         if found := [name for name in there if table.loc[table[name] != "", name].map(known).mean() > 1 / 2]:
             return found[0]
-    words = [name for name in there if not table[name].map(number_of).notna().all()]
+    filled = [name for name in there if (table[name] != "").any()]
+    words = [name for name in filled if not table[name].map(number_of).notna().all()]
     if not words:
-        return _require_column(path, headers, LABEL_HEADERS)
+        return filled[0] if filled else _require_column(path, headers, LABEL_HEADERS)
     if named is not None:
         _refuse_rivals(path, table, words[0], there)
     return words[0]
