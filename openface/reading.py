@@ -382,6 +382,7 @@ def _read_csv(path: Path) -> _Sheet | None:
     try:
         content = path.read_bytes()
         text = _decoded(gzip.decompress(content) if content.startswith(_GZIP) else content)
+        text = text.lstrip("\r\n")
         first, _, rest = text.partition("\n")
         marked = SEPARATOR_LINE.match(first)
         text = rest if marked else text

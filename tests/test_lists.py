@@ -647,6 +647,15 @@ def test_decimal_commas_and_shares_of_labelled_images_alone(tmp_path: Path) -> N
     assert source.records["split"].tolist() == ["", "", "unlabelled"]
 
 
+@pytest.mark.parametrize("before", ["\n", "\r\n \n", "\n\nsep=;\n"])
+def test_blank_lines_before_a_header_hide_no_separator(tmp_path: Path, before: str) -> None:
+    for name in "ab":
+        save_image(tmp_path / f"{name}.png")
+    (tmp_path / "labels.csv").write_text(f"{before}path;label\na.png;happy\nb.png;sad\nb.png;sad\n", newline="")
+    line = before.count("\n") + 4
+    assert f"labels.csv, line {line}: its path is listed before" in refused(LIST, tmp_path)
+
+
 def test_a_column_called_p_id_is_no_share(tmp_path: Path) -> None:
     assert "columns not used: P_ID" in open_source(LIST, with_columns(tmp_path, P_ID=[*range(12)])).notes
 

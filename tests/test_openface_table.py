@@ -890,7 +890,7 @@ def test_one_share_beyond_1_costs_its_row_and_not_the_tables_meaning(tmp_path: P
 def test_what_excel_and_people_do_to_a_table_is_read(tmp_path: Path) -> None:
     rows = [face(id=f"{name}.png", status="OK") for name in "ab"]
     path = write_csv(tmp_path / "all.csv", rows, tuple(rows[0]))
-    path.write_text("sep=;\n" + path.read_text().replace(", ", ";").replace(".5", ",5").replace(".9", ",9"))
+    path.write_text("\nsep=;\n" + path.read_text().replace(", ", ";").replace(".5", ",5").replace(".9", ",9"))
     table = one_row_per_image(read_openface(path), ["a", "b"])
     assert table["status"].tolist() == ["ok", "ok"]
     assert table["AU12_r"].tolist() == [1.5, 1.5]

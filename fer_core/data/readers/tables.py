@@ -72,15 +72,15 @@ class Dialect:
     encoding: str
     separator: str
     skipped: int
-    """Lines before the header: Excel's `sep=;`, if anything."""
+    """Lines before the header: blank ones, and Excel's `sep=;`."""
 
 
 def dialect_of(path: Path) -> Dialect:
-    """Look at the first line of a CSV file, for a reader of many numbers; errors as `read_rows`."""
+    """Look at the first lines of a CSV file, for a reader of many numbers; errors as `read_rows`."""
     try:
         encoding = _encoding(path)
         with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
-            separator, skipped = _separator(file.readline())
+            separator, skipped = _beginning(file)
     except (OSError, UnicodeError) as error:
         raise DatasetError(f"{path}: not a CSV file ({reason_of(error)}); save it as CSV, with a header") from error
     return Dialect(encoding, separator, skipped)
@@ -103,9 +103,10 @@ def _encoding(path: Path) -> str:
 
 
 def _rows(path: Path, file: TextIO) -> Iterator[Row]:
-    separator, skipped = _separator(file.readline())
-    if not skipped:
-        file.seek(0)
+    separator, skipped = _beginning(file)
+    file.seek(0)
+    for _ in range(skipped):
+        file.readline()
     reader = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
     header: list[str] = []
     line = 1 + skipped
@@ -124,11 +125,14 @@ def _rows(path: Path, file: TextIO) -> Iterator[Row]:
         ) from error
 
 
-def _separator(first: str) -> tuple[str, int]:
-    """The separator that a first line shows, and how many lines come before the header."""
+def _beginning(file: TextIO) -> tuple[str, int]:
+    """The separator that the first line with text shows, and how many lines come before the header."""
+    blank, first = 0, file.readline()
+    while first and not first.strip():
+        blank, first = blank + 1, file.readline()
     if marked := SEPARATOR_LINE.match(first):
-        return marked[1], 1
-    return next((mark for mark in _ranked(first) if mark in first), ","), 0
+        return marked[1], blank + 1
+    return next((mark for mark in _ranked(first) if mark in first), ","), blank
 
 
 def _ranked(header: str) -> list[str]:
