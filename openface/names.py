@@ -1,5 +1,6 @@
 """Names of files as text that every encoding, table and log holds."""
 
+import os
 import re
 
 _UNPRINTABLE = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\udc80-\udcff]"
@@ -15,6 +16,11 @@ def spell(name: str) -> str:
     A backslash that could be mistaken for such a mark is spelled too, so that `unspell` gives the name back.
     """
     return _TO_SPELL.sub(_escaped, name)
+
+
+def as_text(value: object) -> str:
+    """A value of a table as text; numpy's and HDF5's arrays of names become bytes in a table."""
+    return os.fsdecode(value) if isinstance(value, bytes) else str(value)
 
 
 def unspell(text: str) -> str:

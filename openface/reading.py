@@ -21,7 +21,7 @@ from openface.columns import INTENSITIES, LANDMARKS, PRESENCES, UNSPECIFIED, fig
 from openface.errors import TableError
 from openface.files import files_below, is_hidden
 from openface.matching import match
-from openface.names import spell
+from openface.names import as_text, spell
 from openface.spreadsheets import SEPARATOR_LINE, with_decimal_point
 
 STATUSES = ("ok", "no_face", "unreadable", "failed")
@@ -519,8 +519,8 @@ def _with_index(path: Path, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _texts(column: pd.Series) -> list[str]:
-    """The column as text; a whole number without a point."""
-    return [str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in column.tolist()]
+    """The column as text; a whole number without a point, and bytes as names of files are read."""
+    return [str(int(v)) if isinstance(v, float) and v.is_integer() else as_text(v) for v in column.tolist()]
 
 
 def _without_empty_figures(frame: pd.DataFrame) -> pd.DataFrame:

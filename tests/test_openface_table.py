@@ -554,6 +554,12 @@ def test_a_key_finds_its_image(tmp_path: Path, key: str, name: str) -> None:
     assert from_parquet(tmp_path / "t.parquet", table, [name])["status"].tolist() == ["ok"]
 
 
+def test_names_that_a_parquet_holds_as_bytes_are_names(tmp_path: Path) -> None:
+    table = frame(face(), face(0.7)).drop(columns="id").assign(image=[b"ni\xc3\xb1o.png", b"b.png"])
+    rows = from_parquet(tmp_path / "t.parquet", table, ["b", "ni\u00f1o"])
+    assert rows["confidence"].tolist() == pytest.approx([0.7, 0.9])
+
+
 def test_an_exact_match_is_not_given_to_a_namesake(tmp_path: Path) -> None:
     table = frame(face(0.5), face(0.9), ids=["x/a", "y/a"])
     assert from_parquet(tmp_path / "t.parquet", table, ["x/a"])["confidence"].tolist() == [0.5]

@@ -248,6 +248,12 @@ def test_scores_of_another_model_are_components(tmp_path: Path, headers: list[st
     assert read_vectors(path, IDS).columns == tuple(headers)
 
 
+def test_names_that_a_table_holds_as_bytes_are_names(tmp_path: Path) -> None:
+    raw = [name.encode() for name in IDS]
+    path = written(tmp_path / "vectors.parquet", id=raw, valence=[1.0, 2.0, 3.0, 4.0])
+    assert read_vectors(path, IDS).vectors.tolist() == [[1], [2], [3], [4]]
+
+
 def test_y_is_a_coordinate_only_beside_x(tmp_path: Path) -> None:
     path = written(tmp_path / "vectors.csv", id=IDS, x0=[0.5] * 4, x1=[0.5] * 4, y=[1, 2, 3, 4])
     with pytest.raises(ActionUnitError, match="the column y would be a component"):

@@ -19,7 +19,7 @@ from fer_core.data.readers.names import emotion_of, mentions_split
 from fer_core.data.readers.tables import dialect_of, plain
 from fer_core.errors import ActionUnitError, DatasetError
 from openface.matching import Match, match
-from openface.names import spell
+from openface.names import as_text, spell
 
 _NAMES = (
     *("id", "filename", "image", "path", "file", "name", "imageid", "filepath", "imagepath", "imagename", "imagefile"),
@@ -134,7 +134,7 @@ def _names_column(path: Path, table: pd.DataFrame, ids: list[str]) -> Hashable:
 
 
 def _spelled(name: object) -> str:
-    return spell(str(name).strip())
+    return spell(as_text(name).strip())
 
 
 def _fit(names: Iterable[str], ids: list[str]) -> tuple[int, float]:
