@@ -12,7 +12,7 @@ colour       grey stays grey, everything else becomes RGB. No colour profile is 
 transparency laid upon white, as on a page; a colour that nobody sees does not count. Where nothing at all would be
              seen, the alpha is one that a program left at 0, and it is remarked upon.
 several      of several pictures in a file (GIF, APNG, WebP, AVIF, pages of a TIFF) the first, and it is remarked upon.
-             `pictures_in` gives all of them.
+             `pictures_in` gives all of them. A TIFF's first that is a preview of another is refused.
 
 Needs numpy, Pillow and pi-heif alone.
 """
@@ -69,6 +69,8 @@ _COUNTED = 1000
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 _PHOTOMETRIC = 262
 """A TIFF's tag that says whether nought is white, 0, or black, 1."""
+_SUBFILE, _SUBDIRECTORIES = 254, 330
+"""Tags that say what a page is, of which an odd one is a smaller copy, and where further pictures lie below it."""
 _MOST_ENTRIES = 0xFFFF
 """Entries of a TIFF's directory that libtiff reads at most."""
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)
@@ -352,6 +354,7 @@ def _decoded(image: Image.Image, *, alone: bool = True) -> Image.Image:
         if not image.width * image.height:
             raise UnreadableImage("it has no pixels")
         several = _count(image, _COUNTED + 1) if alone else 1
+        _refuse_preview(image, alone=alone)
         is_deep, is_negative = _is_deep(image), _is_negative(image)
         _refuse_zeros(image)
         image.load()
@@ -374,6 +377,15 @@ def _decoded(image: Image.Image, *, alone: bool = True) -> Image.Image:
 def _remark(image: Image.Image, remark: str) -> None:
     """Add what was concluded to what was before."""
     image.info[_REMARK] = "; ".join(filter(None, (remark_of(image), remark)))
+
+
+def _refuse_preview(image: Image.Image, *, alone: bool) -> None:
+    """Refuse a TIFF's smaller copy of a picture that is not read; a camera's raw file (DNG, NEF) shows no other."""
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(_SUBFILE, 0) & 1 and (alone or _SUBDIRECTORIES in tags):
+        raise UnreadableImage(
+            "its first picture is but a preview of another, as in a camera's raw file; save that one as JPEG or PNG"
+        )
 
 
 def _refuse_zeros(image: Image.Image) -> None:

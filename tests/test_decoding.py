@@ -439,6 +439,24 @@ def test_a_tiff_in_which_nought_is_white_is_no_negative(
     assert ("12 of 16 bits" in remark_of(open_image(content))) == (scale == 16)
 
 
+def test_the_preview_in_a_cameras_raw_file_is_not_taken_for_the_photograph(tmp_path: Path) -> None:
+    """A DNG or a NEF begins with a small copy; its picture lies in a directory below, which nothing here reads."""
+    small, preview = page(4, 16, deflated=False), (254, 4, 1)
+    raw = tiff(sorted([*small, preview, (330, 4, 8)]))
+    (tmp_path / "a.dng").write_bytes(raw)
+    with pytest.raises(UnreadableImage, match=r"a\.dng: its first picture is but a preview of another, as in a"):
+        open_image(tmp_path / "a.dng")
+    with pictures_in(tmp_path / "a.dng") as (_, shown):
+        assert ["but a preview" in picture.reason for picture in shown] == [True]
+    before_its_picture = tiff(sorted([*small, preview]), small)
+    with pytest.raises(UnreadableImage, match="but a preview"):
+        open_image(before_its_picture)
+    (tmp_path / "a.tif").write_bytes(before_its_picture)
+    with pictures_in(tmp_path / "a.tif") as (_, shown):
+        assert [picture.image is not None for picture in shown] == [True, True]
+    assert open_image(tiff(sorted([*small, (254, 4, 2)]))).size == (4, 4)
+
+
 def test_pages_beyond_number_are_not_counted_one_by_one() -> None:
     small = page(1, 1, deflated=False)
     content = tiff(small, *[[entry for entry in small if entry[0] in (256, 257, 273)]] * 20_000)
