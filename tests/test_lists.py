@@ -723,6 +723,15 @@ def test_a_column_of_labels_that_is_empty_gives_way_to_one_that_is_not(tmp_path:
     assert "labels 0 (4), 1 (4), 2 (4), but numbers have no meaning of their own" in said
 
 
+def test_which_of_two_files_a_name_without_an_ending_means_is_told(tmp_path: Path) -> None:
+    for name in TWELVE[:4]:
+        save_image((tmp_path / name).with_suffix(".jpg"))
+    stems: list[object] = [name.removesuffix(".png") for name in TWELVE]
+    notes = open_source(LIST, with_columns(tmp_path, path=stems)).notes
+    assert "names without an ending that several files have: 4, of which 0.jpg is read" in notes
+    assert not any("without an ending" in note for note in open_source(LIST, with_columns(tmp_path)).notes)
+
+
 def test_words_beside_their_own_numbers_are_the_labels(tmp_path: Path) -> None:
     columns: dict[str, list[object]] = {"label": [0, 1, 2] * 4, "class_name": ["calm", "awake", "bored"] * 4}
     assert open_source(LIST, with_columns(tmp_path, **columns)).labels == ("awake", "bored", "calm")

@@ -151,6 +151,7 @@ def _source(name: str, settings: DatasetSettings, folder: Path, lists: Sequence[
             *_unused(lists),
             *_unread(folder, lists),
             *_unlisted(folder, paths),
+            *_of_several_endings(names, paths),
             *_whole(boxes),
             *note_of_frames(paths),
         ),
@@ -217,6 +218,17 @@ def _unlisted(given: Path, paths: Sequence[Path]) -> Iterator[str]:
     """How many images lie in the folder that no list names."""
     if given.is_dir() and (count := len(set(find_images(given).paths) - set(paths))):
         yield f"images that are not listed, not read: {count:,}"
+
+
+def _of_several_endings(names: Sequence[str], paths: Sequence[Path]) -> Iterator[str]:
+    """How many names without an ending could mean several files, such as a face and its mask."""
+    several = [
+        path
+        for name, path in zip(names, paths, strict=True)
+        if not name.endswith(path.suffix) and sum(os.path.isfile(path.with_suffix(ending)) for ending in ENDINGS) > 1
+    ]
+    if several:
+        yield f"names without an ending that several files have: {len(several):,}, of which {several[0].name} is read"
 
 
 def _share_columns(lists: Sequence[ListedImages]) -> list[str]:
