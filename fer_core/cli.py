@@ -21,6 +21,7 @@ from fer_core.exit_codes import ExitCode
 from fer_core.experiment import experiment_from, load_experiment
 from fer_core.models import Architecture
 from fer_core.models.facts import ExportFormat
+from fer_core.paths import why_nowhere
 from fer_core.progress import reporter
 from fer_core.steps import STEPS, Step, request, with_openface_build
 from fer_core.steps.run import run_step
@@ -88,8 +89,8 @@ def run_app(app: typer.Typer) -> None:
     except FerError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(ExitCode.MISTAKE)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        if error.filename is None:
+    except OSError as error:
+        if not _is_of_a_place(error):
             raise
         print(f"error: {error.filename}: {error.strerror}; name another place, or allow this one", file=sys.stderr)
         sys.exit(ExitCode.MISTAKE)
@@ -100,10 +101,20 @@ def run_app(app: typer.Typer) -> None:
         print(f"error: {away}", file=sys.stderr)
         sys.exit(ExitCode.ENGINE_AWAY)
     except (MemoryError, RuntimeError) as error:
+        if nowhere := why_nowhere(error):
+            print(f"error: {nowhere}; name another path", file=sys.stderr)
+            sys.exit(ExitCode.MISTAKE)
         if isinstance(error, RuntimeError) and not _OUT_OF_MEMORY.search(str(error)):
             raise
         print(f"error: out of memory: {' '.join(str(error).split())[:300]}", file=sys.stderr)
         sys.exit(ExitCode.OUT_OF_MEMORY)
+
+
+def _is_of_a_place(error: OSError) -> bool:
+    """Tell whether a file cannot be where the user wants it, and not whether something failed of itself."""
+    if error.filename is None:
+        return False
+    return isinstance(error, FileExistsError | NotADirectoryError | PermissionError) or bool(why_nowhere(error))
 
 
 def main() -> None:

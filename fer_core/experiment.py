@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAda
 from pydantic.dataclasses import dataclass
 
 from fer_core.errors import ExperimentError
+from fer_core.paths import why_nowhere
 from openface.errors import OpenFaceError
 from openface.settings import OpenFaceSettings
 
@@ -331,9 +332,13 @@ def find_experiment(name: str) -> Path:
     Raises:
         ExperimentError: there is neither.
     """
-    for candidate in (Path(name).expanduser(), BUNDLED / f"{name}.toml"):
-        if candidate.is_file():
-            return candidate
+    try:
+        for candidate in (Path(name).expanduser(), BUNDLED / f"{name}.toml"):
+            if candidate.is_file():
+                return candidate
+    except (OSError, RuntimeError) as error:
+        if not why_nowhere(error):
+            raise
     raise ExperimentError(
         f"{name}: no such experiment; give a .toml file, or one of {', '.join(bundled_experiments())}"
     )

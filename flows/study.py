@@ -12,6 +12,7 @@ from fer_core.comparison import cells
 from fer_core.contents import Tell, nobody
 from fer_core.errors import ActionUnitError, DatasetError, ExperimentError
 from fer_core.experiment import BUNDLED, Experiment, find_experiment, load_experiment
+from fer_core.paths import whole_path
 from fer_core.steps import (
     NAMED_FILES,
     STEPS,
@@ -201,7 +202,7 @@ def open_study(
         raise DatasetError(f"{folder}: empty; name the dataset's folder as in `FER_DATA=~/RAF-DB docker compose up -d`")
     if table is not None and not table.exists():
         raise ActionUnitError(f"{table}: no such file or folder; give what OpenFace wrote with --aus")
-    made = Path(artifacts).expanduser().resolve()
+    made = whole_path(artifacts)
     study = Study(loaded, source, tuple(settings), folder, table, made, open_store())
     if loaded.comparison:
         _check_cells(study)
@@ -219,7 +220,7 @@ def _check_cells(study: Study) -> None:
 
 def _path(given: str) -> Path:
     """A path of the user's, whose bytes that are no UTF-8 come spelled, since Prefect keeps parameters as JSON."""
-    return Path(unspell(given)).expanduser().resolve()
+    return whole_path(unspell(given))
 
 
 def _recipe_of(wanted: Request) -> str | None:

@@ -142,6 +142,19 @@ def test_a_field_too_long_for_a_list_of_images(tmp_path: Path, line: str, said: 
     assert said in mistake(fer("prepare", TINY, *csv, "--out", tmp_path / "out"))
 
 
+@pytest.mark.parametrize("place", ["loop/x", "~nobody-at-all/x", 300 * "a"])
+@pytest.mark.parametrize("option", ["--data", "--out", "experiment"])
+def test_a_path_at_which_no_file_can_be_is_told_in_a_line(tmp_path: Path, place: str, option: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    given = place if place.startswith("~") else f"{tmp_path}/{place}"
+    experiment = given if option == "experiment" else TINY
+    own = {"--data": tmp_path / "faces", "--out": tmp_path / "out"} | (
+        {option: given} if option != "experiment" else {}
+    )
+    line = mistake(fer("prepare", experiment, *FOLDER, *(part for pair in own.items() for part in pair)))
+    assert "no such experiment" in line or "name another p" in line
+
+
 def test_a_command_typed_wrongly_is_told_its_usage() -> None:
     for arguments, said in (
         (("evaluate", TINY), "--out"),

@@ -18,7 +18,7 @@ from helpers.prefect_home import with_database
 from prefect.filesystems import LocalFileSystem, RemoteFileSystem
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from fer_core.errors import ExperimentError
+from fer_core.errors import ExperimentError, FerError
 from flows.prefect_server import free_port
 from flows.study import open_study
 
@@ -189,6 +189,17 @@ def test_a_run_names_only_what_lies_below_the_workers_folders(
     with pytest.raises(ExperimentError) as refused:
         open_study(**wanted)
     assert told in str(refused.value)
+
+
+@pytest.mark.parametrize("place", ["/data/\0x", "~nobody-at-all/x", "/" + 300 * "a"])
+@pytest.mark.parametrize("name", ["data", "aus", "artifacts", "experiment"])
+def test_a_path_at_which_no_file_can_be_is_refused_with_words(
+    name: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command line would not let a null byte through; the API does."""
+    wanted = with_limits(tmp_path, monkeypatch) | {"settings": ["dataset.source=folder"], name: place}
+    with pytest.raises(FerError, match=r"name another path|no path|not below"):
+        open_study(**wanted)
 
 
 def test_a_link_out_of_the_folder_is_followed_before_it_is_judged(

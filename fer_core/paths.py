@@ -1,0 +1,34 @@
+"""Paths as users give them."""
+
+import errno
+from pathlib import Path
+
+from fer_core.errors import InputError
+
+LEAD_NOWHERE = (errno.ELOOP, errno.ENAMETOOLONG)
+"""What a system says of links in a circle, and of a name that no file can have."""
+_WORDS_OF_PATHLIB = ("Could not determine home directory", "Symlink loop from")
+
+
+def whole_path(given: str | Path) -> Path:
+    """A path from the root on, `~` and links followed; what it leads to need not be there.
+
+    Raises:
+        InputError: no file can be there: links in a circle, the home of nobody, a name too long or with a null byte.
+    """
+    try:
+        path = Path(given).expanduser().resolve()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, PermissionError):
+            raise
+        raise InputError(f"{given}: {why_nowhere(error) or error}; name another path") from error
+    return path
+
+
+def why_nowhere(error: Exception) -> str:
+    """The reason why no file can be at a path, where an error is about that, else ""."""
+    if isinstance(error, OSError):
+        return (error.strerror or "") if error.errno in LEAD_NOWHERE else ""
+    told = str(error)
+    return told.rstrip(".") if told.startswith(_WORDS_OF_PATHLIB) else ""
