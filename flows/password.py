@@ -35,6 +35,9 @@ def wrong_with(password: str) -> str:
     user, colon, secret = password.partition(":")
     if not (user and colon and secret) or any(character.isspace() for character in password):
         return "write it as user:password, both there and without spaces"
+    # Prefect fails of others, whoever asks; and browsers send them in encodings of their own.
+    if not (password.isascii() and password.isprintable()):
+        return "write it with the letters, digits and signs of ASCII alone"
     return ""
 
 

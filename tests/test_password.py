@@ -49,6 +49,14 @@ def test_what_no_browser_could_ask_for_is_refused_in_a_line(password: str, tmp_p
         assert len(found.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("password", ["ada:gehäim", "adä:geheim", "ada:ge\x07heim"])
+def test_what_prefect_and_browsers_do_not_read_alike_is_refused(password: str, tmp_path: Path) -> None:
+    """Prefect would answer every request with 500."""
+    found = asked(tmp_path / "none", FER_PASSWORD=password)
+    assert (found.returncode, found.stdout) == (1, "")
+    assert found.stderr == "error: FER_PASSWORD: write it with the letters, digits and signs of ASCII alone\n"
+
+
 def written(file: Path, text: str) -> Path:
     file.write_text(text)
     return file
