@@ -201,7 +201,9 @@ class ExperimentWorker(ProcessWorker):
         )
         for run in runs:
             if run.name != (name := run_name(run.parameters)):
-                await self.client.update_flow_run(run.id, name=name)
+                # One that the server will not call so must not keep the others from being run.
+                with suppress(httpx.HTTPStatusError):
+                    await self.client.update_flow_run(run.id, name=name)
 
     async def _without_hooks(self, flow_run: FlowRun) -> Flow[..., Any]:
         return Flow(lambda: None, name=self.flow_name)

@@ -1,14 +1,17 @@
 """The worker, a real one on a real server: who may use the API may run experiments, and no program."""
 
+import asyncio
 import base64
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
@@ -19,6 +22,8 @@ from prefect.filesystems import LocalFileSystem, RemoteFileSystem
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from fer_core.errors import ExperimentError, FerError
+from flows.experiment_worker import ExperimentWorker
+from flows.naming import run_name
 from flows.prefect_server import free_port
 from flows.study import open_study
 
@@ -299,6 +304,39 @@ def test_the_slot_is_free_after_every_run_and_an_honest_one_goes_through(lab: La
     pool = lab.client.get("/work_pools/fer").json()
     assert (pool["type"], pool["concurrency_limit"]) == ("fer", 1)
     assert pool["base_job_template"]["variables"]["properties"] == {}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "name"),
+    [
+        ({"experiment": "paper", "seeds": list(range(5000))}, r"paper · seeds 0, 1, [0-9, ]*…"),
+        ({"experiment": 5000 * "a"}, "a+…"),
+        ({"experiment": "two\nlines\0"}, r"two\\x0alines\\x00"),
+    ],
+)
+def test_a_runs_name_is_one_short_line(parameters: dict[str, Any], name: str) -> None:
+    """PostgreSQL refuses a name that its index has no room for, and a null byte."""
+    assert re.fullmatch(name, run_name(parameters))
+    assert len(run_name(parameters)) <= 200
+
+
+def test_a_run_that_cannot_be_named_keeps_none_from_being_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+
+    class Refusing:
+        async def read_flow_runs(self, **asked: Any) -> list[Any]:
+            return [SimpleNamespace(id=number, name="", parameters={}) for number in range(2)]
+
+        async def update_flow_run(self, run: int, name: str) -> None:
+            called.append((run, name))
+            if run == 0:
+                answer = httpx.Response(500, request=httpx.Request("PATCH", "http://server/api"))
+                raise httpx.HTTPStatusError("refused", request=answer.request, response=answer)
+
+    worker = ExperimentWorker()
+    monkeypatch.setattr(ExperimentWorker, "client", Refusing(), raising=False)
+    asyncio.run(worker._name_queued_runs())
+    assert called == [(0, "demo"), (1, "demo")]
 
 
 def test_a_run_that_waits_is_called_what_it_will_run(lab: Lab) -> None:
