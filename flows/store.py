@@ -1,7 +1,7 @@
 """The store that machines share: artifacts by fingerprint, in a folder that all of them mount or in an S3 bucket.
 
     fer-store.json                              what the place is
-    STEP/FINGERPRINT/published.json             which upload counts, and the size of each of its files; made exclusively
+    STEP/FINGERPRINT/published.json             which upload counts, and each file's size and CRC-32; made exclusively
     STEP/FINGERPRINT/upload-TOKEN/…             the files of one upload
     STEP/FINGERPRINT/lease-NUMBER.json          who makes it, see flows/lease.py
     STEP/FINGERPRINT/resume-NUMBER.json, …/     how far the holder of that lease has come
@@ -18,9 +18,10 @@ import re
 import secrets
 import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,6 +73,8 @@ class Published:
     """Bytes of each file, by its name in the artifact."""
     made_from: tuple[str, ...]
     """STEP/FINGERPRINT of each input."""
+    sums: Mapping[str, int] = field(default_factory=dict)
+    """`sum_of` each file; an earlier version told none."""
 
     @property
     def size(self) -> int:
@@ -119,7 +122,8 @@ class Store:
         with self.as_written(f"{step}/{fingerprint}/{PUBLISHED}"):
             files = {safe_name(name): int(size) for name, size in told["files"].items()}
             made_from = tuple(safe_name(name) for name in told["made_from"])
-            return Published(step, fingerprint, safe_name(told["upload"]), files, made_from)
+            sums = {name: int(told["sums"][name]) for name in files} if "sums" in told else {}
+            return Published(step, fingerprint, safe_name(told["upload"]), files, made_from, sums)
 
     def rooms(self) -> Iterator[str]:
         """STEP/FINGERPRINT of all that is there, or is being made, or broke off."""
@@ -165,7 +169,8 @@ class Store:
         files = artifact.files()
         for name in files:
             self.put_file(artifact.file(name), f"{room}/{upload}/{name}")
-        told = {"upload": upload, "files": files, "made_from": sorted(artifact.inputs())}
+        sums = {name: sum_of(artifact.file(name)) for name in files}
+        told = {"upload": upload, "files": files, "sums": sums, "made_from": sorted(artifact.inputs())}
         if self.create(f"{room}/{PUBLISHED}", json.dumps(told, indent=1).encode()):
             return True
         self.remove(f"{room}/{upload}")
@@ -184,7 +189,8 @@ class Store:
         beside = out.with_name(f"{fingerprint}.fetched-{secrets.token_hex(4)}")
         try:
             for name, size in there.files.items():
-                self.get_file(f"{step}/{fingerprint}/{there.upload}/{name}", beside / name, size)
+                kept = f"{step}/{fingerprint}/{there.upload}/{name}"
+                self.get_file(kept, beside / name, size, there.sums.get(name))
             _put_in_place(beside, out, fingerprint)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
@@ -293,16 +299,23 @@ class Store:
         """Copy a file into the store."""
         self._ask(lambda: self._put_file(file, name))
 
-    def get_file(self, name: str, file: Path, size: int) -> None:
+    def get_file(self, name: str, file: Path, size: int, wanted_sum: int | None = None) -> None:
         """Copy a file from the store.
 
+        Args:
+            wanted_sum: `sum_of` what was written, where that is known.
+
         Raises:
-            StoreError: it has another size.
+            StoreError: it has another size, or holds something else.
             DiskFull: this machine has no room for it.
         """
         self._ask(lambda: self._get_file(name, file))
+        # Without the file alone, its room would still count as whole.
+        room = "/".join(name.split("/")[:2])
         if (actual := file.stat().st_size) != size:
-            raise StoreError(f"{self.place}/{name}: {actual} bytes where {size} were written; delete it there")
+            raise StoreError(f"{self.place}/{name}: {actual} bytes where {size} were written; delete {room} there")
+        if wanted_sum is not None and sum_of(file) != wanted_sum:
+            raise StoreError(f"{self.place}/{name}: not the bytes that were written; delete {room} there")
 
     def require_writable(self) -> None:
         """See that this machine may write there.
@@ -462,6 +475,15 @@ def _filesystem(place: str) -> tuple[Any, str]:
     except ImportError as error:
         raise StoreError(f"{STORE}={place}: s3fs is missing; `pip install s3fs`") from error
     return files, str(root).rstrip("/")
+
+
+def sum_of(file: Path) -> int:
+    """The CRC-32 of a file: tells what a disk or a network has changed, and takes little beside the copy."""
+    found = 0
+    with file.open("rb") as opened:
+        while block := opened.read(1 << 20):
+            found = zlib.crc32(block, found)
+    return found
 
 
 def safe_name(name: str) -> str:

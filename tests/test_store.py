@@ -85,6 +85,25 @@ def test_an_upload_that_broke_off_is_not_seen(store: Store, tmp_path: Path) -> N
     assert store.push(made)
 
 
+def test_a_bit_that_has_turned_in_the_store_is_told_and_nothing_is_taken(store: Store, tmp_path: Path) -> None:
+    store.push(artifact_in(tmp_path / "here"))
+    there = store.published("graph", FINGERPRINT)
+    assert there is not None
+    store.replace(f"{ROOM}/{there.upload}/below/graph.txt", b"linkef")
+    with pytest.raises(StoreError, match=rf"graph\.txt: not the bytes that were written; delete {ROOM} there"):
+        store.fetch("graph", FINGERPRINT, tmp_path / "there")
+    assert list((tmp_path / "there" / "graph").iterdir()) == []
+
+
+def test_what_an_earlier_version_has_published_is_taken(store: Store, tmp_path: Path) -> None:
+    store.push(artifact_in(tmp_path / "here"))
+    told = store.read_json(f"{ROOM}/published.json")
+    assert told is not None
+    del told["sums"]
+    store.replace(f"{ROOM}/published.json", json.dumps(told).encode())
+    assert store.fetch("graph", FINGERPRINT, tmp_path / "there") is not None
+
+
 def test_a_file_and_a_folder_have_an_age_and_a_size(store: Store) -> None:
     store.create(f"{ROOM}/upload-dead/model", b"half")
     for name in (f"{ROOM}/upload-dead/model", f"{ROOM}/upload-dead"):
