@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import select
 import shutil
 import socket
 import subprocess
@@ -453,6 +454,17 @@ def test_headers_that_never_end_are_not_waited_for(running: Service) -> None:
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n")
         assert connection.recv(1000) == b""
     assert 5 < time.monotonic() - started < 15
+
+
+def test_who_reads_nothing_of_the_answer_is_not_waited_for(running: Service) -> None:
+    """A thousand of them would be all the connections that it has."""
+    with running.connect() as reader:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader.sendall(8 * b"GET /docs/files/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n")
+        ended = select.poll()
+        ended.register(reader, select.POLLHUP | select.POLLERR)
+        assert ended.poll(60_000)
+    assert running.client.get("/health").status_code == 200
 
 
 def test_a_connection_is_kept_between_requests_and_two_at_once_are_answered_in_turn(running: Service) -> None:

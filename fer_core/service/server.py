@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ _EXPORTED = "model.onnx"
 _HEADERS_SECONDS = 10.0
 _SHUTDOWN_SECONDS = 8
 """For requests in flight, when the service is to end; Docker kills after 10."""
+_UNREAD_SECONDS = 20.0
+"""In which a client takes nothing of its answer, and is given up."""
 _CONNECTIONS = 1024
 _IDLE_SECONDS = 65
 """Longer than clients and proxies keep a connection, or a request may meet its end."""
@@ -111,9 +114,10 @@ def _signals_end_quietly() -> Iterator[None]:
 
 
 class _PatientWithBounds(H11Protocol):
-    """uvicorn's HTTP/1.1, with an end to connections whose headers, or whose refused body, take forever."""
+    """uvicorn's HTTP/1.1, with an end to connections whose headers, refused body or reader take forever."""
 
     _bound: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -131,6 +135,30 @@ class _PatientWithBounds(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._stop_expecting()
+        self._stop_waiting_for_reader()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(_UNREAD_SECONDS, self._drop)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_waiting_for_reader()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._unread = self._unread or self.loop.call_later(_UNREAD_SECONDS, self._drop)
+
+    def _drop(self) -> None:
+        # Else the system would keep the rest, megabytes, until it is read; and a close would wait for that.
+        at_once = struct.pack("ii", 1, 0)
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+        self.transport.abort()
+
+    def _stop_waiting_for_reader(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _expect_request(self) -> None:
         self._bound = self.loop.call_later(_HEADERS_SECONDS, self._close_unless_begun, self.cycle)
