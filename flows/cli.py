@@ -22,6 +22,7 @@ from flows.prefect_server import (
     keep_prefect_off_the_network,
     keep_prefect_quiet,
     own_address,
+    reading_settings,
     require_server,
     server_of_a_run,
     users_server,
@@ -80,9 +81,10 @@ def run(
     _stop_in_time(server)
     with Console().status("starting Prefect"):
         # Its import takes about as long as its server's start, which goes on meanwhile.
-        from flows.engine import read_no_results
-        from flows.pipeline import full_pipeline
-        from flows.tasks import RunFailed
+        with reading_settings():
+            from flows.engine import read_no_results
+            from flows.pipeline import full_pipeline
+            from flows.tasks import RunFailed
 
         read_no_results()
         if server:
@@ -103,7 +105,8 @@ def serve(data: Granted = None, artifacts: Artifacts = "artifacts", limit: Limit
     keep_prefect_off_the_network()
     url = own_address()
     # Late, since Prefect takes a second to import, and fails of an address that is none.
-    from flows.serving import serve_experiments
+    with reading_settings():
+        from flows.serving import serve_experiments
 
     serve_experiments(url, data, artifacts, limit)
 

@@ -13,7 +13,14 @@ from fer_core import __version__
 from fer_core.errors import ExperimentError
 from flows.gpus import ALL, usable_gpus
 from flows.granted import OPENFACE
-from flows.prefect_server import LOCAL, reach_this_machine_directly, trouble_with, users_server
+from flows.prefect_server import (
+    LOCAL,
+    NoServer,
+    reach_this_machine_directly,
+    reading_settings,
+    trouble_with,
+    users_server,
+)
 from flows.store import STORE, Store, StoreAway, StoreError
 from openface.docker_engine import ContainerSpec, create, engine, has_gpu, memory_of, remove, wait_for
 from openface.errors import EngineAway, EngineRefused
@@ -159,8 +166,14 @@ def _said(client: docker.DockerClient, spec: ContainerSpec, remedy: str) -> str:
 
 
 def _prefect() -> str:
-    from prefect import __version__ as prefect_version
+    try:
+        with reading_settings():
+            from prefect import __version__ as prefect_version
+            from prefect.settings import get_current_settings
 
+            get_current_settings()
+    except NoServer as misread:
+        raise _Wrong(str(misread)) from misread
     url = (users_server() or LOCAL).rstrip("/")
     reach_this_machine_directly(url)
     if wrong := trouble_with(url):

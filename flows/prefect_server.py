@@ -19,10 +19,10 @@ import time
 import tomllib
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from fer_core.errors import FerError
@@ -77,6 +77,51 @@ def prefect_setting(name: str) -> str | None:
     active = os.environ.get("PREFECT_PROFILE", profiles.get("active"))
     value = profiles.get("profiles", {}).get(active, {}).get(name)
     return None if value is None else str(value)
+
+
+def prefect_home() -> Path:
+    """Prefect's folder, made where it is missing; its server keeps a database there.
+
+    Raises:
+        NoServer: this user may not write there, as one without a home.
+    """
+    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect"))
+    reason = ""
+    try:
+        home = home.expanduser()
+        home.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+    if reason or not os.access(home, os.W_OK | os.X_OK):
+        raise NoServer(
+            f"{home}: {reason or 'not writable by you'}; Prefect keeps its database there: set PREFECT_HOME to a "
+            "folder that you may write"
+        )
+    return home
+
+
+@contextmanager
+def reading_settings() -> Iterator[None]:
+    """Around the first import of Prefect, which reads its settings then.
+
+    Raises:
+        NoServer: one cannot be read; its traceback would be a page long.
+    """
+    try:
+        yield
+    except ValueError as error:
+        # Pydantic's, which is not loaded for this alone.
+        if type(error).__name__ != "ValidationError":
+            raise
+        raise NoServer(f"a setting of Prefect's cannot be read: {_first_wrong(error)}; unset or mend it") from error
+
+
+def _first_wrong(error: Any) -> str:
+    first: dict[str, Any] = error.errors()[0]
+    given = str(first["input"])
+    # Pydantic tells the end of its name alone, and where it came from not at all.
+    ours = (name for name, value in os.environ.items() if name.startswith("PREFECT") and value.lower() == given.lower())
+    return f"{next(ours, '.'.join(map(str, first['loc'])))}={given}: {first['msg']}"
 
 
 def require_server() -> None:
@@ -257,6 +302,7 @@ class OwnServer:
 def server_of_a_run() -> OwnServer:
     """Start a server at a free port, for this process alone."""
     # Whoever else is on this machine, a page in a browser included, has no business there.
+    prefect_home()
     password = f"fer:{secrets.token_urlsafe(24)}"
     return OwnServer(f"http://127.0.0.1:{free_port()}/api", _EPHEMERAL, password)
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from fer_core.errors import DatasetError
 from flows.experiment_worker import ENTRYPOINTS, FLOW, FOR_PARENT
 from flows.granted import ARTIFACTS, DATA
-from flows.prefect_server import NoServer, OwnServer, answers, prefect_setting
+from flows.prefect_server import NoServer, OwnServer, answers, prefect_home, prefect_setting
 from flows.register import end_dead_runs, register
 
 _PASSWORD = "PREFECT_API_AUTH_STRING"
@@ -79,9 +79,7 @@ def _granted(data: str | None, artifacts: str) -> dict[str, str]:
 @contextmanager
 def _alone(url: str) -> Iterator[None]:
     """See that there is one `fer serve` for a database: the second would take the first one's runs for dead."""
-    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "fer_serve.lock").open("a+", encoding="utf-8") as lock:
+    with (prefect_home() / "fer_serve.lock").open("a+", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as locked:

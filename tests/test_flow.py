@@ -494,6 +494,38 @@ def test_a_server_that_does_not_answer_is_told_in_a_line(tmp_path: Path) -> None
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "told"),
+    [
+        (
+            "PREFECT_HOME",
+            "/proc/nosuch",
+            "/proc/nosuch: No such file or directory; Prefect keeps its database there: set",
+        ),
+        ("PREFECT_HOME", "/etc/passwd", "/etc/passwd: File exists; Prefect keeps its database there: set PREFECT_HOME"),
+        ("PREFECT_LOGGING_LEVEL", "loud", "a setting of Prefect's cannot be read: PREFECT_LOGGING_LEVEL=LOUD: "),
+        (
+            "PREFECT_SERVER_ANALYTICS_ENABLED",
+            "maybe",
+            "PREFECT_SERVER_ANALYTICS_ENABLED=maybe: Input should be a valid b",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", [("run", TINY), ("serve",)])
+def test_a_setting_of_prefects_that_cannot_be(
+    command: tuple[str, ...], setting: str, value: str, told: str, tmp_path: Path
+) -> None:
+    """Who has no home, as in a container or a service; and who has settings from elsewhere."""
+    alone = {name: text for name, text in os.environ.items() if not name.startswith("PREFECT")}
+    alone |= {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_API_URL": "", setting: value}
+    done = subprocess.run([BIN / "fer", *command], env=alone, cwd=tmp_path, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 2
+    # Prefect itself prints Pydantic's words before.
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert told in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
 def test_ctrl_c_stops_run_server_and_steps_within_five_seconds(lab: Lab, tmp_path: Path) -> None:
     environment = {name: value for name, value in lab.environment.items() if name != "PREFECT_API_URL"}
     with subprocess.Popen(
