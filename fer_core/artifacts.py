@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from fer_core.errors import ArtifactError
+from fer_core.paths import stays_below
 
 MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished"
@@ -92,10 +93,9 @@ def open_artifact(path: Path, step: str | None = None) -> Artifact:
         raise ArtifactError(f"{path}: no finished artifact (no readable {MANIFEST}); run the step that makes it")
     if step is not None and manifest["step"] != step:
         raise ArtifactError(f"{path}: made by `fer {manifest['step']}`, but one made by `fer {step}` is needed")
-    inside = path.resolve()
     for name, size in manifest["files"].items():
         # A step's container may leave a link, which its reader would follow to a file of this machine.
-        if not (path / name).resolve().is_relative_to(inside):
+        if not stays_below(path / name, path):
             raise ArtifactError(f"{path / name}: leads out of its folder; delete {path} and run again")
         actual = (path / name).stat().st_size if (path / name).is_file() else 0
         if actual != size:

@@ -26,6 +26,14 @@ def whole_path(given: str | Path) -> Path:
     return path
 
 
+def stays_below(path: Path, folder: Path) -> bool:
+    """Tell whether a path, its links followed, lies below a folder; one at which no file can be does not."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
 def why_nowhere(error: Exception) -> str:
     """The reason why no file can be at a path, where an error is about that, else ""."""
     if isinstance(error, OSError):

@@ -10,6 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from fer_core.paths import stays_below
 from flows.guard import own_names, refusal
 
 PASSWORD = "FER_PASSWORD"
@@ -35,7 +36,8 @@ class _Reports(SimpleHTTPRequestHandler):
         if reason := refusal(self.command, headers, self._names):
             self.send_error(HTTPStatus.FORBIDDEN, f"refused: {reason}")
             return False
-        if self._wanted and not hmac.compare_digest(self.headers.get("Authorization", ""), self._wanted):
+        given = self.headers.get("Authorization", "")
+        if self._wanted and not hmac.compare_digest(given.encode("utf-8", "replace"), self._wanted.encode()):
             self.send_response(HTTPStatus.UNAUTHORIZED)
             self.send_header("WWW-Authenticate", 'Basic realm="fer"')
             self.send_header("Content-Length", "0")
@@ -47,7 +49,7 @@ class _Reports(SimpleHTTPRequestHandler):
         """Open the file that a request asks for, unless a link leads out of the folder to it."""
         asked = self.translate_path(self.path)
         file = os.path.join(asked, "index.html") if os.path.isdir(asked) else asked
-        if not Path(file).resolve().is_relative_to(Path(self.directory).resolve()):
+        if not stays_below(Path(file), Path(self.directory)):
             self.send_error(HTTPStatus.NOT_FOUND, "File not found")
             return None
         return super().send_head()

@@ -53,12 +53,15 @@ def test_a_truncated_artifact_is_noticed_and_made_again(tmp_path: Path) -> None:
 def test_an_artifact_whose_file_leads_out_of_it_is_refused(tmp_path: Path) -> None:
     """Its container may have left a link, or a manifest that names what lies elsewhere."""
     (tmp_path / "secret").write_text("pass")
-    linked, named = make(tmp_path / "a"), make(tmp_path / "b")
+    linked, named, looped = make(tmp_path / "a"), make(tmp_path / "b"), make(tmp_path / "c")
+    looped.file("graph.txt").unlink()
+    looped.file("graph.txt").symlink_to("graph.txt")
     linked.file("graph.txt").unlink()
     linked.file("graph.txt").symlink_to(tmp_path / "secret")
     manifest = named.file("manifest.json").read_text()
     named.file("manifest.json").write_text(manifest.replace("graph.txt", "../secret"))
-    for artifact in (linked, named):
+    for artifact in (linked, named, looped):
+        assert finished(artifact.path, "f1") is None
         with pytest.raises(ArtifactError, match=r"leads out of its folder; delete"):
             open_artifact(artifact.path)
 

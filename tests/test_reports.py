@@ -50,7 +50,9 @@ def test_without_a_password_reports_are_for_this_machine(open_to_all: str) -> No
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
 @pytest.mark.parametrize("path", ["/", "/abc/", "/abc/index.html", "/nothing"])
-@pytest.mark.parametrize("authorization", [None, "", "Basic ", "Basic YWRhOmZhbHNjaA==", "Bearer ada:geheim"])
+@pytest.mark.parametrize(
+    "authorization", [None, "", "Basic ", "Basic YWRhOmZhbHNjaA==", "Bearer ada:geheim", "Bäsic ä"]
+)
 def test_with_one_nothing_is_told_without_it(guarded: str, method: str, path: str, authorization: str | None) -> None:
     assert ask(f"{guarded}{path}", method, authorization) == (401, b"")
 
@@ -85,6 +87,12 @@ def test_a_link_out_of_the_folder_is_not_followed(open_to_all: str, tmp_path: Pa
         status, body = ask(f"{open_to_all}/{path}")
         assert (status, b"the password" in body) == (404, False), path
     assert ask(f"{open_to_all}/inside.html") == (200, b"a face")
+
+
+@pytest.mark.parametrize("path", ["loop", "loop/index.html", "%00", "abc/%00", 3000 * "a"])
+def test_what_no_file_can_be_at_is_not_found(open_to_all: str, tmp_path: Path, path: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert ask(f"{open_to_all}/{path}")[0] == 404
 
 
 def test_a_report_runs_nothing_and_fetches_nothing(open_to_all: str) -> None:
