@@ -35,7 +35,11 @@ def wrong_with(password: str) -> str:
     user, colon, secret = password.partition(":")
     if not (user and colon and secret) or any(character.isspace() for character in password):
         return "write it as user:password, both there and without spaces"
-    # Prefect fails of others, whoever asks; and browsers send them in encodings of their own.
+    return unreadable_to_prefect(password)
+
+
+def unreadable_to_prefect(password: str) -> str:
+    """Why Prefect cannot compare it, and would answer everybody with 500, or ""; nor do browsers encode it alike."""
     if not (password.isascii() and password.isprintable()):
         return "write it with the letters, digits and signs of ASCII alone"
     return ""

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from fer_core.errors import DatasetError
 from flows.experiment_worker import ENTRYPOINTS, FLOW, FOR_PARENT
 from flows.granted import ARTIFACTS, DATA
+from flows.password import unreadable_to_prefect
 from flows.prefect_server import NoServer, OwnServer, answers, prefect_home, prefect_setting
 from flows.register import end_dead_runs, register
 
@@ -43,14 +44,12 @@ def serve_experiments(url: str, data: str | None, artifacts: str, limit: int) ->
 
     Raises:
         DatasetError: `data` is no folder.
-        NoServer: there is one already, its port is taken, or it did not start.
+        NoServer: there is one already, its port is taken, its password cannot be, or it did not start.
     """
     folders = _granted(data, artifacts)
     with _alone(url):
         _require_free(url)
-        password = prefect_setting(_PASSWORD) or ""
-        if not password:
-            print(_NO_PASSWORD, file=sys.stderr)
+        password = _password()
         asked_to_end = _listen_for_end()
         server = OwnServer(url, _pages_of(url), password)
         try:
@@ -61,6 +60,15 @@ def serve_experiments(url: str, data: str | None, artifacts: str, limit: int) ->
             _work(server, folders, asked_to_end, url)
         finally:
             server.stop()
+
+
+def _password() -> str:
+    password = prefect_setting(_PASSWORD) or ""
+    if wrong := unreadable_to_prefect(password):
+        raise NoServer(f"{_PASSWORD}: {wrong}")
+    if not password:
+        print(_NO_PASSWORD, file=sys.stderr)
+    return password
 
 
 def _granted(data: str | None, artifacts: str) -> dict[str, str]:

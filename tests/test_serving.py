@@ -23,6 +23,9 @@ from test_guard import FLOW, UPGRADE, flows, status
 
 from flows.prefect_server import free_port
 
+UNREADABLE = {"PREFECT_API_AUTH_STRING": "ada:gehäim"}
+"""Prefect's server answers every request with 500 where it has such a password."""
+
 
 @dataclass
 class Laptop:
@@ -206,6 +209,10 @@ def test_a_second_one_and_a_taken_port_are_told_in_a_line(laptop: Laptop, tmp_pa
     assert "Address already in use; end it, or" in told(other | {"PREFECT_API_URL": taken})
     page.shutdown()
     page.server_close()
+    told_of_password = told(other | {"PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api"} | UNREADABLE)
+    assert told_of_password.endswith(
+        "PREFECT_API_AUTH_STRING: write it with the letters, digits and signs of ASCII alone\n"
+    )
     for elsewhere in ("https://prefect.example.org/api", "http://127.0.0.1:4200", "http://[::1/api"):
         assert "opens a server of its own on this machine" in told(other | {"PREFECT_API_URL": elsewhere})
 
