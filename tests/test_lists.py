@@ -143,6 +143,24 @@ def test_columns_that_are_not_used_are_told_and_words_go_before_numbers(tmp_path
     assert source.notes[-1] == "columns not used: label, valence"
 
 
+@pytest.mark.parametrize("header", ["subject", "Subject_ID", "personId", "participant no", "Actor", "identity"])
+def test_a_column_that_says_whose_face_it_is_is_known_by_any_usual_name(tmp_path: Path, header: str) -> None:
+    write_rows(
+        tmp_path / "labels.csv", ("path", "label", header), ("a", "happy", "S1"), ("b", "sad", ""), ("c", "sad", 2)
+    )
+    source = open_source(LIST, tmp_path)
+    assert source.records["person"].tolist() == ["S1", "", "2"]
+    assert f"people by the column {header}; where a split is cut, each is on one side" in source.notes
+    assert not any("not used" in note for note in source.notes)
+
+
+def test_a_column_that_tells_nobody_apart_is_not_used(tmp_path: Path) -> None:
+    write_rows(tmp_path / "labels.csv", ("path", "label", "subject"), ("a", "happy", "S1"), ("b", "sad", "S1"))
+    source = open_source(LIST, tmp_path)
+    assert "person" not in source.records
+    assert "columns not used: subject" in source.notes
+
+
 def test_windows_slashes_accents_and_encodings_of_paths_are_found(tmp_path: Path) -> None:
     names = ("faces/ni\u00f1o.png", "faces/pe\u0301.png", os.fsdecode(b"faces/ba\xf1o.png"), "faces/x y.png")
     write_faces(tmp_path, *names)

@@ -386,6 +386,58 @@ def test_equal_images_are_never_on_two_sides(tmp_path: Path) -> None:
     assert evaluation["sha256"].is_unique
 
 
+def write_people(folder: Path, splits: Mapping[int, str] | None = None, known: int = 200) -> Path:
+    """Twenty people with ten faces each, in turn, listed with the splits of some, and with whose the first ones are."""
+    folder.mkdir()
+    lines = ["path,emotion,Subject ID,split"]
+    for face in range(200):
+        save_noise(folder / f"{face}.png", face)
+        person = f"S{face % 20:03d}" if face < known else ""
+        lines.append(f"{face}.png,{('happy', 'sad')[face // 20 % 2]},{person},{(splits or {}).get(face, '')}")
+    (folder / "labels.csv").write_text("\n".join(lines))
+    return folder
+
+
+def test_all_faces_of_a_person_are_on_one_side_of_a_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_people(tmp_path / "faces")
+    dataset = prepared(tmp_path / "out", folder, "csv", test_share=0.2, validation_share=0.25)
+    assert dataset.manifest.groupby("person")["split"].nunique().tolist() == [1] * 20
+    assert Counter(dataset.manifest["split"]) == {"train": 120, "validation": 40, "test": 40}
+    assert "people by the column Subject ID; where a split is cut, each is on one side" in dataset.card.notes
+    assert "people of test images" not in capsys.readouterr().out
+    other = prepared(tmp_path / "other", folder, "csv", test_share=0.2, validation_share=0.25, split_seed=1)
+    assert splits_by_id(other) != splits_by_id(dataset)
+
+
+def test_every_side_has_people_and_a_share_of_all_takes_all(tmp_path: Path) -> None:
+    folder = write_people(tmp_path / "faces")
+    small = prepared(tmp_path / "small", folder, "csv", test_share=0.001, validation_share=0.001)
+    assert small.manifest.groupby("split")["person"].nunique().to_dict() == {"test": 1, "train": 18, "validation": 1}
+    all_of_them = prepared(tmp_path / "all", folder, "csv", test_share=1, validation_share=0)
+    assert set(all_of_them.manifest["split"]) == {"test"}
+
+
+def test_people_on_both_sides_of_a_datasets_own_split_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # All faces of the people 3 and 4, and one each of 0, 1 and 2.
+    own = {face: "test" if face % 20 in (3, 4) or face in (0, 1, 2) else "train" for face in range(200)}
+    dataset = prepared(tmp_path / "out", write_people(tmp_path / "faces", own), "csv", validation_share=0.25)
+    assert "people of test images who are trained on too: 3 of 5" in capsys.readouterr().out
+    cut = dataset.manifest[dataset.manifest["split"] != "test"]
+    assert cut.groupby("person")["split"].nunique().max() == 1
+    assert set(cut["split"]) == {"train", "validation"}
+
+
+def test_a_face_of_nobody_known_is_cut_by_itself(tmp_path: Path) -> None:
+    folder = write_people(tmp_path / "faces", known=100)
+    manifest = prepared(tmp_path / "out", folder, "csv", test_share=0.3, validation_share=0.2).manifest
+    known = manifest[manifest["person"] != ""]
+    assert len(known) == 100
+    assert known.groupby("person")["split"].nunique().max() == 1
+    assert set(manifest.loc[manifest["person"] == "", "split"]) == {"train", "validation", "test"}
+
+
 def test_splits_depend_on_the_seed_and_the_content_alone(tmp_path: Path) -> None:
     folder = fill(tmp_path / "faces", happy=40, sad=40)
     first = splits_by_id(prepared(tmp_path / "first", folder))

@@ -63,6 +63,7 @@ class Dataset:
         label        index into `card.labels`, or UNLABELLED
         published    whether FER+'s own rule counts the image, which makes its test images the published test set; only
                      where the source is ferplus
+        person       whose face it is, "" where that is not known; only where a list says it
         crowd_LABEL  for each label, a distribution that sums to 1; only where `card.truth` says what it is, and NaN
                      for an unlabelled image
     images: (N, S, S, C) uint8, C = 1 (grey) or 3 (RGB), memory-mapped

@@ -30,6 +30,8 @@ OPENFACE_TABLE = "openface.parquet"
 _THREADS = 4
 _AT_A_TIME = 32
 _NAMED = 3
+_AT_TIMES = ("published", "person")
+"""Columns that only some sources have."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def prepare(settings: DatasetSettings, folder: Path | None, out: Path, report: R
     _note_unreadable(unreadable, len(sha256), report)
     manifest, dropped = _make_manifest(source, sha256, settings)
     _note_contradictions(manifest, source.labels, report)
+    _note_persons(manifest, report)
     _note_labelled(manifest, settings.labelled, report)
     train = np.flatnonzero(manifest["split"] == "train")
     if len(train) or not _sizes(manifest)["test"]:
@@ -108,6 +111,20 @@ def _note_contradictions(manifest: pd.DataFrame, labels: tuple[str, ...], report
         first = labelled[labelled["sha256"] == several.index[0]].drop_duplicates("label").iloc[:2]
         told = " and ".join(f"{row.id} ({labels[row.label]})" for row in first.itertuples())
         report.note(f"pictures with more than one label, all of which are learnt: {len(several):,}, such as {told}")
+
+
+def _note_persons(manifest: pd.DataFrame, report: Reporter) -> None:
+    """Tell how many people of the test images are trained on too; figures of these say less of people who are new."""
+    if "person" not in manifest:
+        return
+    known = manifest[manifest["person"] != ""]
+    tested = set(known.loc[known["split"] == "test", "person"])
+    trained = set(known.loc[known["split"].isin(("train", "unlabelled")), "person"])
+    if both := len(tested & trained):
+        report.note(
+            f"people of test images who are trained on too: {both:,} of {len(tested):,}; figures of them say little of "
+            "people who are new"
+        )
 
 
 def _note_labelled(manifest: pd.DataFrame, wanted: int, report: Reporter) -> None:
@@ -194,7 +211,7 @@ def _make_manifest(
     source: Source, sha256: np.ndarray, settings: DatasetSettings
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """Choose the images that stay, indexed by source row, and count those dropped by reason."""
-    columns = ["id", "sha256", "split", "label", *(["published"] if "published" in source.records else [])]
+    columns = ["id", "sha256", "split", "label", *(name for name in _AT_TIMES if name in source.records)]
     frame = source.records.assign(sha256=sha256)
     frame = frame.loc[sha256 != "", columns].astype({"id": str, "sha256": str})
     shares = settings.validation_share, settings.test_share

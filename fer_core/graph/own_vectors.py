@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fer_core.data.readers.lists import LABEL_HEADERS, SPLIT_HEADERS
+from fer_core.data.readers.lists import LABEL_HEADERS, PERSON_HEADERS, SPLIT_HEADERS
 from fer_core.data.readers.names import emotion_of, mentions_split
 from fer_core.data.readers.tables import dialect_of, plain
 from fer_core.errors import ActionUnitError, DatasetError
@@ -37,7 +37,8 @@ _ANSWERS = (
 )
 _ABOUT_ROWS = (
     *SPLIT_HEADERS,
-    *("train", "validation", "test", "fold", "subject", "person", "participant", "actor", "identity"),
+    *PERSON_HEADERS,
+    *("train", "validation", "test", "fold"),
     *("video", "clip", "session", "sequence", "frame", "face", "timestamp", "success", "confidence", "status"),
     *("row", "index"),
 )

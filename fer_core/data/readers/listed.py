@@ -135,6 +135,7 @@ def _source(name: str, settings: DatasetSettings, folder: Path, lists: Sequence[
             "id": unique_ids([without_ending(text) for text in names], [os.path.relpath(path, root) for path in paths]),
             "label": classes.index[: len(own)],
             "split": _splits(lists),
+            **_persons(lists),
         }
     )
     meant = cache(lambda: _by_stem(Path(root)))
@@ -148,6 +149,7 @@ def _source(name: str, settings: DatasetSettings, folder: Path, lists: Sequence[
         read_image=lambda row: _read_face(paths[row], None if boxes is None else boxes[row], meant),
         notes=(
             *_split_by(lists),
+            *_persons_by(lists),
             *_unused(lists),
             *_unread(folder, lists),
             *_unlisted(folder, paths),
@@ -185,6 +187,18 @@ def _splits(lists: Sequence[ListedImages]) -> list[str]:
     return splits
 
 
+def _persons(lists: Sequence[ListedImages]) -> dict[str, list[str]]:
+    """The column `person` of the records, where a list says whose face it is."""
+    known = any(found.person_column for found in lists)
+    return {"person": [person for found in lists for person in found.persons]} if known else {}
+
+
+def _persons_by(lists: Sequence[ListedImages]) -> Iterator[str]:
+    columns = list(dict.fromkeys(found.person_column for found in lists if found.person_column))
+    if columns:
+        yield f"people by the column {' and '.join(columns)}; where a split is cut, each is on one side"
+
+
 def _split_by(lists: Sequence[ListedImages]) -> Iterator[str]:
     columns = list(dict.fromkeys(name for found in lists for name in found.split_columns))
     if columns:
@@ -194,7 +208,8 @@ def _split_by(lists: Sequence[ListedImages]) -> Iterator[str]:
 
 
 def _unused(lists: Sequence[ListedImages]) -> Iterator[str]:
-    used = {name for found in lists for name in found.split_columns}  # Another list may have no value in it.
+    # Another list may have no value in it.
+    used = {name for found in lists for name in (*found.split_columns, found.person_column)}
     columns = list(dict.fromkeys(name for found in lists for name in found.unused if name not in used))
     if columns:
         yield f"columns not used: {', '.join(columns)}"

@@ -66,6 +66,10 @@ LABEL_HEADERS = [
 _OF_LABELS = ("label", "emotion", "expression")
 """Words in the headers of columns that hold hardly anything else."""
 SPLIT_HEADERS = ("split", "usage", "set", "subset", "partition", "part", "phase")
+PERSON_HEADERS = ("subject", "person", "participant", "identity", "actor", "speaker", "patient")
+"""Headers of columns that say whose face it is, the likeliest first."""
+_ABOUT_PERSONS = re.compile(r"(id|name|no|nr|number|code)$")
+"""What headers add to such a word: `subject_id`, `actor no`."""
 _BOXES = (("facex", "facey", "facewidth", "faceheight"), ("facex", "facey", "facew", "faceh"))
 _LANDMARKS = "facial_landmarks"
 """AffectNet's, which are most of its files."""
@@ -94,6 +98,10 @@ class ListedImages:
     """Columns that say which split an image is in."""
     split_by_folders: bool
     """The folders in the paths say it."""
+    persons: "pd.Series[str]"
+    """Whose face it is, or "" where that is not known."""
+    person_column: str
+    """The column that says it, or ""."""
     is_affectnet: bool
     unused: tuple[str, ...]
     """Columns that do not count."""
@@ -170,7 +178,8 @@ def _read_list(path: Path, split: str, named: Collection[str] | None) -> ListedI
     refuse_rows(path, names == "", "no path; give one, or take the line out")
     of_split = _split_columns(path, table, headers, (str(names.name), str(labels.name)))
     of_folders = None if of_split or split else _splits_of_folders(names)
-    used = {str(names.name), str(labels.name), *of_split, *box_columns(table)}
+    of_person = _person_column(table, {str(names.name), str(labels.name), *of_split})
+    used = {str(names.name), str(labels.name), *of_split, of_person, *box_columns(table)}
     unused = [name for name in table.columns if name not in used and not is_share(str(name))]
     return ListedImages(
         path,
@@ -181,6 +190,8 @@ def _read_list(path: Path, split: str, named: Collection[str] | None) -> ListedI
         of_split=split,
         split_columns=tuple(of_split),
         split_by_folders=of_folders is not None,
+        persons=table[of_person] if of_person else pd.Series("", index=table.index),
+        person_column=of_person,
         is_affectnet=is_affectnet,
         unused=tuple(map(str, unused)),
     )
@@ -264,6 +275,13 @@ def _split_columns(path: Path, table: pd.DataFrame, headers: Mapping[str, str], 
                 f"{', '.join(sorted(values)[:4])}; write train, validation or test, or rename the column"
             )
     return columns
+
+
+def _person_column(table: pd.DataFrame, used: Collection[str]) -> str:
+    """The column that tells two people at least apart, by its name; "" where there is none."""
+    of_word = {_ABOUT_PERSONS.sub("", plain(str(name))): str(name) for name in table.columns if name not in used}
+    there = [of_word[word] for word in PERSON_HEADERS if word in of_word]
+    return next((name for name in there if len({*table[name]} - {""}) > 1), "")
 
 
 def _is_called_split(name: str) -> bool:

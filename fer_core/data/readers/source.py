@@ -30,8 +30,9 @@ class Source:
     labels: tuple[str, ...]
     """Class names; emotions are in the order of `fer_core.data.dataset.EMOTIONS`."""
     records: pd.DataFrame
-    """N rows; id (str, unique), label (index into `labels`), split (train, validation, test; "" if open), and where the
-    makers judge on fewer images than we read: published (bool)."""
+    """N rows; id (str, unique), label (index into `labels`), split (train, validation, test; "" if open); where the
+    makers judge on fewer images than we read: published (bool); and where it is known whose face it is: person (str, ""
+    for nobody known)."""
     distributions: np.ndarray | None
     """(N, classes) float32, rows sum to 1."""
     truth: str

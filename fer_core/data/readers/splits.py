@@ -11,13 +11,15 @@ _PRECEDENCE = {"train": 0, "validation": 1, "test": 2, "unlabelled": 3}
 def complete_splits(frame: pd.DataFrame, validation_share: float, test_share: float, seed: int) -> pd.Series:
     """Every row's split: the dataset's own, and cuts of its training images for validation and test it lacks.
 
-    frame: sha256, label, split; rows whose split is "" are training images unless a cut takes them
+    frame: sha256, label, split, and person where it is known; rows whose split is "" are training images unless a cut
+    takes them
     """
+    cut = _cut_persons if "person" in frame else _cut
     split = frame["split"].where(frame["split"] != "", "train")
     for name, share in (("test", test_share), ("validation", validation_share)):
         if not (frame["split"] == name).any():
             pool = frame[split == "train"]
-            split[pool.index[_cut(pool, share, seed)]] = name
+            split[pool.index[cut(pool, share, seed)]] = name
     return split
 
 
@@ -54,6 +56,18 @@ def _cut(pool: pd.DataFrame, share: float, seed: int) -> np.ndarray:
         first = order[members.index].sort_values(kind="stable").index[: _cut_size(len(members), share)]
         taken.update(images.loc[first, "sha256"])
     return pool["sha256"].isin(taken).to_numpy(bool)
+
+
+def _cut_persons(pool: pd.DataFrame, share: float, seed: int) -> np.ndarray:
+    """(len(pool),) whether the cut takes a row; all of a person are taken together, and so many people that their
+    images are nearest to the share. Classes are as these people have them."""
+    who = pool["person"].where(pool["person"] != "", pool["sha256"])  # Nobody known: each image for itself.
+    if share in (0, 1) or pool.empty:
+        return np.full(len(pool), share == 1)
+    images = who.value_counts().sort_index()
+    images = images.iloc[np.argsort(_hash_order(images.index.to_series(), seed), kind="stable")]
+    nearest = 1 + int(np.abs(images.cumsum().to_numpy() - share * len(pool)).argmin())
+    return who.isin(images.index[: min(nearest, len(images) - 1)]).to_numpy(bool)
 
 
 def _cut_size(count: int, share: float) -> int:
