@@ -157,6 +157,22 @@ def test_subjects_folders_below_other_words_are_no_classes(tmp_path: Path) -> No
     assert counts(open_source(FOLDER, tmp_path)) == {"awake": 4, "bored": 4}
 
 
+@pytest.mark.parametrize("place", ["{label}/{subject}", "{subject}/{label}/001"])
+def test_folders_that_may_be_peoples_are_told_where_a_split_is_cut(tmp_path: Path, place: str) -> None:
+    for label in ("happy", "sad"):
+        for subject in ("S1", "S2", "S3", "S4"):
+            save_faces(tmp_path / "faces" / "train" / place.format(label=label, subject=subject), 2)
+    assert any(
+        note.startswith("folders that several classes have: S1")
+        and "with a column subject" in note
+        and "1 more" in note
+        for note in open_source(FOLDER, tmp_path / "faces").notes
+    )
+    for split in ("validation", "test"):
+        save_faces(tmp_path / "faces" / split / "happy", 2)
+    assert not any("with a column subject" in note for note in open_source(FOLDER, tmp_path / "faces").notes)
+
+
 def test_a_stray_class_among_subjects_is_named_as_one(tmp_path: Path) -> None:
     for subject in ("S1", "S2"):
         for label in ("happy", "sad", "uncertain"):

@@ -1,7 +1,7 @@
 """A folder for each class, with or without a folder for each split above, and whatever lies between."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -142,16 +142,35 @@ def read_class_folders(settings: DatasetSettings, folder: Path) -> ClassFolders:
             f"train|validation|test/CLASS/* of two classes or more, with {', '.join(ENDINGS)} files"
         )
     note = (f"images in no class folder, not read: {outside:,}",) if outside else ()
-    return ClassFolders(images, (*_folders_above(names, labels), *note, *found.note()))
+    people = () if {"validation", "test"} <= {*splits} else _maybe_people(names, labels)
+    return ClassFolders(images, (*_folders_above(names, labels), *people, *note, *found.note()))
 
 
 def _folders_above(names: Sequence[tuple[str, ...]], labels: Sequence[str]) -> Iterator[str]:
     """Name the folders above the classes that are no splits, where there are several."""
     above = {parts[: parts.index(label)] for parts, label in zip(names, labels, strict=True) if label}
     if len(above) > 1:
-        told = sorted("/".join(parts) for parts in above if parts)
-        more = f" and {len(told) - _NAMED:,} more" if len(told) > _NAMED else ""
-        yield f"folders above the classes that are no splits: {', '.join(told[:_NAMED])}{more}"
+        yield f"folders above the classes that are no splits: {_first_of(above)}"
+
+
+def _maybe_people(names: Sequence[tuple[str, ...]], labels: Sequence[str]) -> Iterator[str]:
+    """Name the folders that are in several classes, or hold several; people's are, and a cut does not know them."""
+    classes_of = defaultdict[tuple[str, ...], set[str]](set)
+    for parts, label in zip(names, labels, strict=True):
+        if label:
+            place = parts.index(label)
+            classes_of[parts[:place] + parts[place + 1 :]].add(label)
+    of_several = [parts for parts, classes in classes_of.items() if parts and len(classes) > 1]
+    if len(of_several) > 1:
+        yield (
+            f"folders that several classes have: {_first_of(of_several)}; if they are people, list the images in a CSV "
+            "with a column subject, so that a cut has each on one side"
+        )
+
+
+def _first_of(folders: Iterable[tuple[str, ...]]) -> str:
+    told = sorted("/".join(parts) for parts in folders if parts)
+    return ", ".join(told[:_NAMED]) + (f" and {len(told) - _NAMED:,} more" if len(told) > _NAMED else "")
 
 
 def _split_among(parts: tuple[str, ...], part: str) -> str | None:
