@@ -72,7 +72,7 @@ class _Sheet:
     headers: list[str]
     lines: list[list[str]]
     is_longer: list[bool]
-    """Whether a line has more fields than there are headers, so that none of them is known to be below its own."""
+    """Lines with more fields than there are headers, none of which is known to be below its own."""
 
     def column(self, header: str) -> list[str]:
         """The values below a header, stripped."""

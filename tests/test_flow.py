@@ -515,7 +515,7 @@ def test_a_server_that_does_not_answer_is_told_in_a_line(tmp_path: Path) -> None
 def test_a_setting_of_prefects_that_cannot_be(
     command: tuple[str, ...], setting: str, value: str, told: str, tmp_path: Path
 ) -> None:
-    """Who has no home, as in a container or a service; and who has settings from elsewhere."""
+    """A user without a home, as in a container or a service, and one with settings from elsewhere."""
     alone = {name: text for name, text in os.environ.items() if not name.startswith("PREFECT")}
     alone |= {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_API_URL": "", setting: value}
     done = subprocess.run([BIN / "fer", *command], env=alone, cwd=tmp_path, capture_output=True, text=True, timeout=90)

@@ -295,7 +295,7 @@ STEPS: Mapping[str, Step] = {
 COMPARISON_REPORT = Step(
     "report", 1, STEPS["report"].summary, _comparison_settings, takes=("prepare", "annotate", "evaluate")
 )
-"""Of an experiment with a comparison, whose cells may each have a dataset of their own."""
+"""The report of an experiment with a comparison, whose cells may each have a dataset of their own."""
 
 
 def request(
