@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from fer_core.errors import ArtifactError
-from fer_core.paths import stays_below
+from fer_core.paths import stays_below, whole_path
 
 MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished"
@@ -128,9 +128,10 @@ def make_artifact(
     in the manifest beside the rest.
 
     Raises:
+        InputError: no file can be at `out`.
         ArtifactError: the disk is full or not writable.
     """
-    out = out.expanduser().resolve()
+    out = whole_path(out)
     if found := finished(out, fingerprint):
         return found
     beside = unfinished(out)

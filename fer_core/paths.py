@@ -18,7 +18,9 @@ def whole_path(given: str | Path) -> Path:
     """
     try:
         path = Path(given).expanduser().resolve()
-        path.exists()
+        path.stat()  # From Python 3.13 on, resolve() and exists() keep links in a circle to themselves.
+    except (FileNotFoundError, NotADirectoryError):
+        return path
     except (OSError, RuntimeError, ValueError) as error:
         if isinstance(error, PermissionError):
             raise
@@ -29,8 +31,8 @@ def whole_path(given: str | Path) -> Path:
 def stays_below(path: Path, folder: Path) -> bool:
     """Tell whether a path, its links followed, lies below a folder; one at which no file can be does not."""
     try:
-        return path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError, ValueError):
+        return whole_path(path).is_relative_to(whole_path(folder))
+    except (InputError, PermissionError):
         return False
 
 

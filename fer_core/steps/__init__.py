@@ -13,6 +13,7 @@ from fer_core.artifacts import Artifact, fingerprint, open_artifact
 from fer_core.contents import Seen, Tell, content_of, look, look_at_files, nobody
 from fer_core.errors import ArtifactError, DatasetError
 from fer_core.experiment import Experiment, to_document
+from fer_core.paths import whole_path
 from openface.errors import EngineAway, OpenFaceError
 
 Settings = dict[str, Any]
@@ -330,7 +331,7 @@ def request(
     for shared in _SHARED:
         _refuse_another(shared, step, inputs)
     ordered = tuple(sorted(inputs, key=lambda artifact: (artifact.step, artifact.fingerprint)))
-    outside = None if outside is None else outside.expanduser().resolve()
+    outside = None if outside is None else whole_path(outside)
     if definition.outside == "data":
         refuse_beside_drawn_faces(experiment, outside)
     return Request(definition, experiment, ordered, seed, outside, _look(definition, experiment, outside, before, tell))
