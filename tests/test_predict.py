@@ -31,6 +31,7 @@ from fer_core.models.checkpoint import load_checkpoint
 from fer_core.models.logits import predict_logits
 from fer_core.predict.detector import open_detector
 from fer_core.predict.drawing import draw_faces
+from fer_core.predict.mirrored import mirroring_of
 from fer_core.predict.predictor import FacePrediction, Predictor, uncertainty
 from fer_core.predict.sources import find_sources, frames_of, passed_over
 from fer_core.predict.table import columns, open_table
@@ -211,6 +212,36 @@ def test_a_video_that_a_phone_turned_is_upright(tmp_path: Path) -> None:
     assert pixels.shape == (64, 48, 3)
     assert pixels[8, -8, 0] > 200, "the red quarter is at the upper right"
     assert pixels[8, 8, 0] < 60
+
+
+@pytest.mark.parametrize(
+    ("matrix", "shape", "red"),
+    [
+        ((-1, 0, 0, 1), (48, 64), (8, -8)),
+        ((1, 0, 0, -1), (48, 64), (-8, 8)),
+        ((0, 1, 1, 0), (64, 48), (8, 8)),
+        ((0, -1, -1, 0), (64, 48), (-8, -8)),
+    ],
+)
+def test_a_video_that_a_front_camera_mirrored_is_shown_as_players_show_it(
+    matrix: tuple[int, int, int, int], shape: tuple[int, int], red: tuple[int, int], tmp_path: Path
+) -> None:
+    write_video(tmp_path / "selfie.mp4", moving(5))
+    turn(tmp_path / "selfie.mp4", *matrix)
+    (source,) = find_sources([str(tmp_path / "selfie.mp4")])
+    pixels = [frame.pixels for frame in frames_of(source)][2]
+    assert pixels is not None
+    assert pixels.shape[:2] == shape
+    corners = {(y, x): pixels[y, x, 0] > 200 for y in (8, -8) for x in (8, -8)}
+    assert [corner for corner, is_red in corners.items() if is_red] == [red]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0\0\0\1moov", b"\0\0\0\x08moov", b"\0\0\0\0moov\0\0\0\x10trak", 40 * b"\xff"]
+)
+def test_a_video_with_a_broken_header_asks_for_no_mirror(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_bytes(content)
+    assert mirroring_of(tmp_path / "broken.mp4") is None
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from fer_core.errors import InputError
+from fer_core.predict.mirrored import mirroring_of
 from openface.decoding import ENDINGS, UnreadableImage, pictures_in, read_header, remark_of
 from openface.names import printable
 from openface.views import images_below
@@ -241,6 +242,9 @@ def _moving(source: PictureSource, every: int) -> Iterator[Frame]:
             raise InputError(f"{source.name}: no camera there, or it is in use; `camera:1` is the second one")
         yield Frame(source.name, None, reason="cannot be read as a video")
         return
+    mirroring = None if source.is_camera else mirroring_of(Path(source.name))
+    if mirroring:
+        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
     clock, aspect = _Clock(capture, source), _aspect_of(capture)
     number = 0
     try:
@@ -250,8 +254,9 @@ def _moving(source: PictureSource, every: int) -> Iterator[Frame]:
                 seen, picture = capture.retrieve()
                 if not seen:
                     break
-                pixels = _of_square_pixels(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), aspect)
-                yield Frame(source.name, pixels, number, seconds)
+                pixels = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+                upright = mirroring.shown(pixels) if mirroring else pixels
+                yield Frame(source.name, _of_square_pixels(upright, aspect), number, seconds)
             number += 1
     finally:
         capture.release()

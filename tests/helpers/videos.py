@@ -47,11 +47,11 @@ def stretch(path: Path, shown: list[tuple[int, int]]) -> None:
     path.write_bytes(_with_duration(content, seconds))
 
 
-def turn(path: Path) -> None:
-    """Have an MP4 shown a quarter turn clockwise, as a phone held upright writes it."""
+def turn(path: Path, a: int = 0, b: int = 1, c: int = -1, d: int = 0) -> None:
+    """Have an MP4's pixel (x, y) shown at (a·x + c·y, b·x + d·y); as a phone held upright, a quarter turn clockwise."""
     content = bytearray(path.read_bytes())
     at = content.index(b"tkhd") + 4 + 40
-    matrix = (0, 0x10000, 0, -0x10000, 0, 0, 0, 0, 0x40000000)
+    matrix = (a * 0x10000, b * 0x10000, 0, c * 0x10000, d * 0x10000, 0, 0, 0, 0x40000000)
     content[at : at + 36] = struct.pack(">9i", *matrix)
     path.write_bytes(bytes(content))
 
