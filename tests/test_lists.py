@@ -154,8 +154,10 @@ def test_a_column_that_says_whose_face_it_is_is_known_by_any_usual_name(tmp_path
     assert not any("not used" in note for note in source.notes)
 
 
-def test_a_column_that_tells_nobody_apart_is_not_used(tmp_path: Path) -> None:
-    write_rows(tmp_path / "labels.csv", ("path", "label", "subject"), ("a", "happy", "S1"), ("b", "sad", "S1"))
+@pytest.mark.parametrize("subjects", [("S1", "S1", "S1"), ("0", "0", "1"), ("", "", "")])
+def test_a_column_that_tells_nobody_apart_is_not_used(tmp_path: Path, subjects: tuple[str, ...]) -> None:
+    rows = zip("abc", ("happy", "sad", "sad"), subjects, strict=True)
+    write_rows(tmp_path / "labels.csv", ("path", "label", "subject"), *rows)
     source = open_source(LIST, tmp_path)
     assert "person" not in source.records
     assert "columns not used: subject" in source.notes

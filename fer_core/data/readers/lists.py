@@ -278,10 +278,16 @@ def _split_columns(path: Path, table: pd.DataFrame, headers: Mapping[str, str], 
 
 
 def _person_column(table: pd.DataFrame, used: Collection[str]) -> str:
-    """The column that tells two people at least apart, by its name; "" where there is none."""
+    """The column that tells people apart, by its name; "" where there is none.
+
+    Where one value has more than half of the faces, it may count the faces of a picture instead.
+    """
     of_word = {_ABOUT_PERSONS.sub("", plain(str(name))): str(name) for name in table.columns if name not in used}
-    there = [of_word[word] for word in PERSON_HEADERS if word in of_word]
-    return next((name for name in there if len({*table[name]} - {""}) > 1), "")
+    for name in (of_word[word] for word in PERSON_HEADERS if word in of_word):
+        known = table.loc[table[name] != "", name]
+        if len(known) and known.value_counts().max() <= len(known) / 2:
+            return name
+    return ""
 
 
 def _is_called_split(name: str) -> bool:
