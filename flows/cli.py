@@ -16,6 +16,7 @@ from fer_core.cli import STOPPED, ExperimentName, Interrupted, Settings, run_app
 from fer_core.errors import FerError
 from fer_core.exit_codes import ExitCode
 from fer_core.experiment import experiment_from
+from fer_core.paths import whole_path
 from flows.display import best_student, print_table, shown
 from flows.prefect_server import (
     OwnServer,
@@ -118,7 +119,7 @@ def doctor(artifacts: Artifacts = "artifacts", settings: Settings = None) -> Non
 
     openface = experiment_from({}, "--set", settings or ()).openface
     with Console().status("looking"):
-        checks = examine(Path(artifacts).expanduser().resolve(), openface)
+        checks = examine(whole_path(artifacts), openface)
     for check in checks:
         print(f"{'ok ' if check.passed else 'NO '} {check.what:10} {check.message}")
     sys.exit(0 if all(check.passed for check in checks) else ExitCode.FAILED)

@@ -13,10 +13,10 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from fer_core.errors import DatasetError
+from fer_core.paths import whole_path
 from flows.experiment_worker import ENTRYPOINTS, FLOW, FOR_PARENT
 from flows.granted import ARTIFACTS, DATA
 from flows.password import unreadable_to_prefect
@@ -73,11 +73,11 @@ def _password() -> str:
 
 def _granted(data: str | None, artifacts: str) -> dict[str, str]:
     """Absolute paths of the folders that runs may name, by the environment's variables that tell of them."""
-    made = Path(artifacts).expanduser().resolve()
+    made = whole_path(artifacts)
     made.mkdir(parents=True, exist_ok=True)
     folders = {ARTIFACTS: str(made)}
     if data is not None:
-        folder = Path(data).expanduser().resolve()
+        folder = whole_path(data)
         if not folder.is_dir():
             raise DatasetError(f"--data {data}: no such folder; give the one that your data and experiments lie in")
         folders[DATA] = str(folder)

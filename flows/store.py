@@ -1,7 +1,7 @@
 """The store that machines share: artifacts by fingerprint, in a folder that all of them mount or in an S3 bucket.
 
     fer-store.json                              what the place is
-    STEP/FINGERPRINT/published.json             which upload counts, and each file's size and CRC-32; made exclusively
+    STEP/FINGERPRINT/published.json             which upload counts, and each file's size and SHA-256; made exclusively
     STEP/FINGERPRINT/upload-TOKEN/…             the files of one upload
     STEP/FINGERPRINT/lease-NUMBER.json          who makes it, see flows/lease.py
     STEP/FINGERPRINT/resume-NUMBER.json, …/     how far the holder of that lease has come
@@ -18,7 +18,6 @@ import re
 import secrets
 import shutil
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -73,8 +72,8 @@ class Published:
     """Bytes of each file, by its name in the artifact."""
     made_from: tuple[str, ...]
     """STEP/FINGERPRINT of each input."""
-    sums: Mapping[str, int] = field(default_factory=dict)
-    """`sum_of` each file; an earlier version told none."""
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    """Of each file; an earlier version told none."""
 
     @property
     def size(self) -> int:
@@ -122,8 +121,8 @@ class Store:
         with self.as_written(f"{step}/{fingerprint}/{PUBLISHED}"):
             files = {safe_name(name): int(size) for name, size in told["files"].items()}
             made_from = tuple(safe_name(name) for name in told["made_from"])
-            sums = {name: int(told["sums"][name]) for name in files} if "sums" in told else {}
-            return Published(step, fingerprint, safe_name(told["upload"]), files, made_from, sums)
+            sha256 = {name: str(told["sha256"][name]) for name in files} if "sha256" in told else {}
+            return Published(step, fingerprint, safe_name(told["upload"]), files, made_from, sha256)
 
     def rooms(self) -> Iterator[str]:
         """STEP/FINGERPRINT of all that is there, or is being made, or broke off."""
@@ -169,8 +168,8 @@ class Store:
         files = artifact.files()
         for name in files:
             self.put_file(artifact.file(name), f"{room}/{upload}/{name}")
-        sums = {name: sum_of(artifact.file(name)) for name in files}
-        told = {"upload": upload, "files": files, "sums": sums, "made_from": sorted(artifact.inputs())}
+        sha256 = {name: _sha256_of(artifact.file(name)) for name in files}
+        told = {"upload": upload, "files": files, "sha256": sha256, "made_from": sorted(artifact.inputs())}
         if self.create(f"{room}/{PUBLISHED}", json.dumps(told, indent=1).encode()):
             return True
         self.remove(f"{room}/{upload}")
@@ -190,7 +189,7 @@ class Store:
         try:
             for name, size in there.files.items():
                 kept = f"{step}/{fingerprint}/{there.upload}/{name}"
-                self.get_file(kept, beside / name, size, there.sums.get(name))
+                self.get_file(kept, beside / name, size, there.sha256.get(name))
             _put_in_place(beside, out, fingerprint)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
@@ -227,11 +226,7 @@ class Store:
             upload, size = safe_name(told["upload"]), int(told["size"])
         beside = folder / f".{sha256}.{secrets.token_hex(8)}"
         try:
-            self.get_file(f"{room}/{upload}", beside, size)
-            with beside.open("rb") as file:
-                actual = hashlib.file_digest(file, "sha256").hexdigest()
-            if actual != sha256:
-                raise StoreError(f"{self.place}/{room}: holds something else; delete it there")
+            self.get_file(f"{room}/{upload}", beside, size, sha256)
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
@@ -299,11 +294,11 @@ class Store:
         """Copy a file into the store."""
         self._ask(lambda: self._put_file(file, name))
 
-    def get_file(self, name: str, file: Path, size: int, wanted_sum: int | None = None) -> None:
+    def get_file(self, name: str, file: Path, size: int, sha256: str | None = None) -> None:
         """Copy a file from the store.
 
         Args:
-            wanted_sum: `sum_of` what was written, where that is known.
+            sha256: of what was written, where that is known.
 
         Raises:
             StoreError: it has another size, or holds something else.
@@ -314,8 +309,8 @@ class Store:
         room = "/".join(name.split("/")[:2])
         if (actual := file.stat().st_size) != size:
             raise StoreError(f"{self.place}/{name}: {actual} bytes where {size} were written; delete {room} there")
-        if wanted_sum is not None and sum_of(file) != wanted_sum:
-            raise StoreError(f"{self.place}/{name}: not the bytes that were written; delete {room} there")
+        if sha256 is not None and _sha256_of(file) != sha256:
+            raise StoreError(f"{self.place}/{name}: holds something else than was written; delete {room} there")
 
     def require_writable(self) -> None:
         """See that this machine may write there.
@@ -477,13 +472,9 @@ def _filesystem(place: str) -> tuple[Any, str]:
     return files, str(root).rstrip("/")
 
 
-def sum_of(file: Path) -> int:
-    """The CRC-32 of a file: tells what a disk or a network has changed, and takes little beside the copy."""
-    found = 0
+def _sha256_of(file: Path) -> str:
     with file.open("rb") as opened:
-        while block := opened.read(1 << 20):
-            found = zlib.crc32(block, found)
-    return found
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def safe_name(name: str) -> str:

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fer_core.paths import whole_path
 from flows.lease import latest
 from flows.store import FILES, STORE, Published, Store, StoreError, open_store
 
@@ -77,7 +78,7 @@ def pull(
     chosen = min(reports, key=lambda name: store.age(f"report/{name}")) if report == "latest" else report
     if chosen not in reports:
         raise StoreError(f"{report}: no report in {store.place}; there are {', '.join(reports)}")
-    found = store.fetch("report", chosen, artifacts.expanduser().resolve())
+    found = store.fetch("report", chosen, whole_path(artifacts))
     assert found is not None
     print(found.file("index.html").as_uri())
 

@@ -58,7 +58,9 @@ def plain_training(way: str, setting: dict[str, Any], faces: Any, rows: list[int
     from learning_curve import STRUCTURES
 
     model = small_network("", CLASSES, 0)
-    model.load_state_dict(weights, strict=False)
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    assert not unexpected
+    assert all("num_batches_tracked" in name for name in missing), "all but what no prediction needs"
     optimiser = torch.optim.SGD(model.parameters(), 1.0, momentum=0.9, weight_decay=5e-4, nesterov=True)
     steps, labelled_in_batch = len(drawn.rate), 8
     vectors = faces.spaces["both"].numpy()

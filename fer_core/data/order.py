@@ -246,7 +246,9 @@ class Epochs:
 
     def pixels(self, epoch: int) -> Iterator[Tensor | None]:
         """The stored bytes of each batch, read and sent ahead, where the images do not lie on the device."""
-        return repeat(None) if self.views.resident else self.views.sent_ahead(self.batches(epoch))
+        if self.views.resident:
+            return repeat(None, len(cut(self.rows, self.batch)))
+        return self.views.sent_ahead(self.batches(epoch))
 
     def _begin(self, epoch: int) -> Iterator[Draws]:
         return on_training_device(self._drawn(epoch), self.views.device)

@@ -53,7 +53,9 @@ def common_ground(card: ModelCard, dataset: Dataset, seen: dict[str, np.ndarray]
         CheckpointError: fewer than two classes, or no test image, are left to judge.
     """
     common = _common_classes(card, dataset)
-    theirs, ours = meanings(dataset.card.labels), meanings(card.labels)
+    columns = [meanings(card.labels).index(name) for name in common]
+    labels = tuple(card.labels[column] for column in columns)
+    theirs = meanings(dataset.card.labels)
     place = np.array([common.index(name) if name in common else -1 for name in theirs])  # of each class of the dataset
     onto = (place[:, None] == np.arange(len(common))).astype(np.float64)  # (the dataset's classes, the common ones)
     test = dataset.rows("test")
@@ -66,8 +68,8 @@ def common_ground(card: ModelCard, dataset: Dataset, seen: dict[str, np.ndarray]
         counted = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
         raise CheckpointError(f"no test image is left to judge: of {len(test)}, {counted}; give another dataset")
     return CommonGround(
-        labels=tuple(card.labels[ours.index(name)] for name in common),
-        columns=np.array([ours.index(name) for name in common]),
+        labels=labels,
+        columns=np.array(columns),
         rows=rows,
         classes=place[dataset.labels()[rows]],
         truth=None if crowd is None else crowd[judged] / crowd[judged].sum(axis=1, keepdims=True),
@@ -75,7 +77,7 @@ def common_ground(card: ModelCard, dataset: Dataset, seen: dict[str, np.ndarray]
             "source": dataset.card.source,
             "protocol": dataset.card.protocol,
             "truth": dataset.card.truth,
-            "labels": tuple(card.labels[ours.index(name)] for name in common),
+            "labels": labels,
             **_classes_told(card, dataset, common, test),
             "images": {"test": len(test), "judged": len(rows)},
             "images_left_out": left_out,

@@ -21,7 +21,7 @@ _ONE = 1 << 16
 
 @dataclass(frozen=True)
 class Mirroring:
-    """Where a frame's pixel at (x, y) is shown: at (a·x + c·y, b·x + d·y), each of them −1, 0 or 1; mirrored."""
+    """A frame's pixel at (x, y) is shown at (a·x + c·y, b·x + d·y); a, b, c and d are −1, 0 or 1."""
 
     a: int
     b: int
@@ -56,13 +56,13 @@ def _mirroring_in(header: bytes) -> Mirroring | None:
 
 
 def _inside(file: BinaryIO, outer: bytes, start: int, end: int, wanted: bytes) -> Iterator[tuple[int, int]]:
-    """Where the content of each box `wanted` in a box `outer` begins and ends."""
+    """The beginning and end of the content of each box `wanted` in a box `outer`."""
     for box in _boxes(file, start, end, outer):
         yield from _boxes(file, *box, wanted)
 
 
 def _boxes(file: BinaryIO, start: int, end: int, wanted: bytes) -> Iterator[tuple[int, int]]:
-    """Where the content of each box of a name begins and ends, from `start` to `end`; ends where there are no boxes."""
+    """The beginning and end of the content of each box of a name, from `start` to `end`, as far as there are boxes."""
     while start + 8 <= end and len(begins := _read(file, start, 16)) >= 8:
         size, name = struct.unpack(">I4s", begins[:8])
         content = start + 8

@@ -25,7 +25,7 @@ _HEADERS_SECONDS = 10.0
 _SHUTDOWN_SECONDS = 8
 """For requests in flight, when the service is to end; Docker kills after 10."""
 _UNREAD_SECONDS = 20.0
-"""In which a client takes nothing of its answer, and is given up."""
+"""A client that takes nothing of its answer for so long is given up."""
 _CONNECTIONS = 1024
 _IDLE_SECONDS = 65
 """Longer than clients and proxies keep a connection, or a request may meet its end."""

@@ -129,7 +129,7 @@ def take_epoch(
     """
     step.begin(epoch)
     measured = []
-    for draws, pixels in zip(epochs.draws(epoch), epochs.pixels(epoch), strict=False):
+    for draws, pixels in zip(epochs.draws(epoch), epochs.pixels(epoch), strict=True):
         measured.append(step(draws, pixels))
         tell(len(measured))
     together: np.ndarray = torch.stack(measured).double().cpu().numpy()

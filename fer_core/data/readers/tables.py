@@ -153,5 +153,5 @@ def _header(path: Path, fields: list[str]) -> list[str]:
 def _by_name(place: str, header: list[str], fields: list[str]) -> dict[str, str]:
     if any(field.strip() for field in fields[len(header) :]):
         raise DatasetError(f"{place}: more fields than its header; quote what holds the separator")
-    padded = fields + [""] * (len(header) - len(fields))
-    return {name: value.strip() for name, value in zip(header, padded, strict=False) if name}
+    padded = (fields + [""] * len(header))[: len(header)]
+    return {name: value.strip() for name, value in zip(header, padded, strict=True) if name}
