@@ -1,11 +1,14 @@
 """Videos as phones make them: frames of unequal length, turned by the container, in many containers."""
 
+import math
 import struct
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+PORTRAIT = Path(__file__).parents[2] / "openface" / "portrait.png"
+"""A public-domain portrait."""
 _CODECS = {
     ".webm": "VP80",
     ".ogv": "THEO",
@@ -15,6 +18,29 @@ _CODECS = {
     ".mts": "MPG2",
     ".ts": "MPG2",
 }
+
+
+def video(path: Path, frames: int, size: tuple[int, int] = (320, 240), face: bool = True) -> Path:
+    """The portrait, moving from side to side."""
+    portrait = cv2.imread(str(PORTRAIT))
+    assert portrait is not None
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, size)
+    for number in range(frames):
+        frame = np.full((size[1], size[0], 3), 90, np.uint8)
+        left = int(40 + 40 * math.sin(number / 10))
+        if face:
+            frame[8:232, left : left + 224] = portrait
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+def moving(count: int = 30) -> list[np.ndarray]:
+    """Grey pictures, each brighter than the one before, the upper left quarter red."""
+    pictures = [np.full((48, 64, 3), 8 * number, np.uint8) for number in range(count)]
+    for picture in pictures:
+        picture[:24, :32] = (255, 0, 0)
+    return pictures
 
 
 def write_video(path: Path, pictures: list[np.ndarray], rate: float = 25) -> bool:
