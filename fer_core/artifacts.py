@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +21,8 @@ from fer_core.paths import stays_below, whole_path
 MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished"
 """Ending of what is being written beside its place, and name of the mark in the folder of an unfinished artifact."""
+_REPLACED = ".replaced"
+"""Ending of a folder that another has taken the place of, until it is deleted."""
 _TIME = "%Y-%m-%dT%H:%M:%S%z"
 
 
@@ -169,10 +171,22 @@ def unfinished(out: Path) -> Path:
 
 def publish(out: Path) -> None:
     """Put what was finished beside `out` in its place, instead of what stood there."""
-    if out.exists():
-        shutil.rmtree(out)
-    unfinished(out).rename(out)
+    replace_folder(unfinished(out), out)
     (out / UNFINISHED).unlink()
+
+
+def replace_folder(beside: Path, out: Path) -> None:
+    """Rename `beside` to `out`, and only then delete what stood there, so that no half of it ever stands there.
+
+    Raises:
+        OSError: another process has put something there meanwhile.
+    """
+    before = out.with_name(f"{out.name}{_REPLACED}")
+    shutil.rmtree(before, ignore_errors=True)  # A killed process may have left it.
+    with suppress(FileNotFoundError):
+        out.rename(before)
+    beside.rename(out)
+    shutil.rmtree(before, ignore_errors=True)
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -104,8 +104,11 @@ def _make(lease: Lease, command: StepCommand, run: Runner, on_event: Callable[[E
 
 
 def _take_the_stores(store: Store, command: StepCommand) -> None:
-    mine = command.out.rename(command.out.with_name(f"{command.out.name}.late"))
+    # Out of the way first: whatever ends this process, ours is not taken for the store's.
+    late = command.out.with_name(f"{command.out.name}.late")
+    shutil.rmtree(late, ignore_errors=True)
+    command.out.rename(late)
     try:
         store.fetch(command.step, command.out.name, command.out.parent.parent)
     finally:
-        shutil.rmtree(mine, ignore_errors=True)
+        shutil.rmtree(late, ignore_errors=True)

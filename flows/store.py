@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from fer_core.artifacts import Artifact, finished
+from fer_core.artifacts import Artifact, finished, replace_folder
 from fer_core.errors import FerError
 from fer_core.steps import STEPS
 
@@ -511,9 +511,8 @@ def _put_in_place(beside: Path, out: Path, fingerprint: str) -> None:
     """Rename what was fetched, unless somebody else's is there meanwhile."""
     if finished(out, fingerprint):
         return
-    shutil.rmtree(out, ignore_errors=True)
     try:
-        beside.rename(out)
+        replace_folder(beside, out)
     except OSError:
         if not finished(out, fingerprint):
             raise

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,25 @@ def test_the_manifest_holds_what_the_step_tells_of_its_work(tmp_path: Path) -> N
 def test_another_fingerprint_replaces_it(tmp_path: Path) -> None:
     make(tmp_path / "a", "f1", "old")
     assert make(tmp_path / "a", "f2", "new").file("graph.txt").read_text() == "new"
+
+
+def test_a_process_killed_as_it_replaces_an_artifact_leaves_the_next_one_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "a", "f1", "old")
+    delete = shutil.rmtree
+
+    def delete_the_manifest_and_die(folder: Path, ignore_errors: bool = False) -> None:
+        if (Path(folder) / "manifest.json").exists():
+            (Path(folder) / "manifest.json").unlink()
+            raise KeyboardInterrupt
+        delete(folder, ignore_errors=ignore_errors)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("shutil.rmtree", delete_the_manifest_and_die)
+        make(tmp_path / "a", "f2", "new")
+    assert make(tmp_path / "a", "f3", "newer").file("graph.txt").read_text() == "newer"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
 def test_a_truncated_artifact_is_noticed_and_made_again(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO
 
+from fer_core.artifacts import replace_folder
 from fer_core.digests import cache_folder
 from fer_core.errors import ExportError
 
@@ -113,9 +114,7 @@ def write_web(onnx_model: Path, folder: Path, packages: Path | None = None) -> N
             (page / wanted.place).write_bytes(_checked(packages, wanted))
         shutil.copyfile(onnx_model, page / "model.onnx")
         (page / "model.json").write_text(json.dumps(card, ensure_ascii=False, indent=1), encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        page.rename(folder)
+        replace_folder(page, folder)
 
 
 def serve_web(folder: Path, port: int, tell: Callable[[str], None]) -> None:
