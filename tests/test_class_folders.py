@@ -86,6 +86,14 @@ def test_splits_are_known_by_any_usual_name(tmp_path: Path, names: tuple[str, st
     assert splits.value_counts().to_dict() == {"train": 2, "validation": 2, "test": 2}
 
 
+def test_splits_below_a_folder_that_holds_all_are_splits(tmp_path: Path) -> None:
+    for name in ("Train_Aligned_Faces", "Val_Aligned_Faces", "Test_Aligned_Faces"):
+        for label in ("happy", "sad"):
+            save_image(tmp_path / "archive" / "SFEW_2" / name / label / "1.jpg")
+    splits = open_source(FOLDER, tmp_path).records["split"]
+    assert splits.value_counts().to_dict() == {"train": 2, "validation": 2, "test": 2}
+
+
 @pytest.mark.parametrize("name", ["eval", "Holdout", "my_evaluation"])
 def test_a_folder_that_may_be_of_either_split_is_no_class(tmp_path: Path, name: str) -> None:
     for place in ("one", name):

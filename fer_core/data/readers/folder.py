@@ -126,9 +126,10 @@ def read_class_folders(settings: DatasetSettings, folder: Path) -> ClassFolders:
     """
     found = find_images(folder)
     above = [path.relative_to(folder).parts[:-1] for path in found.paths]
-    split_of_parts = {parts: _split(parts, folder) for parts in set(above)}
+    root = _first_that_differs(above)
+    split_of_parts = {parts: _split(parts, root, folder) for parts in set(above)}
     splits = [split_of_parts[parts] for parts in above]
-    without_split = {parts: tuple(part for part in parts if not _split_among(parts, part)) for parts in set(above)}
+    without_split = {parts: tuple(p for p in parts if not _split_among(parts, p, root)) for parts in set(above)}
     names = [without_split[parts] for parts in above]
     _check_splits(folder, *_with_a_label(above, splits, names))
     labels = _labels(names, settings, folder)
@@ -173,13 +174,14 @@ def _first_of(folders: Iterable[tuple[str, ...]]) -> str:
     return ", ".join(told[:_NAMED]) + (f" and {len(told) - _NAMED:,} more" if len(told) > _NAMED else "")
 
 
-def _split_among(parts: tuple[str, ...], part: str) -> str | None:
-    """The split that one of the folders above an image means; only the uppermost may have more in its name."""
-    return split_of_folder(part) if part == parts[0] else split_of(part)
+def _split_among(parts: tuple[str, ...], part: str, root: int) -> str | None:
+    """The split that one of the folders above an image means; only the uppermost may have more in its name, and so may
+    the uppermost below `root` folders that hold all images."""
+    return split_of_folder(part) if part in (parts[0], *parts[root : root + 1]) else split_of(part)
 
 
-def _split(parts: tuple[str, ...], folder: Path) -> str:
-    found = {split for part in parts if (split := _split_among(parts, part))}
+def _split(parts: tuple[str, ...], root: int, folder: Path) -> str:
+    found = {split for part in parts if (split := _split_among(parts, part, root))}
     if len(found) > 1:
         raise DatasetError(f"{folder / Path(*parts)}: its folders name two splits; {_SPLIT_BESIDE}")
     return found.pop() if found else ""
