@@ -376,6 +376,43 @@ def test_a_part_of_a_face_box_is_told_not_to_be_used(tmp_path: Path) -> None:
     assert "columns not used: face_x, face_y, face_w, x2" in source.notes
 
 
+@pytest.mark.parametrize(
+    ("headers", "box"),
+    [
+        (("x", "y", "w", "h"), (5, 4, 10, 8)),
+        (("bbox_x", "bbox_y", "bbox_width", "bbox_height"), (5, 4, 10, 8)),
+        (("Left", "Top", "Width", "Height"), (5, 4, 10, 8)),
+        (("xmin", "ymin", "xmax", "ymax"), (5, 4, 15, 12)),
+        (("face_x1", "face_y1", "face_x2", "face_y2"), (5, 4, 15, 12)),
+        (("face_box_left", "face_box_top", "face_box_right", "face_box_bottom"), (5, 4, 15, 12)),
+    ],
+)
+def test_a_face_box_is_known_by_any_usual_name(
+    tmp_path: Path, headers: tuple[str, ...], box: tuple[object, ...]
+) -> None:
+    write_faces(tmp_path, "a.png", "b.png")
+    rows = [("a.png", "happy", *box), ("a.png", "sad", 0, 0, 6, 6), ("b.png", "sad", "", "", "", "")]
+    write_rows(tmp_path / "labels.csv", ("path", "label", *headers), *rows)
+    source = open_source(LIST, tmp_path)
+    assert [source.read_image(row).size for row in range(3)] == [(10, 8), (6, 6), (20, 20)]
+    assert f"faces are cut out by the columns {', '.join(headers)}" in source.notes
+    assert not any("not used" in note for note in source.notes)
+
+
+def test_the_sides_of_a_picture_and_landmarks_are_no_face_box(tmp_path: Path) -> None:
+    write_faces(tmp_path, "a.png", "b.png")
+    headers = ("filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax")
+    rows = [("a.png", 20, 20, "happy", 5, 5, 15, 13), ("b.png", 20, 20, "sad", 5, 5, 15, 13)]
+    write_rows(tmp_path / "labels.csv", headers, *rows)
+    assert open_source(LIST, tmp_path).read_image(0).size == (10, 8)
+    points = ("x1", "y1", "x2", "y2", "x3", "y3")
+    rows = [("a.png", "happy", 5, 5, 12, 5, 8, 9), ("b.png", "sad", 5, 5, 12, 5, 8, 9)]
+    write_rows(tmp_path / "labels.csv", ("path", "label", *points), *rows)
+    source = open_source(LIST, tmp_path)
+    assert source.read_image(0).size == (20, 20)
+    assert f"columns not used: {', '.join(points)}" in source.notes
+
+
 def test_an_empty_cell_takes_the_split_of_its_list_and_none_may_contradict_it(tmp_path: Path) -> None:
     for split in ("Training", "Test"):
         rows = [(f"{split}1.png", "happy", split), (f"{split}2.png", "sad", "")]

@@ -16,7 +16,6 @@ from fer_core.data.readers.folder import without_dropped
 from fer_core.data.readers.lists import (
     SHARE,
     ListedImages,
-    box_columns,
     holds_lists,
     is_share,
     list_files,
@@ -150,6 +149,7 @@ def _source(name: str, settings: DatasetSettings, folder: Path, lists: Sequence[
         notes=(
             *_split_by(lists),
             *_persons_by(lists),
+            *_boxes_by(lists),
             *_unused(lists),
             *_unread(folder, lists),
             *_unlisted(folder, paths),
@@ -205,6 +205,13 @@ def _split_by(lists: Sequence[ListedImages]) -> Iterator[str]:
         yield f"splits by the column {' and '.join(columns)}"
     if any(found.split_by_folders for found in lists):
         yield "splits by the folders in the paths"
+
+
+def _boxes_by(lists: Sequence[ListedImages]) -> Iterator[str]:
+    """Which columns faces are cut out by; AffectNet's need no word."""
+    for columns in dict.fromkeys(tuple(found.box.names) for found in lists if not found.is_affectnet):
+        if columns:
+            yield f"faces are cut out by the columns {', '.join(columns)}"
 
 
 def _unused(lists: Sequence[ListedImages]) -> Iterator[str]:
@@ -361,16 +368,17 @@ def _boxes(lists: Sequence[ListedImages]) -> np.ndarray | None:
 
     What is no number is infinite.
     """
-    columns_of = [box_columns(found.table) for found in lists]
-    if not any(columns_of):
+    if not any(found.box.names for found in lists):
         return None
     parts = []
-    for found, columns in zip(lists, columns_of, strict=True):
-        if not columns:
+    for found in lists:
+        if not found.box.names:
             parts.append(np.full((len(found.table), 4), np.nan))
             continue
-        box = found.table[columns]
+        box = found.table[found.box.names]
         numbers = box.apply(pd.to_numeric, errors="coerce").astype(np.float64)
+        if found.box.are_edges:
+            numbers.iloc[:, 2:] -= numbers.iloc[:, :2].to_numpy()
         # What is written and no number is told from an empty box, which is a face that was cut out before.
         parts.append(numbers.where(numbers.notna() | (box == ""), np.inf).to_numpy())
     return np.concatenate(parts).astype(np.float64)
@@ -398,7 +406,8 @@ def _read_face(path: Path, box: np.ndarray | None, meant: Callable[[], Mapping[s
     edges = (max(0, left), max(0, top), min(image.width, left + width), min(image.height, top + height))
     if not (edges[2] - edges[0] >= 1 and edges[3] - edges[1] >= 1):
         raise UnreadableImage(
-            f"{path}: its face box {box.tolist()} is not within its {image.width} x {image.height} pixels"
+            f"{path}: its face box {box.tolist()} is not within its {image.width} x {image.height} pixels; a face that "
+            "was cut out before has an empty one"
         )
     inside = (edges[2] - edges[0]) * (edges[3] - edges[1]) / (width * height)
     if inside < _LEAST_INSIDE:

@@ -70,7 +70,13 @@ PERSON_HEADERS = ("subject", "person", "participant", "identity", "actor", "spea
 """Headers of columns that say whose face it is, the likeliest first."""
 _ABOUT_PERSONS = re.compile(r"(id|name|no|nr|number|code)$")
 """What headers add to such a word: `subject_id`, `actor no`."""
-_BOXES = (("facex", "facey", "facewidth", "faceheight"), ("facex", "facey", "facew", "faceh"))
+_OF_BOXES = ("face", "", "box", "bbox", "facebox", "facebbox")
+"""What the headers of a face box's columns begin with."""
+_SIDES = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height"))
+_EDGES = (("left", "top", "right", "bottom"), ("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"))
+"""What follows: left, top, and either width and height or right and bottom."""
+_OF_POINTS = "x3"
+"""A column that stands beside `x1` where this is no box but landmarks."""
 _LANDMARKS = "facial_landmarks"
 """AffectNet's, which are most of its files."""
 SHARE = "p_"
@@ -79,6 +85,16 @@ _FEW, _SEVERAL = 5, 10
 """A column named like a split column is one if it has so few values; one called `set`, up to the second number."""
 _ABOUT_SPLITS = re.compile(r"(set|data|id|name|no|number|type|label|flag)$")
 """What headers add to a word of splits: `split_id`, `partition no`."""
+
+
+@dataclass(frozen=True)
+class BoxColumns:
+    """The columns of a list's face boxes; none where one of the four is missing."""
+
+    names: list[str]
+    """Of left and top, and of width and height or right and bottom."""
+    are_edges: bool
+    """The last two are right and bottom."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +118,7 @@ class ListedImages:
     """Whose face it is, or "" where that is not known."""
     person_column: str
     """The column that says it, or ""."""
+    box: BoxColumns
     is_affectnet: bool
     unused: tuple[str, ...]
     """Columns that do not count."""
@@ -179,7 +196,8 @@ def _read_list(path: Path, split: str, named: Collection[str] | None) -> ListedI
     of_split = _split_columns(path, table, headers, (str(names.name), str(labels.name)))
     of_folders = None if of_split or split else _splits_of_folders(names)
     of_person = _person_column(table, {str(names.name), str(labels.name), *of_split})
-    used = {str(names.name), str(labels.name), *of_split, of_person, *box_columns(table)}
+    of_box = _box_columns(table)
+    used = {str(names.name), str(labels.name), *of_split, of_person, *of_box.names}
     unused = [name for name in table.columns if name not in used and not is_share(str(name))]
     return ListedImages(
         path,
@@ -192,6 +210,7 @@ def _read_list(path: Path, split: str, named: Collection[str] | None) -> ListedI
         split_by_folders=of_folders is not None,
         persons=table[of_person] if of_person else pd.Series("", index=table.index),
         person_column=of_person,
+        box=of_box,
         is_affectnet=is_affectnet,
         unused=tuple(map(str, unused)),
     )
@@ -336,10 +355,15 @@ def _splits_of_folders(names: "pd.Series[str]") -> "pd.Series[str] | None":
     return splits if len({*splits} - {""}) > 1 else None
 
 
-def box_columns(table: pd.DataFrame) -> list[str]:
-    """The columns of the face box's left, top, width and height; none where one of them is missing."""
+def _box_columns(table: pd.DataFrame) -> BoxColumns:
+    """Find the columns of the face box by their headers; edges go first, since a list may hold the picture's size."""
     headers = {plain(str(name)): str(name) for name in table.columns}
-    return next(([headers[name] for name in box] for box in _BOXES if headers.keys() >= {*box}), [])
+    for box in (*_EDGES, *_SIDES):
+        for start in _OF_BOXES:
+            called = [f"{start}{part}" for part in box]
+            if headers.keys() >= {*called} and f"{start}{_OF_POINTS}" not in headers:
+                return BoxColumns([headers[name] for name in called], box in _EDGES)
+    return BoxColumns([], are_edges=False)
 
 
 def is_share(header: str) -> bool:
