@@ -154,6 +154,14 @@ def test_a_column_that_says_whose_face_it_is_is_known_by_any_usual_name(tmp_path
     assert not any("not used" in note for note in source.notes)
 
 
+@pytest.mark.parametrize("nobody", ["unknown", "NaN", "None", "-1", "n/a"])
+def test_faces_of_nobody_known_are_not_one_persons(tmp_path: Path, nobody: str) -> None:
+    subjects = ("S1", nobody, "S2", nobody, nobody)
+    rows = zip("abcde", ("happy", "sad", "sad", "happy", "sad"), subjects, strict=True)
+    write_rows(tmp_path / "labels.csv", ("path", "label", "subject"), *rows)
+    assert open_source(LIST, tmp_path).records["person"].tolist() == ["S1", "", "S2", "", ""]
+
+
 @pytest.mark.parametrize("subjects", [("S1", "S1", "S1"), ("0", "0", "1"), ("", "", "")])
 def test_a_column_that_tells_nobody_apart_is_not_used(tmp_path: Path, subjects: tuple[str, ...]) -> None:
     rows = zip("abc", ("happy", "sad", "sad"), subjects, strict=True)

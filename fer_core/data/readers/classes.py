@@ -14,6 +14,7 @@ from fer_core.data.dataset import EMOTIONS
 from fer_core.data.readers.names import (
     DROP,
     DROPPED,
+    MISSING,
     UNLABELLED,
     emotion_of,
     has_no_label,
@@ -27,8 +28,6 @@ from fer_core.experiment import DatasetSettings
 
 _TABLE = "[dataset.classes]"
 _NAMED = 12
-_MISSING = ("nan", "none", "na", "n/a", "null", "nil", "<na>", "-", "--", "?", "#n/a", "missing", "undefined")
-"""What programs and people write where there is no label; classes may be called so in [dataset.classes] alone."""
 UNLABELLED_INDEX, DROPPED_INDEX = dataset.UNLABELLED, -2
 _DOUBT = math.log(1000)
 """A stated order is refused where two of its classes would be a thousand times as likely the other way round."""
@@ -207,7 +206,7 @@ def _measures(label: str) -> float | None:
 
 
 def _refuse_missing(unknown: Sequence[str], counts: Mapping[str, int], where: object) -> None:
-    missing = [label for label in unknown if label.strip().lower() in _MISSING]
+    missing = [label for label in unknown if label.strip().lower() in MISSING]
     if missing:
         raise DatasetError(
             f"{where}: labels {_named(missing, counts)} look like missing values; leave the label of such an image "

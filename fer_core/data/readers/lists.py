@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fer_core.data.readers.names import emotion_of, mentions_split, number_of, plain_label, split_of, split_of_folder
+from fer_core.data.readers.names import (
+    MISSING,
+    emotion_of,
+    mentions_split,
+    number_of,
+    plain_label,
+    split_of,
+    split_of_folder,
+)
 from fer_core.data.readers.source import subfolders
 from fer_core.data.readers.tables import plain, read_table
 from fer_core.errors import DatasetError
@@ -70,6 +78,8 @@ PERSON_HEADERS = ("subject", "person", "participant", "identity", "actor", "spea
 """Headers of columns that say whose face it is, the likeliest first."""
 _ABOUT_PERSONS = re.compile(r"(id|name|no|nr|number|code)$")
 """What headers add to such a word: `subject_id`, `actor no`."""
+_NOBODY = (*MISSING, "unknown", "unk", "-1")
+"""What stands for a person who is not known; together they are not one."""
 _OF_BOXES = ("face", "", "box", "bbox", "facebox", "facebbox")
 """What the headers of a face box's columns begin with."""
 _SIDES = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height"))
@@ -208,7 +218,7 @@ def _read_list(path: Path, split: str, named: Collection[str] | None) -> ListedI
         of_split=split,
         split_columns=tuple(of_split),
         split_by_folders=of_folders is not None,
-        persons=table[of_person] if of_person else pd.Series("", index=table.index),
+        persons=_known_persons(table[of_person]) if of_person else pd.Series("", index=table.index),
         person_column=of_person,
         box=of_box,
         is_affectnet=is_affectnet,
@@ -303,10 +313,16 @@ def _person_column(table: pd.DataFrame, used: Collection[str]) -> str:
     """
     of_word = {_ABOUT_PERSONS.sub("", plain(str(name))): str(name) for name in table.columns if name not in used}
     for name in (of_word[word] for word in PERSON_HEADERS if word in of_word):
-        known = table.loc[table[name] != "", name]
+        persons = _known_persons(table[name])
+        known = persons[persons != ""]
         if len(known) and known.value_counts().max() <= len(known) / 2:
             return name
     return ""
+
+
+def _known_persons(column: "pd.Series[str]") -> "pd.Series[str]":
+    """The same with "" for each word that stands for nobody."""
+    return column.where(~column.str.lower().isin(_NOBODY), "")
 
 
 def _is_called_split(name: str) -> bool:

@@ -15,6 +15,8 @@ DROPPED = "\0"
 
 UNLABELLED = "\1"
 """The class of images without a label, which no label is called either."""
+MISSING = ("nan", "none", "na", "n/a", "null", "nil", "<na>", "-", "--", "?", "#n/a", "missing", "undefined")
+"""What programs and people write where there is nothing; classes may be called so in [dataset.classes] alone."""
 _NO_LABEL = ("", "unlabelled", "unlabeled")
 
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
