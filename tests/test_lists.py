@@ -162,6 +162,12 @@ def test_faces_of_nobody_known_are_not_one_persons(tmp_path: Path, nobody: str) 
     assert open_source(LIST, tmp_path).records["person"].tolist() == ["S1", "", "S2", "", ""]
 
 
+def test_a_person_is_the_same_in_two_lists_however_its_number_is_written(tmp_path: Path) -> None:
+    write_rows(tmp_path / "train.csv", ("path", "label", "subject"), ("a", "happy", "001"), ("b", "sad", "002"))
+    write_rows(tmp_path / "test.csv", ("path", "label", "subject"), ("c", "happy", "1.0"), ("d", "sad", "2"))
+    assert open_source(LIST, tmp_path).records["person"].tolist() == ["1", "2", "1", "2"]
+
+
 @pytest.mark.parametrize("subjects", [("S1", "S1", "S1"), ("0", "0", "1"), ("", "", "")])
 def test_a_column_that_tells_nobody_apart_is_not_used(tmp_path: Path, subjects: tuple[str, ...]) -> None:
     rows = zip("abc", ("happy", "sad", "sad"), subjects, strict=True)

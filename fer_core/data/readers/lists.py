@@ -321,8 +321,9 @@ def _person_column(table: pd.DataFrame, used: Collection[str]) -> str:
 
 
 def _known_persons(column: "pd.Series[str]") -> "pd.Series[str]":
-    """The same with "" for each word that stands for nobody."""
-    return column.where(~column.str.lower().isin(_NOBODY), "")
+    """The same with "" for each word that stands for nobody, and one spelling of a number: 1.0 and 001 are 1."""
+    known = column.where(~column.str.lower().isin(_NOBODY), "")
+    return known.map(lambda person: number_of(person) or person)
 
 
 def _is_called_split(name: str) -> bool:
