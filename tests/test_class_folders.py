@@ -165,6 +165,24 @@ def test_subjects_folders_below_other_words_are_no_classes(tmp_path: Path) -> No
     assert counts(open_source(FOLDER, tmp_path)) == {"awake": 4, "bored": 4}
 
 
+def test_people_are_no_classes_where_folders_below_them_speak_of_emotions(tmp_path: Path) -> None:
+    for person in ("aia", "bonnie"):
+        for label in ("anger", "joy"):
+            save_faces(tmp_path / person / f"{person}_{label}", 2)
+    assert "no folder is called after an emotion alone, but some speak of one, such as aia_anger" in refused(
+        FOLDER, tmp_path
+    )
+    classes = {f"{person}_{label}": label for person in ("aia", "bonnie") for label in ("anger", "joy")}
+    assert counts(open_source(DatasetSettings(source="folder", classes=classes), tmp_path)) == {
+        "anger": 4,
+        "happiness": 4,
+    }
+    for light in ("normal_light", "dim_light"):
+        save_faces(tmp_path / "other" / "awake" / light, 2)
+        save_faces(tmp_path / "other" / "bored" / light, 2)
+    assert counts(open_source(FOLDER, tmp_path / "other")) == {"awake": 4, "bored": 4}
+
+
 @pytest.mark.parametrize("place", ["{label}/{subject}", "{subject}/{label}/001"])
 def test_folders_that_may_be_peoples_are_told_where_a_split_is_cut(tmp_path: Path, place: str) -> None:
     for label in ("happy", "sad"):

@@ -9,7 +9,7 @@ import pandas as pd
 
 from fer_core.data.dataset import UNLABELLED
 from fer_core.data.readers.classes import DROPPED_INDEX, UNLABELLED_INDEX, Classes, NumberOrder, name_classes
-from fer_core.data.readers.names import emotion_of, has_no_label, plain_label, split_of, split_of_folder
+from fer_core.data.readers.names import emotion_of, emotions_in, has_no_label, plain_label, split_of, split_of_folder
 from fer_core.data.readers.source import Source, find_images, note_of_frames, read_file, unique_ids, without_ending
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
@@ -232,12 +232,25 @@ def _labels(names: Sequence[tuple[str, ...]], settings: DatasetSettings, folder:
             )
         depths.update(known[:1])
     usual = depths.most_common(1)[0][0] if depths else _first_that_differs(names)
+    if not depths:
+        _refuse_emotions_below(names, usual, folder)
     labels = []
     for parts in names:
         own = next((part for part in parts if has_no_label(part)), None)
         own = own or next((part for part in parts if emotion_of(part) or plain_label(part) in named), None)
         labels.append(own or (parts[min(usual, len(parts) - 1)] if parts else ""))
     return labels
+
+
+def _refuse_emotions_below(names: Sequence[tuple[str, ...]], depth: int, folder: Path) -> None:
+    """Refuse folders at `depth` as classes where those below them speak of emotions; they may be people's."""
+    emotions_of = {part: emotions_in(part) for parts in names for part in parts[depth + 1 :]}
+    if len({emotion for emotions in emotions_of.values() for emotion in emotions}) > 1:
+        below = next(part for part, emotions in emotions_of.items() if emotions)
+        raise DatasetError(
+            f"{folder}: no folder is called after an emotion alone, but some speak of one, such as {below}; call them "
+            "after it, or say what they mean in [dataset.classes]"
+        )
 
 
 def _first_that_differs(names: Sequence[tuple[str, ...]]) -> int:

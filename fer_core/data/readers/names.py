@@ -66,6 +66,11 @@ def mentions_split(name: str) -> bool:
     return any(word.removeprefix("is") in (*SPLITS, *EITHER_KIND) for word in _words(name))
 
 
+def emotions_in(name: str) -> set[str]:
+    """The emotions that words of a name mean: `aia_anger` speaks of anger, and may be no class of it all the same."""
+    return {emotion for word in _words(name) if (emotion := emotion_of(word))}
+
+
 def _words(name: str) -> list[str]:
     return [word.lower() for word in _WORDS.findall(_without_accents(name))]
 
