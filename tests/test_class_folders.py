@@ -254,6 +254,14 @@ def test_a_stray_label_is_named_with_its_count_until_a_map_says_what_becomes_of_
     assert source.notes[1] == "[dataset.classes] names grin, which no image is labelled"
 
 
+def test_a_word_beside_emotions_may_be_a_class_of_its_own_and_it_is_told_how(tmp_path: Path) -> None:
+    for name in ("positive", "negative", "neutral", "surprise"):
+        save_faces(tmp_path / name, 2)
+    assert 'such as negative = "drop", an emotion, or "negative" for a class of its own' in refused(FOLDER, tmp_path)
+    own = DatasetSettings(source="folder", classes={"negative": "negative", "positive": "positive"})
+    assert open_source(own, tmp_path).labels == ("neutral", "surprise", "negative", "positive")
+
+
 def test_a_class_of_its_own_may_be_called_drop(tmp_path: Path) -> None:
     for name in ("drop", "lift"):
         save_faces(tmp_path / name, 2)

@@ -226,7 +226,8 @@ def _refuse_splits(unknown: Sequence[str], where: object) -> None:
 def _refuse_strays(unknown: Sequence[str], counts: Mapping[str, int], where: object) -> None:
     raise DatasetError(
         f"{where}: labels {_named(unknown, counts)} of {sum(counts.values()):,} images are no names of emotions; say "
-        f'what each means in {_TABLE}, such as {_key(unknown[0])} = "{DROP}" or an emotion'
+        f'what each means in {_TABLE}, such as {_key(unknown[0])} = "{DROP}", an emotion, or "{unknown[0]}" '
+        "for a class of its own"
     )
 
 
