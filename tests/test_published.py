@@ -394,8 +394,17 @@ def test_an_archive_that_unpacks_into_more_than_it_is_is_refused(tmp_path: Path)
 
 def test_a_whole_module_is_no_state_dict(tmp_path: Path) -> None:
     torch.save(build("resnet18", 7, seed=1), tmp_path / "module.pth")
-    with pytest.raises(CheckpointError, match=r"module\.pth: "):
+    with pytest.raises(CheckpointError, match=r"module\.pth: holds no state_dict; of a whole model, save the weights"):
         load_published(tmp_path / "module.pth", build("resnet18", 7, seed=1), LABELS)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_torchscript_model_is_told_to_be_one(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.trace(nn.Linear(3, 2), torch.zeros(1, 3)), tmp_path / "traced.pt")
+    with pytest.raises(
+        CheckpointError, match=r"traced\.pt: a TorchScript model, .*torch\.jit\.load, and save the weights"
+    ):
+        read_state_dict(tmp_path / "traced.pt")
 
 
 def test_a_published_model_becomes_a_checkpoint_of_ours(tmp_path: Path) -> None:

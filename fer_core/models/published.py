@@ -45,6 +45,9 @@ _NEWEST_PICKLE = 3
 """The newest protocol that torch's loader of weights reads; torch.save writes 2 unless told otherwise."""
 _PICKLES_BEFORE_WEIGHTS = 3
 """Those of the older format: a magic number, its version, and the machine it was written on."""
+_OF_TORCHSCRIPT = "constants.pkl"
+"""A record that torch.jit.save writes, and torch.save does not."""
+_SAVE = "save the weights alone with torch.save(model.state_dict(), FILE)"
 _MARK = "("
 """Stands for a mark on a pickle's stack; no name is like it."""
 _DAMAGE = (
@@ -191,7 +194,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: {_why_not_opened(path, error)}") from error
     weights = _weights_in(path, content)
     if not isinstance(weights, dict) or not weights:
-        raise CheckpointError(f"{path}: holds no state_dict")
+        raise CheckpointError(f"{path}: holds no state_dict; of a whole model, {_SAVE}")
     if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()):
         raise CheckpointError(f"{path}: its state_dict holds more than tensors")
     _refuse_what_is_not_there(path, weights)
@@ -275,6 +278,10 @@ def _named_in(path: Path, file: BinaryIO) -> dict[str, type[Foreign]]:
     file.seek(0)
     if begins.startswith(_ZIP):
         with zipfile.ZipFile(file) as archive:
+            if any(name.split("/")[-1] == _OF_TORCHSCRIPT for name in archive.namelist()):
+                raise CheckpointError(
+                    f"{path}: a TorchScript model, with its code; load it with torch.jit.load, and {_SAVE}"
+                )
             # torch makes room for each record before anybody sees what it says.
             if sum(record.file_size for record in archive.infolist()) > path.stat().st_size:
                 raise CheckpointError(
