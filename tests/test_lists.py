@@ -377,6 +377,15 @@ def test_a_list_without_a_header_is_told(tmp_path: Path) -> None:
     assert "labels.csv: its first line is no header (1/a.jpg, 12, 40, …); write one above it" in refused(LIST, tmp_path)
 
 
+@pytest.mark.parametrize("separator", [",", " ", "\t"])
+def test_a_first_line_that_names_an_image_is_no_header(tmp_path: Path, separator: str) -> None:
+    write_list(tmp_path, f"train/1.PNG{separator}happy", f"train/2.PNG{separator}sad")
+    said = refused(LIST, tmp_path)
+    assert (
+        "labels.csv: its first line is no header (train/1.PNG, happy); write one above it, such as path,label" in said
+    )
+
+
 def test_a_part_of_a_face_box_is_told_not_to_be_used(tmp_path: Path) -> None:
     save_image(tmp_path / "a.png", 200)
     rows = [("a.png", "happy", 5, 5, 10, 8), ("b.png", "sad", 5, 5, 10, 8)]

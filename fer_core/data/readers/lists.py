@@ -196,6 +196,7 @@ def _read_list(path: Path, split: str, named: Collection[str] | None) -> ListedI
     if not path.is_file():
         raise DatasetError(f"{path}: no such file; it must list the images under path,label")
     table = read_table(path, without=(_LANDMARKS,))
+    _refuse_no_header(path, table)
     headers = {plain(name): str(name) for name in table.columns}
     if "pixels" in headers and not any(name in headers for name in _PATH):
         raise DatasetError(f"{path}: holds pixels, no paths; for FER2013 set dataset.source = 'fer2013'")
@@ -224,6 +225,15 @@ def _read_list(path: Path, split: str, named: Collection[str] | None) -> ListedI
         is_affectnet=is_affectnet,
         unused=tuple(map(str, unused)),
     )
+
+
+def _refuse_no_header(path: Path, table: pd.DataFrame) -> None:
+    """Refuse a list whose first line names an image."""
+    names = list(map(str, table.columns))
+    if any(name.lower().endswith(ENDINGS) for name in names):
+        raise DatasetError(
+            f"{path}: its first line is no header ({', '.join(names[:3])}); write one above it, such as path,label"
+        )
 
 
 def _require_column(path: Path, headers: Mapping[str, str], known: Sequence[str]) -> str:
