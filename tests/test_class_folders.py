@@ -199,6 +199,23 @@ def test_folders_that_may_be_peoples_are_told_where_a_split_is_cut(tmp_path: Pat
     assert not any("with a column subject" in note for note in open_source(FOLDER, tmp_path / "faces").notes)
 
 
+@pytest.mark.parametrize("name", ["{who}_004_00000017", "{who}.AN1.39", "{who}ANS"])
+def test_file_names_that_may_be_peoples_are_told_where_a_split_is_cut(tmp_path: Path, name: str) -> None:
+    for label in ("happy", "sad"):
+        for who in range(10, 17):
+            save_image(tmp_path / label / f"{name.format(who=f'S{who}')}.png")
+    told = "file names of several classes begin alike: S10, S11, S12 and 4 more; if they are people, list the images"
+    assert any(note.startswith(told) for note in open_source(FOLDER, tmp_path).notes)
+
+
+@pytest.mark.parametrize("name", ["PublicTest_{number}", "fer{number:07d}", "{label}_{number}", "{label}-{number}_x"])
+def test_file_names_that_count_are_not_taken_for_peoples(tmp_path: Path, name: str) -> None:
+    for label in ("happy", "sad"):
+        for number in range(7):
+            save_image(tmp_path / label / f"{name.format(label=label, number=number)}.png")
+    assert not any("begin alike" in note for note in open_source(FOLDER, tmp_path).notes)
+
+
 def test_a_stray_class_among_subjects_is_named_as_one(tmp_path: Path) -> None:
     for subject in ("S1", "S2"):
         for label in ("happy", "sad", "uncertain"):

@@ -154,6 +154,15 @@ def test_a_column_that_says_whose_face_it_is_is_known_by_any_usual_name(tmp_path
     assert not any("not used" in note for note in source.notes)
 
 
+def test_file_names_that_may_be_peoples_are_told_where_no_column_says_it(tmp_path: Path) -> None:
+    rows = [(f"{label}\\S{who}_001.png", label, f"S{who}") for label in ("happy", "sad") for who in range(10, 17)]
+    write_rows(tmp_path / "labels.csv", ("path", "label", "who"), *rows)
+    told = "file names of several classes begin alike: S10, S11, S12 and 4 more"
+    assert any(note.startswith(told) for note in open_source(LIST, tmp_path).notes)
+    write_rows(tmp_path / "labels.csv", ("path", "label", "subject"), *rows)
+    assert not any("begin alike" in note for note in open_source(LIST, tmp_path).notes)
+
+
 @pytest.mark.parametrize("nobody", ["unknown", "NaN", "None", "-1", "n/a"])
 def test_faces_of_nobody_known_are_not_one_persons(tmp_path: Path, nobody: str) -> None:
     subjects = ("S1", nobody, "S2", nobody, nobody)

@@ -1,5 +1,6 @@
 """A folder for each class, with or without a folder for each split above, and whatever lies between."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,11 @@ from fer_core.experiment import DatasetSettings
 from openface.decoding import ENDINGS
 
 _SPLIT_BESIDE = "keep either class folders or train, validation and test"
+_IF_PEOPLE = "if they are people, list the images in a CSV with a column subject, so that a cut has each on one side"
+_BEGINS = re.compile(r"[^\W_]+?(?=[-_.]|(?<=[a-zA-Z]\d\d)(?=[a-zA-Z]))")
+"""The first part of a file's name: `S010` of `S010_004_00000017`, `KA` of `KA.AN1.39`, `AF01` of `AF01ANS`."""
+_FEW = 5
+"""So many beginnings may be cameras, or parts of a dataset."""
 _NAMED = 3
 
 
@@ -143,7 +149,8 @@ def read_class_folders(settings: DatasetSettings, folder: Path) -> ClassFolders:
             f"train|validation|test/CLASS/* of two classes or more, with {', '.join(ENDINGS)} files"
         )
     note = (f"images in no class folder, not read: {outside:,}",) if outside else ()
-    people = () if {"validation", "test"} <= {*splits} else _maybe_people(names, labels)
+    alike = names_alike((image.path.stem for image in images), (image.label for image in images))
+    people = () if {"validation", "test"} <= {*splits} else (*_maybe_people(names, labels), *alike)
     return ClassFolders(images, (*_folders_above(names, labels), *people, *note, *found.note()))
 
 
@@ -163,10 +170,19 @@ def _maybe_people(names: Sequence[tuple[str, ...]], labels: Sequence[str]) -> It
             classes_of[parts[:place] + parts[place + 1 :]].add(label)
     of_several = [parts for parts, classes in classes_of.items() if parts and len(classes) > 1]
     if len(of_several) > 1:
-        yield (
-            f"folders that several classes have: {_first_of(of_several)}; if they are people, list the images in a CSV "
-            "with a column subject, so that a cut has each on one side"
-        )
+        yield f"folders that several classes have: {_first_of(of_several)}; {_IF_PEOPLE}"
+
+
+def names_alike(stems: Iterable[str], labels: Iterable[str]) -> Iterator[str]:
+    """Name how file names begin that several classes have, such as CK+'s `S010_…`; people's do."""
+    classes_of = defaultdict[str, Counter[str]](Counter)
+    for stem, label in zip(stems, labels, strict=True):
+        begins = _BEGINS.match(stem)
+        classes_of[begins[0] if begins else ""][label] += 1
+    several = {begins: classes for begins, classes in classes_of.items() if begins and len(classes) > 1}
+    share = sum(map(Counter.total, several.values())) / max(1, sum(map(Counter.total, classes_of.values())))
+    if len(several) > _FEW and share > 1 / 2:
+        yield f"file names of several classes begin alike: {_first_of((begins,) for begins in several)}; {_IF_PEOPLE}"
 
 
 def _first_of(folders: Iterable[tuple[str, ...]]) -> str:

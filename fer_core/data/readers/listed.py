@@ -12,7 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from fer_core.data.readers.classes import Classes, NumberOrder, check_shares, name_classes
-from fer_core.data.readers.folder import without_dropped
+from fer_core.data.readers.folder import names_alike, without_dropped
 from fer_core.data.readers.lists import (
     SHARE,
     ListedImages,
@@ -195,6 +195,9 @@ def _persons(lists: Sequence[ListedImages]) -> dict[str, list[str]]:
 
 def _persons_by(lists: Sequence[ListedImages]) -> Iterator[str]:
     columns = list(dict.fromkeys(found.person_column for found in lists if found.person_column))
+    if not columns and not {"validation", "test"} <= {split for found in lists for split in found.splits}:
+        stems = [PureWindowsPath(name).stem for found in lists for name in found.names]
+        yield from names_alike(stems, [label for found in lists for label in found.labels])
     if columns:
         yield f"people by the column {' and '.join(columns)}; where a split is cut, each is on one side"
 
