@@ -431,6 +431,16 @@ def test_a_face_box_is_known_by_any_usual_name(
     assert not any("not used" in note for note in source.notes)
 
 
+def test_a_face_box_in_shares_of_the_picture_is_told_to_be_wanted_in_pixels(tmp_path: Path) -> None:
+    write_faces(tmp_path, "a.png", "b.png")
+    rows = [("a.png", "happy", 0.2, 0.2, 0.5, 0.5), ("b.png", "sad", 0.2, 0.2, 0.5, 0.5)]
+    write_rows(tmp_path / "labels.csv", ("path", "label", "x", "y", "w", "h"), *rows)
+    with pytest.raises(
+        UnreadableImage, match=r"a\.png: its face box .* is not within its 20 x 20 pixels; give it in pix"
+    ):
+        open_source(LIST, tmp_path).read_image(0)
+
+
 def test_the_sides_of_a_picture_and_landmarks_are_no_face_box(tmp_path: Path) -> None:
     write_faces(tmp_path, "a.png", "b.png")
     headers = ("filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax")

@@ -195,11 +195,11 @@ def _persons(lists: Sequence[ListedImages]) -> dict[str, list[str]]:
 
 def _persons_by(lists: Sequence[ListedImages]) -> Iterator[str]:
     columns = list(dict.fromkeys(found.person_column for found in lists if found.person_column))
-    if not columns and not {"validation", "test"} <= {split for found in lists for split in found.splits}:
-        stems = [PureWindowsPath(name).stem for found in lists for name in found.names]
-        yield from names_alike(stems, [label for found in lists for label in found.labels])
     if columns:
         yield f"people by the column {' and '.join(columns)}; where a split is cut, each is on one side"
+    elif not {"validation", "test"} <= {split for found in lists for split in found.splits}:
+        stems = [PureWindowsPath(name).stem for found in lists for name in found.names]
+        yield from names_alike(stems, [label for found in lists for label in found.labels])
 
 
 def _split_by(lists: Sequence[ListedImages]) -> Iterator[str]:
@@ -409,8 +409,8 @@ def _read_face(path: Path, box: np.ndarray | None, meant: Callable[[], Mapping[s
     edges = (max(0, left), max(0, top), min(image.width, left + width), min(image.height, top + height))
     if not (edges[2] - edges[0] >= 1 and edges[3] - edges[1] >= 1):
         raise UnreadableImage(
-            f"{path}: its face box {box.tolist()} is not within its {image.width} x {image.height} pixels; a face that "
-            "was cut out before has an empty one"
+            f"{path}: its face box {box.tolist()} is not within its {image.width} x {image.height} pixels; give it in "
+            "pixels, or leave it empty where the face was cut out before"
         )
     inside = (edges[2] - edges[0]) * (edges[3] - edges[1]) / (width * height)
     if inside < _LEAST_INSIDE:
