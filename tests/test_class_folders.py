@@ -50,6 +50,9 @@ def test_two_endings_of_one_name_are_two_images(tmp_path: Path) -> None:
 
 def test_what_is_no_layout_of_class_folders_is_refused(tmp_path: Path) -> None:
     assert "0 images in 0 class folders; looked for CLASS/*" in refused(FOLDER, tmp_path)
+    (tmp_path / "happy").mkdir()
+    (tmp_path / "happy" / "1.avi").write_bytes(b"")
+    assert refused(FOLDER, tmp_path).endswith("; files that are no images: 1 .avi")
     save_image(tmp_path / "happy" / "1.jpg")
     assert "1 images in 1 classes" in refused(FOLDER, tmp_path)
     save_image(tmp_path / "test" / "happy" / "1.jpg")

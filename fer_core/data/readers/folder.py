@@ -145,8 +145,13 @@ def read_class_folders(settings: DatasetSettings, folder: Path) -> ClassFolders:
     outside = len(found.paths) - len(images)
     if not images:
         raise DatasetError(
-            f"{folder}: {len(found.paths)} images in 0 class folders; looked for CLASS/* and "
-            f"train|validation|test/CLASS/* of two classes or more, with {', '.join(ENDINGS)} files"
+            "; ".join(
+                (
+                    f"{folder}: {len(found.paths)} images in 0 class folders; looked for CLASS/* and "
+                    f"train|validation|test/CLASS/* of two classes or more, with {', '.join(ENDINGS)} files",
+                    *found.note(),
+                )
+            )
         )
     note = (f"images in no class folder, not read: {outside:,}",) if outside else ()
     alike = names_alike((image.path.stem for image in images), (image.label for image in images))
