@@ -441,6 +441,18 @@ def test_a_face_box_in_shares_of_the_picture_is_told_to_be_wanted_in_pixels(tmp_
         open_source(LIST, tmp_path).read_image(0)
 
 
+def test_labels_that_contradict_the_folders_in_their_paths_are_told(tmp_path: Path) -> None:
+    names = ["faces/joy/1.png", "faces\\happy\\2.png", "faces/sad/3.png", "faces/others/4.png"]
+    labels = ["happy", "sad", "happy", "sad"]
+    write_rows(tmp_path / "labels.csv", ("path", "label"), *zip(names, labels, strict=True))
+    told = "labels of another emotion than their folder's: 2 of 3, such as faces\\happy\\2.png (sadness)"
+    assert f"{told}; are the rows in step?" in open_source(LIST, tmp_path).notes
+    labels = ["happy", "happy", "sad", "sad"]
+    for paths in (names, [f"/home/joy/{number}.png" for number in range(4)]):
+        write_rows(tmp_path / "labels.csv", ("path", "label"), *zip(paths, labels, strict=True))
+        assert not any("in step" in note for note in open_source(LIST, tmp_path).notes)
+
+
 def test_the_sides_of_a_picture_and_landmarks_are_no_face_box(tmp_path: Path) -> None:
     write_faces(tmp_path, "a.png", "b.png")
     headers = ("filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax")

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from fer_core.data.dataset import EMOTIONS
 from fer_core.data.readers.classes import Classes, NumberOrder, check_shares, name_classes
 from fer_core.data.readers.folder import names_alike, without_dropped
 from fer_core.data.readers.lists import (
@@ -22,7 +23,7 @@ from fer_core.data.readers.lists import (
     read_lists,
     refuse_rows,
 )
-from fer_core.data.readers.names import DROPPED, has_no_label, number_of, split_of_folder
+from fer_core.data.readers.names import DROPPED, emotion_of, has_no_label, number_of, split_of_folder
 from fer_core.data.readers.source import (
     NEARLY_ALL,
     Source,
@@ -154,6 +155,9 @@ def _source(name: str, settings: DatasetSettings, folder: Path, lists: Sequence[
             *_unread(folder, lists),
             *_unlisted(folder, paths),
             *_of_several_endings(names, paths),
+            *_in_other_folders(
+                names, [classes.labels[index] if index >= 0 else "" for index in classes.index[: len(own)]]
+            ),
             *_whole(boxes),
             *note_of_frames(paths),
         ),
@@ -254,6 +258,26 @@ def _of_several_endings(names: Sequence[str], paths: Sequence[Path]) -> Iterator
     ]
     if several:
         yield f"names without an ending that several files have: {len(several):,}, of which {several[0].name} is read"
+
+
+def _in_other_folders(names: Sequence[str], labels: Sequence[str]) -> Iterator[str]:
+    """How many labels are another emotion than the folder in the path is called after."""
+    folders = [emotions[-1] if (emotions := _emotions_above(name)) else "" for name in names]
+    others = [
+        (name, label)
+        for name, label, folder in zip(names, labels, folders, strict=True)
+        if folder and label in EMOTIONS and folder != label
+    ]
+    if others and len({*folders} - {""}) > 1:  # One alone may be somebody's name, as in /home/joy.
+        name, label = others[0]
+        yield (
+            f"labels of another emotion than their folder's: {len(others):,} of {sum(map(bool, folders)):,}, such as "
+            f"{name} ({label}); are the rows in step?"
+        )
+
+
+def _emotions_above(name: str) -> list[str]:
+    return [emotion for folder in PureWindowsPath(name).parts[:-1] if (emotion := emotion_of(folder))]
 
 
 def _share_columns(lists: Sequence[ListedImages]) -> list[str]:
