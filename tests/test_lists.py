@@ -460,8 +460,8 @@ def test_the_sides_of_a_picture_and_landmarks_are_no_face_box(tmp_path: Path) ->
     write_rows(tmp_path / "labels.csv", headers, *rows)
     assert open_source(LIST, tmp_path).read_image(0).size == (10, 8)
     points = ("x1", "y1", "x2", "y2", "x3", "y3")
-    rows = [("a.png", "happy", 5, 5, 12, 5, 8, 9), ("b.png", "sad", 5, 5, 12, 5, 8, 9)]
-    write_rows(tmp_path / "labels.csv", ("path", "label", *points), *rows)
+    of_points = [("a.png", "happy", 5, 5, 12, 5, 8, 9), ("b.png", "sad", 5, 5, 12, 5, 8, 9)]
+    write_rows(tmp_path / "labels.csv", ("path", "label", *points), *of_points)
     source = open_source(LIST, tmp_path)
     assert source.read_image(0).size == (20, 20)
     assert f"columns not used: {', '.join(points)}" in source.notes
