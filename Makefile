@@ -27,6 +27,8 @@ demo: setup
 # side by side; then tests with machines of their own; then those that have the container engine to themselves, one after
 # the other, since they time it.
 test: export OMP_NUM_THREADS = 1
+# Else each of some hundreds of processes would compile the project anew, where the environment forbids to keep it.
+test: export PYTHONDONTWRITEBYTECODE =
 test: setup
 	@$(BIN)/python -m pytest -m "not engine and not machines" -n auto --dist loadfile
 	@$(BIN)/python -m pytest -m "machines and not engine" -n auto --dist worksteal
