@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -210,6 +211,10 @@ def _predict(
     # OpenCV's own lines on a file that it cannot read; ours says it. It looks at these when it is imported.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
+    from PIL import Image
+
+    # Pillow's own line on a picture that is refused as too large.
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
     from fer_core.predict import Predictor
     from fer_core.predict.command import predict
 

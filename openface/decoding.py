@@ -150,6 +150,8 @@ def read_header(file: BinaryIO, largest: int = LARGEST) -> Image.Image:
         image = _opened(file, head)
     except UnidentifiedImageError as error:
         raise UnreadableImage(_unknown(head)) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UnreadableImage(f"has {_too_many(largest)}") from error
     except Exception as error:
         raise UnreadableImage(reason_of(error)) from error
     try:
@@ -179,7 +181,11 @@ def largest_part(image: Image.Image) -> tuple[int, int]:
 def _refuse_large(image: Image.Image, largest: int) -> None:
     width, height = largest_part(image)
     if width * height > largest:
-        raise UnreadableImage(f"{width} x {height} is more than {largest:,} pixels")
+        raise UnreadableImage(f"{width} x {height} is {_too_many(largest)}")
+
+
+def _too_many(largest: int) -> str:
+    return f"more than {largest:,} pixels; scale it down"
 
 
 @dataclass(frozen=True)

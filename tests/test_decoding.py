@@ -498,7 +498,7 @@ def test_tiles_larger_than_an_image_may_be_are_refused(tmp_path: Path) -> None:
     small = page(16, len(tile))
     (tmp_path / "a.tif").write_bytes(tiff(small, page(16, len(tile), wide, high), data=tile))
     with pictures_in(tmp_path / "a.tif", largest=100_000) as (_, shown):
-        assert [picture.reason for picture in shown] == ["", "512 x 512 is more than 100,000 pixels"]
+        assert [picture.reason for picture in shown] == ["", "512 x 512 is more than 100,000 pixels; scale it down"]
 
 
 @pytest.mark.parametrize("frames", [1, 3])
@@ -547,4 +547,4 @@ def test_every_page_is_held_to_the_limit(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(tiff(page(16, len(strip)), page(400, len(strip)), data=strip))
     with pictures_in(tmp_path / "a.tif", largest=100_000) as (count, shown):
         assert count == 2
-        assert [picture.reason for picture in shown] == ["", "400 x 400 is more than 100,000 pixels"]
+        assert [picture.reason for picture in shown] == ["", "400 x 400 is more than 100,000 pixels; scale it down"]

@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 import torch
 from helpers.deployed_model import DeployedModel
+from helpers.service import claiming
 from helpers.videos import PORTRAIT, moving, video, write_video
 from PIL import Image
 
@@ -234,15 +235,19 @@ def test_the_command_reads_images_and_videos(exported: Path, model: DeployedMode
 def test_what_cannot_be_read_is_named_and_the_rest_goes_on(exported: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8nothing")
     (tmp_path / "broken.mp4").write_bytes(b"nothing")
+    (tmp_path / "phone.png").write_bytes(claiming(12_000, 9_000, "PNG"))
     out = tmp_path / "faces.csv"
-    sources = [tmp_path / "broken.jpg", tmp_path / "missing.png", PORTRAIT, tmp_path / "broken.mp4"]
+    sources = [tmp_path / name for name in ("broken.jpg", "missing.png", "phone.png", "broken.mp4")]
+    sources.insert(2, PORTRAIT)
     done = fer("predict", *sources, "--model", exported, "--out", out)
     assert done.returncode == 1
     lines = done.stderr.splitlines()
-    assert [Path(line.partition(":")[0]).name for line in lines[:3]] == ["broken.jpg", "missing.png", "broken.mp4"]
-    assert lines[-1] == "1 faces in 1 images and frames; 3 could not be read"
-    assert list(pd.read_csv(out)["status"]) == ["unreadable", "unreadable", "ok", "unreadable"]
-    assert pd.read_csv(out)["reason"].notna().sum() == 3
+    told = [line.partition(": ") for line in lines[:-1]]
+    assert [Path(name).name for name, _, _ in told] == ["broken.jpg", "missing.png", "phone.png", "broken.mp4"]
+    assert told[2][2] == "has more than 50,000,000 pixels; scale it down"
+    assert lines[-1] == "1 faces in 1 images and frames; 4 could not be read"
+    assert list(pd.read_csv(out)["status"]) == ["unreadable", "unreadable", "ok", "unreadable", "unreadable"]
+    assert pd.read_csv(out)["reason"].notna().sum() == 4
 
 
 @pytest.mark.parametrize("ending", ["CSV", "jsonl", "parquet"])
