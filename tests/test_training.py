@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from itertools import chain, count, islice
 from pathlib import Path
@@ -18,6 +19,7 @@ from conftest import chain_graph
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from fer_core.artifacts import replace_file
 from fer_core.data.dataset import Dataset, open_dataset
 from fer_core.data.order import Epochs, cut, draw_epoch, draw_views, send_together, shuffled, stream
 from fer_core.data.views import Views
@@ -346,6 +348,33 @@ def test_after_sigkill_training_resumes_and_ends_with_the_same_bits(
     assert resumed[-1] == 6
     for name in ("last.safetensors", "selected.safetensors"):
         assert (killed / name).read_bytes() == (undisturbed / name).read_bytes()
+
+
+def test_an_epoch_that_was_broken_off_leaves_nothing_to_what_is_selected(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write: Callable[[Path, bytes], None] = replace_file
+
+    def train_it(name: str, accuracies: list[float]) -> dict[str, Tensor]:
+        told = iter([{"validation_loss": 0.0, "validation_accuracy": accuracy} for accuracy in accuracies])
+        monkeypatch.setattr("fer_core.train.loop._validate", lambda *arguments: next(told))
+        (tmp_path / name).mkdir(exist_ok=True)
+        objective = cross_entropy_to(targets(dataset, "majority"))
+        training = Training("EF SLL", "efficientface", RECIPE, 2, AugmentSettings((0.8, 1.0)), objective)
+        train(training, dataset, Run(1, tmp_path / name, CPU, JsonLines()))
+        return load_file(tmp_path / name / "selected.safetensors")
+
+    def die_at_the_second_epochs_state(path: Path, content: bytes) -> None:
+        if path.exists():
+            raise KeyboardInterrupt
+        write(path, content)
+
+    undisturbed = train_it("undisturbed", [0.5, 0.4])
+    # As on a GPU, where the second epoch was the best before it was broken off, and is not when it is done again.
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("fer_core.train.loop.replace_file", die_at_the_second_epochs_state)
+        train_it("killed", [0.5, 0.6])
+    assert same(train_it("killed", [0.4]), undisturbed)
 
 
 def test_a_damaged_resume_file_is_told_of_and_training_starts_again(

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 
@@ -85,7 +84,7 @@ def train(training: Training, dataset: Dataset, run: Run) -> None:
     model = _initial_model(training, dataset, run)
     views = _views(dataset, recipe.input_size, run.device, precision)
     optimiser, schedule = _optimiser(model, training, dataset, run)
-    history = _resume(run.folder, model, optimiser, schedule, memory, run.report)
+    history, selected = _resume(run.folder, model, optimiser, schedule, memory, run.report)
     if history:
         run.report.note(f"{training.name} · seed {run.seed} goes on after epoch {len(history)}")
     labels = torch.from_numpy(dataset.labels()).to(run.device)
@@ -113,11 +112,14 @@ def train(training: Training, dataset: Dataset, run: Run) -> None:
             history.append({"epoch": epoch, **metrics, "seconds": time.perf_counter() - started})
             written.result()  # The last epoch's files are whole before they are written over.
             state = _state(model, optimiser, schedule, memory, history)
-            written = thread.submit(_write_epoch, run.folder, state, selected_epoch(history) == epoch)
+            if selected_epoch(history) == epoch:
+                selected = state["model"]
+            written = thread.submit(_write_resume, run.folder, state | {"selected": selected})
             run.report.metrics(model=training.name, seed=run.seed, **history[-1])
         written.result()
     save_weights(run.folder / "last.safetensors", model)
-    model.load_state_dict(load_file(run.folder / _SELECTED))
+    save_tensors(run.folder / _SELECTED, selected)
+    model.load_state_dict(selected)
     card = _card(training, dataset, run, history, precision)
     write_cards(run.folder, describe(card, model, views, dataset))
     (run.folder / _RESUME).unlink()
@@ -219,22 +221,24 @@ def _resume(
     schedule: LRScheduler,
     memory: dict[str, Tensor],
     report: Reporter,
-) -> list[dict[str, float]]:
+) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
+    """The history so far, and the best weights of it."""
     path = folder / _RESUME
     if not path.exists():
-        return []
+        return [], {}
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        selected: dict[str, Tensor] = state["selected"]
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
         report.note(f"{path}: damaged ({str(error).splitlines()[0]}), so training starts again")
-        return []
+        return [], {}
     model.load_state_dict(state["model"])
     optimiser.load_state_dict(state["optimiser"])
     schedule.load_state_dict(state["schedule"])
     for name, tensor in memory.items():
         tensor.copy_(state["memory"][name])
     history: list[dict[str, float]] = state["history"]
-    return history
+    return history, selected
 
 
 def _state(
@@ -264,10 +268,11 @@ def _copied(value: Any) -> Any:
     return [_copied(part) for part in value] if isinstance(value, list) else value
 
 
-def _write_epoch(folder: Path, state: dict[str, Any], selected: bool) -> None:
-    """Write the best weights so far, then the resume state that refers to them."""
-    if selected:
-        save_tensors(folder / _SELECTED, state["model"])
+def _write_resume(folder: Path, state: dict[str, Any]) -> None:
+    """Write it with the best weights so far, in one file: of two, a kill could leave one an epoch ahead of the other.
+
+    Where bits differ from machine to machine, or on a GPU from run to run, that epoch may not be the best again.
+    """
     content = io.BytesIO()
     torch.save(state, content)
     replace_file(folder / _RESUME, content.getvalue())
