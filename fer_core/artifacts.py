@@ -1,5 +1,6 @@
 """Artifacts: content-addressed folders, written beside and renamed; only a manifest makes one complete."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -23,6 +24,7 @@ UNFINISHED = ".unfinished"
 """Ending of what is being written beside its place, and name of the mark in the folder of an unfinished artifact."""
 _REPLACED = ".replaced"
 """Ending of a folder that another has taken the place of, until it is deleted."""
+_IN_THE_WAY = (errno.ENOTEMPTY, errno.EEXIST)
 _TIME = "%Y-%m-%dT%H:%M:%S%z"
 
 
@@ -179,8 +181,16 @@ def replace_folder(beside: Path, out: Path) -> None:
     """Rename `beside` to `out`, and only then delete what stood there, so that no half of it ever stands there.
 
     Raises:
+        FileNotFoundError: another process has put `beside` there already.
         OSError: another process has put something there meanwhile.
     """
+    # First, so that nothing is moved where nothing stood when this began, or `beside` is gone.
+    try:
+        beside.rename(out)
+        return
+    except OSError as error:
+        if error.errno not in _IN_THE_WAY:
+            raise
     before = out.with_name(f"{out.name}{_REPLACED}")
     shutil.rmtree(before, ignore_errors=True)  # A killed process may have left it.
     with suppress(FileNotFoundError):

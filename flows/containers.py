@@ -171,9 +171,10 @@ class Containers:
                 raise self._unless_stopped(command, -signal.SIGKILL, "its container was taken away") from gone
             finally:
                 remove(container)
-        # Another run may have put it there meanwhile.
-        if (room / MANIFEST).is_file():
-            publish(command.out)
+        # Another run may have put it there meanwhile, or do so now.
+        with suppress(FileNotFoundError):
+            if (room / MANIFEST).is_file():
+                publish(command.out)
 
     def _spec(self, command: StepCommand, room: Path, gpu: str) -> ContainerSpec:
         read = [*command.inputs, *command.reads]

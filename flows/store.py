@@ -509,10 +509,13 @@ def _is_of_network(error: Exception) -> bool:
 
 def _put_in_place(beside: Path, out: Path, fingerprint: str) -> None:
     """Rename what was fetched, unless somebody else's is there meanwhile."""
-    if finished(out, fingerprint):
+    # A look before it would miss what comes between the two; by then a step may read that.
+    with suppress(OSError):
+        beside.rename(out)
         return
     try:
-        replace_folder(beside, out)
+        if not finished(out, fingerprint):
+            replace_folder(beside, out)
     except OSError:
         if not finished(out, fingerprint):
             raise

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fer_core.artifacts import Artifact, fingerprint, finished, make_artifact, open_artifact
+from fer_core.artifacts import Artifact, fingerprint, finished, make_artifact, open_artifact, publish
 from fer_core.errors import ArtifactError
 
 
@@ -60,6 +60,14 @@ def test_a_process_killed_as_it_replaces_an_artifact_leaves_the_next_one_free(
             make(tmp_path / "a", "f2", "new")
     assert make(tmp_path / "a", "f3", "newer").file("graph.txt").read_text() == "newer"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_who_publishes_what_another_has_published_takes_nothing_away(tmp_path: Path) -> None:
+    """Two runs' containers make an artifact in one folder, and those who started them publish it."""
+    made = make(tmp_path / "a")
+    with pytest.raises(FileNotFoundError):
+        publish(tmp_path / "a")
+    assert finished(tmp_path / "a", "f1") == made
 
 
 def test_a_truncated_artifact_is_noticed_and_made_again(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from helpers.s3 import s3_server, way_to
 
-from fer_core.artifacts import Artifact, finished, make_artifact
+from fer_core.artifacts import Artifact, finished, make_artifact, open_artifact
 from flows.lease import Holder, LeaseLost, Silence, latest, take
 from flows.made_once import make_once
 from flows.runner import StepCommand, Subprocesses
@@ -65,6 +65,26 @@ def test_what_is_pushed_is_fetched_elsewhere_whole(store: Store, place: str, tmp
     assert found.file("below/graph.txt").read_text() == "linked"
     assert found == finished(tmp_path / "there" / "graph" / FINGERPRINT, FINGERPRINT)
     assert [one.fingerprint for one in store.artifacts()] == [FINGERPRINT]
+
+
+def test_what_another_step_fetches_meanwhile_stays_where_it_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "store").mkdir()
+    store = Store(str(tmp_path / "store"))
+    others, out = artifact_in(tmp_path / "here").path, tmp_path / "there" / "graph" / FINGERPRINT
+    store.push(open_artifact(others))
+    rename, number = Path.rename, others.stat().st_ino
+
+    def rename_after_the_others_is_there(path: Path, target: Path) -> Path:
+        if others.exists():
+            rename(others, out)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename_after_the_others_is_there)
+    assert store.fetch("graph", FINGERPRINT, tmp_path / "there") == finished(out, FINGERPRINT)
+    assert out.stat().st_ino == number
+    assert [path.name for path in out.parent.iterdir()] == [FINGERPRINT]
 
 
 def test_of_two_uploads_the_first_counts_for_good(store: Store, tmp_path: Path) -> None:
