@@ -141,7 +141,7 @@ def make_artifact(
     beside = unfinished(out)
     started = time.time()
     try:
-        with _held(beside) as mark:
+        with held(beside) as mark:
             if found := finished(out, fingerprint):
                 shutil.rmtree(beside, ignore_errors=True)
                 return found
@@ -209,21 +209,25 @@ def replace_file(path: Path, content: bytes) -> None:
     beside.replace(path)
 
 
+@contextmanager
+def held(beside: Path, wait: bool = True) -> Iterator[TextIO]:
+    """Lock a folder of unfinished work, made where it is missing; the kernel releases a dead process's lock.
+
+    Raises:
+        BlockingIOError: another process has it, and is not to be waited for.
+    """
+    beside.mkdir(parents=True, exist_ok=True)
+    with (beside / UNFINISHED).open("a+", encoding="utf-8") as mark:
+        fcntl.flock(mark, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield mark
+
+
 def _refuse_to_replace(out: Path) -> None:
     """Replace only an earlier artifact, so that a mistyped --out never deletes a folder of faces."""
     if out.is_dir() and not (out / MANIFEST).is_file() and any(out.iterdir()):
         raise ArtifactError(f"{out}: holds something that no step made; choose another --out")
     if out.exists() and not out.is_dir():
         raise ArtifactError(f"{out}: is a file; an artifact is a folder, choose another --out")
-
-
-@contextmanager
-def _held(beside: Path) -> Iterator[TextIO]:
-    """Lock the unfinished folder, waiting for other processes; the kernel releases a dead process's lock."""
-    beside.mkdir(parents=True, exist_ok=True)
-    with (beside / UNFINISHED).open("a+", encoding="utf-8") as mark:
-        fcntl.flock(mark, fcntl.LOCK_EX)
-        yield mark
 
 
 def _start_or_resume(beside: Path, mark: TextIO, fingerprint: str) -> None:

@@ -6,8 +6,8 @@ import shutil
 import signal
 import sys
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from fer_core.artifacts import fingerprint, open_artifact, replace_file
+from fer_core.artifacts import fingerprint, held, open_artifact, replace_file
 from fer_core.contents import look_at_files, seen_from
 from fer_core.errors import ActionUnitError, FerError, InputError
 from fer_core.exit_codes import ExitCode
@@ -170,14 +170,26 @@ def _openface(
     with reporter() as report:
         of = look_at_files(images.folder, images.paths, images.folder, tell=report.progress).content
         work = out.resolve().with_name(f"{out.name}.{fingerprint('openface', 3, program, {}, {'images': of})}")
-        for other in set(out.resolve().parent.glob(f"{out.name}.{'[0-9a-f]' * 16}")) - {work}:
-            shutil.rmtree(other)
-        if images.left:
-            counts = ", ".join(f"{count:,} {what}" for what, count in images.left.items())
-            report.note(f"files that are no images, and get no row: {counts}")
-        table = annotate_images(images, chosen, work, report)
-        replace_file(out, table.to_parquet(index=False))
+        with _working_alone(work, out):
+            for other in set(out.resolve().parent.glob(f"{out.name}.{'[0-9a-f]' * 16}")) - {work}:
+                with _working_alone(other, out):
+                    shutil.rmtree(other)
+            if images.left:
+                counts = ", ".join(f"{count:,} {what}" for what, count in images.left.items())
+                report.note(f"files that are no images, and get no row: {counts}")
+            table = annotate_images(images, chosen, work, report)
+            replace_file(out, table.to_parquet(index=False))
         report.note(f"{out}")
+
+
+@contextmanager
+def _working_alone(work: Path, out: Path) -> Iterator[None]:
+    with ExitStack() as alone:
+        try:
+            alone.enter_context(held(work, wait=False))
+        except BlockingIOError as other:
+            raise ActionUnitError(f"{out}: another `fer openface` is making it; wait for it, or end it") from other
+        yield
 
 
 def _device(

@@ -452,6 +452,27 @@ def test_photographs_are_annotated_at_their_own_size_and_bad_files_named(local: 
     assert os.access(out, os.R_OK)
 
 
+def test_two_do_not_annotate_into_one_table_at_a_time(local: Settings, tmp_path: Path) -> None:
+    (photographs := tmp_path / "photographs").mkdir()
+    for number in range(8):
+        Pictures([""]).read(0).save(photographs / f"{number}.png")
+    out = tmp_path / "aus.parquet"
+    command = ["openface", str(photographs), "--out", str(out), "--set", f"openface.binary={local().binary}"]
+    slowly = ["--set", "openface.batch=1", "--set", "openface.arguments=['-standin_ms','500']"]
+    with subprocess.Popen([sys.executable, "-m", "fer_core", *command, *slowly]) as first:
+        while not list(tmp_path.glob("aus.parquet.*/findings.jsonl")):
+            assert first.poll() is None
+            time.sleep(0.02)
+        for settings in (slowly, []):
+            second = fer(*command, *settings)
+            assert (second.returncode, second.stderr.count("\n")) == (2, 1), second.stderr
+            assert "another `fer openface` is making it" in second.stderr
+    assert first.returncode == 0
+    assert set(pd.read_parquet(out)["status"]) == {"ok"}
+    assert fer(*command).returncode == 0
+    assert not list(tmp_path.glob("aus.parquet.*"))
+
+
 def test_every_image_file_has_a_row_whatever_its_name_and_a_pipe_is_counted(local: Settings, tmp_path: Path) -> None:
     photographs = tmp_path / "photographs"
     (photographs / "inner").mkdir(parents=True)
