@@ -20,6 +20,7 @@ from helpers.browsing import CHROMIUM, DRIVER, NO_BROWSER, browser, until
 from helpers.composed import TAG, USER, ComposeLab, restart_engine
 from helpers.measured import tell_measured
 
+from fer_core.steps import STEPS
 from flows.containers import STEP
 from flows.doctor import examine_openface
 from flows.prefect_server import free_port
@@ -56,6 +57,25 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     if "lab" in request.fixturenames:
         lab: ComposeLab = request.getfixturevalue("lab")
         lab.wait_until(lambda: not lab.steps(), 30)
+
+
+def test_of_a_folder_of_roots_only_what_runs_make_is_given_away(lab: ComposeLab, tmp_path: Path) -> None:
+    def looked_at(folder: Path) -> "subprocess.CompletedProcess[str]":
+        command = ["docker", "run", "--rm", "--network", "none", "--user", "root", "--tmpfs", "/run/fer"]
+        command += ["--env", "FER_PASSWORD_FILE=.password", "--volume", f"{folder}:/artifacts", f"fer-prefect:{TAG}"]
+        return subprocess.run([*command, "password"], capture_output=True, text=True, check=False)
+
+    own, others = tmp_path / "own", tmp_path / "others"
+    for folder in (*(own / step for step in STEPS), own / ".cache", own / "export", others / "ada", others / "report"):
+        folder.mkdir(parents=True)
+    for folder in (tmp_path, *tmp_path.rglob("*")):
+        os.chown(folder, 0, 0)
+    assert looked_at(own).returncode == 0
+    assert {path.stat().st_uid for path in (own, *own.iterdir())} == {10001}
+    refused = looked_at(others)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "FER_ARTIFACTS is root's, and holds ada, which no run has made; name a folder of its own" in refused.stderr
+    assert {path.stat().st_uid for path in (others, *others.iterdir())} == {0}
 
 
 def artifact(lab: ComposeLab, key: str, run: str) -> dict[str, object]:
