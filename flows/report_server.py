@@ -48,8 +48,9 @@ class _Reports(SimpleHTTPRequestHandler):
     def send_head(self) -> Any:
         """Open the file that a request asks for, unless a link leads out of the folder to it."""
         asked = self.translate_path(self.path)
-        file = os.path.join(asked, "index.html") if os.path.isdir(asked) else asked
-        if not stays_below(Path(file), Path(self.directory)):
+        # Of a folder, the first of these two is opened where it is there.
+        opened = [asked, *(os.path.join(asked, index) for index in ("index.html", "index.htm"))]
+        if not all(stays_below(Path(file), Path(self.directory)) for file in opened):
             self.send_error(HTTPStatus.NOT_FOUND, "File not found")
             return None
         return super().send_head()

@@ -78,12 +78,12 @@ def test_the_link_in_prefects_page_leads_there(guarded: str) -> None:
 def test_a_link_out_of_the_folder_is_not_followed(open_to_all: str, tmp_path: Path) -> None:
     """A step's container may leave one, and sees less than who serves its folder."""
     (secret := tmp_path.with_name(f"{tmp_path.name}-secret")).write_text("the password")
-    for name in ("link.txt", "abc/page.html", "linked/index.html"):
+    for name in ("link.txt", "abc/page.html", "linked/index.html", "old/index.htm"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).symlink_to(secret)
     (tmp_path / "folder").symlink_to(secret.parent)
     (tmp_path / "inside.html").symlink_to(tmp_path / "abc" / "index.html")
-    for path in ("link.txt", "abc/page.html", "linked/", f"folder/{secret.name}", "folder/"):
+    for path in ("link.txt", "abc/page.html", "linked/", "old/", f"folder/{secret.name}", "folder/"):
         status, body = ask(f"{open_to_all}/{path}")
         assert (status, b"the password" in body) == (404, False), path
     assert ask(f"{open_to_all}/inside.html") == (200, b"a face")
