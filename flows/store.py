@@ -350,7 +350,10 @@ class Store:
 
     def _put_file(self, file: Path, name: str) -> None:
         if self._local:
-            shutil.copyfile(file, self._with_folder(name))
+            shutil.copyfile(file, target := self._with_folder(name))
+            # What names it is on the disk at once, and outlives a power cut for good.
+            with target.open("rb") as written:
+                os.fsync(written.fileno())
         else:
             self._files.put_file(str(file), self._at(name))
 

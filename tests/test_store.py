@@ -87,6 +87,28 @@ def test_what_another_step_fetches_meanwhile_stays_where_it_reads_it(
     assert [path.name for path in out.parent.iterdir()] == [FINGERPRINT]
 
 
+def test_what_is_published_is_on_the_disk_before_its_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a power cut would leave an entry that counts for good, and half of what it names."""
+    (tmp_path / "store").mkdir()
+    store, artifact = Store(str(tmp_path / "store")), artifact_in(tmp_path / "here")
+    flush, on_disk = os.fsync, list[int]()
+
+    def note_and_flush(descriptor: int) -> None:
+        on_disk.append(os.fstat(descriptor).st_ino)
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note_and_flush)
+    store.push(artifact)
+    store.push_file(artifact.file("below/graph.txt"), "0" * 64)
+    entries = {path.stat().st_ino for path in (tmp_path / "store").rglob("published.json")}
+    uploads = {
+        path.stat().st_ino for path in (tmp_path / "store").rglob("*") if "upload-" in str(path) and path.is_file()
+    }
+    assert len(uploads) == 3
+    assert set(on_disk[:2]) | {on_disk[3]} == uploads
+    assert {on_disk[2], on_disk[4]} == entries
+
+
 def test_of_two_uploads_the_first_counts_for_good(store: Store, tmp_path: Path) -> None:
     assert store.push(artifact_in(tmp_path / "first", "first"))
     before = store.names_in(ROOM)
