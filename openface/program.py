@@ -206,6 +206,9 @@ class ContainedProgram:
     def __call__(self, pictures: Path, out: Path, seconds: float) -> Ending:
         if os.geteuid() == 0:
             os.chown(out, NOBODY, NOBODY)
+            # Root's umask may keep them from everybody else.
+            for picture in pictures.iterdir():
+                picture.chmod(0o644)
         spec = ContainerSpec(
             self._settings.image,
             ["folder", *self._settings.arguments],

@@ -130,6 +130,16 @@ def test_an_image_that_takes_all_memory_is_set_aside(openface_image: str, tmp_pa
     assert "memory" in annotation.failures()[0]
 
 
+@pytest.mark.engine
+def test_pictures_are_read_whatever_the_umask(openface_image: str, tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        settings = OpenFaceSettings(image=openface_image, workers=1)
+        assert list(annotate(Pictures(["", ""]), settings, tmp_path / "work")["status"]) == ["ok", "ok"]
+    finally:
+        os.umask(before)
+
+
 def test_the_table_is_the_same_whatever_the_batches_the_workers_and_the_faults(local: Settings, tmp_path: Path) -> None:
     cues = ["", "several faces", "", "abort", "face when bordered", "", "empty CSV", "", "no face", ""]
     tables = [
