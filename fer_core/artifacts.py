@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from fer_core.errors import ArtifactError
-from fer_core.paths import stays_below, whole_path
+from fer_core.paths import require_utf8, stays_below, whole_path
 
 MANIFEST = "manifest.json"
 UNFINISHED = ".unfinished"
@@ -132,10 +132,11 @@ def make_artifact(
     in the manifest beside the rest.
 
     Raises:
-        InputError: no file can be at `out`.
+        InputError: no file can be at `out`, or not everything can open what is there.
         ArtifactError: the disk is full or not writable.
     """
     out = whole_path(out)
+    require_utf8(str(out))
     if found := finished(out, fingerprint):
         return found
     beside = unfinished(out)

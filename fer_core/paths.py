@@ -28,6 +28,18 @@ def whole_path(given: str | Path) -> Path:
     return path
 
 
+def require_utf8(text: str) -> None:
+    """See that a path can be opened by every library, and kept by Prefect.
+
+    Raises:
+        InputError: it holds bytes that are no UTF-8, which pyarrow, for one, cannot open.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{text}: holds bytes that are no UTF-8; rename it, or name another place") from error
+
+
 def stays_below(path: Path, folder: Path) -> bool:
     """Tell whether a path, its links followed, lies below a folder; one at which no file can be does not."""
     try:

@@ -12,7 +12,7 @@ from fer_core.comparison import cells
 from fer_core.contents import Tell, nobody
 from fer_core.errors import ActionUnitError, DatasetError, ExperimentError
 from fer_core.experiment import BUNDLED, Experiment, find_experiment, load_experiment
-from fer_core.paths import whole_path
+from fer_core.paths import require_utf8, whole_path
 from fer_core.steps import (
     NAMED_FILES,
     STEPS,
@@ -203,6 +203,8 @@ def open_study(
     if table is not None and not table.exists():
         raise ActionUnitError(f"{table}: no such file or folder; give what OpenFace wrote with --aus")
     made = whole_path(artifacts)
+    for given in (source, str(made)):
+        require_utf8(given)
     study = Study(loaded, source, tuple(settings), folder, table, made, open_store())
     if loaded.comparison:
         _check_cells(study)

@@ -155,6 +155,14 @@ def test_a_path_at_which_no_file_can_be_is_told_in_a_line(tmp_path: Path, place:
     assert "no such experiment" in line or "name another p" in line
 
 
+def test_a_place_that_not_everything_can_open_is_refused_in_a_line(tmp_path: Path) -> None:
+    place = tmp_path / os.fsdecode(b"ni\xf1o")
+    place.mkdir()
+    assert "ni\\xf1o/dataset: holds bytes that are no UTF-8" in mistake(
+        fer("prepare", TINY, "--out", place / "dataset")
+    )
+
+
 def test_a_command_typed_wrongly_is_told_its_usage() -> None:
     for arguments, said in (
         (("evaluate", TINY), "--out"),

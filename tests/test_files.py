@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from fer_core.errors import DatasetError
+from fer_core.errors import DatasetError, InputError
 from fer_core.exit_codes import ExitCode
 from fer_core.progress import JsonLines
 from flows.containers import Containers
@@ -88,3 +88,12 @@ def test_a_folder_of_any_name_can_be_given_to_a_run(tmp_path: Path) -> None:
     folder.mkdir()
     study = open_study("demo", spell(str(folder)), None, None, ["dataset.source=folder"], str(tmp_path))
     assert study.data == folder
+
+
+def test_a_run_is_told_of_bytes_that_prefect_and_pyarrow_do_not_take(tmp_path: Path) -> None:
+    (place := tmp_path / os.fsdecode(b"ni\xf1o")).mkdir()
+    tiny = Path(__file__).with_name("tiny.toml")
+    (place / "tiny.toml").write_text(tiny.read_text())
+    for experiment, artifacts in ((place / "tiny.toml", tmp_path), (tiny, place)):
+        with pytest.raises(InputError, match=r"ni\\xf1o.*: holds bytes that are no UTF-8"):
+            open_study(str(experiment), None, None, None, [], str(artifacts))
