@@ -140,7 +140,7 @@ def make_artifact(
     if found := finished(out, fingerprint):
         return found
     beside = unfinished(out)
-    started = time.time()
+    started = time.monotonic()
     try:
         with held(beside) as mark:
             if found := finished(out, fingerprint):
@@ -149,7 +149,7 @@ def make_artifact(
             if finished(beside, fingerprint) is None:
                 _start_or_resume(beside, mark, fingerprint)
                 told = work(beside) or {}
-                _write_manifest(beside, step, fingerprint, settings, inputs, time.time() - started, told)
+                _write_manifest(beside, step, fingerprint, settings, inputs, time.monotonic() - started, told)
             # A container that is given this folder alone cannot rename it; who started the container does.
             if os.path.ismount(beside):
                 return Artifact(out, step, fingerprint)

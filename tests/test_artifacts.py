@@ -70,6 +70,14 @@ def test_who_publishes_what_another_has_published_takes_nothing_away(tmp_path: P
     assert finished(tmp_path / "a", "f1") == made
 
 
+def test_a_clock_that_is_set_back_meanwhile_makes_no_step_take_less_than_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(1_800_000_000, 0, -3600))
+    monkeypatch.setattr("time.time", lambda: next(clock))
+    assert 0 <= make(tmp_path / "a").seconds() < 60
+
+
 def test_a_truncated_artifact_is_noticed_and_made_again(tmp_path: Path) -> None:
     artifact = make(tmp_path / "a")
     artifact.file("graph.txt").write_text("d")
