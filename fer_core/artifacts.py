@@ -155,7 +155,8 @@ def make_artifact(
                 return Artifact(out, step, fingerprint)
             publish(out)
     except OSError as error:
-        if error.strerror is None:
+        # A pipe that nobody reads any more is no fault of the folder's.
+        if error.strerror is None or isinstance(error, BrokenPipeError):
             raise
         where = error.filename or beside
         raise ArtifactError(f"{where}: {error.strerror}; free or allow space there, and run again") from error

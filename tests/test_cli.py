@@ -163,6 +163,15 @@ def test_a_place_that_not_everything_can_open_is_refused_in_a_line(tmp_path: Pat
     )
 
 
+def test_who_reads_no_further_ends_a_step_and_the_disk_is_not_blamed(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "fer_core", "prepare", TINY, "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, env=environment(), check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_a_command_typed_wrongly_is_told_its_usage() -> None:
     for arguments, said in (
         (("evaluate", TINY), "--out"),
