@@ -73,7 +73,7 @@ class Published:
     made_from: tuple[str, ...]
     """STEP/FINGERPRINT of each input."""
     sha256: Mapping[str, str] = field(default_factory=dict)
-    """Of each file; an earlier version told none."""
+    """What each file holds, by its name in the artifact; empty for what an earlier version stored."""
 
     @property
     def size(self) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 _LONG = 1
 """A box of this size has its size behind its name."""
 _MATRIX = {0: 40, 1: 52}
-"""Where a track's header has its matrix, by the header's version."""
+"""The byte at which a track's header has its matrix, by the header's version."""
 _ONE = 1 << 16
 
 

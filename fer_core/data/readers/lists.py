@@ -102,7 +102,7 @@ class BoxColumns:
     """The columns of a list's face boxes; none where one of the four is missing."""
 
     names: list[str]
-    """Of left and top, and of width and height or right and bottom."""
+    """Those of left and top, then of width and height, or of right and bottom."""
     are_edges: bool
     """The last two are right and bottom."""
 
@@ -125,7 +125,7 @@ class ListedImages:
     split_by_folders: bool
     """The folders in the paths say it."""
     persons: "pd.Series[str]"
-    """Whose face it is, or "" where that is not known."""
+    """The person whose face it is, or "" where that is not known."""
     person_column: str
     """The column that says it, or ""."""
     box: BoxColumns
