@@ -17,7 +17,7 @@ from writing import Row, row, show, write_results
 from fer_core.data.order import Epochs
 from fer_core.data.views import Views, on_device
 from fer_core.devices import Precision, choose_precision, dtype_of, processor_of
-from fer_core.models.architectures import build
+from fer_core.models.architectures import build, to_train
 from fer_core.train.objectives import (
     Objective,
     cross_entropy_to,
@@ -43,7 +43,7 @@ def ways(images: int, device: torch.device) -> dict[str, Objective]:
 
 def stepper(objective: Objective, views: Views, precision: Precision, batch: int) -> Callable[[], None]:
     """Takes a training step on the next full batch, to its end."""
-    model = build("resnet50", CLASSES, seed=1).to(views.device, memory_format=torch.channels_last).train()
+    model = to_train(build("resnet50", CLASSES, seed=1), views.device, precision)
     on_gpu = views.device.type == "cuda"
     optimiser = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, fused=on_gpu)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0)

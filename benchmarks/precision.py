@@ -10,12 +10,13 @@ from collections.abc import Callable
 from typing import get_args
 
 import torch
+from torch import nn
 from turns import PROCESSOR, fastest_of_both
 from writing import row, show, write_results
 
 from fer_core.devices import Precision, dtype_of, keep_freed_memory, mixed_precision
 from fer_core.models import Architecture
-from fer_core.models.architectures import build
+from fer_core.models.architectures import build, to_train
 
 CASES: tuple[tuple[Architecture, int, int], ...] = (
     ("resnet18", 48, 32),
@@ -26,17 +27,17 @@ CASES: tuple[tuple[Architecture, int, int], ...] = (
     ("efficientface", 224, 32),
 )
 """Network, side of its input in pixels, batch."""
+CPU = torch.device("cpu")
 
 
-def stepper(architecture: Architecture, size: int, batch: int, precision: Precision) -> Callable[[], None]:
+def stepper(model: nn.Module, size: int, batch: int, precision: Precision) -> Callable[[], None]:
     """Takes training steps on a batch that is there."""
-    model = build(architecture, 7, seed=1).to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=4e-4)
     images = torch.randn(batch, 3, size, size).to(dtype_of(precision), memory_format=torch.channels_last)
     labels = torch.arange(batch) % 7
 
     def step() -> None:
-        with mixed_precision(torch.device("cpu"), precision):
+        with mixed_precision(CPU, precision):
             logits = model(images)
         loss = torch.nn.functional.cross_entropy(logits.float(), labels)
         optimiser.zero_grad(set_to_none=True)
@@ -55,7 +56,8 @@ def main() -> None:
     keep_freed_memory()
     rows = []
     for architecture, size, batch in CASES:
-        kinds = {name: stepper(architecture, size, batch, name) for name in get_args(Precision)}
+        models = {name: to_train(build(architecture, 7, seed=1), CPU, name) for name in get_args(Precision)}
+        kinds = {name: stepper(model, size, batch, name) for name, model in models.items()}
         seconds = {name: both[PROCESSOR] for name, both in fastest_of_both(kinds, rounds).items()}
         name = f"step in bfloat16 ÷ in float32, {architecture}, batch {batch}, {size} px"
         rows.append(row(name, seconds["bfloat16"] / seconds["float32"], None, judged="at most", seconds=seconds))

@@ -22,7 +22,7 @@ from writing import Row, row, show, write_results
 
 from fer_core.data.views import Views, on_device
 from fer_core.devices import Precision, dtype_of, keep_freed_memory, mixed_precision, processor_of
-from fer_core.models.architectures import build
+from fer_core.models.architectures import build, to_train
 from fer_core.train.objectives import Batch, cross_entropy_to
 
 SIZE, BATCH = 224, 64
@@ -61,7 +61,7 @@ class Student:
 
     def step(self, target: Tensor) -> Callable[[np.ndarray, Tensor], object]:
         """Trains on a batch."""
-        model = build("efficientface", CLASSES, seed=1).to(self.device, memory_format=torch.channels_last).train()
+        model = to_train(build("efficientface", CLASSES, seed=1), self.device, self.precision)
         on_cuda = self.device.type == "cuda"
         optimiser = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=4e-4, fused=on_cuda)
         objective = cross_entropy_to(target)

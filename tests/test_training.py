@@ -75,7 +75,8 @@ def test_a_network_learns_stripes(dataset: Dataset, tmp_path: Path) -> None:
     best = max(figures["validation_accuracy"] for figures in card.history)
     assert best >= 0.6
     assert card.history[card.selected_epoch - 1]["validation_accuracy"] == best
-    assert card.history[-1]["train_cross_entropy"] < card.history[0]["train_cross_entropy"]
+    losses = [figures["train_cross_entropy"] for figures in card.history]
+    assert sum(losses[-5:]) / 5 < losses[0]  # an epoch is three batches of few images: one alone may go either way
     assert not model.training
     assert sorted(p.name for p in folder.iterdir()) == [
         "MODEL_CARD.md",

@@ -22,7 +22,7 @@ from fer_core.errors import TrainingError
 from fer_core.evaluation.model_card import describe, trained_on, write_cards
 from fer_core.experiment import AugmentSettings, Recipe
 from fer_core.models import Architecture
-from fer_core.models.architectures import build
+from fer_core.models.architectures import build, to_train
 from fer_core.models.checkpoint import ModelCard, save_tensors, save_weights
 from fer_core.models.logits import predict_logits
 from fer_core.models.published import load_published
@@ -81,7 +81,7 @@ def train(training: Training, dataset: Dataset, run: Run) -> None:
         keep_freed_memory()
     recipe, memory = training.recipe, training.objective.memory
     precision = _chosen_precision(training, run)
-    model = _initial_model(training, dataset, run)
+    model = to_train(_initial_model(training, dataset, run), run.device, precision)
     views = _views(dataset, recipe.input_size, run.device, precision)
     optimiser, schedule = _optimiser(model, training, dataset, run)
     history, selected = _resume(run.folder, model, optimiser, schedule, memory, run.report)
@@ -140,7 +140,7 @@ def _chosen_precision(training: Training, run: Run) -> Precision:
 
 
 def _initial_model(training: Training, dataset: Dataset, run: Run) -> nn.Module:
-    """Build the network on its device, with the recipe's initial weights."""
+    """Build the network with the recipe's initial weights."""
     recipe = training.recipe
     model = build(training.architecture, len(dataset.card.labels), run.seed)
     if recipe.weights:
@@ -148,7 +148,7 @@ def _initial_model(training: Training, dataset: Dataset, run: Run) -> nn.Module:
         run.report.note(
             f"{recipe.weights}: {'head reordered into our classes' if head_kept else 'a new head, the rest taken over'}"
         )
-    return model.to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return model
 
 
 def _views(dataset: Dataset, size: int, device: torch.device, precision: Precision) -> Views:
