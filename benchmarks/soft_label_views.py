@@ -33,7 +33,7 @@ from fer_core.train.soft_labels import make_soft_labels, objective_from
 
 PLAIN, ONLINE = "1", "online"
 VIEWS = (PLAIN, "10", "50", ONLINE)
-SETTINGS = ("dataset.count=2000", "distill.epochs=20")
+SETTINGS = ("dataset.count=2000", "ldg.epochs=6", "ldg.learning_rate=0.02", "distill.epochs=20")
 STUDY = Study("demo", SETTINGS, (1, 2, 3, 4, 5))
 
 

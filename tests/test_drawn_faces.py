@@ -52,6 +52,17 @@ def test_a_seed_fixes_each_face_whatever_the_count() -> None:
     assert not np.array_equal(few.images, other.images)
 
 
+def test_processes_draw_the_same_faces(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = draw_faces(7, 32, seed=3)
+    monkeypatch.setattr("fer_core.data.drawn.faces._WORTH_A_PROCESS", 1)
+    monkeypatch.setattr("fer_core.data.drawn.faces._AT_A_TIME", 2)
+    monkeypatch.setattr("fer_core.data.drawn.faces.usable_cores", lambda: 2)
+    together = draw_faces(7, 32, seed=3)
+    for name in ("images", "distributions", "labels", "action_units"):
+        assert np.array_equal(getattr(together, name), getattr(alone, name))
+    assert together.au_rows.equals(alone.au_rows)
+
+
 def test_shapes_and_domains(faces: DrawnFaces) -> None:
     assert faces.images.shape == (COUNT, 32, 32, 3)
     assert faces.images.dtype == np.uint8

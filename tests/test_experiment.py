@@ -117,7 +117,7 @@ def test_an_experiment_on_drawn_faces_is_laid_over_other_images() -> None:
     laid = load_experiment("demo", ["dataset.source=csv"])
     assert (laid.dataset.count, laid.dataset.seed) == (DatasetSettings.count, DatasetSettings.seed)
     assert experiment_from(to_document(laid), "again") == laid
-    assert load_experiment("demo").dataset.count == 2400
+    assert load_experiment("demo").dataset.count == 2000
 
 
 @pytest.mark.parametrize("setting", ["graph.k", "=4", "title.k=4"])

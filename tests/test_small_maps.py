@@ -42,7 +42,7 @@ def test_products_are_the_convolution_and_its_gradients(
 ) -> None:
     torch.manual_seed(1)
     plain, multiplied = both(nn.Conv2d(channels, 24, kernel, stride, kernel // 2, bias=False))
-    assert type(multiplied[0]) is not nn.Conv2d
+    assert type(multiplied.get_submodule("0")) is not nn.Conv2d
     images = torch.randn(3, channels, height, width, dtype=torch.float64).to(memory_format=torch.channels_last)
     of_output = torch.randn_like(plain(images))
     expected, found = gradients(plain, images, of_output), gradients(multiplied, images, of_output)
@@ -118,4 +118,4 @@ def test_a_network_keeps_its_parameters_its_names_and_its_step(
     for model in (plain, multiplied):
         nn.functional.cross_entropy(model(images), torch.arange(4)).backward()
     for (name, expected), found in zip(plain.named_parameters(), multiplied.parameters(), strict=True):
-        torch.testing.assert_close(found.grad, expected.grad, rtol=1e-8, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(found.grad, expected.grad, rtol=1e-8, atol=1e-10, msg=name)

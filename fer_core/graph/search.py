@@ -1,14 +1,12 @@
 """Nearest-neighbour search among distinct AU vectors: exact, or by one Annoy index that several processes share."""
 
-import multiprocessing
-import signal
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from fer_core.processes import process_a_core
 from openface.machine import usable_cores
 
 Search = Callable[[np.ndarray], np.ndarray]
@@ -43,17 +41,11 @@ def search_trees(path: Path, dimensions: int, count: int, nodes: int, tell: Call
     def search(queries: np.ndarray) -> np.ndarray:
         parts = [queries[start : start + _AT_A_TIME] for start in range(0, len(queries), _AT_A_TIME)]
         find = partial(_find, str(path), dimensions, count, nodes)
-        cores = usable_cores()
         # Parts are the same however many processes answer them, and come back in order.
-        if len(queries) < _WORTH_A_PROCESS or cores == 1:
+        if len(queries) < _WORTH_A_PROCESS or usable_cores() == 1:
             return _gathered(map(find, parts), len(queries), count, tell)
-        # Spawned, not forked: torch and BLAS may hold threads here.
-        spawned = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(cores, mp_context=spawned, initializer=_leave_interrupts_to_parent) as pool:
-            try:
-                return _gathered(pool.map(find, parts), len(queries), count, tell)
-            finally:
-                pool.shutdown(cancel_futures=True)
+        with process_a_core() as pool:
+            return _gathered(pool.map(find, parts), len(queries), count, tell)
 
     return search
 
@@ -87,7 +79,3 @@ def _gathered(parts: Iterable[np.ndarray], total: int, count: int, tell: Callabl
         done += len(part)
         tell(done)
     return found
-
-
-def _leave_interrupts_to_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

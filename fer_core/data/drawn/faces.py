@@ -5,7 +5,9 @@ prototypes under that distribution, its hard label is one draw from it (so label
 and an OpenFace-like measurement of its action units is reported beside the picture.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -20,12 +22,15 @@ from fer_core.data.drawn.geometry import (
     View,
     draw_face,
 )
+from fer_core.processes import process_a_core
 from fer_core.progress import Reporter, counted
 from openface.columns import INTENSITIES, PRESENCES
+from openface.machine import usable_cores
 
 EMOTIONS: tuple[str, ...] = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear")
 
 PEOPLE = 200
+_WORTH_A_PROCESS, _AT_A_TIME = 1000, 50
 # Keeps the people's random streams apart from the faces' ones, which are numbered from 0.
 _PERSON_STREAM = 1_000_003
 
@@ -114,8 +119,12 @@ def draw_faces(count: int, size: int, seed: int, report: Reporter | None = None)
 
     The same ``seed`` gives the same faces, and face ``i`` does not depend on ``count``.
     """
-    drawing = (_draw_one(index, size, seed) for index in range(count))
-    faces = list(drawing if report is None else counted(drawing, "draw faces", count, report))
+    draw = partial(_draw_one, size=size, seed=seed)
+    if count < _WORTH_A_PROCESS or usable_cores() == 1:
+        faces = _listed(map(draw, range(count)), count, report)
+    else:
+        with process_a_core() as pool:
+            faces = _listed(pool.map(draw, range(count), chunksize=_AT_A_TIME), count, report)
     return DrawnFaces(
         images=np.array([face.image for face in faces], dtype=np.uint8).reshape(count, size, size, 3),
         distributions=_stacked([face.distribution for face in faces], len(EMOTIONS)),
@@ -165,6 +174,10 @@ def draw_identity(rng: np.random.Generator) -> Identity:
         glasses=bool(rng.random() < 0.1),
         resting_units=resting,
     )
+
+
+def _listed(drawing: Iterable[_Face], count: int, report: Reporter | None) -> list[_Face]:
+    return list(drawing if report is None else counted(drawing, "draw faces", count, report))
 
 
 def _draw_one(index: int, size: int, seed: int) -> _Face:
