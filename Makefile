@@ -48,7 +48,7 @@ lint: setup
 # Once more with ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 gives the column of a processor without AVX-512.
 bench: export OMP_WAIT_POLICY = passive
 bench: setup
-	@for name in precision neighbours student inference graph memory overhead paper_table oversubscribed reading figures; do \
+	@for name in precision small_maps neighbours student inference graph memory overhead paper_table oversubscribed reading figures; do \
 		$(BIN)/python benchmarks/$$name.py || exit 1; done
 	@PYTHONPATH=tests $(BIN)/python benchmarks/machines.py
 	@$(BIN)/python benchmarks/table.py

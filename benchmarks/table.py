@@ -8,6 +8,7 @@ from writing import RESULTS, Row, cells
 
 NAMES = (
     "precision",
+    "small_maps",
     "neighbours",
     "student",
     "inference",

@@ -40,8 +40,6 @@ from openface.decoding import Picture, UnreadableImage, rgb_pixels
 
 HEIGHT, WIDTH = 72, 101
 TEMPERATURE = 0.5
-LOSSY = 0.05
-"""Tolerance of a probability; what a JPEG or an ink model changes in a picture is seen, a quarter turn is far more."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,8 @@ class Brought:
     content: bytes
     seen: np.ndarray
     atol: float = 0.0
+    lossy: bool = False
+    """Its bytes change the picture a little, as a JPEG's or an ink model's do."""
     browser: str = ""
     """What the page says instead of reading it."""
 
@@ -83,10 +83,10 @@ def brought() -> Iterator[Brought]:
         stored = Image.fromarray(np.ascontiguousarray(turn(colour)))
         yield Brought(f"{orientation}.png", saved(stored, "PNG", exif=exif), colour)
         jpeg = saved(stored, "JPEG", exif=exif, quality=98, subsampling=0)
-        yield Brought(f"{orientation}.jpg", jpeg, colour, LOSSY)
+        yield Brought(f"{orientation}.jpg", jpeg, colour, lossy=True)
         yield Brought(f"{orientation}.webp", saved(stored, "WEBP", exif=exif, lossless=True), colour)
     # A copy, since Pillow takes the orientation out of what it is given.
-    yield Brought("turned.avif", saved(stored, "AVIF", exif=exif.tobytes(), quality=95), colour, LOSSY)
+    yield Brought("turned.avif", saved(stored, "AVIF", exif=exif.tobytes(), quality=95), colour, lossy=True)
     yield Brought("bitmap.bmp", saved(image, "BMP"), colour)
     unread = "no picture that this browser can read"
     yield Brought("turned.tif", saved(stored, "TIFF", exif=exif), colour, browser=unread)
@@ -109,7 +109,7 @@ def brought() -> Iterator[Brought]:
     yield Brought("12 of 16 bits and two hot pixels.png", saved(Image.fromarray(hot), "PNG"), told, browser=dark)
     unused = saved(Image.fromarray(np.dstack([colour, np.zeros_like(grey)])), "PNG")
     yield Brought("unused alpha.png", unused, colour, browser="a browser forgets such colours")
-    yield Brought("ink.jpg", saved(image.convert("CMYK"), "JPEG", quality=98, subsampling=0), colour, LOSSY)
+    yield Brought("ink.jpg", saved(image.convert("CMYK"), "JPEG", quality=98, subsampling=0), colour, lossy=True)
 
 
 PICTURES = list(brought())
@@ -147,16 +147,24 @@ def read(exported: Path) -> Callable[[Picture], np.ndarray]:
     return probabilities
 
 
-def test_the_pictures_tell_a_turn_or_a_crop_from_none(read: Callable[[Picture], np.ndarray]) -> None:
+@pytest.fixture(scope="module")
+def tolerated(read: Callable[[Picture], np.ndarray]) -> Callable[[Brought], float]:
+    """How far a probability may be: of a lossy picture, half as far as that of the most alike wrong one."""
+    wrong = (np.rot90(scene()), scene()[::-1], scene()[:, ::-1], scene() // 16, 255 - scene(), scene()[:, :72])
     upright = read(scene())
-    for wrong in (np.rot90(scene()), scene()[::-1], scene()[:, ::-1], scene() // 16, 255 - scene(), scene()[:, :72]):
-        assert np.abs(read(np.ascontiguousarray(wrong)) - upright).max() > LOSSY
+    nearest = min(np.abs(read(np.ascontiguousarray(picture)) - upright).max() for picture in wrong)
+    return lambda picture: nearest / 2 if picture.lossy else picture.atol
+
+
+def test_the_pictures_tell_a_turn_or_a_crop_from_none(tolerated: Callable[[Brought], float]) -> None:
+    # A JPEG moves a probability by .003. How far a wrong picture does, the network's last bits decide: .04 and more.
+    assert tolerated(Brought("lossy", b"", scene(), lossy=True)) > 0.005
 
 
 @pytest.mark.filterwarnings("ignore:.*(bits are used|alpha that is not used)")
 @every_picture
 def test_path_bytes_file_pillow_and_array_are_one_picture(
-    picture: Brought, read: Callable[[Picture], np.ndarray], tmp_path: Path
+    picture: Brought, read: Callable[[Picture], np.ndarray], tolerated: Callable[[Brought], float], tmp_path: Path
 ) -> None:
     path = tmp_path / picture.name
     path.write_bytes(picture.content)
@@ -167,7 +175,7 @@ def test_path_bytes_file_pillow_and_array_are_one_picture(
         found = [read(way) for way in ways]
     for other in found:
         np.testing.assert_array_equal(other, found[0])
-    np.testing.assert_allclose(found[0], expected, atol=picture.atol, rtol=0)
+    np.testing.assert_allclose(found[0], expected, atol=tolerated(picture), rtol=0)
 
 
 @every_picture
@@ -175,7 +183,7 @@ def test_a_dataset_stores_the_same_picture(picture: Brought, tmp_path: Path) -> 
     stored = store(tmp_path, lambda path: path.write_bytes(picture.content), picture.name.rpartition(".")[2])
     seen = rgb_pixels(picture.content)
     np.testing.assert_array_equal(stored, cut_out(seen, middle_square(seen), SIZE, grey=False))
-    assert np.abs(seen.astype(int) - picture.seen).max() <= (0 if not picture.atol else 40)
+    assert np.abs(seen.astype(int) - picture.seen).max() <= (40 if picture.lossy or picture.atol else 0)
 
 
 def test_onnx_and_torchscript_see_the_same_crop(
@@ -237,7 +245,11 @@ def visitor(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def test_the_browser_reads_what_the_predictor_reads(
-    visitor: WebDriver, exported: Path, tmp_path: Path, read: Callable[[Picture], np.ndarray]
+    visitor: WebDriver,
+    exported: Path,
+    tmp_path: Path,
+    read: Callable[[Picture], np.ndarray],
+    tolerated: Callable[[Brought], float],
 ) -> None:
     for picture in PICTURES:
         (tmp_path / picture.name).write_bytes(picture.content)
@@ -253,8 +265,8 @@ def test_the_browser_reads_what_the_predictor_reads(
         assert found is not None
         square = picture.seen[box.top : box.top + box.side, box.left : box.left + box.side]
         (same,) = OnnxModel(exported)(np.ascontiguousarray(square)[None])
-        np.testing.assert_allclose(found, same, atol=max(picture.atol, 2e-4), err_msg=picture.name)
-        np.testing.assert_allclose(found, read(picture.seen), atol=max(picture.atol, 0.02), err_msg=picture.name)
+        np.testing.assert_allclose(found, same, atol=max(tolerated(picture), 2e-4), err_msg=picture.name)
+        np.testing.assert_allclose(found, read(picture.seen), atol=max(tolerated(picture), 0.02), err_msg=picture.name)
         choose(visitor, Path(__file__))  # No picture, so that the next answer is its own.
         says(visitor, "is no picture")
 
