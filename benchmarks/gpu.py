@@ -30,7 +30,7 @@ from fer_core.data.order import Epochs
 from fer_core.data.views import Views, on_device
 from fer_core.devices import Precision, choose_device, choose_precision, dtype_of, processor_of
 from fer_core.models import Architecture
-from fer_core.models.architectures import build
+from fer_core.models.architectures import build, to_train
 from fer_core.train.objectives import Objective, cross_entropy_to, cross_entropy_with_bank
 from fer_core.train.step import TrainingStep, take_epoch
 from openface.machine import usable_cores
@@ -102,7 +102,7 @@ class Bench:
         capture: bool = True,
     ) -> TrainingStep:
         """A training, ready for steps."""
-        model = build(architecture, CLASSES, seed=1).to(self.device, memory_format=torch.channels_last).train()
+        model = to_train(build(architecture, CLASSES, seed=1), self.device, precision)
         on_gpu = self.device.type == "cuda"
         optimiser = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=4e-4, fused=on_gpu)
         return TrainingStep(

@@ -30,7 +30,8 @@ from openface.machine import usable_cores
 EMOTIONS: tuple[str, ...] = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear")
 
 PEOPLE = 200
-_WORTH_A_PROCESS, _AT_A_TIME = 1000, 50
+_WORTH_A_PROCESS, _AT_A_TIME = 1000, 250
+"""Faces from which processes pay, and those that one draws at a time: many cores start no more processes than parts."""
 # Keeps the people's random streams apart from the faces' ones, which are numbered from 0.
 _PERSON_STREAM = 1_000_003
 
