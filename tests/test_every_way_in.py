@@ -149,7 +149,7 @@ def read(exported: Path) -> Callable[[Picture], np.ndarray]:
 
 @pytest.fixture(scope="module")
 def tolerated(read: Callable[[Picture], np.ndarray]) -> Callable[[Brought], float]:
-    """How far a probability may be: of a lossy picture half as far as of the most alike wrong one, .05 at most."""
+    """How far a probability may be: half as far as of the most alike wrong picture, .05 at most, if it is lossy."""
     wrong = (np.rot90(scene()), scene()[::-1], scene()[:, ::-1], scene() // 16, 255 - scene(), scene()[:, :72])
     upright = read(scene())
     nearest = min(np.abs(read(np.ascontiguousarray(picture)) - upright).max() for picture in wrong)

@@ -14,8 +14,9 @@ from torch.nn.functional import conv2d, linear, pad
 _LARGEST_SIDE = 14
 _FEWEST_INPUTS = {(1, 1): 116, (3, 3): 256}
 """Input channels by kernel, from which the product won at every side up to the largest. The weights' gradient by oneDNN
-took, timed by hand on one thread of an AMD Zen 3 with AVX2, so many times as long: of a 3×3 with 512 channels 5.0 at
-2 px, 2.4 at 4 and 1.7 at 7; with 256 1.7 at 3 px and 1.1 at 14; with 128 .9 at 14 px; of a 1×1 with 116 to 2,048 1.2 to 2.1."""
+took, timed by hand on one thread of an AMD Zen 3, AVX2, so many times as long: of a 3×3 with 512 channels 5.0 at 2 px,
+2.4 at 4 and 1.7 at 7; with 256 1.7 at 3 px and 1.1 at 14; with 128 .9 at 14 px; of a 1×1 with 116 to 2,048 1.2 to 2.1.
+"""
 
 
 def multiply_small_maps(model: nn.Module) -> None:
