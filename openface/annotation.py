@@ -7,8 +7,8 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from openface.columns import INTENSITIES, LANDMARKS, PRESENCES
 from openface.decoding import UnreadableImage, open_image
 from openface.errors import EngineAway, OpenFaceError
 from openface.machine import usable_cores
-from openface.program import Program
+from openface.program import Ending, Program
 from openface.reading import best_face
 from openface.settings import OpenFaceSettings
 from openface.views import Images, ladder
@@ -35,6 +35,8 @@ LAST = -1
 _SECONDS_TO_ENGINE = (1, 2, 4, 8, 15, 30, 60)
 """Waits for an engine that is away, each followed by another try."""
 _TRIES_ALONE = 2
+_KILLS_FORGIVEN = 3
+"""Ends from outside at one image that are no fault of its own; where memory runs out, they go on."""
 _TRIES_OF_PORTRAIT = 3
 """A container may be killed from outside; a wrong argument fails every time."""
 _PORTRAIT = Path(__file__).with_name("portrait.png")
@@ -125,6 +127,7 @@ class Annotation:
         self._workers = settings.workers or usable_cores()
         self._slots = threading.Semaphore(self._workers)
         self._stopping = threading.Event()
+        self._checked: Future[None]
 
     def __call__(self) -> pd.DataFrame:
         """One row an image: id, status, confidence, 17 intensities, 18 presences, 68 landmarks in its own pixels.
@@ -136,10 +139,11 @@ class Annotation:
         self._take_leftovers()
         pending = self._pending()
         if pending:
-            self._check_program()
-        while pending:
-            self._show(pending)
-            pending = self._pending()
+            with ThreadPoolExecutor(1) as beside:
+                self._checked = beside.submit(self._check_program)
+                while pending:
+                    self._show(pending)
+                    pending = self._pending()
         return self._table()
 
     def summary(self) -> dict[str, int]:
@@ -185,13 +189,17 @@ class Annotation:
     def _settle(self, batch: Sequence[int], views: Views) -> None:
         """Show a batch until there is a finding for each image; an image that ends the program is found by halving."""
         suspects, rest = list(batch), list[int]()
-        tries = Counter[int]()
+        tries, kills = Counter[int](), Counter[int]()
         while suspects:
-            reason = self._attempt(suspects, views)
+            ending = self._attempt(suspects, views)
             left = [number for number in suspects if self._next_view(number) == views[number]]
             if self._stopping.is_set():
                 raise OpenFaceError("stopped")
             # Images are shown in order, so whatever ended the run did it at the first that is left.
+            if left and ending.from_outside and kills[left[0]] < _KILLS_FORGIVEN:
+                kills[left[0]] += 1
+                suspects = left
+                continue
             tries.update(left[:1])
             if not left:
                 suspects, rest = rest, []
@@ -199,19 +207,21 @@ class Annotation:
                 half = (len(left) + 1) // 2
                 suspects, rest = left[:half], left[half:] + rest
             elif tries[left[0]] < _TRIES_ALONE:
-                suspects, rest = left, rest
+                suspects = left
             else:
-                self._journal.add([Finding(left[0], LAST, "failed", {}, reason)])
+                self._journal.add([Finding(left[0], LAST, "failed", {}, ending.told())])
                 suspects, rest = rest, []
 
-    def _attempt(self, numbers: Sequence[int], views: Views) -> str:
-        """One run of the program; what it finished is written down, and why it ended badly is returned."""
+    def _attempt(self, numbers: Sequence[int], views: Views) -> Ending:
+        """One run of the program; what it finished is written down, and how it ended is returned."""
         folder = self._folder / f"run-{os.getpid()}-{next(self._runs):06d}"
         pictures, out = _fresh(folder)
         left = self._draw(numbers, views, pictures)
-        reason = self._run(pictures, out, left, views) if left else ""
+        # The first batches are drawn meanwhile.
+        self._checked.result()
+        ending = self._run(pictures, out, left, views) if left else Ending("")
         shutil.rmtree(folder)
-        return reason
+        return ending
 
     def _draw(self, numbers: Sequence[int], views: Views, pictures: Path) -> list[int]:
         """Write the images' views as numbered PNGs; those that cannot be, or have no such view, are written down."""
@@ -235,7 +245,7 @@ class Annotation:
         self._journal.add(found)
         return drawn
 
-    def _run(self, pictures: Path, out: Path, left: list[int], views: Views) -> str:
+    def _run(self, pictures: Path, out: Path, left: list[int], views: Views) -> Ending:
         """The program on the pictures, again and again where its engine goes away meanwhile."""
         for wait in (*_SECONDS_TO_ENGINE, None):
             seconds = self._settings.seconds_to_start + self._settings.seconds_per_image * len(left)
@@ -243,7 +253,7 @@ class Annotation:
                 with self._slots:
                     ending = self._program(pictures, out, seconds)
                 self._take(out, left, views, ended_well=not ending.failed)
-                return ending.told(otherwise=_without_csv(out))
+                return ending if ending.failed else replace(ending, failed=_without_csv(out))
             except EngineAway as away:
                 if wait is None or self._stopping.wait(wait):
                     raise EngineAway(f"{away}; see that it runs, and run again") from away
@@ -251,7 +261,7 @@ class Annotation:
                     (pictures / f"{number:08d}.png").unlink()
                     left.remove(number)
             if views and not left:
-                return ""
+                return Ending("")
         raise AssertionError
 
     def _take(self, out: Path, shown: Sequence[int], views: Views, ended_well: bool) -> list[int]:
@@ -276,15 +286,15 @@ class Annotation:
         for _ in range(_TRIES_OF_PORTRAIT):
             pictures, out = _fresh(self._folder / "portrait")
             shutil.copyfile(_PORTRAIT, pictures / "portrait.png")
-            reason = self._run(pictures, out, [], {})
+            ending = self._run(pictures, out, [], {})
             found = best_face(out / "portrait.csv")
             if found is not None:
                 break
         shutil.rmtree(self._folder / "portrait")
         if found is None:
             raise OpenFaceError(
-                f"OpenFace does not annotate even a portrait ({reason}); see openface.arguments, and that its models "
-                "are there"
+                f"OpenFace does not annotate even a portrait ({ending.told()}); see openface.arguments, and that its "
+                "models are there"
             )
 
     def _take_leftovers(self) -> None:

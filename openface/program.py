@@ -8,7 +8,7 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Protocol, Self
 
@@ -37,6 +37,8 @@ _MEMORY = 1536 << 20
 _LINES_KEPT = 20
 _LINES_TOLD = 3
 _LONGEST_TOLD = 300
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that the program's own faults never are."""
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _BOTH_WAYS = (
     "OpenFace is needed: build its image with `docker compose build openface` and have Docker running, or set "
@@ -50,14 +52,16 @@ class Ending:
 
     failed: why it ended badly; "" where its exit code was 0
     said: the last that it printed
+    from_outside: somebody else ended it, and not for what it was shown, unless the whole machine's memory ran out
     """
 
     failed: str
     said: str = ""
+    from_outside: bool = False
 
-    def told(self, otherwise: str) -> str:
-        """What became of it, or what became of its work where it ended well, and in its own words."""
-        return f"{self.failed or otherwise}{'; it said: ' if self.said else ''}{self.said}"
+    def told(self) -> str:
+        """Why it ended badly, and its own words."""
+        return f"{self.failed}{'; it said: ' if self.said else ''}{self.said}"
 
 
 class Program(Protocol):
@@ -152,9 +156,9 @@ class LocalProgram:
             process = self._start(pictures, out, said)
             try:
                 exit_code = process.wait(timeout=seconds)
-                failed = _reason(128 - exit_code if exit_code < 0 else exit_code)
+                ending = _ended_with(128 - exit_code if exit_code < 0 else exit_code)
             except subprocess.TimeoutExpired:
-                failed = f"no end within {seconds:.0f} s"
+                ending = Ending(f"no end within {seconds:.0f} s")
             finally:
                 _end([process])
                 with self._lock:
@@ -162,7 +166,7 @@ class LocalProgram:
             if self._stopped:
                 raise OpenFaceError("stopped")
             said.seek(0)
-            return Ending(failed, _last_words(said.read()))
+            return replace(ending, said=_last_words(said.read()))
 
     def stop(self) -> None:
         with self._lock:
@@ -248,21 +252,22 @@ class ContainedProgram:
                 return Ending(f"no end within {seconds:.0f} s", said)
             if ran_out_of_memory(container):
                 return Ending(f"killed for taking more than {_MEMORY >> 20} MB of memory", said)
-            return Ending(_reason(exit_code), said)
+            return replace(_ended_with(exit_code), said=said)
         except NotFound:
-            return Ending("its container was taken away")
+            return Ending("its container was taken away", from_outside=True)
 
     def _remove_all(self) -> None:
         with suppress(Exception), engine() as client:
             remove_labelled(client, self._labels)
 
 
-def _reason(exit_code: int) -> str:
-    """The reason of a bad end, "" for a good one; exit codes above 128 are signals, as in a shell."""
+def _ended_with(exit_code: int) -> Ending:
+    """What an exit code says; those above 128 are signals, as in a shell."""
     if exit_code > 128:
         with suppress(ValueError):
-            return f"ended by {signal.Signals(exit_code - 128).name}"
-    return f"exit code {exit_code}" if exit_code else ""
+            sent = signal.Signals(exit_code - 128)
+            return Ending(f"ended by {sent.name}", from_outside=sent in _FROM_OUTSIDE)
+    return Ending(f"exit code {exit_code}" if exit_code else "")
 
 
 def _last_words(said: bytes) -> str:
