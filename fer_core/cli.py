@@ -83,6 +83,7 @@ def run_app(app: typer.Typer) -> None:
     """Run a command line: one line and exit code 2 for a user's mistake, 3 and 4 where it may pass, 130 for Ctrl-C."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    _open_what_is_closed()
     if isinstance(sys.stdout, TextIOWrapper):  # A terminal may lack the letters of a file's name.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -109,6 +110,18 @@ def run_app(app: typer.Typer) -> None:
             raise
         print(f"error: out of memory: {' '.join(str(error).split())[:300]}", file=sys.stderr)
         sys.exit(ExitCode.OUT_OF_MEMORY)
+
+
+def _open_what_is_closed() -> None:
+    """Give a process that was started without standard streams some that go nowhere.
+
+    Else the first file to be opened would have their number, and whatever a library prints would end up in it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(nowhere, True)
+            setattr(sys, name, os.fdopen(nowhere, mode, encoding="utf-8"))
 
 
 def _is_of_a_place(error: OSError) -> bool:

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from fer_core.artifacts import open_artifact
 from fer_core.data.dataset import EMOTIONS
 from openface.columns import INTENSITIES, PRESENCES
 
@@ -170,6 +171,13 @@ def test_who_reads_no_further_ends_a_step_and_the_disk_is_not_blamed(tmp_path: P
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, env=environment(), check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_closed_streams_are_as_if_nobody_looked(tmp_path: Path) -> None:
+    """As `>&-` in a shell leaves them, and some schedulers."""
+    command = f'exec "{sys.executable}" -m fer_core prepare {TINY} --out "{tmp_path / "out"}" <&- >&- 2>&-'
+    assert subprocess.run(command, shell=True, env=environment(), check=False).returncode == 0
+    assert open_artifact(tmp_path / "out").step == "prepare"
 
 
 def test_a_command_typed_wrongly_is_told_its_usage() -> None:
