@@ -186,6 +186,41 @@ def test_people_are_no_classes_where_folders_below_them_speak_of_emotions(tmp_pa
     assert counts(open_source(FOLDER, tmp_path / "other")) == {"awake": 4, "bored": 4}
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("AF01/AF01ANS.JPG", "AF01/AF01HAS.JPG", "AF02/AF02ANS.JPG", "AM01/AM01ANS.JPG"),
+        ("S005/001/S005_001_01.png", "S010/002/S010_002_01.png"),
+        ("subject 1/a.jpg", "Subject 2/a.jpg", "subject 3/a.jpg"),
+        ("train/p-07-x/a.jpg", "test/p-08-x/a.jpg"),
+    ],
+)
+def test_words_that_differ_by_a_number_have_no_meaning_without_a_map(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        save_image(tmp_path / name)
+    said = refused(FOLDER, tmp_path)
+    assert "differ by numbers, which say nothing of what they show; if they are people, list the images" in said
+    folders = {name.removeprefix("train/").removeprefix("test/").split("/")[0] for name in names}
+    settings = DatasetSettings(source="folder", classes={folder: folder for folder in folders})
+    assert len(open_source(settings, tmp_path).records) == len(names)
+
+
+def test_a_number_in_one_word_is_part_of_its_name(tmp_path: Path) -> None:
+    for name in ("calm", "phase2", "awake"):
+        save_image(tmp_path / name / "1.jpg")
+    assert open_source(FOLDER, tmp_path).labels == ("awake", "calm", "phase2")
+
+
+def test_people_are_no_classes_where_their_files_speak_of_emotions(tmp_path: Path) -> None:
+    for person in ("anna", "bob"):
+        for name in ("happy_1", f"{person}-Sad", "3_angry", "portrait"):
+            save_image(tmp_path / person / f"{name}.jpg")
+    said = refused(FOLDER, tmp_path)
+    assert "no folder is called after an emotion, but names of files speak of them, such as anna/3_angry" in said
+    posed = DatasetSettings(source="folder", classes={"anna": "anna", "bob": "bob"})
+    assert open_source(posed, tmp_path).labels == ("anna", "bob")
+
+
 @pytest.mark.parametrize("place", ["{label}/{subject}", "{subject}/{label}/001"])
 def test_folders_that_may_be_peoples_are_told_where_a_split_is_cut(tmp_path: Path, place: str) -> None:
     for label in ("happy", "sad"):

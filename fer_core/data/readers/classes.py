@@ -1,6 +1,7 @@
 """What a dataset's own labels mean: numbers by a stated order, words by what people call emotions."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ _NAMED = 12
 UNLABELLED_INDEX, DROPPED_INDEX = dataset.UNLABELLED, -2
 _DOUBT = math.log(1000)
 """A stated order is refused where two of its classes would be a thousand times as likely the other way round."""
+_DIGITS = re.compile(r"\d+")
 _LEAST_AGREEMENT = 1 / 2
 """A smaller share of images whose label is the top of their distribution shows columns in another order."""
 
@@ -180,6 +182,7 @@ def _refuse_no_words(
     _refuse_missing(unknown, counts, where)
     _refuse_numbers(unknown, counts, where, order)
     _refuse_splits(unknown, where)
+    _refuse_counted(unknown, counts, where)
 
 
 def _refuse_numbers(
@@ -194,6 +197,23 @@ def _refuse_numbers(
             f"{where}: labels {_named(numbers, counts)}, but {known}; say what each means in {_TABLE}, such as "
             f'{numbers[0]} = "happiness"' + ("" if order else ", or set dataset.source to the dataset that they are of")
         )
+
+
+def _refuse_counted(unknown: Sequence[str], counts: Mapping[str, int], where: object) -> None:
+    """Refuse words that differ by a number alone, such as CK+'s folders S005 and S010, which are people."""
+    alike = Counter(_without_digits(label) for label in unknown)
+    counted = sorted(label for label in unknown if _DIGITS.search(label) and alike[_without_digits(label)] > 1)
+    if counted:
+        first = counted[0]
+        raise DatasetError(
+            f"{where}: labels {_named(counted, counts)} differ by numbers, which say nothing of what they show; if "
+            "they are people, list the images in a CSV with path, label and subject; else say what each means in "
+            f'{_TABLE}, such as {_key(first)} = "happiness", or "{first}" for a class of its own'
+        )
+
+
+def _without_digits(label: str) -> str:
+    return _DIGITS.sub("", label).lower()
 
 
 def _measures(label: str) -> float | None:

@@ -138,7 +138,7 @@ def read_class_folders(settings: DatasetSettings, folder: Path) -> ClassFolders:
     without_split = {parts: tuple(p for p in parts if not _split_among(parts, p, root)) for parts in set(above)}
     names = [without_split[parts] for parts in above]
     _check_splits(folder, *_with_a_label(above, splits, names))
-    labels = _labels(names, settings, folder)
+    labels = _labels(names, [path.stem for path in found.paths], settings, folder)
     images = [
         FolderImage(path, label, split) for path, label, split in zip(found.paths, labels, splits, strict=True) if label
     ]
@@ -239,7 +239,9 @@ def _check_splits(
         )
 
 
-def _labels(names: Sequence[tuple[str, ...]], settings: DatasetSettings, folder: Path) -> list[str]:
+def _labels(
+    names: Sequence[tuple[str, ...]], stems: Sequence[str], settings: DatasetSettings, folder: Path
+) -> list[str]:
     """Each image's class folder; "" where it is in none."""
     named = set(map(plain_label, settings.classes)) if isinstance(settings.classes, Mapping) else set()
     depths: Counter[int] = Counter()
@@ -255,6 +257,8 @@ def _labels(names: Sequence[tuple[str, ...]], settings: DatasetSettings, folder:
     usual = depths.most_common(1)[0][0] if depths else _first_that_differs(names)
     if not depths:
         _refuse_emotions_below(names, usual, folder)
+        if not named:
+            _refuse_emotions_in_files(names, stems, usual, folder)
     labels = []
     for parts in names:
         own = next((part for part in parts if has_no_label(part)), None)
@@ -271,6 +275,22 @@ def _refuse_emotions_below(names: Sequence[tuple[str, ...]], depth: int, folder:
         raise DatasetError(
             f"{folder}: no folder is called after an emotion alone, but some speak of one, such as {below}; call them "
             "after it, or say what they mean in [dataset.classes]"
+        )
+
+
+def _refuse_emotions_in_files(names: Sequence[tuple[str, ...]], stems: Sequence[str], depth: int, folder: Path) -> None:
+    """Refuse folders at `depth` as classes where most files name an emotion, and those of one folder several."""
+    said = [(parts, stem, emotions_in(stem)) for parts, stem in zip(names, stems, strict=True) if parts]
+    of_folder = defaultdict[str, set[str]](set)
+    clear = [(parts, stem, emotions) for parts, stem, emotions in said if len(emotions) == 1]
+    for parts, _, emotions in clear:
+        of_folder[parts[min(depth, len(parts) - 1)]] |= emotions
+    if 2 * len(clear) > len(said) and any(len(emotions) > 1 for emotions in of_folder.values()):
+        parts, stem, _ = clear[0]
+        raise DatasetError(
+            f"{folder}: no folder is called after an emotion, but names of files speak of them, such as "
+            f"{'/'.join((*parts, stem))}; put the images into folders called after their emotions, list them in a CSV "
+            "with path and label, or say what the folders mean in [dataset.classes]"
         )
 
 
