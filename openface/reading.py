@@ -22,7 +22,7 @@ from openface.errors import TableError
 from openface.files import files_below, is_hidden
 from openface.matching import match
 from openface.names import as_text, spell
-from openface.spreadsheets import SEPARATOR_LINE, with_decimal_point
+from openface.spreadsheets import SEPARATOR_LINE, has_decimal_commas, with_decimal_point
 
 STATUSES = ("ok", "no_face", "unreadable", "failed")
 """ok: a face and its AUs; no_face: none found; unreadable: not decoded; failed: OpenFace stopped, or its row is no
@@ -378,7 +378,7 @@ def _landmarks_in(line: Sequence[str], places: Sequence[int] | None) -> np.ndarr
 
 
 def _read_csv(path: Path) -> _Sheet | None:
-    """None where there is no header to read. Commas, semicolons (then with decimal commas), tabs or bars separate."""
+    """None without a header. Commas, semicolons, tabs or bars separate; decimal commas become points."""
     try:
         content = path.read_bytes()
         text = _decoded(gzip.decompress(content) if content.startswith(_GZIP) else content)
@@ -393,7 +393,7 @@ def _read_csv(path: Path) -> _Sheet | None:
     except (OSError, EOFError, zlib.error, csv.Error):
         return None
     rows = [list(_padded(line, len(headers))) for line in whole]
-    if separator != ",":
+    if separator != "," or has_decimal_commas(field for row in rows for field in row):
         rows = [[with_decimal_point(field) for field in row] for row in rows]
     is_longer = [any(field.strip() for field in line[len(headers) :]) for line in whole]
     return _Sheet(headers, rows, is_longer) if headers else None

@@ -25,6 +25,7 @@ from helpers.openface_tables import (
 from openface.columns import INTENSITIES, LANDMARKS, PRESENCES
 from openface.errors import TableError
 from openface.reading import read_openface
+from openface.spreadsheets import has_decimal_commas
 from openface.table import one_row_per_image, remarks
 from openface.views import images_below
 
@@ -491,13 +492,22 @@ def test_what_excel_and_people_do_to_a_table_is_read(tmp_path: Path) -> None:
     assert table["AU12_r"].tolist() == [1.5, 1.5]
 
 
-def test_small_numbers_with_decimal_commas_are_numbers(tmp_path: Path) -> None:
-    """As a spreadsheet of such a country writes py-feat's shares next to nought."""
+@pytest.mark.parametrize("separator", [";", ","])
+def test_small_numbers_with_decimal_commas_are_numbers(separator: str, tmp_path: Path) -> None:
+    """As a spreadsheet of such a country writes py-feat's shares next to nought; between commas with quotes."""
     table = pd.DataFrame({"input": ["a.png", "b.png"], "FaceScore": 0.9, "AU01": [1.5e-05, 0.75], "AU12": [0.5, 2e-7]})
-    table.to_csv(tmp_path / "t.csv", sep=";", decimal=",", index=False)
+    table.to_csv(tmp_path / "t.csv", sep=separator, decimal=",", index=False)
     assert "1,5e-05" in (tmp_path / "t.csv").read_text()
     rows = one_row_per_image(read_openface(tmp_path / "t.csv"), ["a", "b"])
     assert rows[["status", "AU01_c", "AU12_c"]].to_numpy().tolist() == [["ok", 0, 1], ["ok", 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [(["a.png", "0,5", "3"], True), (["-12,25"], True), (["1,234", "3"], False), (["0,5", "1.5"], False)],
+)
+def test_a_thousands_comma_is_no_decimal_one(fields: list[str], found: bool) -> None:
+    assert has_decimal_commas(fields) == found
 
 
 def below_other_headers(row: Figures, path: Path) -> None:

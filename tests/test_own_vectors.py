@@ -358,6 +358,7 @@ def test_a_packed_csv_is_read_as_an_au_table_is(tmp_path: Path, name: str) -> No
         ("Filename;valence;arousal\n{0};1,5;2\n{2};3;-4,25\n", "utf-8"),
         (" file_name \tvalence\tarousal\n{0}\t1.5\t2\n{2}\t3\t-4.25\n", "utf-16"),
         ("ID,valence,arousal,\n{0},1.5,2,\n{2},3,-4.25,\n", "latin-1"),
+        ('id,valence,arousal\n{0},"1,5",2\n{2},3,"-4,25"\n', "utf-8"),
     ],
 )
 def test_a_csv_of_vectors_is_read_as_any_other_table(tmp_path: Path, text: str, encoding: str) -> None:

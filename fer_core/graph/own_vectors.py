@@ -206,7 +206,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
         "encoding_errors": "surrogateescape",
         "skiprows": dialect.skipped,
         "skipinitialspace": True,
-        "decimal": "." if dialect.separator == "," else ",",
+        "decimal": dialect.decimal,
         "index_col": False,
         "keep_default_na": False,
     }

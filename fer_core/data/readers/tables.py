@@ -4,6 +4,7 @@ import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
@@ -12,9 +13,11 @@ import pandas as pd
 from fer_core.data.readers.names import number_of, readable
 from fer_core.errors import DatasetError
 from openface.decoding import reason_of
-from openface.spreadsheets import SEPARATOR_LINE, with_decimal_point
+from openface.spreadsheets import SEPARATOR_LINE, has_decimal_commas, with_decimal_point
 
 _SEPARATORS = (",", ";", "\t", "|")
+_LOOKED_AT = 1000
+"""Rows that say whether numbers have decimal commas."""
 _MARKS = {
     b"\xef\xbb\xbf": "utf-8-sig",
     b"\xff\xfe\0\0": "utf-32",
@@ -73,6 +76,8 @@ class Dialect:
     separator: str
     skipped: int
     """Lines before the header: blank ones, and Excel's `sep=;`."""
+    decimal: str
+    """What stands before a number's fraction: a comma, except where commas separate and numbers have points."""
 
 
 def dialect_of(path: Path) -> Dialect:
@@ -81,9 +86,19 @@ def dialect_of(path: Path) -> Dialect:
         encoding = _encoding(path)
         with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
             separator, skipped = _beginning(file)
+            has_commas = separator != "," or _quotes_decimal_commas(file)
     except (OSError, UnicodeError) as error:
         raise DatasetError(f"{path}: not a CSV file ({reason_of(error)}); save it as CSV, with a header") from error
-    return Dialect(encoding, separator, skipped)
+    return Dialect(encoding, separator, skipped, "," if has_commas else ".")
+
+
+def _quotes_decimal_commas(file: TextIO) -> bool:
+    """Tell whether the next rows, separated by commas, have numbers such as "0,5"."""
+    rows = islice(csv.reader(file, skipinitialspace=True), _LOOKED_AT)
+    try:
+        return has_decimal_commas(field for row in rows for field in row)
+    except csv.Error:  # Who reads all of it says what is wrong.
+        return False
 
 
 def plain(name: str) -> str:
