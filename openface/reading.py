@@ -53,6 +53,8 @@ _PARQUET, _FEATHERS, _ZIP, _GZIP = b"PAR1", (b"ARROW1", b"FEA1"), b"PK\x03\x04",
 _PRESENT_FROM = 0.5
 _POINTS = "landmarks"
 """Key of a row's (136,) landmarks, which as numbers of Python's would take ten times the memory."""
+_NEXT_POINT = "x_68"
+"""A header of meshes, such as MediaPipe's 478 points, the first 68 of which are other ones."""
 _SUCCEEDED, _FAILED = ("true", "t", "yes", "y"), ("false", "f", "no", "n")
 """What stands for OpenFace's 1 and 0 below `success` where a table went through other programs."""
 _BOOLEANS = {"true": 1.0, "false": 0.0}
@@ -367,9 +369,10 @@ def _figure_places(headers: Sequence[str]) -> dict[str, int]:
 
 
 def _landmark_places(headers: Sequence[str]) -> list[int] | None:
-    """The places of the 136 columns of landmarks, in the order of `LANDMARKS`; None where one is not there."""
+    """The places of the 136 columns of landmarks, in the order of `LANDMARKS`; None where they are not just these."""
     places = {header: place for place, header in enumerate(headers)}
-    return [places[name] for name in LANDMARKS] if places.keys() >= set(LANDMARKS) else None
+    are_these = places.keys() >= set(LANDMARKS) and _NEXT_POINT not in places
+    return [places[name] for name in LANDMARKS] if are_these else None
 
 
 def _landmarks_in(line: Sequence[str], places: Sequence[int] | None) -> np.ndarray | None:
@@ -481,18 +484,19 @@ def _read_columnar(path: Path, begins: bytes, ids: Sequence[str]) -> pd.DataFram
     headers = [str(name).strip() for name in table.columns]
     _refuse_two_of_a_name(path, headers)
     columns = {header: table.iloc[:, place] for place, header in enumerate(headers)}
+    in_lower_case = {header.lower(): column for header, column in columns.items()}
     naming = {header: column for header, column in columns.items() if _may_name(header)}
     numbers = {header for header, column in naming.items() if pd.api.types.is_numeric_dtype(column)}
     names = _names_in(
         {header: _texts(column) for header, column in naming.items()},
         numbers,
-        _texts(columns["frame"]) if "frame" in columns else None,
+        _texts(in_lower_case["frame"]) if "frame" in in_lower_case else None,
         ids,
     )
     if names is None:
         _refuse_nameless(path, headers, numbers)
     own = _texts(columns["status"]) if "status" in columns else None
-    success = list(columns["success"]) if "success" in columns else None
+    success = list(in_lower_case["success"]) if "success" in in_lower_case else None
     frame = pd.DataFrame({"key": names, "status": _statuses(path, own, success, len(table))}, dtype=str)
     for name, place in _figure_places(headers).items():
         column = table.iloc[:, place]

@@ -447,6 +447,15 @@ def test_points_in_space_and_a_part_of_the_landmarks_are_no_landmarks(tmp_path: 
     assert list(one_row_per_image(read_openface(tmp_path), ["a"]).columns)[-1] == PRESENCES[-1]
 
 
+def test_a_mesh_of_more_points_is_no_landmarks(tmp_path: Path) -> None:
+    """py-feat's of MediaPipe: its first 68 points are others."""
+    row = face(filename="a.png") | {f"{axis}_{point}": float(point) for axis in "xyz" for point in range(478)}
+    for path in (write_csv(tmp_path / "a.csv", [row], tuple(row)), tmp_path / "a.parquet"):
+        if path.suffix == ".parquet":
+            pd.DataFrame([row]).to_parquet(path)
+        assert list(one_row_per_image(read_openface(path), ["a"]).columns)[-1] == PRESENCES[-1]
+
+
 @pytest.mark.parametrize(
     ("yes", "no", "status"),
     [("True", "False", "no_face"), ("yes", "No", "no_face"), (1.0, 0.0, "no_face"), (1, "", "failed")],
@@ -459,9 +468,10 @@ def test_success_is_read_as_other_programs_write_it(tmp_path: Path, yes: object,
     assert one_row_per_image(read_openface(path), list("abcd"))["status"].tolist() == ["ok", status] * 2
 
 
-def test_success_as_a_parquets_own_booleans(tmp_path: Path) -> None:
-    rows = [face(filename=f"{name}.png") for name in "abcd"]
-    table = from_parquet(tmp_path / "t.parquet", pd.DataFrame(rows).assign(success=[True, False] * 2), list("abcd"))
+@pytest.mark.parametrize("header", ["success", "Success", " SUCCESS"])
+def test_success_as_a_parquets_own_booleans(header: str, tmp_path: Path) -> None:
+    rows = pd.DataFrame([face(filename=f"{name}.png") for name in "abcd"])
+    table = from_parquet(tmp_path / "t.parquet", rows.assign(**{header: [True, False] * 2}), list("abcd"))
     assert table["status"].tolist() == ["ok", "no_face"] * 2
 
 
