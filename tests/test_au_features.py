@@ -137,6 +137,18 @@ def test_of_landmarks_the_shape_alone_counts(dataset: Dataset) -> None:
     np.testing.assert_allclose(np.linalg.norm(units.vectors[even], axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("value", [0.0, 25.0, float("nan")])
+def test_a_face_whose_landmarks_are_no_shape_costs_itself_alone(dataset: Dataset, value: float) -> None:
+    """Noughts are what `fillna(0)` leaves where a program found no points."""
+    table = with_landmarks(au_table(dataset))
+    table.loc[10, list(LANDMARKS)] = value
+    units = action_units(dataset, table, ActionUnitSettings(features="landmarks"))
+    assert units.usable.sum() == 56
+    assert np.isfinite(units.vectors[units.usable]).all()
+    assert sum(counts.get("no landmarks", 0) for counts in units.coverage.values()) == 1
+    assert action_units(dataset, table, ActionUnitSettings()).usable.sum() == 57
+
+
 def test_intensities_and_landmarks_are_one_vector(dataset: Dataset, tmp_path: Path) -> None:
     with_landmarks(au_table(dataset)).to_parquet(tmp_path / "aus.parquet")
     table = read_au_table(tmp_path / "aus.parquet", dataset, landmarks=True)

@@ -105,6 +105,7 @@ def _from_table(
     vectors = table[list(columns)].to_numpy(np.float32, copy=True)
     status = table["status"].to_numpy(str)
     lost = np.where(status == "ok", "", status)
+    lost = np.where((lost == "") & _without_shape(vectors, columns), "no landmarks", lost)
     _refuse_nan(table, vectors, lost == "")
     _align_landmarks(vectors, columns, lost == "", dataset)
     confidence = _confidence(table, settings)
@@ -138,6 +139,15 @@ def _instead_of(missing: str, has: dict[str, tuple[str, ...]]) -> str:
     if not has[other]:
         return "annotate with OpenFace's -aus"
     return f"set action_units.features = {other}, of which it has {len(has[other])} of {len(_FAMILIES[other])}"
+
+
+def _without_shape(vectors: np.ndarray, columns: tuple[str, ...]) -> np.ndarray:
+    """(N,) whether a face's landmarks, where they are among the columns, are not all there, or all in one place."""
+    points = vectors[:, np.isin(columns, LANDMARKS)].reshape(len(vectors), 2, -1)
+    if not points.size:
+        return np.zeros(len(vectors), bool)
+    extent: np.ndarray = np.ptp(points, axis=2).max(axis=1)
+    return np.logical_not(extent > 0)  # NaN is not above 0 either.
 
 
 def _align_landmarks(vectors: np.ndarray, columns: tuple[str, ...], annotated: np.ndarray, dataset: Dataset) -> None:
