@@ -137,6 +137,23 @@ def test_what_no_image_can_be_is_told(exported: Path, tmp_path: Path) -> None:
             list(predictor([wrong]))
 
 
+@pytest.mark.parametrize("form", ["path", "text", "bytes", "file", "pillow", "rgb", "floats", "grey", "tensor"])
+def test_one_picture_is_not_read_as_many(exported: Path, form: str) -> None:
+    """Each row of an array would pass for a grey picture, and each letter of a name for a name."""
+    picture = np.asarray(Image.open(PORTRAIT).convert("RGB"))
+    given: dict[str, Any] = {"path": PORTRAIT, "text": str(PORTRAIT), "bytes": PORTRAIT.read_bytes()}
+    given |= {"pillow": Image.fromarray(picture), "rgb": picture, "floats": picture / 255, "grey": picture[..., 0]}
+    given["tensor"] = torch.from_numpy(picture.copy())
+    with PORTRAIT.open("rb") as file, pytest.raises(InputError, match=r"one picture and no list of them; give \[it\]"):
+        Predictor(exported)((given | {"file": file})[form])
+
+
+def test_a_stack_of_pictures_is_many(exported: Path) -> None:
+    stack = np.stack([np.asarray(Image.open(PORTRAIT).convert("RGB"))] * 2)
+    for pictures in (stack, stack[..., 0], list(stack), (str(PORTRAIT) for _ in range(2)), np.array([PORTRAIT] * 2)):
+        assert [len(faces) for faces in Predictor(exported)(pictures)] == [1, 1]
+
+
 def test_uncertainty_is_entropy_over_its_largest() -> None:
     assert uncertainty(np.array([0.25] * 4)) == pytest.approx(1)
     assert uncertainty(np.array([1.0, 0.0, 0.0])) == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from PIL import Image
 
 from fer_core.data.crops import Box, cut_out, whole_image
 from fer_core.errors import CheckpointError, InputError
@@ -84,8 +85,10 @@ class Predictor:
         A warning says what was concluded about an image whose file does not say it, such as its range.
 
         Raises:
-            InputError: an image cannot be read.
+            InputError: an image cannot be read, or `images` is a single one.
         """
+        if _is_one(images):
+            raise InputError(f"{type(images).__name__}: one picture and no list of them; give [it], in brackets")
         return (faces for _, faces in self.read(_as_frame(image) for image in images))
 
     def read(self, frames: Iterable[Frame], *, at_once: bool = False) -> Iterator[tuple[Frame, list[FacePrediction]]]:
@@ -156,6 +159,14 @@ class TorchModel:
         with torch.inference_mode():
             result: np.ndarray = self._model(torch.from_numpy(faces).to(self._device)).cpu().numpy()
         return result
+
+
+def _is_one(images: object) -> bool:
+    """Tell a picture from what holds pictures; an array's last axis is a picture's colours, or its columns."""
+    shape = tuple(getattr(images, "shape", ()))
+    is_array_of_one = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))
+    is_named = isinstance(images, str | os.PathLike | bytes | bytearray | memoryview)
+    return is_named or is_array_of_one or isinstance(images, Image.Image) or hasattr(images, "read")
 
 
 def _as_frame(image: Picture) -> Frame:
