@@ -454,6 +454,49 @@ def test_a_file_named_after_another_dataset_is_not_taken_for_rafdbs(tmp_path: Pa
         import_weights(path, "efficientface", tmp_path / "model")
 
 
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("class_to_idx", lambda words: {word: number for number, word in enumerate(words)}),
+        ("idx_to_class", lambda words: {str(number): word for number, word in enumerate(words)}),
+        ("classes", list),
+        ("class_names", tuple),
+    ],
+)
+def test_a_file_that_says_its_own_classes_is_read_in_their_order(
+    tmp_path: Path, key: str, said: Callable[[list[str]], object]
+) -> None:
+    """As scripts write that train on class folders, whose order is the alphabet's."""
+    theirs, head = (
+        build("resnet18", 7, seed=1).eval(),
+        ["angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"],
+    )
+    torch.save({"state_dict": theirs.state_dict(), key: said(head)}, tmp_path / "own.pth")
+    artifact = import_weights(tmp_path / "own.pth", "resnet18", tmp_path / "model")
+    assert artifact.settings()["classes"] == "anger disgust fear happiness neutral sadness surprise"
+    ours, card = load_checkpoint(artifact.path)
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    for label, word in (("anger", "angry"), ("happiness", "happy"), ("fear", "fear")):
+        expected = theirs(images)[:, head.index(word)]
+        torch.testing.assert_close(ours(images)[:, card.labels.index(label)], expected)
+
+
+def test_a_file_of_other_classes_is_no_model_of_these(tmp_path: Path) -> None:
+    """CK+ has contempt in the place of neutral."""
+    words = ["anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise"]
+    torch.save({"model": build("resnet18", 7, seed=1).state_dict(), "classes": words}, tmp_path / "own.pth")
+    told = "anger, contempt, disgust, fear, happiness, sadness, surprise, not the 7 emotions of RAF-DB; it can start a "
+    with pytest.raises(CheckpointError, match=f"its classes are {told}training"):
+        import_weights(tmp_path / "own.pth", "resnet18", tmp_path / "model")
+    assert not load_published(tmp_path / "own.pth", build("resnet18", 7, seed=2), LABELS)
+
+
+@pytest.mark.parametrize("classes", [7, ["0", "1", "2", "3", "4", "5", "6"], {"0": 0, "1": 1}, None, torch.arange(7)])
+def test_numbers_say_nothing_of_the_order(tmp_path: Path, classes: object) -> None:
+    torch.save({"model": build("resnet18", 7, seed=1).state_dict(), "classes": classes}, tmp_path / "own.pth")
+    assert load_published(tmp_path / "own.pth", build("resnet18", 7, seed=2), LABELS)
+
+
 def test_eight_classes_can_only_be_affectnets(tmp_path: Path) -> None:
     path = publish(tmp_path / "model.pth.tar", build("efficientface", 8, seed=1))
     _, card = load_checkpoint(import_weights(path, "efficientface", tmp_path / "model").path)

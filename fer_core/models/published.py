@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from fer_core.errors import CheckpointError
 from fer_core.models import Architecture
 from fer_core.models.architectures import build
+from openface.matching import emotion_of
 
 TrainedOn = Literal["rafdb", "affectnet7", "affectnet8", "caers"]
 """The datasets that weights were published for."""
@@ -39,6 +40,8 @@ _ZIP, _PICKLE = b"PK", b"\x80"
 _WRAPPED = re.compile(r"^((module|_orig_mod)\.)+")
 """The prefixes that DataParallel and torch.compile add to names; twice if a loaded model was wrapped again."""
 _MOST_WRAPPERS = 4
+_CLASSES = ("class_to_idx", "idx_to_class", "classes", "class_names", "labels")
+"""Keys under which training scripts write the classes of the head's rows."""
 _COUNTER = ".num_batches_tracked"
 """Batch normalisation's counter. Converters and torch before 0.4.1 do not write it, and no prediction needs it."""
 _NEWEST_PICKLE = 3
@@ -139,7 +142,8 @@ def load_published(path: Path, model: nn.Module, labels: tuple[str, ...]) -> boo
     """Load a published file into `model`, its head reordered into `labels`, or left as it is where it cannot fit.
 
     The files are dictionaries with `state_dict`, whose keys begin with `module.`. Heads of seven or eight rows are in
-    PUBLISHED_ORDER; any other head, such as MS-Celeb-1M's 12,666 identities, is not taken over.
+    PUBLISHED_ORDER, unless the file names its classes; any other head, such as MS-Celeb-1M's 12,666 identities, is not
+    taken over.
 
     Returns:
         Whether the head was taken over.
@@ -147,7 +151,7 @@ def load_published(path: Path, model: nn.Module, labels: tuple[str, ...]) -> boo
     Raises:
         CheckpointError: the file is missing, holds no weights, or those of another architecture.
     """
-    weights = read_state_dict(path)
+    weights, named = read_published(path)
     head = {name: weights.pop(name) for name in list(weights) if name.startswith("fc.")}
     own = model.state_dict()
     if head and head.keys() != {name for name in own if name.startswith("fc.")}:
@@ -161,8 +165,8 @@ def load_published(path: Path, model: nn.Module, labels: tuple[str, ...]) -> boo
             f"({len(wrong)} of {len(looked_at)} entries differ, {wrong[0]} first)"
             + (f"; they are those of {found}" if found else "")
         )
-    order = PUBLISHED_ORDER[: len(labels)]
-    fits = set(labels) == set(order) and head.get("fc.weight", torch.empty(0)).shape == own["fc.weight"].shape
+    order = named or PUBLISHED_ORDER[: len(labels)]
+    fits = sorted(labels) == sorted(order) and head.get("fc.weight", torch.empty(0)).shape == own["fc.weight"].shape
     if fits:
         rows = [order.index(label) for label in labels]
         head = {name: tensor[rows] for name, tensor in head.items()}
@@ -171,27 +175,20 @@ def load_published(path: Path, model: nn.Module, labels: tuple[str, ...]) -> boo
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a published file by name, without what wrappers put before it; nothing of the file is run.
+    """The first of what `read_published` gives; errors likewise."""
+    return read_published(path)[0]
+
+
+def read_published(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The tensors of a published file by name, without what wrappers put before it, and the classes that it names.
+
+    Nothing of the file is run. Classes are those of the head's rows in order, emotions by our names; mostly there are
+    none.
 
     Raises:
         CheckpointError: it is missing, was not written by torch.save, is damaged, or holds no finite weights.
     """
-    if path.exists() and not path.is_file():  # A pipe would be waited for.
-        raise CheckpointError(f"{path}: not a file; name a file of weights")
-    try:
-        with path.open("rb") as file:
-            stand_ins = [(stand_in, name) for name, stand_in in _named_in(path, file).items()]
-        # What torch knows itself it takes before these, and modules such as `os` it refuses in spite of them.
-        with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
-            # Protocol 3 is read in full; what a newer one has more of is refused below.
-            warnings.filterwarnings("ignore", "Detected pickle protocol")
-            content = torch.load(path, weights_only=True, map_location="cpu")
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror or error}; name a file of weights") from error
-    except CheckpointError:
-        raise
-    except _DAMAGE as error:
-        raise CheckpointError(f"{path}: {_why_not_opened(path, error)}") from error
+    content = _content(path)
     weights = _weights_in(path, content)
     if not isinstance(weights, dict) or not weights:
         raise CheckpointError(f"{path}: holds no state_dict; of a whole model, {_SAVE}")
@@ -201,7 +198,45 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     spoilt = next((name for name, tensor in weights.items() if not tensor.isfinite().all()), None)
     if spoilt is not None:
         raise CheckpointError(f"{path}: {spoilt} holds values that are no finite numbers; the training had diverged")
-    return _unwrapped({_WRAPPED.sub("", name): tensor for name, tensor in weights.items()})
+    return _unwrapped({_WRAPPED.sub("", name): tensor for name, tensor in weights.items()}), _classes_in(content)
+
+
+def _content(path: Path) -> object:
+    """What torch.save was given, with stand-ins for what is no tensor and no plain container."""
+    if path.exists() and not path.is_file():  # A pipe would be waited for.
+        raise CheckpointError(f"{path}: not a file; name a file of weights")
+    try:
+        with path.open("rb") as file:
+            stand_ins = [(stand_in, name) for name, stand_in in _named_in(path, file).items()]
+        # What torch knows itself it takes before these, and modules such as `os` it refuses in spite of them.
+        with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
+            # Protocol 3 is read in full; what a newer one has more of is refused below.
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            return torch.load(path, weights_only=True, map_location="cpu")
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}; name a file of weights") from error
+    except CheckpointError:
+        raise
+    except _DAMAGE as error:
+        raise CheckpointError(f"{path}: {_why_not_opened(path, error)}") from error
+
+
+def _classes_in(content: object) -> tuple[str, ...]:
+    """The classes that a script wrote beside the weights, in order; () where it wrote none, or numbers alone."""
+    found = content if isinstance(content, dict) else {}
+    for words in (_in_order(found.get(key)) for key in _CLASSES):
+        if any(map(emotion_of, words)) and len(set(words)) == len(words):
+            return tuple(emotion_of(word) or word for word in words)
+    return ()
+
+
+def _in_order(said: object) -> list[str]:
+    """The words of a list, or of a dictionary from words to numbers or from numbers to words."""
+    pairs = list(said.items() if isinstance(said, dict) else enumerate(said) if isinstance(said, list | tuple) else ())
+    numbered = [(place, word) if isinstance(word, str) else (word, place) for place, word in pairs]
+    if not all(isinstance(word, str) and str(place).isdigit() for place, word in numbered):
+        return []
+    return [word for _, word in sorted(numbered, key=lambda pair: int(pair[0]))]
 
 
 def _unwrapped(weights: dict[str, Tensor]) -> dict[str, Tensor]:

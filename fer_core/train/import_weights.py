@@ -11,7 +11,7 @@ from fer_core.evaluation.model_card import licence_of, write_cards
 from fer_core.models import Architecture
 from fer_core.models.architectures import build
 from fer_core.models.checkpoint import ModelCard, save_weights
-from fer_core.models.published import PUBLISHED, TrainedOn, load_published, read_state_dict
+from fer_core.models.published import PUBLISHED, TrainedOn, load_published, read_published
 
 _INPUT_SIZE = 224
 _PROTOCOL = "As its authors published it for {dataset}; not trained here."
@@ -32,14 +32,14 @@ def import_weights(
             says that it is of another dataset than RAF-DB while `trained_on` says nothing.
     """
     step = "distill" if architecture == "efficientface" else "train-ldg"
-    weights = read_state_dict(published)
+    weights, classes = read_published(published)
     head = len(weights["fc.bias"]) if "fc.bias" in weights else 0
     named = trained_on or _presumed(published, head)
     dataset = PUBLISHED[named]
     labels = EMOTIONS[: dataset.classes]
     model = build(architecture, dataset.classes, seed=0)
     if not load_published(published, model, labels):
-        raise CheckpointError(_wrong_head(published, architecture, head, named))
+        raise CheckpointError(_wrong_head(published, architecture, head, classes, named))
     card = ModelCard(
         architecture,
         labels,
@@ -63,7 +63,9 @@ def import_weights(
             save_weights(folder / f"{choice}.safetensors", model)
         write_cards(folder, card)
 
-    settings = {"architecture": architecture, "trained_on": named}
+    settings: dict[str, str] = {"architecture": architecture, "trained_on": named}
+    if classes:  # What was made of a file that names none still counts.
+        settings["classes"] = " ".join(classes)
     mark = fingerprint(step, _VERSION, settings, {}, {"published": signature(published)})
     return make_artifact(out, step, mark, {"published": published.name} | settings, {}, write)
 
@@ -89,15 +91,19 @@ def _presumed(published: Path, head: int) -> TrainedOn:
     return "rafdb"
 
 
-def _wrong_head(published: Path, architecture: Architecture, head: int, named: TrainedOn) -> str:
+def _wrong_head(
+    published: Path, architecture: Architecture, head: int, classes: tuple[str, ...], named: TrainedOn
+) -> str:
     """Explain why a file is no emotion model, and give settings that can use it."""
     wanted = PUBLISHED[named].classes
-    if head in {dataset.classes for dataset in PUBLISHED.values()}:
+    if not classes and head in {dataset.classes for dataset in PUBLISHED.values()}:
         fitting = ", ".join(name for name, dataset in PUBLISHED.items() if dataset.classes == head)
         return (
             f"{published}: its head has {head} classes, {PUBLISHED[named].title} {wanted}; say --trained-on {fitting}"
         )
     what = f"its head is of {head:,} classes, not of {wanted} emotions" if head else "it has no head"
+    if classes:
+        what = f"its classes are {', '.join(classes)}, not the {wanted} emotions of {PUBLISHED[named].title}"
     if architecture == "efficientface":
         settings = (f"sll.weights={published}", f"distill.weights={published}")
     else:
