@@ -138,6 +138,18 @@ def test_only_training_images_with_usable_units_are_linked() -> None:
     assert linked[graph.neighbours[linked]].all()
 
 
+@pytest.mark.parametrize("scale", [1e-9, 1e-6, 1e-4, 1e4])
+def test_vectors_of_any_scale_have_the_neighbours_that_brute_force_finds(scale: float) -> None:
+    """One's own may be far closer together than AUs ever are."""
+    vectors = np.random.default_rng(1).normal(0, scale, (500, 8))
+    graph, card = link(units_of(vectors), np.arange(500))
+    actual = np.linalg.norm(vectors[graph.neighbours] - vectors[:, None], axis=2)
+    kth = kth_distance(vectors, np.arange(500), 4)
+    assert (actual <= kth[:, None] * 1.001).mean() == pytest.approx(card.recall, abs=0.005)
+    np.testing.assert_allclose(actual, graph.distance, rtol=0.01)
+    assert card.sigma_squared == pytest.approx(np.median(actual), rel=0.01)
+
+
 def test_similarity_is_the_papers() -> None:
     np.testing.assert_allclose(similarity(np.array([0.0, 2.0]), 4.0), [1.0, np.exp(-0.5)])
 

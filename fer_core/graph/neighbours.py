@@ -33,6 +33,9 @@ _SPARE = 4
 """Search for this multiple of k, so that ties at the k-th distance are drawn among more than the first found."""
 _SAME = 1e-5
 """Distances closer than this count as equal; float32 sums of 35 squares are no more exact."""
+_USUAL_SPREAD = 0.01
+"""Deviation of vectors from their mean, below which `_SAME` shrinks with it; of AUs and landmarks it is more."""
+_SPREAD_SAMPLE = 1000
 _AT_A_TIME = 16_384
 _INDEX = "index.ann"
 
@@ -182,6 +185,7 @@ class Crowds:
     first: (V + 1,) where each vector's images begin in `members`
     rank: (N,) an image's place among those of its vector
     turn: (N,) in 0..1, where an image begins to take among equals
+    same: distances closer than this count as equal
     """
 
     vectors: np.ndarray
@@ -190,6 +194,7 @@ class Crowds:
     first: np.ndarray
     rank: np.ndarray
     turn: np.ndarray
+    same: float
 
     @classmethod
     def of(cls, vectors: np.ndarray, seed: int) -> "Crowds":
@@ -203,11 +208,18 @@ class Crowds:
         first = np.concatenate(([0], np.cumsum(np.bincount(vector_of))))
         rank = np.empty(len(vectors), np.int64)
         rank[members] = np.arange(len(vectors)) - first[vector_of[members]]
-        return cls(distinct, vector_of, members, first, rank, generator.random(len(vectors)))
+        return cls(distinct, vector_of, members, first, rank, generator.random(len(vectors)), _same(distinct))
 
     def enough_for(self, k: int) -> int:
         """Number of vectors to search for, so that at least k other images have them, with some to spare."""
         return min(_SPARE * k + 1, len(self.vectors))
+
+
+def _same(distinct: np.ndarray) -> float:
+    """What counts as no distance among (V, D) distinct vectors."""
+    sample = distinct[:: len(distinct) // _SPREAD_SAMPLE + 1].astype(np.float64)
+    spread = float(np.linalg.norm(sample.std(axis=0)))
+    return _SAME * min(1.0, spread / _USUAL_SPREAD or 1.0)
 
 
 @dataclass(frozen=True)
@@ -289,7 +301,7 @@ def _deep_enough(search: Callable[[int], Search], crowds: Crowds, settings: Grap
     nodes = settings.trees * crowds.enough_for(settings.k)
     while True:
         near, distance = _nearest(search(nodes), crowds, images, settings)
-        recall = float((distance <= farthest[:, -1:] + _SAME).mean())
+        recall = float((distance <= farthest[:, -1:] + crowds.same).mean())
         if recall >= settings.recall or nodes >= settings.trees * len(crowds.vectors):
             break
         nodes *= 2
@@ -324,8 +336,8 @@ def _choose(found: np.ndarray, crowds: Crowds, images: np.ndarray, k: int) -> tu
     missed = (found != own[:, None]).all(axis=1)
     found[missed, -1] = own[missed]
     apart = np.linalg.norm(crowds.vectors[found] - crowds.vectors[own][:, None], axis=2)
-    # In whole steps of _SAME, so that distances equal up to rounding are equal.
-    apart = np.round(apart / _SAME)
+    # In whole steps of it, so that distances equal up to rounding are equal.
+    apart = np.round(apart / crowds.same)
     order = np.argsort(apart, axis=1, kind="stable")
     found, apart = np.take_along_axis(found, order, axis=1), np.take_along_axis(apart, order, axis=1)
     # (B, count): images that have each found vector, the query itself not counted.
@@ -348,7 +360,7 @@ def _choose(found: np.ndarray, crowds: Crowds, images: np.ndarray, k: int) -> tu
         member = place - before[row, vector]
         member += (found[row, vector] == own) & (member >= crowds.rank[images])
         near[:, pick] = crowds.members[crowds.first[found[row, vector]] + member]
-        distance[:, pick] = level * _SAME
+        distance[:, pick] = level * crowds.same
     return near, distance
 
 
