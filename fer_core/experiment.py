@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import math
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, fields, is_dataclass
@@ -39,8 +38,8 @@ def _quartered(size: int) -> int:
 
 
 def _positive_or_auto(value: object) -> object:
-    if value != "auto" and not (isinstance(value, int | float) and 0 < value < math.inf):
-        raise ValueError("should be a number above 0, or auto")
+    if value != "auto" and not (isinstance(value, int | float) and 1e-18 <= value <= 1e18):
+        raise ValueError("should be a number from 1e-18 to 1e18, or auto")
     return value
 
 

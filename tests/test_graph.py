@@ -1,8 +1,10 @@
 """The AU graph against brute force, with the crowds of equal vectors that real AU tables have."""
 
+import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -148,6 +150,17 @@ def test_vectors_of_any_scale_have_the_neighbours_that_brute_force_finds(scale: 
     assert (actual <= kth[:, None] * 1.001).mean() == pytest.approx(card.recall, abs=0.005)
     np.testing.assert_allclose(actual, graph.distance, rtol=0.01)
     assert card.sigma_squared == pytest.approx(np.median(actual), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("sigma", "is_told"), [(0.3, True), (0.01, True), (1.0, False), (30.0, False), ("auto", False)]
+)
+def test_a_sigma_that_leaves_no_pull_is_told(
+    sigma: float | Literal["auto"], is_told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link(units_of(intensities(500)), np.arange(500), GraphSettings(sigma=sigma))
+    told = "so that neighbours hardly count; graph.sigma = auto takes σ = 1."
+    assert (told in json.loads("[" + ",".join(capsys.readouterr().out.splitlines()) + "]")[-1]["text"]) == is_told
 
 
 def test_similarity_is_the_papers() -> None:

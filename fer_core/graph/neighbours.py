@@ -36,6 +36,8 @@ _SAME = 1e-5
 _USUAL_SPREAD = 0.01
 """Deviation of vectors from their mean, below which `_SAME` shrinks with it; of AUs and landmarks it is more."""
 _SPREAD_SAMPLE = 1000
+_HARDLY_ALIKE = 0.01
+"""Mean similarity of neighbours, below which it is told; with `graph.sigma = auto` it is some .4."""
 _AT_A_TIME = 16_384
 _INDEX = "index.ann"
 
@@ -104,7 +106,14 @@ def link_neighbours(
     sigma_squared = _sigma_squared(distance, settings)
     if settings.control == "random":
         near = _random_neighbours(len(rows), settings)
-    graph = _spread(units, rows, rows[near], distance, similarity(distance, sigma_squared))
+    alike = similarity(distance, sigma_squared)
+    if alike.mean() < _HARDLY_ALIKE:
+        usual = _sigma_squared(distance, GraphSettings()) ** 0.5
+        report.note(
+            f"graph: with graph.sigma = {settings.sigma:g} neighbours are {alike.mean():.1g} alike on average, so that "
+            f"neighbours hardly count; graph.sigma = auto takes σ = {usual:.3g}"
+        )
+    graph = _spread(units, rows, rows[near], distance, alike)
     card = GraphCard(
         images=len(rows),
         distinct_vectors=len(crowds.vectors),
