@@ -92,7 +92,8 @@ def match(names: Sequence[str], images: Sequence[str]) -> Match:
 
     A name means the image with which it shares its stem (without ending and RAF-DB's `_aligned`, case aside) and the
     most folders. Names of other classes or splits are told by their folders: `sad/1` is not `happy/1`, `joy/1` is,
-    and `smile/1` is not where there is a folder `smile` among the images.
+    and `smile/1` is not where there is a folder `smile` among the images. Nor is `P04/1` an image beside `P01/1`, where
+    the images have a folder `P01` and no `P04`.
 
     Args:
         names: different ones, as the table has them, folders parted by slashes.
@@ -103,10 +104,11 @@ def match(names: Sequence[str], images: Sequence[str]) -> Match:
     # One split has many names, and which of them is meant `_agree` tells.
     known = {folder for folder in {folder for image in ours for folder in image.path[1:]} if not _named_after(folder)}
     root = _shared_root(theirs)
+    strangers = _strangers(theirs, known, root)
     owner: dict[str, str] = {}
     unclear: dict[str, tuple[str, ...]] = {}
     claims: defaultdict[str, list[tuple[_Score, str]]] = defaultdict(list)
-    for name in theirs:
+    for name in (name for name in theirs if name.text not in strangers):
         meant = known.intersection(name.path[1 : len(name.path) - root])
         emotions = _emotions_in(name.folders[root:])
         fitting = [image for image in closest(name) if _agree(name, meant, image) and _share(emotions, image)]
@@ -235,6 +237,25 @@ def _shared_root(names: Sequence[_Name]) -> int:
 def _alike(one: Sequence[str], other: Sequence[str]) -> int:
     """How many components two paths begin with together."""
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _strangers(names: Sequence[_Name], known: set[str], root: int) -> set[str]:
+    """Names in a folder that no image has, beside namesakes in one that images have: of people left out, for instance.
+
+    Folders are compared at the same place, counted from the innermost, of names with as many of them; what all names
+    begin with, and what splits and emotions are called, says nothing here.
+    """
+    at_home: defaultdict[tuple[int, int], set[tuple[str, ...]]] = defaultdict(set)
+    elsewhere: defaultdict[tuple[int, int], list[_Name]] = defaultdict(list)
+    for name in names:
+        for level in range(1, len(name.path) - root):
+            place = len(name.path), level
+            if name.path[level] in known:
+                at_home[place].add(name.path[:level])
+            elif not (_named_after(name.path[level]) or _emotion_in(name.path[level])):
+                elsewhere[place].append(name)
+    told = [place for place in elsewhere if any(n.path[: place[1]] in at_home[place] for n in elsewhere[place])]
+    return {name.text for place in told for name in elsewhere[place]}
 
 
 def _agree(name: _Name, meant: set[str], image: _Name) -> bool:

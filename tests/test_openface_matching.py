@@ -269,6 +269,31 @@ def test_rows_that_all_lie_in_other_folders_are_told(
     assert remarks(rows, ids, "t") == ([f"4 images of t {told}"] if is_told else [])
 
 
+@pytest.mark.parametrize("pattern", ["{0}/{1:02d}.jpg", "{0}/happy/{1:02d}.jpg", "happy/{0}/{1:02d}.jpg", "/x/{0}/{1}"])
+@pytest.mark.parametrize("people", [["P01"], ["P01", "P02", "P03"], ["anna", "ben"]])
+def test_rows_of_people_that_a_dataset_does_not_have_are_not_its_images(people: list[str], pattern: str) -> None:
+    """A table made of all, and a dataset of some, whose faces are numbered alike; of those in it, half have no row."""
+    everyone = [*people, "P04", "dora"]
+    ids = [pattern.format(person, number).removeprefix("/x/") for person in people for number in range(10)]
+    names = [pattern.format(person, number) for person in everyone for number in range(10)]
+    names = [
+        name for name in names if not (name.removeprefix("/x/") in ids and ids.index(name.removeprefix("/x/")) % 2)
+    ]
+    found = match(names, ids)
+    assert found.unclear == {}
+    assert found.owner == {name: name.removeprefix("/x/") for name in names if name.removeprefix("/x/") in ids}
+
+
+def test_a_row_in_a_folder_of_its_own_is_an_images_where_names_are_counted_through() -> None:
+    ids = ["happy/1", "happy/2", "sad/3", "sad/4"]
+    assert match(["happy/1", "again/2", "sad/3", "happy/again/4"], ids).owner == {
+        "happy/1": "happy/1",
+        "again/2": "happy/2",
+        "sad/3": "sad/3",
+    }
+    assert len(match(["happy/1", "happy/again/2", "sad/3", "sad/again/4"], ids).owner) == 4
+
+
 @pytest.mark.parametrize("levels", [["filename"], ["filename", "confidence"]])
 def test_an_index_that_is_a_column_too_is_read_where_both_say_the_same(tmp_path: Path, levels: list[str]) -> None:
     table = pd.DataFrame([face(filename=f"{name}.png", AU01_r=place) for place, name in enumerate("abc")])
