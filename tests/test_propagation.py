@@ -73,6 +73,15 @@ def test_a_class_that_nobody_labelled_is_never_predicted() -> None:
     assert torch.isfinite(found).all()
 
 
+def test_with_one_image_a_class_the_nearest_one_is_the_likeliest() -> None:
+    vectors = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 3.0]])
+    weights, biases = linear_discriminant(vectors, torch.eye(3), 0.3)
+    others = torch.tensor([[0.5, 0.4], [3.0, 1.0], [1.0, 2.5]])
+    assert (others @ weights + biases).argmax(dim=1).tolist() == [0, 1, 2]
+    weights, biases = linear_discriminant(torch.ones(2, 2), torch.eye(2), 0.3)
+    assert (torch.ones(1, 2) @ weights + biases).softmax(dim=1).tolist() == [[0.5, 0.5]]
+
+
 def test_pseudo_labels_are_the_top_classes_of_what_the_network_is_sure_of() -> None:
     logits = torch.log(torch.tensor([[0.9, 0.05, 0.05], [0.2, 0.5, 0.3], [0.1, 0.1, 0.8]])).requires_grad_()
     labels, sure = confident(logits, 0.75)

@@ -92,6 +92,10 @@ def linear_discriminant(vectors: Tensor, labels: Tensor, shrinkage: float) -> tu
     residuals = vectors - labels @ means
     covariance = residuals.T @ residuals / len(vectors)
     mean_variance = covariance.diagonal().mean()
+    if mean_variance == 0:
+        # One image a class says nothing of its class's spread; that of all images stands in.
+        spread = (vectors - vectors.mean(dim=0)).square().mean()
+        mean_variance = spread if spread > 0 else torch.ones_like(spread)
     unit = torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
     # Shrunk so that it can be inverted with fewer images than dimensions.
     covariance = (1 - shrinkage) * covariance + shrinkage * mean_variance * unit
