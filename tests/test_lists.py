@@ -393,3 +393,15 @@ def test_labels_in_another_encoding_are_text_and_their_paths_keep_their_bytes(tm
     assert source.read_image(1).getpixel((0, 0)) == (20, 235, 128)
     named = DatasetSettings(source="csv", classes={"\xfcberraschung": "surprise", "freude": "joy"})
     assert counts(open_source(named, tmp_path)) == {"happiness": 1, "surprise": 2}
+
+
+def test_folders_and_people_in_another_encoding_are_read(tmp_path: Path) -> None:
+    folder = os.fsdecode("a\xf1os".encode("cp1252"))
+    write_faces(tmp_path, *(f"{folder}/{number}.png" for number in range(3)))
+    people = ("Mu\xf1oz", "Pe\xf1a", "Ana")
+    rows = [f"a\xf1os/{number}.png;{label};{who}" for number, label, who in zip("012", WORDS, people, strict=False)]
+    (tmp_path / "labels.csv").write_bytes("\n".join(["path;label;subject", *rows]).encode("cp1252"))
+    source = open_source(LIST, tmp_path)
+    assert source.records["person"].tolist() == [*people]
+    assert source.records["id"].tolist() == [rf"a\xf1os/{number}" for number in range(3)]
+    assert source.read_image(2).getpixel((0, 0)) == (30, 225, 128)

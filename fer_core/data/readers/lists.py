@@ -15,6 +15,7 @@ from fer_core.data.readers.names import (
     mentions_split,
     number_of,
     plain_label,
+    readable,
     split_of,
     split_of_folder,
 )
@@ -331,9 +332,9 @@ def _person_column(table: pd.DataFrame, used: Collection[str]) -> str:
 
 
 def _known_persons(column: "pd.Series[str]") -> "pd.Series[str]":
-    """The same with "" for each word that stands for nobody, and one spelling of a number: 1.0 and 001 are 1."""
+    """As text, with "" for each word that stands for nobody, and one spelling of a number: 1.0 and 001 are 1."""
     known = column.where(~column.str.lower().isin(_NOBODY), "")
-    return known.map(lambda person: number_of(person) or person)
+    return known.map(lambda person: number_of(person) or readable(person))
 
 
 def _is_called_split(name: str) -> bool:
@@ -373,12 +374,13 @@ def _splits(path: Path, table: pd.DataFrame, columns: Sequence[str], of_file: st
 
 def _splits_of_folders(names: "pd.Series[str]") -> "pd.Series[str] | None":
     """The split that the lowest of each path's folders means, or ""; None where no two differ, as below one folder."""
-    folders = names.str.replace("\\", "/").str.rpartition("/")[0]
+    # Not by pandas: its text holds no bytes that are no UTF-8, which folders in a list of another encoding have.
+    folders = [name.replace("\\", "/").rpartition("/")[0] for name in names]
     split_of_place = {
         place: next((split for part in reversed(place.split("/")) if (split := split_of_folder(part))), "")
-        for place in folders.unique()
+        for place in set(folders)
     }
-    splits = folders.map(split_of_place)
+    splits = pd.Series([split_of_place[place] for place in folders], index=names.index)
     return splits if len({*splits} - {""}) > 1 else None
 
 
