@@ -30,11 +30,16 @@ def test_a_part_of_a_face_box_is_told_not_to_be_used(tmp_path: Path) -> None:
     ("headers", "box"),
     [
         (("x", "y", "w", "h"), (5, 4, 10, 8)),
+        (("left", "top", "w", "h"), (5, 4, 10, 8)),
         (("bbox_x", "bbox_y", "bbox_width", "bbox_height"), (5, 4, 10, 8)),
         (("Left", "Top", "Width", "Height"), (5, 4, 10, 8)),
         (("xmin", "ymin", "xmax", "ymax"), (5, 4, 15, 12)),
         (("face_x1", "face_y1", "face_x2", "face_y2"), (5, 4, 15, 12)),
         (("face_box_left", "face_box_top", "face_box_right", "face_box_bottom"), (5, 4, 15, 12)),
+        (("startX", "startY", "endX", "endY"), (5, 4, 15, 12)),
+        (("xtl", "ytl", "xbr", "ybr"), (5, 4, 15, 12)),
+        (("bbox_x0", "bbox_y0", "bbox_x1", "bbox_y1"), (5, 4, 15, 12)),
+        (("min_x", "min_y", "max_x", "max_y"), (5, 4, 15, 12)),
     ],
 )
 def test_a_face_box_is_known_by_any_usual_name(
@@ -49,9 +54,12 @@ def test_a_face_box_is_known_by_any_usual_name(
     assert not any("not used" in note for note in source.notes)
 
 
-def test_a_face_box_in_shares_of_the_picture_is_told_to_be_wanted_in_pixels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("box", [(0.2, 0.2, 0.5, 0.5), (0, 0, 1, 1)])
+def test_a_face_box_in_shares_of_the_picture_is_told_to_be_wanted_in_pixels(
+    tmp_path: Path, box: tuple[float, ...]
+) -> None:
     write_faces(tmp_path, "a.png", "b.png")
-    rows = [("a.png", "happy", 0.2, 0.2, 0.5, 0.5), ("b.png", "sad", 0.2, 0.2, 0.5, 0.5)]
+    rows = [("a.png", "happy", *box), ("b.png", "sad", *box)]
     write_rows(tmp_path / "labels.csv", ("path", "label", "x", "y", "w", "h"), *rows)
     with pytest.raises(
         UnreadableImage, match=r"a\.png: its face box .* is not within its 20 x 20 pixels; give it in pix"
@@ -71,6 +79,29 @@ def test_the_sides_of_a_picture_and_landmarks_are_no_face_box(tmp_path: Path) ->
     source = open_source(LIST, tmp_path)
     assert source.read_image(0).size == (20, 20)
     assert f"columns not used: {', '.join(points)}" in source.notes
+
+
+@pytest.mark.parametrize(
+    ("box", "others"),
+    [
+        ({"x": 5, "y": 5, "w": 10, "h": 8}, {"width": 20, "height": 20}),
+        ({"face_x": 5, "face_y": 5, "face_width": 10, "face_height": 8}, {"x1": 8, "y1": 6, "x2": 12, "y2": 7}),
+        ({"face_x": 5, "face_y": 5, "face_w": 10, "face_h": 8}, {"xmin": 0, "ymin": 0, "xmax": 20, "ymax": 20}),
+        ({"bbox_x": 5, "bbox_y": 5, "bbox_w": 10, "bbox_h": 8}, {"x": 0, "y": 0, "w": 20, "h": 20}),
+        ({"x": 5, "y": 5, "w": 10, "h": 8}, {"x1": 8, "y1": 6, "x2": 12, "y2": 6, "x3": 9, "y3": 8}),
+        ({"x": 5, "y": 5, "w": 10, "h": 8}, {"x0": 8, "y0": 6, "x1": 12, "y1": 6, "x2": 9, "y2": 8}),
+    ],
+)
+def test_the_box_that_is_surely_a_faces_goes_before_other_numbers(
+    tmp_path: Path, box: dict[str, int], others: dict[str, int]
+) -> None:
+    write_faces(tmp_path, "a.png", "b.png")
+    for columns in (others | box, box | others):
+        rows = [(name, label, *columns.values()) for name, label in (("a.png", "happy"), ("b.png", "sad"))]
+        write_rows(tmp_path / "labels.csv", ("path", "label", *columns), *rows)
+        source = open_source(LIST, tmp_path)
+        assert source.read_image(0).size == (10, 8)
+        assert f"faces are cut out by the columns {', '.join(box)}" in source.notes
 
 
 AFFECTNETS = (

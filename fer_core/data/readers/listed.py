@@ -431,7 +431,7 @@ def _read_face(path: Path, box: np.ndarray | None, meant: Callable[[], Mapping[s
     if not np.isfinite(box).all():
         raise UnreadableImage(f"{path}: its face box is not four numbers")
     edges = (max(0, left), max(0, top), min(image.width, left + width), min(image.height, top + height))
-    if not (edges[2] - edges[0] >= 1 and edges[3] - edges[1] >= 1):
+    if not (edges[2] - edges[0] > 1 and edges[3] - edges[1] > 1):
         raise UnreadableImage(
             f"{path}: its face box {box.tolist()} is not within its {image.width} x {image.height} pixels; give it in "
             "pixels, or leave it empty where the face was cut out before"

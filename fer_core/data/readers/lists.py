@@ -81,13 +81,26 @@ _ABOUT_PERSONS = re.compile(r"(id|name|no|nr|number|code)$")
 """What headers add to such a word: `subject_id`, `actor no`."""
 _NOBODY = (*MISSING, "unknown", "unk", "-1")
 """What stands for a person who is not known; together they are not one."""
-_OF_BOXES = ("face", "", "box", "bbox", "facebox", "facebbox")
-"""What the headers of a face box's columns begin with."""
-_SIDES = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height"))
-_EDGES = (("left", "top", "right", "bottom"), ("xmin", "ymin", "xmax", "ymax"), ("x1", "y1", "x2", "y2"))
-"""What follows: left, top, and either width and height or right and bottom."""
-_OF_POINTS = "x3"
-"""A column that stands beside `x1` where this is no box but landmarks."""
+_OF_BOXES = ("face", "facebox", "facebbox", "bbox", "box", "")
+"""What the headers of a face box's columns begin with, the surest first: bare ones may be of eyes or bodies."""
+_EDGES = (
+    ("left", "top", "right", "bottom"),
+    ("xmin", "ymin", "xmax", "ymax"),
+    ("minx", "miny", "maxx", "maxy"),
+    ("startx", "starty", "endx", "endy"),
+    ("xtl", "ytl", "xbr", "ybr"),
+)
+_CORNERS = (("x1", "y1", "x2", "y2"), ("x0", "y0", "x1", "y1"))
+"""Edges too, where no further points make landmarks of them."""
+_POINTS = ("x0", "x1", "x2", "x3")
+_CORNERS_OF_A_BOX = 2
+_SIDES = (
+    ("x", "y", "w", "h"),
+    ("left", "top", "w", "h"),
+    ("x", "y", "width", "height"),
+    ("left", "top", "width", "height"),
+)
+"""What follows: left, top, and either right and bottom or width and height, of which `width` may be the picture's."""
 _LANDMARKS = "facial_landmarks"
 """AffectNet's, which are most of its files."""
 SHARE = "p_"
@@ -387,11 +400,13 @@ def _splits_of_folders(names: "pd.Series[str]") -> "pd.Series[str] | None":
 def _box_columns(table: pd.DataFrame) -> BoxColumns:
     """Find the columns of the face box by their headers; edges go first, since a list may hold the picture's size."""
     headers = {plain(str(name)): str(name) for name in table.columns}
-    for box in (*_EDGES, *_SIDES):
-        for start in _OF_BOXES:
+    for start in _OF_BOXES:
+        are_corners = sum(f"{start}{point}" in headers for point in _POINTS) == _CORNERS_OF_A_BOX
+        edges = (*_EDGES, *(_CORNERS if are_corners else ()))
+        for box in (*edges, *_SIDES):
             called = [f"{start}{part}" for part in box]
-            if headers.keys() >= {*called} and f"{start}{_OF_POINTS}" not in headers:
-                return BoxColumns([headers[name] for name in called], box in _EDGES)
+            if headers.keys() >= {*called}:
+                return BoxColumns([headers[name] for name in called], box in edges)
     return BoxColumns([], are_edges=False)
 
 
