@@ -31,7 +31,7 @@ def test_file_names_that_may_be_peoples_are_told_where_no_column_says_it(tmp_pat
     assert not any("begin alike" in note for note in open_source(LIST, tmp_path).notes)
 
 
-@pytest.mark.parametrize("nobody", ["unknown", "NaN", "None", "-1", "n/a"])
+@pytest.mark.parametrize("nobody", ["unknown", "NaN", "None", "-1", "-1.0", "n/a"])
 def test_faces_of_nobody_known_are_not_one_persons(tmp_path: Path, nobody: str) -> None:
     subjects = ("S1", nobody, "S2", nobody, nobody)
     rows = zip("abcde", ("happy", "sad", "sad", "happy", "sad"), subjects, strict=True)
@@ -43,6 +43,22 @@ def test_a_person_is_the_same_in_two_lists_however_its_number_is_written(tmp_pat
     write_rows(tmp_path / "train.csv", ("path", "label", "subject"), ("a", "happy", "001"), ("b", "sad", "002"))
     write_rows(tmp_path / "test.csv", ("path", "label", "subject"), ("c", "happy", "1.0"), ("d", "sad", "2"))
     assert open_source(LIST, tmp_path).records["person"].tolist() == ["1", "2", "1", "2"]
+
+
+def test_a_person_is_the_same_in_two_lists_however_its_name_is_written(tmp_path: Path) -> None:
+    write_rows(tmp_path / "train.csv", ("path", "label", "subject"), ("a", "happy", "S01"), ("b", "sad", "Peña"))
+    write_rows(tmp_path / "test.csv", ("path", "label", "subject"), ("c", "happy", "pen\u0303a"), ("d", "sad", "s01"))
+    persons = open_source(LIST, tmp_path).records["person"].tolist()
+    assert persons[0] == persons[3] != persons[1] == persons[2]
+
+
+@pytest.mark.parametrize("other", ["subject_number", "Subject No", "subjectname", "subject_code"])
+def test_what_counts_the_faces_of_a_person_is_not_the_person(tmp_path: Path, other: str) -> None:
+    for columns in (("subject", other), (other, "subject"), ("subject_id", other), (other, "subject_id")):
+        values = {name: [1, 2, 3, 4] if name == other else ["A", "A", "B", "B"] for name in columns}
+        rows = zip("abcd", ("happy", "sad") * 2, *values.values(), strict=True)
+        write_rows(tmp_path / "labels.csv", ("path", "label", *columns), *rows)
+        assert open_source(LIST, tmp_path).records["person"].tolist() == ["A", "A", "B", "B"]
 
 
 @pytest.mark.parametrize("subjects", [("S1", "S1", "S1"), ("0", "0", "1"), ("", "", "")])

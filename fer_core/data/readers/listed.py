@@ -23,7 +23,7 @@ from fer_core.data.readers.lists import (
     read_lists,
     refuse_rows,
 )
-from fer_core.data.readers.names import DROPPED, emotion_of, has_no_label, number_of, split_of_folder
+from fer_core.data.readers.names import DROPPED, emotion_of, has_no_label, number_of, plain_label, split_of_folder
 from fer_core.data.readers.source import (
     NEARLY_ALL,
     Source,
@@ -192,9 +192,12 @@ def _splits(lists: Sequence[ListedImages]) -> list[str]:
 
 
 def _persons(lists: Sequence[ListedImages]) -> dict[str, list[str]]:
-    """The column `person` of the records, where a list says whose face it is."""
-    known = any(found.person_column for found in lists)
-    return {"person": [person for found in lists for person in found.persons]} if known else {}
+    """The column `person` of the records, where a list says whose face it is; `S01` and `s01` are one."""
+    if not any(found.person_column for found in lists):
+        return {}
+    spelled: dict[str, str] = {}
+    persons = (person for found in lists for person in found.persons)
+    return {"person": [spelled.setdefault(plain_label(person), person) for person in persons]}
 
 
 def _persons_by(lists: Sequence[ListedImages]) -> Iterator[str]:

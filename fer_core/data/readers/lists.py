@@ -77,8 +77,8 @@ _OF_LABELS = ("label", "emotion", "expression")
 SPLIT_HEADERS = ("split", "usage", "set", "subset", "partition", "part", "phase")
 PERSON_HEADERS = ("subject", "person", "participant", "identity", "actor", "speaker", "patient")
 """Headers of columns that say whose face it is, the likeliest first."""
-_ABOUT_PERSONS = re.compile(r"(id|name|no|nr|number|code)$")
-"""What headers add to such a word: `subject_id`, `actor no`."""
+_ABOUT_PERSONS = ("", "id", "code", "name", "no", "nr", "number")
+"""What headers add to such a word, the likeliest first: `subject_id`; `subject number` may count the faces of each."""
 _NOBODY = (*MISSING, "unknown", "unk", "-1")
 """What stands for a person who is not known; together they are not one."""
 _OF_BOXES = ("face", "facebox", "facebbox", "bbox", "box", "")
@@ -335,8 +335,9 @@ def _person_column(table: pd.DataFrame, used: Collection[str]) -> str:
 
     Where one value has more than half of the faces, it may count the faces of a picture instead.
     """
-    of_word = {_ABOUT_PERSONS.sub("", plain(str(name))): str(name) for name in table.columns if name not in used}
-    for name in (of_word[word] for word in PERSON_HEADERS if word in of_word):
+    headers = {plain(str(name)): str(name) for name in table.columns if name not in used}
+    called = (f"{word}{more}" for word in PERSON_HEADERS for more in _ABOUT_PERSONS)
+    for name in (headers[header] for header in called if header in headers):
         persons = _known_persons(table[name])
         known = persons[persons != ""]
         if len(known) and known.value_counts().max() <= len(known) / 2:
@@ -346,8 +347,8 @@ def _person_column(table: pd.DataFrame, used: Collection[str]) -> str:
 
 def _known_persons(column: "pd.Series[str]") -> "pd.Series[str]":
     """As text, with "" for each word that stands for nobody, and one spelling of a number: 1.0 and 001 are 1."""
-    known = column.where(~column.str.lower().isin(_NOBODY), "")
-    return known.map(lambda person: number_of(person) or readable(person))
+    persons = column.map(lambda person: number_of(person) or readable(person))
+    return persons.where(~persons.str.lower().isin(_NOBODY), "")
 
 
 def _is_called_split(name: str) -> bool:
