@@ -351,6 +351,40 @@ def test_words_that_are_no_emotions_do_not_take_the_place_of_a_column_called_so(
     assert counts(open_source(named, tmp_path)) == {"happiness": 3, "fear": 3, "sadness": 3}
 
 
+def test_two_columns_of_emotions_that_contradict_each_other_are_named(tmp_path: Path) -> None:
+    guessed: list[object] = ["happy", "sad", "sad"] * 4
+    said = refused(LIST, with_columns(tmp_path, expression=guessed))
+    assert "labels.csv, line 4: its label says angry and its expression says sad; take one of these columns out" in said
+    assert len(listed_files(tmp_path)) == 13
+    said = refused(LIST, with_columns(tmp_path, expression=["sad", "angry", "happy"] * 4))
+    assert "line 2: its label says happy and its expression says sad" in said
+    numbers = DatasetSettings(source="csv", classes={"0": "happiness", "1": "sadness", "2": "anger"})
+    of_two = with_columns(tmp_path, label=[0, 1, 1] * 4, emotion=[0, 1, 2] * 4)
+    assert "line 4: its label says 1 and its emotion says 2; take one of these columns out" in refused(numbers, of_two)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ["Happiness", "Sadness", "Anger"] * 4,
+        ["happy", "sad", "angry", "happy", "", "positive"] * 2,
+        ["normal"] * 12,
+        ["0", "1", "2"] * 4,
+        ["positive", "negative", "negative"] * 4,
+    ],
+)
+def test_a_second_column_that_contradicts_no_label_is_not_used(tmp_path: Path, other: list[object]) -> None:
+    source = open_source(LIST, with_columns(tmp_path, category=other))
+    assert source.labels == ("happiness", "sadness", "anger")
+    assert "columns not used: category" in source.notes
+
+
+def test_numbers_beside_their_words_that_are_both_named_are_one_label(tmp_path: Path) -> None:
+    meaning = {"0": "happiness", "1": "sadness", "smile": "joy", "frown": "sadness"}
+    folder = with_columns(tmp_path, label=[0, 1] * 6, category=["smile", "frown"] * 6)
+    assert counts(open_source(DatasetSettings(source="csv", classes=meaning), folder)) == {"happiness": 6, "sadness": 6}
+
+
 def test_a_label_that_was_written_as_a_list_of_one_is_that_label(tmp_path: Path) -> None:
     lists: list[object] = [f"['{word}']" for word in WORDS]
     source = open_source(LIST, with_columns(tmp_path, label=lists))

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -275,6 +275,8 @@ def _label_column(path: Path, table: pd.DataFrame, headers: Mapping[str, str], n
         lambda value: emotion_of(value) is not None,
     ):
         if found := [name for name in there if table.loc[table[name] != "", name].map(known).mean() > 1 / 2]:
+            if named is not None:
+                _refuse_contradictions(path, table, found, known)
             return found[0]
     filled = [name for name in there if (table[name] != "").any()]
     words = [name for name in filled if not table[name].map(number_of).notna().all()]
@@ -283,6 +285,24 @@ def _label_column(path: Path, table: pd.DataFrame, headers: Mapping[str, str], n
     if named is not None:
         _refuse_rivals(path, table, words[0], there)
     return words[0]
+
+
+def _refuse_contradictions(
+    path: Path, table: pd.DataFrame, columns: Sequence[str], known: Callable[[str], bool]
+) -> None:
+    """Refuse two columns of known labels that say different things of an image, as an annotator's and a program's do.
+
+    One that has a single label for all, such as `normal`, speaks of something else.
+    """
+    chosen = columns[0]
+    for other in columns[1:]:
+        both = table[table[chosen].map(known) & table[other].map(known)]
+        said, also = (both[name].map(lambda label: emotion_of(label) or plain_label(label)) for name in (chosen, other))
+        are_codes = {*said}.isdisjoint(also) and _say_the_same(both, chosen, other)
+        if also.nunique() > 1 and not are_codes:
+            row = int(np.argmax((said != also).to_numpy()))
+            told = " and ".join(f"its {name} says {readable(both[name].iloc[row])}" for name in (chosen, other))
+            refuse_rows(path, said != also, f"{told}; take one of these columns out")
 
 
 def _refuse_rivals(path: Path, table: pd.DataFrame, chosen: str, there: Sequence[str]) -> None:
