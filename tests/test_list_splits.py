@@ -267,6 +267,16 @@ def test_a_column_of_checks_is_none_of_splits(tmp_path: Path, values: list[objec
     assert "columns not used: checked" in source.notes
 
 
+@pytest.mark.parametrize("phases", [["onset", "apex", "offset"], ["neutral", "apex"], ["0", "1", "2"]])
+def test_the_phase_of_an_expression_is_no_split(tmp_path: Path, phases: list[object]) -> None:
+    source = open_source(LIST, with_columns(tmp_path, phase=(phases * 12)[:12]))
+    assert set(source.records["split"]) == {""}
+    assert "columns not used: phase" in source.notes
+    assert set(open_source(LIST, with_columns(tmp_path, phase=["test"] * 12)).records["split"]) == {"test"}
+    said = refused(LIST, with_columns(tmp_path, phase=["train_1", "train_2", "test_1"] * 4))
+    assert "the column phase seems to say which split" in said
+
+
 def test_the_column_that_splits_is_told(tmp_path: Path) -> None:
     source = open_source(LIST, with_columns(tmp_path, session=["training", "test", "training"] * 4))
     assert sorted(set(source.records["split"])) == ["test", "train"]

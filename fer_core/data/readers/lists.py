@@ -75,6 +75,8 @@ LABEL_HEADERS = [
 _OF_LABELS = ("label", "emotion", "expression")
 """Words in the headers of columns that hold hardly anything else."""
 SPLIT_HEADERS = ("split", "usage", "set", "subset", "partition", "part", "phase")
+_OF_EXPRESSIONS = "phase"
+"""One of them that an expression has too: onset, apex and offset are no splits."""
 PERSON_HEADERS = ("subject", "person", "participant", "identity", "actor", "speaker", "patient")
 """Headers of columns that say whose face it is, the likeliest first."""
 _ABOUT_PERSONS = ("", "id", "code", "name", "no", "nr", "number")
@@ -388,6 +390,8 @@ def _seem_splits(name: str, values: Collection[str]) -> bool:
     """Tell whether a column named like a split column holds splits in words or numbers of its own."""
     if any(split_of(value) or mentions_split(value) for value in values):
         return True
+    if plain(name) == _OF_EXPRESSIONS:
+        return False
     several = _SEVERAL if plain(name) in SPLIT_HEADERS else _FEW
     return len(values) <= several and (len(values) > 1 or mentions_split(name))
 
