@@ -149,6 +149,13 @@ def test_affectnets_lists_are_read_with_their_numbers_and_faces_cut_out(tmp_path
     assert open_source(DatasetSettings(source="affectnet", classes=8), folder).labels[-1] == "contempt"
 
 
+def test_affectnets_other_numbers_keep_their_meaning_where_one_is_dropped(tmp_path: Path) -> None:
+    settings = DatasetSettings(source="affectnet", classes={"7": "drop", "5": "drop"})
+    source = open_source(settings, write_affectnet(tmp_path))
+    assert source.labels == ("neutral", "happiness", "surprise", "sadness", "anger", "fear")
+    assert source.dropped == {f"labelled {number}": 2 for number in (7, 5, 8, 9, 10)}
+
+
 def test_affectnets_header_is_known_by_the_list_reader_too(tmp_path: Path) -> None:
     folder = write_affectnet(tmp_path)
     (folder / "Manually_Annotated_file_lists" / "validation.csv").rename(

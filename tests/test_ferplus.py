@@ -325,6 +325,38 @@ def test_fer2013s_labels_in_another_order_are_refused_and_read_with_a_map(tmp_pa
     assert "do not fit FER2013's order" in refused(FER2013, tmp_path)
 
 
+def write_fer2013(folder: Path, labels: Sequence[object]) -> Path:
+    pixels = " ".join(["7"] * 48 * 48)
+    rows = [(label, pixels, "Training") for label in labels]
+    write_rows(folder / "fer2013.csv", ("emotion", "pixels", "Usage"), *rows)
+    return folder
+
+
+def test_numbers_that_a_map_does_not_name_keep_their_order(tmp_path: Path) -> None:
+    folder = write_fer2013(tmp_path, [3] * 30 + [0, 1, 2, 4, 5, 6, 7] * 2)
+    table = {"7": "contempt", "1": "drop", "03": "Joy"}
+    source = open_source(DatasetSettings(source="fer2013", classes=table), folder)
+    assert counts(source) == {
+        **dict.fromkeys(("neutral", "happiness", "surprise", "sadness", "anger"), 2),
+        "happiness": 30,
+        "fear": 2,
+        "contempt": 2,
+    }
+    assert source.dropped == {"labelled 1": 2}
+    assert "numbers in FER2013's order" in source.notes[0]
+    without = DatasetSettings(source="fer2013", classes={"3": "drop", "7": "drop"})
+    assert counts(open_source(without, folder))["disgust"] == 2
+
+
+@pytest.mark.parametrize("table", [{"1": "anger"}, {"7": "neutral"}, {"0": "neutral", "1": "anger"}, {"1": "1"}])
+def test_a_map_that_contradicts_the_order_has_to_name_every_number(tmp_path: Path, table: dict[str, str]) -> None:
+    folder = write_fer2013(tmp_path, [3] * 30 + [0, 1, 2, 4, 5, 6, 7] * 2)
+    said = refused(DatasetSettings(source="fer2013", classes=table), folder)
+    assert "3 (30)" in said
+    assert "but [dataset.classes] says otherwise than FER2013's order; say what each means in [dataset.classes]" in said
+    assert "set dataset.source" not in said
+
+
 # What FER+'s generator writes
 
 

@@ -172,6 +172,16 @@ def test_rafdbs_numbers_in_a_known_order_are_told_with_their_counts(
     assert ("RAF-DB's own order" if first else "EfficientFace's order") in source.notes[0]
 
 
+@pytest.mark.parametrize(("order", "first"), [(OFFICIAL_NAMES, 1), (EFFICIENTFACE_NAMES, 0)])
+def test_rafdbs_other_numbers_keep_their_meaning_where_one_is_dropped(
+    tmp_path: Path, order: Sequence[str], first: int
+) -> None:
+    folder = write_numbered(tmp_path, order, first)
+    source = open_source(DatasetSettings(source="rafdb", classes={str(first): "drop"}), folder)
+    expected = {name: PARTS[name] + max(1, PARTS[name] // 4) for name in EMOTIONS[:7] if name != order[0]}
+    assert counts(source) == expected
+
+
 @pytest.mark.parametrize("order", [OFFICIAL_NAMES, sorted(OFFICIAL_NAMES)])
 def test_the_official_lists_numbers_are_held_against_its_counts(tmp_path: Path, order: Sequence[str]) -> None:
     names = [(number, name) for number, name in enumerate(order, start=1) for _ in range(PARTS[name])]

@@ -4,7 +4,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Any
 
@@ -85,11 +85,12 @@ def name_classes(
     own = [readable(label) for label in own]
     counts = Counter(own[: len(own) - without_images])
     counts.update(dict.fromkeys(own[len(own) - without_images :], 0))
-    table = _table(settings, counts, where)
+    table, given = _table(settings, counts, where), order
+    order = _left_by(table, order) if order else None
     meaning = {label: table.get(label, _usual_meaning(label, order)) for label in counts}
     unknown = [label for label, known in meaning.items() if known is None]
     if unknown:
-        _refuse_no_words(unknown, counts, where, order)
+        _refuse_no_words(unknown, counts, where, given, contradicted=order is None)
         if len(unknown) < sum(name != UNLABELLED for name in meaning.values()) or table:
             _refuse_strays(unknown, counts, where)
     own_word = _usual_spelling(unknown, counts)
@@ -132,6 +133,22 @@ def _table(settings: DatasetSettings, counts: Mapping[str, int], where: object) 
     if not table:
         raise DatasetError(f"{where}: none of the labels in {_TABLE} is there; there are {_named(counts, counts)}")
     return table
+
+
+def _left_by(table: Mapping[str, str], order: NumberOrder) -> NumberOrder | None:
+    """What an order says of the numbers that the table does not name; None where the table shows another order.
+
+    It shows none by dropping numbers, or by naming others than the order's, which mean others than its emotions.
+    """
+    named = {number: meaning for label, meaning in table.items() if (number := number_of(label))}
+    emotions = {*order.meaning.values()}
+    for number, meaning in named.items():
+        if meaning not in (DROPPED, order.meaning.get(number)) and (number in order.meaning or meaning in emotions):
+            return None
+    left = {number: meaning for number, meaning in order.meaning.items() if number not in named}
+    return replace(
+        order, meaning=left, sizes={name: size for name, size in order.sizes.items() if name in left.values()}
+    )
 
 
 def _meaning_in_table(label: str, meanings: Mapping[str, str], counts: Mapping[str, int], where: object) -> str | None:
@@ -177,22 +194,24 @@ def _usual_meaning(label: str, order: NumberOrder | None) -> str | None:
 
 
 def _refuse_no_words(
-    unknown: Sequence[str], counts: Mapping[str, int], where: object, order: NumberOrder | None
+    unknown: Sequence[str], counts: Mapping[str, int], where: object, order: NumberOrder | None, *, contradicted: bool
 ) -> None:
     _refuse_missing(unknown, counts, where)
-    _refuse_numbers(unknown, counts, where, order)
+    _refuse_numbers(unknown, counts, where, order, contradicted=contradicted)
     _refuse_splits(unknown, where)
     _refuse_counted(unknown, counts, where)
 
 
 def _refuse_numbers(
-    unknown: Sequence[str], counts: Mapping[str, int], where: object, order: NumberOrder | None
+    unknown: Sequence[str], counts: Mapping[str, int], where: object, order: NumberOrder | None, *, contradicted: bool
 ) -> None:
     numbers = sorted(
         (label for label in unknown if _measures(label) is not None), key=lambda label: _measures(label) or 0
     )
     if numbers:
         known = f"{order.name} has {_pairs(order.meaning)}" if order else "numbers have no meaning of their own"
+        if order and contradicted:
+            known = f"{_TABLE} says otherwise than {order.name}"
         raise DatasetError(
             f"{where}: labels {_named(numbers, counts)}, but {known}; say what each means in {_TABLE}, such as "
             f'{numbers[0]} = "happiness"' + ("" if order else ", or set dataset.source to the dataset that they are of")
@@ -266,6 +285,8 @@ def _check_first(meaning: Mapping[str, str], where: object, order: NumberOrder) 
 def _check_sizes(meaning: Mapping[str, str], counts: Mapping[str, int], where: object, order: NumberOrder) -> None:
     """Refuse numbers in another order: a class then outnumbers one that should outnumber it by far."""
     sizes = _by_emotion(meaning, counts, order)
+    if len(sizes) <= 1:
+        return
     larger, smaller = max(permutations(sizes, 2), key=lambda pair: _doubt(sizes, order.sizes, *pair))
     if _doubt(sizes, order.sizes, larger, smaller) > _DOUBT and not _is_balanced(
         [size for size in sizes.values() if size]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from fer_core.data.readers.classes import NumberOrder, name_classes
 from fer_core.data.readers.folder import without_dropped
-from fer_core.data.readers.names import number_of, split_of
+from fer_core.data.readers.names import split_of
 from fer_core.data.readers.source import Source, unwrapped
 from fer_core.data.readers.tables import plain, read_rows
 from fer_core.errors import DatasetError
@@ -83,8 +83,7 @@ def read(settings: DatasetSettings, folder: Path) -> Source:
     rows = read_pixels(path)
     if not rows.labels:
         raise DatasetError(f"{path}: no column emotion; for its labels give fer2013.csv or icml_face_data.csv")
-    numbered = isinstance(settings.classes, Mapping) and any(map(number_of, settings.classes))
-    classes = name_classes(rows.labels, settings, path, None if numbered else ORDER)
+    classes = name_classes(rows.labels, settings, path, ORDER)
     source = Source(
         name="fer2013",
         labels=classes.labels,

@@ -23,7 +23,7 @@ from fer_core.data.readers.lists import (
     read_lists,
     refuse_rows,
 )
-from fer_core.data.readers.names import DROPPED, emotion_of, has_no_label, number_of, plain_label, split_of_folder
+from fer_core.data.readers.names import DROPPED, emotion_of, has_no_label, plain_label, split_of_folder
 from fer_core.data.readers.source import (
     NEARLY_ALL,
     Source,
@@ -122,8 +122,7 @@ def _source(name: str, settings: DatasetSettings, folder: Path, lists: Sequence[
     own = [label for found in lists for label in found.labels]
     share_columns = _share_columns(lists)
     also = [column[len(SHARE) :] for column in share_columns]
-    is_affectnet = all(found.is_affectnet for found in lists)
-    order = AFFECTNET if is_affectnet and not _is_numbered(settings) else None
+    order = AFFECTNET if all(found.is_affectnet for found in lists) else None
     classes = name_classes([*own, *also], settings, where, order, without_images=len(also))
     if len(classes.labels) < 2:
         raise DatasetError(f"{where}: only the class {', '.join(classes.labels)}; list images of two classes or more")
@@ -167,10 +166,6 @@ def _source(name: str, settings: DatasetSettings, folder: Path, lists: Sequence[
 
 def _named(settings: DatasetSettings) -> Sequence[str]:
     return list(settings.classes) if isinstance(settings.classes, Mapping) else ()
-
-
-def _is_numbered(settings: DatasetSettings) -> bool:
-    return isinstance(settings.classes, Mapping) and any(map(number_of, settings.classes))
 
 
 def _refuse_twice(lists: Sequence[ListedImages], paths: Sequence[Path], boxes: np.ndarray | None) -> None:

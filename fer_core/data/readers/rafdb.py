@@ -207,11 +207,11 @@ def _read_class_folders(settings: DatasetSettings, folder: Path) -> Source:
 
 
 def _order(settings: DatasetSettings, names: set[str], folder: Path) -> NumberOrder | None:
-    """The order of the numbers, by whether they are 0 to 6 or 1 to 7; none where [dataset.classes] says it."""
-    if isinstance(settings.classes, Mapping) and any(map(number_of, settings.classes)):
-        return None
+    """The order of the numbers, by whether they are 0 to 6 or 1 to 7; none where only [dataset.classes] can say it."""
     numbers = {number for name in names if (number := number_of(name))}
     if numbers and ("0" in numbers) == ("7" in numbers):
+        if isinstance(settings.classes, Mapping) and any(map(number_of, settings.classes)):
+            return None
         raise DatasetError(
             f"{folder}: class folders {', '.join(sorted(names))} fit both orders or neither, where 0…6 are "
             f"{', '.join(EFFICIENTFACE_ORDER)} and 1…7 are {', '.join(OFFICIAL_ORDER)}; say what each means in "
