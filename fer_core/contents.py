@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -64,18 +65,20 @@ def nobody(what: str, done: int, total: int) -> None:
     """Told, and tells nobody."""
 
 
-def look(path: Path, before: Seen | None = None, tell: Tell = nobody) -> Seen:
+def look(path: Path, before: Seen | None = None, tell: Tell = nobody, beyond: Iterable[Path] = ()) -> Seen:
     """Look at a file, or at all regular files below a folder, links followed.
 
     Args:
         before: what an earlier look found, which is taken for granted where nothing has changed since.
+        beyond: files elsewhere that what is in the folder names, and that count too.
 
     Raises:
         ArtifactError: a folder below may not be read.
     """
     if path.is_file():
         return look_at_files(path.parent, [path], path, before, tell)
-    return _seen(_found(path, _below(path), patient := _Patience(tell)), path, before, patient)
+    named = ((file, _status(file)) for file in set(beyond))
+    return _seen(_found(path, chain(_below(path), named), patient := _Patience(tell)), path, before, patient)
 
 
 def look_at_files(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fer_core.artifacts import Artifact, make_artifact
+from fer_core.contents import look
 from fer_core.errors import ArtifactError, DatasetError
 from fer_core.experiment import load_experiment
 from fer_core.steps import STEPS, Request, aus_beside, request, with_openface_build
@@ -137,6 +138,32 @@ def test_a_list_of_images_changes_with_the_images(tmp_path: Path) -> None:
     assert mark() == first
     (tmp_path / "face.png").write_text("12")
     assert mark() != first
+
+
+@pytest.mark.parametrize("given", ["lists", "lists/labels.csv"])
+@pytest.mark.parametrize("listed", ["../faces/1.png", "..\\faces\\1.png", "{}/faces/1.png", "file/../../faces/1.png"])
+def test_a_folder_of_lists_changes_with_the_images_that_these_name_elsewhere(
+    tmp_path: Path, given: str, listed: str
+) -> None:
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "lists" / "file").mkdir(parents=True)
+    (tmp_path / "faces" / "1.png").write_text("1")
+    (tmp_path / "lists" / "labels.csv").write_text(f"path,label\n{listed.format(tmp_path)},happy\n")
+    experiment = load_experiment("demo", ["dataset.source=csv"])
+    before = request("prepare", experiment, outside=tmp_path / given)
+    assert before.seen_again().fingerprint() == before.fingerprint()
+    (tmp_path / "faces" / "1.png").write_text("12")
+    assert request("prepare", experiment, outside=tmp_path / given).fingerprint() != before.fingerprint()
+    assert before.seen_again().fingerprint() != before.fingerprint()
+
+
+def test_what_a_list_names_in_its_folder_counts_once(tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_text("1")
+    (tmp_path / "labels.csv").write_text(f"path,label\n{tmp_path}/1.png,happy\n./a/../1.png,sad\n")
+    experiment = load_experiment("demo", ["dataset.source=csv"])
+    wanted = request("prepare", experiment, outside=tmp_path)
+    assert wanted.seen is not None
+    assert wanted.seen.content == look(tmp_path).content
 
 
 def test_any_spelling_of_a_list_changes_with_the_images(tmp_path: Path) -> None:

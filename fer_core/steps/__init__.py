@@ -357,7 +357,7 @@ def _look(step: Step, experiment: Experiment, outside: Path | None, before: Seen
     listed = step.outside == "data" and experiment.dataset.source in ("csv", "affectnet")
     if listed and outside.is_file():
         return look_at_files(outside.parent, _listed_in(outside), outside, before, tell)
-    return look(outside, before, tell)
+    return look(outside, before, tell, _listed_beyond(outside) if listed else ())
 
 
 def _refuse_another(shared: str, step: str, inputs: Sequence[Artifact]) -> None:
@@ -384,6 +384,16 @@ def _listed_in(path: Path) -> list[Path]:
         return listed_files(path)
     except DatasetError:
         return [path]
+
+
+def _listed_beyond(folder: Path) -> list[Path]:
+    """The images elsewhere that lists in a folder name; what may not be read there is for who looks at it to tell."""
+    from fer_core.data.readers.listed import listed_beyond
+
+    try:
+        return listed_beyond(folder)
+    except (DatasetError, OSError):
+        return []
 
 
 def aus_beside(data: Path | None) -> Path | None:

@@ -115,6 +115,15 @@ def listed_files(folder: Path) -> list[Path]:
     return [*(found.path for found in lists), *(path for path in _locate(folder, lists) if os.path.isfile(path))]
 
 
+def listed_beyond(folder: Path) -> list[Path]:
+    """The images that are there and not below a folder, which lists in it name by an absolute path or one with `..`."""
+    lists = [found for found in read_lists(folder) if any(name[0] == "/" or ".." in name for name in found.names)]
+    inside = os.path.join(os.path.abspath(folder), "")
+    return [
+        path for path in _locate(folder, lists) if not os.path.abspath(path).startswith(inside) and os.path.isfile(path)
+    ]
+
+
 def _source(name: str, settings: DatasetSettings, folder: Path, lists: Sequence[ListedImages], protocol: str) -> Source:
     where = lists[0].path
     root = os.path.commonpath([found.path.parent for found in lists])
