@@ -429,6 +429,22 @@ def test_people_on_both_sides_of_a_datasets_own_split_are_told(
     assert set(cut["split"]) == {"train", "validation"}
 
 
+def test_classes_that_a_cut_by_people_leaves_a_split_without_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_people(tmp_path / "faces")
+    prepared(tmp_path / "out", folder, "csv", test_share=0.2, validation_share=0.25)
+    assert not any("of which no figure tells" in note for note in notes(capsys))
+    # One person alone shows fear.
+    rows = (folder / "labels.csv").read_text().replace("happy,S005", "fear,S005").replace("sad,S005", "fear,S005")
+    (folder / "labels.csv").write_text(rows)
+    manifest = prepared(tmp_path / "other", folder, "csv", test_share=0.2, validation_share=0.25).manifest
+    assert set(manifest.loc[manifest["person"] == "S005", "split"]) == {"train"}
+    told = notes(capsys)
+    assert "classes without a validation image, of which no figure tells: fear" in told
+    assert "classes without a test image, of which no figure tells: fear" in told
+
+
 def test_a_face_of_nobody_known_is_cut_by_itself(tmp_path: Path) -> None:
     folder = write_people(tmp_path / "faces", known=100)
     manifest = prepared(tmp_path / "out", folder, "csv", test_share=0.3, validation_share=0.2).manifest

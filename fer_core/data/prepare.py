@@ -73,6 +73,7 @@ def prepare(settings: DatasetSettings, folder: Path | None, out: Path, report: R
     if len(train) or not _sizes(manifest)["test"]:
         _check_every_class_trains(source, manifest)
         _check_every_split(source, _sizes(manifest))
+    _note_absent(manifest, source.labels, report)
     images = _write_kept(decoded_path, out / "images.npy", manifest.index.to_numpy(), report)
     mean, std = _channel_statistics(images, train if len(train) else np.arange(len(images)))
     counts = {
@@ -125,6 +126,15 @@ def _note_persons(manifest: pd.DataFrame, report: Reporter) -> None:
             f"people of test images who are trained on too: {both:,} of {len(tested):,}; figures of them say little of "
             "people who are new"
         )
+
+
+def _note_absent(manifest: pd.DataFrame, labels: tuple[str, ...], report: Reporter) -> None:
+    """Tell of which classes a split has no image, as where one person alone showed them, or one image is all."""
+    for split in ("validation", "test"):
+        there = set(manifest.loc[manifest["split"] == split, "label"])
+        absent = [name for index, name in enumerate(labels) if index not in there]
+        if there and absent:
+            report.note(f"classes without a {split} image, of which no figure tells: {', '.join(absent)}")
 
 
 def _note_labelled(manifest: pd.DataFrame, wanted: int, report: Reporter) -> None:
