@@ -203,6 +203,11 @@ def open_study(
     if table is not None and not table.exists():
         raise ActionUnitError(f"{table}: no such file or folder; give what OpenFace wrote with --aus")
     made = whole_path(artifacts)
+    if folder is not None and made.is_relative_to(folder):
+        raise DatasetError(
+            f"{made}: in the dataset's own folder, which would change with all that is made; name a place outside of "
+            f"{folder} with --artifacts"
+        )
     for given in (source, str(made)):
         require_utf8(given)
     study = Study(loaded, source, tuple(settings), folder, table, made, open_store())

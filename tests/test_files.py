@@ -97,3 +97,14 @@ def test_a_run_is_told_of_bytes_that_prefect_and_pyarrow_do_not_take(tmp_path: P
     for experiment, artifacts in ((place / "tiny.toml", tmp_path), (tiny, place)):
         with pytest.raises(InputError, match=r"ni\\xf1o.*: holds bytes that are no UTF-8"):
             open_study(str(experiment), None, None, None, [], str(artifacts))
+
+
+@pytest.mark.parametrize("artifacts", ["faces/artifacts", "faces", "faces/../faces/a/b"])
+def test_what_is_made_may_not_lie_in_the_dataset_that_it_is_made_from(tmp_path: Path, artifacts: str) -> None:
+    (faces := tmp_path / "faces").mkdir()
+    settings = ["dataset.source=folder"]
+    with pytest.raises(DatasetError, match=r"would change with all that is made.*--artifacts") as raised:
+        open_study("demo", str(faces), None, None, settings, str(tmp_path / artifacts))
+    assert "\n" not in str(raised.value)
+    for beside in ("faces_artifacts", "."):
+        assert open_study("demo", str(faces), None, None, settings, str(tmp_path / beside)).data == faces

@@ -355,13 +355,14 @@ def test_a_mistake_is_told_in_a_line_before_anything_is_started(
 
 
 def test_a_mistake_that_a_step_finds_ends_the_run_with_its_line(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
     done = lab.fer(
-        *("run", TINY, "--artifacts", str(tmp_path / "artifacts"), "--data", str(tmp_path)),
+        *("run", TINY, "--artifacts", str(tmp_path / "artifacts"), "--data", str(tmp_path / "empty")),
         *("--set", "dataset.source=folder"),
     )
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("error: ")
+    assert done.stderr.startswith(f"error: {tmp_path / 'empty'}: 0 images in 0 class folders")
     assert "Traceback" not in done.stdout + done.stderr
     assert "trying again" not in done.stdout
 
