@@ -327,8 +327,9 @@ def test_blank_lines_before_a_header_hide_no_separator(tmp_path: Path, before: s
     assert f"labels.csv, line {line}: its path is listed before" in refused(LIST, tmp_path)
 
 
-def test_a_column_called_p_id_is_no_share(tmp_path: Path) -> None:
-    assert "columns not used: P_ID" in open_source(LIST, with_columns(tmp_path, P_ID=[*range(12)])).notes
+@pytest.mark.parametrize("column", ["P_ID", "p_id", "p_no", "p_name"])
+def test_a_column_of_peoples_numbers_is_no_share(tmp_path: Path, column: str) -> None:
+    assert f"columns not used: {column}" in open_source(LIST, with_columns(tmp_path, **{column: [*range(12)]})).notes
 
 
 def test_shares_that_contradict_the_labels_are_refused(tmp_path: Path) -> None:

@@ -436,9 +436,11 @@ def _box_columns(table: pd.DataFrame) -> BoxColumns:
 
 
 def is_share(header: str) -> bool:
-    """Tell whether a column holds the shares of a class: p_CLASS, or P_ and an emotion; `P_ID` is somebody's number."""
-    known = emotion_of(header[len(SHARE) :]) is not None
-    return header.startswith(SHARE) or (known and header.lower().startswith(SHARE))
+    """Tell whether a column holds the shares of a class: p_CLASS, or P_ and an emotion; `p_id` is somebody's number."""
+    named = header[len(SHARE) :]
+    if emotion_of(named) is not None:
+        return header.lower().startswith(SHARE)
+    return header.startswith(SHARE) and plain(named) not in _ABOUT_PERSONS
 
 
 def refuse_rows(path: Path, wrong: "pd.Series[bool]", what: str) -> None:
