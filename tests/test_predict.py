@@ -67,6 +67,14 @@ def test_the_cascade_finds_the_portrait_at_any_size() -> None:
     assert detect(np.full((50, 400, 3), 127, np.uint8)) == []
 
 
+@pytest.mark.parametrize("name", ["model.int8.onnx", "MODEL.ONNX"])
+def test_a_model_is_found_under_any_name_that_exports_have(exported: Path, tmp_path: Path, name: str) -> None:
+    shutil.copyfile(exported, tmp_path / name)
+    assert [len(faces) for faces in Predictor(tmp_path / name)([PORTRAIT])] == [1]
+    if name.endswith(".onnx"):
+        assert [len(faces) for faces in Predictor(tmp_path)([PORTRAIT])] == [1]
+
+
 @pytest.mark.parametrize("name", ["nonsense", "missing.onnx"])
 def test_an_unknown_detector_is_told(name: str) -> None:
     with pytest.raises(DetectorError, match="cascade"):

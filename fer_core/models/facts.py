@@ -1,6 +1,7 @@
 """Facts that a program needs to use a model, and facts that its user should know."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fer_core.data.crops import FaceFormat, face_format
@@ -16,6 +17,7 @@ LIMITS = (
     "training images lack were not tested."
 )
 
+_FLOAT32 = "model.onnx"
 ExportFormat = Literal["onnx", "int8", "torchscript", "web"]
 
 
@@ -51,6 +53,11 @@ class ModelFacts:
     def face_format(self) -> FaceFormat:
         """How a face is handed to the model."""
         return face_format(self.stored_size, self.input_size, grey=self.grey)
+
+
+def onnx_files(path: Path) -> list[Path]:
+    """The file itself, or the .onnx files of the folder that `fer export` wrote, float32's first."""
+    return [path] if path.is_file() else sorted(path.glob("*.onnx"), key=lambda file: file.name != _FLOAT32)
 
 
 def facts_of(card: "ModelCard", precision: str = "float32") -> ModelFacts:

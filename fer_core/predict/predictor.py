@@ -13,13 +13,12 @@ from PIL import Image
 from fer_core.data.crops import Box, cut_out, whole_image
 from fer_core.errors import CheckpointError, InputError
 from fer_core.evaluation.uncertainty import uncertainty
-from fer_core.models.facts import CARD, ModelFacts, facts_of
+from fer_core.models.facts import CARD, ModelFacts, facts_of, onnx_files
 from fer_core.predict.detector import Detector, open_detector
 from fer_core.predict.sources import Frame
 from openface.decoding import Picture, UnreadableImage, open_image, remark_of
 
 CASCADE = "cascade"
-_ONNX = "model.onnx"
 
 
 @dataclass(frozen=True)
@@ -123,15 +122,15 @@ class Predictor:
 
 
 def open_model(path: Path) -> Model:
-    """A checkpoint's folder, an exported .onnx file, or the folder that one lies in.
+    """A checkpoint's folder, an exported .onnx file, or the folder that it lies in; of several float32's.
 
     Raises:
         CheckpointError: it is none of these.
     """
-    exported = path / _ONNX if path.is_dir() else path
     if (path / CARD).is_file():
         return TorchModel(path)
-    if exported.suffix == ".onnx" and exported.is_file():
+    exported = next(iter(onnx_files(path)), None)
+    if exported is not None and exported.suffix.lower() == ".onnx":
         from fer_core.export.onnx_model import OnnxModel
 
         return OnnxModel(exported)

@@ -16,11 +16,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from fer_core.errors import CheckpointError, ServiceError
 from fer_core.export.onnx_model import OnnxModel
+from fer_core.models.facts import onnx_files
 from fer_core.service.app import create_app
 from fer_core.service.limits import Limits
 from openface.machine import usable_cores
 
-_EXPORTED = "model.onnx"
 _HEADERS_SECONDS = 10.0
 _SHUTDOWN_SECONDS = 8
 """For requests in flight, when the service is to end; Docker kills after 10."""
@@ -71,7 +71,7 @@ def serve(model: Path, host: str = "127.0.0.1", port: int = 8000, limits: Limits
 def _model_file(path: Path) -> Path:
     """The file itself, or the one in the folder; the first to be exported where there are several."""
     try:
-        found = [path] if path.is_file() else sorted(path.glob("*.onnx"), key=lambda file: file.name != _EXPORTED)
+        found = onnx_files(path)
     except OSError as error:
         raise ServiceError(f"{path}: {error.strerror}; let this user read it") from error
     if not found:
