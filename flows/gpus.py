@@ -15,7 +15,7 @@ from openface.machine import gpus_by_name
 from openface.settings import INSIDE
 
 GPUS = "FER_GPUS"
-"""Environment: GPUs that steps may have, by number or UUID as `nvidia-smi -L` prints them, or `0:1`; with commas."""
+"""Environment: GPUs that steps may have: `all`, or numbers and UUIDs as `nvidia-smi -L` prints them, or `0:1`."""
 STEPS_PER_GPU = "FER_STEPS_PER_GPU"
 """Environment: steps that a worker of other machines' runs takes at a time on each of its GPUs (1)."""
 ALL = "all"
@@ -32,10 +32,9 @@ def usable_gpus() -> tuple[str, ...]:
     """
     by_name = gpus_by_name()
     if (visible := os.environ.get(_VISIBLE)) is not None:
-        shown = [gpu for gpu in visible.split(",") if gpu not in ("", "-1")]
-        by_name = {name: (gpu,) for number, gpu in enumerate(shown) for name in (str(number), gpu)}
-    wanted = os.environ.get(GPUS)
-    names = by_name if not wanted else _chosen(wanted, by_name)
+        by_name = _shown(visible, by_name)
+    wanted = os.environ.get(GPUS, "").strip()
+    names = by_name if wanted in ("", ALL) else _chosen(wanted, by_name)
     return tuple(dict.fromkeys(gpu for name in names for gpu in by_name.get(name, (name,))))
 
 
@@ -103,11 +102,45 @@ def locks_folder(artifacts: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"fer-gpus-{os.getuid()}"
 
 
+def _shown(visible: str, by_name: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """What CUDA_VISIBLE_DEVICES leaves of the GPUs, by their names and by their places in it.
+
+    By the driver's names, so that all runs call a GPU alike. As for CUDA, the first that is none ends it.
+    """
+    shown = list[tuple[str, ...]]()
+    for told in map(str.strip, visible.split(",")):
+        if not (gpus := _meant(told, by_name)):
+            break
+        shown.append(gpus)
+    places = {str(place): gpus for place, gpus in enumerate(shown)}
+    left = [gpu for gpus in shown for gpu in gpus]
+    named = {name: kept for name, gpus in by_name.items() if (kept := tuple(gpu for gpu in gpus if gpu in left))}
+    return {gpu: (gpu,) for gpu in left} | places | named
+
+
+def _meant(told: str, by_name: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The GPUs of a word of CUDA_VISIBLE_DEVICES; none of one that is no GPU, as Slurm's `NoDevFiles`."""
+    if told in by_name and by_name[told] != (ALL,):
+        return by_name[told]
+    is_uuid = told.startswith(("GPU-", "MIG-"))
+    # CUDA takes the beginning of a UUID.
+    begun = [gpus for name, gpus in by_name.items() if is_uuid and name.startswith(told)]
+    if len(begun) == 1:
+        return begun[0]
+    # Where the driver tells no names, or no parts, nobody here knows better.
+    untold = not by_name or ALL in by_name or (told.startswith("MIG-") and not _tells_parts(by_name))
+    return (told,) if untold and (is_uuid or told.isdecimal()) else ()
+
+
+def _tells_parts(by_name: Mapping[str, tuple[str, ...]]) -> bool:
+    return any(gpu.startswith("MIG-") for gpus in by_name.values() for gpu in gpus)
+
+
 def _chosen(wanted: str, by_name: Mapping[str, tuple[str, ...]]) -> list[str]:
     """The names in FER_GPUS, each of a GPU that is there."""
     names = [name.strip() for name in wanted.split(",") if name.strip()]
     # In a container the driver tells no parts, and the engine knows whether there is such a one.
-    tells_parts = not by_name or any(gpu.startswith("MIG-") for gpus in by_name.values() for gpu in gpus)
+    tells_parts = not by_name or _tells_parts(by_name)
     unknown = [name for name in names if name not in by_name and (tells_parts or not name.startswith("MIG-"))]
     if unknown or not names:
         there = ", ".join(f"{name} ({', '.join(gpus)})" for name, gpus in by_name.items() if name.isdecimal()) or "none"

@@ -117,6 +117,59 @@ def test_what_the_environment_shows_of_the_gpus_restricts_too(monkeypatch: pytes
         assert usable_gpus() == ()
 
 
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize(
+    ("visible", "usable"),
+    [
+        ("0", ("GPU-aaaa-0",)),
+        ("1, 0", ("GPU-bbbb-1", "GPU-aaaa-0")),
+        ("GPU-bbbb", ("GPU-bbbb-1",)),
+        ("0,-1,1", ("GPU-aaaa-0",)),
+        ("7", ()),
+        ("NoDevFiles", ()),
+    ],
+)
+def test_what_the_environment_shows_is_called_as_the_driver_calls_it(
+    visible: str, usable: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a run that has the variable and one that has not would both lend the same GPU."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert usable_gpus() == usable
+
+
+@pytest.mark.parametrize(
+    ("visible", "usable"), [("0,1", ("0", "1")), ("GPU-aaaa", ("GPU-aaaa",)), ("NoDevFiles", ()), ("none", ())]
+)
+def test_without_a_drivers_names_what_the_environment_shows_is_taken_at_its_word(
+    visible: str, usable: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("openface.machine._DRIVERS_GPUS", Path("/nowhere"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.delenv("FER_GPUS", raising=False)
+    assert usable_gpus() == usable
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize(
+    ("visible", "wanted", "usable"),
+    [
+        (None, "all", ("GPU-aaaa-0", "GPU-bbbb-1")),
+        ("1", "all", ("GPU-bbbb-1",)),
+        ("1,0", "1", ("GPU-bbbb-1",)),
+        ("1", "GPU-bbbb-1", ("GPU-bbbb-1",)),
+        ("1", "0", ("GPU-bbbb-1",)),
+    ],
+)
+def test_fer_gpus_chooses_among_what_the_environment_shows(
+    visible: str | None, wanted: str, usable: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setenv("FER_GPUS", wanted)
+    assert usable_gpus() == usable
+
+
 def test_two_steps_get_a_gpu_each_and_a_third_waits(tmp_path: Path) -> None:
     pool, stopped = GpuPool(("a", "b"), 1, tmp_path), threading.Event()
     waited = list[str | None]()
