@@ -69,7 +69,8 @@ class Bars:
             "  ".join(
                 f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
                 for name, value in values.items()
-            )
+            ),
+            markup=False,
         )
 
     def note(self, text: str) -> None:
@@ -78,9 +79,9 @@ class Bars:
 
 def bars(console: Console) -> Progress:
     """The columns that every progress bar of the project has."""
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
-    )
+    # What is counted may be called anything, also something in brackets.
+    what = TextColumn("{task.description}", markup=False)
+    return Progress(what, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console)
 
 
 @contextmanager

@@ -187,11 +187,11 @@ def print_table(report: Artifact) -> None:
     table = Table("accuracy, %", *paper["columns"])
     for name, values in paper["rows"].items():
         table.add_row(name, *("–" if value is None else f"{value:.2f}" for value in values))
-    Console().print(table)
+    _console().print(table)
 
 
 def _print_means(report: Artifact) -> None:
-    console, rows = Console(), comparison_means(report)
+    console, rows = _console(), comparison_means(report)
     for stage in dict.fromkeys(row["stage"] for row in rows):
         table = Table(stage, "seeds", "accuracy, %", "KL", "EfficientFace, %", "KL")
         here = [row for row in rows if row["stage"] == stage]
@@ -201,9 +201,14 @@ def _print_means(report: Artifact) -> None:
             table.add_row(way, str(max(row["seeds"] for row in by_network.values())), *cells[0], *cells[1])
         console.print(table)
     if any("kl" in row for row in rows):
-        console.print(kl_in_words(report), style="dim", markup=False)
+        console.print(kl_in_words(report), style="dim")
     if missing := _results(report)["missing"]:
-        console.print(f"not there: {len(missing)} of the networks asked for; the same command goes on", markup=False)
+        console.print(f"not there: {len(missing)} of the networks asked for; the same command goes on")
+
+
+def _console() -> Console:
+    """Prints names as they are, whatever brackets and colons an experiment gives them."""
+    return Console(markup=False, emoji=False)
 
 
 def kl_in_words(report: Artifact) -> str:

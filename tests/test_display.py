@@ -1,12 +1,15 @@
 """What a person sees while a run looks at their files, before a step is started or reused."""
 
 import io
+import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from fer_core.artifacts import Artifact
 from fer_core.progress import bars
-from flows.display import Bars, Lines
+from flows.display import Bars, Lines, print_table
 from flows.events import Progress
 
 
@@ -35,3 +38,22 @@ def test_lines_tell_of_each_part_of_the_reading_once(capsys: pytest.CaptureFixtu
         shown.reading("prepare images", Progress("read files", done, 3))
     shown.reading("prepare images", Progress("find files", 1, 1))
     assert capsys.readouterr().out == "  prepare images: read files\n  prepare images: find files\n"
+
+
+@pytest.mark.parametrize("name", ["Ω [bank]", "k=4 [/k]", "[red]", ":smile: 500"])
+def test_a_name_in_brackets_is_shown_as_it_is_and_ends_nothing(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rich takes brackets for its markup; ways and stages are called as their experiment calls them."""
+    row = {"stage": f"stage {name}", "way": name, "network": "generator", "seeds": 1, "accuracy": 50.0}
+    (tmp_path / "results.json").write_text(json.dumps({"means": [row], "missing": []}))
+    print_table(Artifact(tmp_path, "report", ""))
+    printed = capsys.readouterr().out
+    assert f"stage {name}" in printed
+    assert f"│ {name} " in printed
+
+    terminal = io.StringIO()
+    with bars(Console(file=terminal, force_terminal=True, width=120, color_system=None)) as live:
+        Bars(live).started(name)
+        live.refresh()
+    assert name in terminal.getvalue()
