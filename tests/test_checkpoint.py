@@ -61,6 +61,35 @@ def test_an_unknown_architecture_names_the_known(tmp_path: Path) -> None:
         load_checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("temperature", value) for value in (0, -1, float("nan"), "1.0", None, True)),
+        *(("std", value) for value in ([0.0], [0.2, 0.2], ["a"])),
+        *(("mean", value) for value in ([float("inf")], [], [0.5, 0.5])),
+        *(("labels", value) for value in (["a"] * 7, list(range(7)), [["a"]] * 7)),
+        *((size, value) for size in ("input_size", "stored_size") for value in (0, -5, 10**7, "48", 48.5)),
+        ("trained_on", []),
+        ("figures", None),
+    ],
+)
+def test_a_card_that_says_what_cannot_be_is_refused_by_the_field(tmp_path: Path, field: str, value: object) -> None:
+    """Else a face would be neutral, and surely so: the first class, with probabilities that are no numbers."""
+    path = checkpoint(tmp_path) / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(CheckpointError, match=rf"model\.json: {field} = .*nothing can be predicted with it"):
+        load_checkpoint(tmp_path)
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    checkpoint(tmp_path)
+    model = build("efficientface", 7, seed=1)
+    model.state_dict()["fc.bias"][0] = float("nan")
+    save_weights(tmp_path / "selected.safetensors", model)
+    with pytest.raises(CheckpointError, match=r"selected\.safetensors: fc\.bias holds values that are no finite"):
+        load_checkpoint(tmp_path)
+
+
 def test_truncated_weights_are_named(tmp_path: Path) -> None:
     path = checkpoint(tmp_path) / "last.safetensors"
     path.write_bytes(path.read_bytes()[:1000])

@@ -433,3 +433,16 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text("{}")
     with pytest.raises(CheckpointError, match="refused"):
         Predictor(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [np.full((1, 7), np.nan, np.float32), np.full((1, 6), 1 / 6, np.float32)],
+    ids=["no numbers", "six of seven"],
+)
+def test_a_model_that_gives_no_probabilities_is_refused(
+    exported: Path, given: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fer_core.export.onnx_model.OnnxModel.__call__", lambda self, faces: given)
+    with pytest.raises(CheckpointError, match="gives no probabilities of its 7 labels"):
+        list(Predictor(exported, detector=None)([PORTRAIT]))

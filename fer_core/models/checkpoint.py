@@ -2,12 +2,13 @@
 
 import io
 import json
+import math
 import zipfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 from safetensors import SafetensorError
@@ -26,6 +27,8 @@ TRAINING_IMAGES = "training_images.npz"
 """Marks of the images that a checkpoint was trained (`train`) and chosen (`validation`) on, for later judgements to
 leave these out: the first 8 bytes of an image's content hash as uint64, ascending."""
 TRAINING_SPLITS = ("train", "validation")
+_LARGEST_SIDE = 1024
+"""Pixels, as experiments have it; a card that says more would take the machine's memory."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def read_card(folder: Path) -> ModelCard:
     """Read the card of a checkpoint folder.
 
     Raises:
-        CheckpointError: it is missing, incomplete, or names an unknown architecture.
+        CheckpointError: it is missing, incomplete, names an unknown architecture, or says what cannot be.
     """
     path = folder / CARD
     if not path.exists():
@@ -123,21 +126,52 @@ def read_card(folder: Path) -> ModelCard:
         for name in ("labels", "mean", "std"):
             fields[name] = tuple(fields[name])
         card = ModelCard(**fields)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: weights without class order, normalisation and input size are refused ({error}); "
             "the original authors' files go through `fer import-weights`"
         ) from error
     if card.architecture not in ARCHITECTURES:
         raise CheckpointError(f"{path}: unknown architecture {card.architecture}; known are {', '.join(ARCHITECTURES)}")
+    if wrong := _impossible_in(card):
+        raise CheckpointError(
+            f"{path}: {wrong} = {getattr(card, wrong)!r}: nothing can be predicted with it; "
+            "take the file as it was made"
+        )
     return card
+
+
+def _impossible_in(card: ModelCard) -> str:
+    """The first field of a card, which others may have written, that no prediction can be made with; "" if none."""
+
+    def numbers(values: Iterable[object], least: float = -math.inf) -> bool:
+        return all(_is_number(value) and math.isfinite(value) and value > least for value in values)
+
+    def side(value: object) -> bool:
+        return _is_number(value) and isinstance(value, int) and 1 <= value <= _LARGEST_SIDE
+
+    possible = {
+        "labels": all(isinstance(label, str) for label in card.labels) and len(set(card.labels)) == len(card.labels),
+        "mean": len(card.mean) in (1, 3) and numbers(card.mean),
+        "std": len(card.std) == len(card.mean) and numbers(card.std, least=0),
+        "input_size": side(card.input_size),
+        "stored_size": card.stored_size is None or side(card.stored_size),
+        "temperature": numbers([card.temperature], least=0),
+        "trained_on": isinstance(card.trained_on, dict),
+        "figures": isinstance(card.figures, dict),
+    }
+    return next((name for name, can_be in possible.items() if not can_be), "")
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def load_checkpoint(folder: Path, choice: Choice = "selected") -> tuple[nn.Module, ModelCard]:
     """The network of a checkpoint folder, in evaluation mode on the CPU.
 
     Raises:
-        CheckpointError: no card, or weights that are not of the card's architecture.
+        CheckpointError: no card, or weights that are not of the card's architecture, or are no numbers.
     """
     card = read_card(folder)
     path = folder / f"{choice}.safetensors"
@@ -149,6 +183,8 @@ def load_checkpoint(folder: Path, choice: Choice = "selected") -> tuple[nn.Modul
         raise CheckpointError(
             f"{path}: not the weights of {card.architecture} for {len(card.labels)} classes ({reason})"
         ) from error
+    if spoilt := next((name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()), None):
+        raise CheckpointError(f"{path}: {spoilt} holds values that are no finite numbers; train the checkpoint again")
     return model.eval(), card
 
 

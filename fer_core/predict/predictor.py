@@ -64,7 +64,8 @@ class Predictor:
     """
 
     def __init__(self, path: str | Path, detector: str | None = CASCADE, batch: int = 32) -> None:
-        self._model = open_model(Path(path).expanduser())
+        self._path = Path(path).expanduser()
+        self._model = open_model(self._path)
         self._detect: Detector = whole_image if detector is None else open_detector(detector)
         self._batch = batch
 
@@ -85,6 +86,7 @@ class Predictor:
 
         Raises:
             InputError: an image cannot be read, or `images` is a single one.
+            CheckpointError: the model gives no probabilities.
         """
         if _is_one(images):
             raise InputError(f"{type(images).__name__}: one picture and no list of them; give [it], in brackets")
@@ -106,10 +108,17 @@ class Predictor:
 
     def _judged(self, held: list[tuple[Frame, list[Box]]]) -> Iterator[tuple[Frame, list[FacePrediction]]]:
         faces = [self._cut_out(frame, box) for frame, boxes in held for box in boxes]
-        parts = [self._model(np.stack(faces[i : i + self._batch])) for i in range(0, len(faces), self._batch)]
+        parts = [self._probabilities(faces[i : i + self._batch]) for i in range(0, len(faces), self._batch)]
         probabilities = iter(np.concatenate(parts) if parts else ())
         for frame, boxes in held:
             yield frame, [self._prediction(box, next(probabilities)) for box in boxes]
+
+    def _probabilities(self, faces: list[np.ndarray]) -> np.ndarray:
+        """(faces, classes); what is no number would else look like the first class, and sure of it."""
+        found, labels = self._model(np.stack(faces)), len(self.facts.labels)
+        if found.shape != (len(faces), labels) or not np.isfinite(found).all():
+            raise CheckpointError(f"{self._path}: gives no probabilities of its {labels} labels; make it again")
+        return found
 
     def _cut_out(self, frame: Frame, box: Box) -> np.ndarray:
         assert frame.pixels is not None, "only frames with pixels have faces"
