@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, fields, is_dataclass
@@ -313,6 +314,9 @@ class Experiment:
 
 
 _EXPERIMENT = TypeAdapter(Experiment)
+_AS_IN_PYTHON = {"True": True, "False": False}
+_BARE_POINT = re.compile(r"[+-]?(\d+\.|\.\d+)([eE][+-]?\d+)?")
+"""A number with nothing before or after its point, which TOML does not know."""
 _OF_DRAWN_FACES = {
     "count": "dataset.limit keeps that many training images",
     "seed": "dataset.split_seed draws the splits",
@@ -390,15 +394,26 @@ def _lay_over(document: dict[str, Any], setting: str) -> None:
     *sections, last = key.strip().split(".")
     if not equals or not last:
         raise ExperimentError(f"--set {setting}: write it as section.key=value, such as graph.k=16")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
+    value = _value_of(setting, text)
     for section in sections:
         document = document.setdefault(section, {})
         if not isinstance(document, dict):
             raise ExperimentError(f"--set {setting}: {section} is a value, not a section")
     document[last] = value
+
+
+def _value_of(setting: str, text: str) -> object:
+    """A value as TOML has it, or as Python has numbers and truth values; whatever is neither is a text."""
+    text = text.strip()
+    try:
+        read: dict[str, object] = tomllib.loads(f"value = {text}")
+        several = len(read) > 1
+    except tomllib.TOMLDecodeError:
+        read = {"value": float(text) if _BARE_POINT.fullmatch(text) else _AS_IN_PYTHON.get(text, text)}
+        several = "\n" in text
+    if several:
+        raise ExperimentError(f"--set {setting}: more than one line; give each setting a --set of its own")
+    return read["value"]
 
 
 def _source_in(document: dict[str, Any]) -> object:

@@ -128,6 +128,24 @@ def test_a_set_without_its_form_is_refused(setting: str) -> None:
         load_experiment("demo", [setting])
 
 
+@pytest.mark.parametrize("setting", ["graph.k=16\nldg.lambda=0.5", "title=a\nseeds=[1]", 'title="a"\n[graph]\nk=16'])
+def test_of_several_lines_none_is_passed_over(setting: str) -> None:
+    with pytest.raises(ExperimentError, match="more than one line; give each setting a --set of its own"):
+        load_experiment("demo", [setting])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [(".05", 0.05), ("1.", 1.0), ("+.5e-1", 0.05), (" 1.e-2 ", 0.01), ("5e-2", 0.05)]
+)
+def test_a_number_may_lack_the_digit_before_or_after_its_point(text: str, value: float) -> None:
+    assert load_experiment("demo", [f"ldg.lambda={text}"]).ldg.lambda_ == value
+
+
+def test_a_truth_value_may_be_written_as_in_python() -> None:
+    assert not load_experiment("demo", ["run.capture=False"]).run.capture
+    assert load_experiment("demo", ["action_units.standardise=True"]).action_units.standardise
+
+
 def test_an_unknown_experiment_names_those_there_are() -> None:
     with pytest.raises(ExperimentError, match=r"no such experiment.*demo, ferplus-cpu"):
         load_experiment("dmeo")
