@@ -255,6 +255,9 @@ def test_a_port_in_use_and_a_folder_without_a_page(page: Path, tmp_path: Path) -
         port = taken.getsockname()[1]
         with pytest.raises(ExportError, match=f"port {port} is in use; choose another one with --port"):
             serve_web(page, port, print)
+    for port in (-1, 65536):
+        with pytest.raises(ExportError, match=f"port {port} is none; choose one from 0 to 65535"):
+            serve_web(page, port, print)
     with pytest.raises(ExportError, match="no page here"):
         serve_web(tmp_path, 0, print)
 

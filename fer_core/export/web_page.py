@@ -125,12 +125,14 @@ def serve_web(folder: Path, port: int, tell: Callable[[str], None]) -> None:
         tell: is given the page's address in a sentence, once it answers.
 
     Raises:
-        ExportError: the folder holds no page, or the port is taken.
+        ExportError: the folder holds no page, or the port is taken, or is none.
     """
     if not (folder / "index.html").is_file():
         raise ExportError(f"{folder}: no page here (no index.html); make one with `fer export … --to web`")
     try:
         server = ThreadingHTTPServer(("127.0.0.1", port), partial(_PageRequest, directory=str(folder)))
+    except OverflowError as error:
+        raise ExportError(f"port {port} is none; choose one from 0 to 65535 with --port") from error
     except OSError as error:
         if error.errno not in (errno.EADDRINUSE, errno.EACCES):
             raise
