@@ -10,7 +10,7 @@ from pathlib import Path
 from fer_core.artifacts import Artifact, finished
 from fer_core.comparison import cells
 from fer_core.contents import Tell, nobody
-from fer_core.errors import ActionUnitError, DatasetError, ExperimentError
+from fer_core.errors import ActionUnitError, DatasetError, ExperimentError, InputError
 from fer_core.experiment import BUNDLED, Experiment, find_experiment, load_experiment
 from fer_core.paths import require_utf8, whole_path
 from fer_core.steps import (
@@ -173,9 +173,11 @@ def open_study(
 
     Raises:
         ExperimentError: the experiment cannot be read, or it names what a worker's runs may not.
+        InputError: a path is empty.
         DatasetError: it needs images, and they are not given or not there.
         ActionUnitError: the AU table is not there.
     """
+    _refuse_empty(data=data, aus=aus, artifacts=artifacts)
     if seeds is not None:
         settings = [*settings, f"seeds={list(seeds)}"]
     limited = limits_apply()
@@ -223,6 +225,13 @@ def _check_cells(study: Study) -> None:
             study.with_settings(cell.settings)
         except ExperimentError as error:
             raise ExperimentError(f"{cell.stage} · {cell.way}: {error}") from error
+
+
+def _refuse_empty(**named: str | None) -> None:
+    """An empty text, as a shell makes of a variable that is not set, would stand for the folder that one is in."""
+    for name, path in named.items():
+        if path is not None and not path.strip():
+            raise InputError(f"--{name}: empty; is the variable set that it comes from? Name a path, or leave it out")
 
 
 def _path(given: str) -> Path:

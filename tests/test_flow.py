@@ -22,7 +22,7 @@ from helpers.prefect_home import with_database
 from test_cli import au_table, class_folders
 
 from fer_core.artifacts import open_artifact
-from fer_core.errors import ExperimentError
+from fer_core.errors import ExperimentError, InputError
 from flows.elsewhere import runner_for
 from flows.prefect_server import free_port
 from flows.study import Study, open_study, seeds_in
@@ -549,6 +549,15 @@ def test_ctrl_c_stops_run_server_and_steps_within_five_seconds(lab: Lab, tmp_pat
         assert run.stderr.read() == "stopped; what is finished is kept, and the same command goes on from there\n"
     assert len(processes) >= 2
     wait_for(lambda: not any(Path(f"/proc/{process}").exists() for process in processes), 2)
+
+
+@pytest.mark.parametrize("empty", ["data", "aus", "artifacts"])
+@pytest.mark.parametrize("given", ["", " "])
+def test_an_empty_path_is_not_the_current_folder(empty: str, given: str, tmp_path: Path) -> None:
+    """As of `--data "$DATA"` where DATA is not set."""
+    paths = {"data": None, "aus": None, "artifacts": str(tmp_path)} | {empty: given}
+    with pytest.raises(InputError, match=f"--{empty}: empty"):
+        open_study("demo", seeds=None, settings=(), **paths)  # type: ignore[arg-type]
 
 
 def test_a_stopped_run_does_not_read_a_dataset_to_its_end(lab: Lab, tmp_path: Path) -> None:
