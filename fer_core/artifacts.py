@@ -25,6 +25,8 @@ UNFINISHED = ".unfinished"
 _REPLACED = ".replaced"
 """Ending of a folder that another has taken the place of, until it is deleted."""
 _IN_THE_WAY = (errno.ENOTEMPTY, errno.EEXIST)
+_KINDS: Mapping[str, type] = {"step": str, "fingerprint": str, "files": dict, "inputs": dict, "settings": dict}
+"""Entries that every manifest has, and what each is."""
 _TIME = "%Y-%m-%dT%H:%M:%S%z"
 
 
@@ -284,7 +286,7 @@ def _peak_memory() -> int:
 def _read_manifest(path: Path) -> dict[str, Any] | None:
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    whole = isinstance(manifest, dict) and {"step", "fingerprint", "files"} <= manifest.keys()
+    whole = isinstance(manifest, dict) and all(isinstance(manifest.get(name), kind) for name, kind in _KINDS.items())
     return manifest if whole else None

@@ -103,9 +103,19 @@ def test_an_artifact_whose_file_leads_out_of_it_is_refused(tmp_path: Path) -> No
             open_artifact(artifact.path)
 
 
-@pytest.mark.parametrize("manifest", ["", "{", "[]", "{}"])
+@pytest.mark.parametrize("manifest", ["", "{", "[]", "{}", "[" * 100_000])
 def test_a_damaged_manifest_is_no_artifact(tmp_path: Path, manifest: str) -> None:
     make(tmp_path / "a").file("manifest.json").write_text(manifest)
+    with pytest.raises(ArtifactError, match="no finished artifact"):
+        open_artifact(tmp_path / "a")
+
+
+@pytest.mark.parametrize("wrong", [{"files": ["graph.txt"]}, {"files": None}, {"step": ["graph"]}, {"inputs": None}])
+def test_a_manifest_whose_entries_are_of_another_kind_is_none(tmp_path: Path, wrong: dict[str, object]) -> None:
+    """One of a stranger's, in a folder that is looked through, must not end what has nothing to do with it."""
+    path = make(tmp_path / "a").file("manifest.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | wrong))
+    assert finished(tmp_path / "a", "f1") is None
     with pytest.raises(ArtifactError, match="no finished artifact"):
         open_artifact(tmp_path / "a")
 
