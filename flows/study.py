@@ -152,12 +152,13 @@ class Study:
         """The same with further `key=value` laid over its settings.
 
         Raises:
-            ExperimentError: one cannot be read, or names what a worker's runs may not.
+            ExperimentError: one cannot be read, or names what is not there, or what a worker's runs may not.
         """
         settings = (*self.settings, *further)
         experiment = load_experiment(self.source, settings)
         if limits_apply():
             require_granted_settings(experiment)
+        _require_named_files(experiment)
         return replace(self, experiment=experiment, settings=settings)
 
 
@@ -172,7 +173,7 @@ def open_study(
     """Read the experiment, lay the settings over it, and see that the data are there.
 
     Raises:
-        ExperimentError: the experiment cannot be read, or it names what a worker's runs may not.
+        ExperimentError: the experiment cannot be read, or it names what is not there, or what a worker's runs may not.
         InputError: a path is empty.
         DatasetError: it needs images, and they are not given or not there.
         ActionUnitError: the AU table is not there.
@@ -189,6 +190,7 @@ def open_study(
     loaded = load_experiment(source, settings)
     if limited:
         require_granted_settings(loaded)
+    _require_named_files(loaded)
     if data is None and loaded.dataset.source != "sample":
         data = os.environ.get(DATA)
     folder = None if data is None else _path(data)
@@ -216,6 +218,14 @@ def open_study(
     if loaded.comparison:
         _check_cells(study)
     return study
+
+
+def _require_named_files(experiment: Experiment) -> None:
+    """See that the files are there which settings name; the step that reads one may begin hours later."""
+    for section, key in NAMED_FILES.items():
+        named = getattr(getattr(experiment, section), key)
+        if named and not (path := whole_path(named)).exists():
+            raise ExperimentError(f"{section}.{key} = {path}: no such file; name one that is there")
 
 
 def _check_cells(study: Study) -> None:

@@ -560,6 +560,18 @@ def test_an_empty_path_is_not_the_current_folder(empty: str, given: str, tmp_pat
         open_study("demo", seeds=None, settings=(), **paths)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("setting", ["ldg.weights", "sll.weights", "distill.weights", "action_units.vectors"])
+def test_a_file_that_a_setting_names_is_looked_for_before_anything_is_made(setting: str, tmp_path: Path) -> None:
+    """Else a slip of the pen would be told after the images were prepared and OpenFace had run for hours."""
+    there = tmp_path / "there"
+    there.touch()
+    study = open_study("demo", None, None, None, [f"{setting}={there}"], str(tmp_path))
+    with pytest.raises(ExperimentError, match=rf"{setting} = .*their: no such file"):
+        open_study("demo", None, None, None, [f"{setting}={tmp_path}/their"], str(tmp_path))
+    with pytest.raises(ExperimentError, match=rf"{setting} = .*their: no such file"):
+        study.with_settings([f"{setting}={tmp_path}/their"])
+
+
 def test_a_stopped_run_does_not_read_a_dataset_to_its_end(lab: Lab, tmp_path: Path) -> None:
     faces = class_folders(tmp_path / "faces")
     done = subprocess.run(
