@@ -24,8 +24,14 @@ Headers = Sequence[tuple[str, str]]
 
 def own_names(*more: str) -> frozenset[str]:
     """The names that a server may be called by: this machine's loopback, the one in FER_URL, and more."""
-    configured = _address(os.environ.get(ADDRESS, ""))
+    configured = _address(f"//{urlsplit(configured_address()).netloc}")
     return frozenset((*_LOOPBACK, *([configured[0]] if configured else []), *more))
+
+
+def configured_address() -> str:
+    """FER_URL, or ""; people leave out its `http://`, or copy the slash or the `/api` that browsers show at its end."""
+    told = os.environ.get(ADDRESS, "").strip().rstrip("/").removesuffix("/api").rstrip("/")
+    return told if not told or "://" in told else f"http://{told.removeprefix('//')}"
 
 
 def refusal(method: str, headers: Headers, names: frozenset[str]) -> str:

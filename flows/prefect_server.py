@@ -26,7 +26,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from fer_core.errors import FerError
-from flows.guard import App, OnlyOwnPages, own_names
+from flows.guard import App, OnlyOwnPages, configured_address, own_names
 
 LOCAL = "http://127.0.0.1:4200/api"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1", "0.0.0.0")
@@ -342,6 +342,14 @@ def serve_guarded(host: str, port: int, log_level: str, *names: str) -> None:
     )
 
 
+def serve_in_container() -> None:
+    """Be the server of `docker compose up`, whose pages ask at FER_URL."""
+    if address := configured_address():
+        # As it was written, with a slash at its end, it would make `//api`, where there is nothing.
+        os.environ |= {"PREFECT_UI_API_URL": f"{address}/api", "PREFECT_UI_URL": address}
+    serve_guarded("0.0.0.0", 4200, "warning", "server")
+
+
 def answers(url: str) -> bool:
     """Tell whether a Prefect server answers there."""
     try:
@@ -364,4 +372,4 @@ if __name__ == "__main__":
         end_with_parent()
         serve_guarded("127.0.0.1", int(sys.argv[1]), "error")
     else:
-        serve_guarded("0.0.0.0", 4200, "warning", "server")
+        serve_in_container()

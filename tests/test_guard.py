@@ -20,7 +20,7 @@ from helpers.browsing import CHROMIUM, DRIVER, NO_BROWSER, browser, until
 from helpers.prefect_home import with_database
 
 from flows.guard import own_names, refusal
-from flows.prefect_server import free_port
+from flows.prefect_server import free_port, serve_in_container
 
 ELSEWHERE = "elsewhere.test"
 """A name that the tests' browser finds at 127.0.0.1, as one whose owner points it there would."""
@@ -131,6 +131,26 @@ def test_a_configured_name_is_one_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
     assert "set FER_URL" in refusal("POST", [("host", "example.org")], own_names())
     twice = [("host", "localhost"), ("host", "elsewhere.test")]
     assert refusal("GET", twice, own_names())
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["http://head:4200", "http://head:4200/", " http://head:4200/api/", "head:4200", "head:4200/api", "//head:4200"],
+)
+def test_the_address_may_be_written_as_people_write_it(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of `head:4200` the name would be refused; and with a slash at the end the pages would ask at `//api`."""
+    served = list[str]()
+    monkeypatch.setattr("flows.prefect_server.serve_guarded", lambda *told: served.extend(map(str, told)))
+    for name in ("PREFECT_UI_API_URL", "PREFECT_UI_URL"):
+        monkeypatch.setenv(name, "as compose.yaml puts it together")
+    monkeypatch.setenv("FER_URL", written)
+    assert refusal("POST", [("host", "head:4200"), ("origin", "http://head:4200")], own_names()) == ""
+    serve_in_container()
+    assert (os.environ["PREFECT_UI_API_URL"], os.environ["PREFECT_UI_URL"]) == (
+        "http://head:4200/api",
+        "http://head:4200",
+    )
+    assert served == ["0.0.0.0", "4200", "warning", "server"]
 
 
 ATTACK = """
