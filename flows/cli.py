@@ -19,6 +19,7 @@ from fer_core.experiment import experiment_from
 from fer_core.paths import whole_path
 from flows.display import best_student, print_table, shown
 from flows.prefect_server import (
+    NoServer,
     OwnServer,
     keep_prefect_off_the_network,
     keep_prefect_quiet,
@@ -83,6 +84,8 @@ def run(
     with Console().status("starting Prefect"):
         # Its import takes about as long as its server's start, which goes on meanwhile.
         with reading_settings():
+            from prefect.exceptions import PrefectHTTPStatusError
+
             from flows.engine import read_no_results
             from flows.pipeline import full_pipeline
             from flows.tasks import RunFailed
@@ -98,6 +101,9 @@ def run(
         _fail(failed.failures)
     except StepFailed as failure:
         _fail([failure])
+    except PrefectHTTPStatusError as error:
+        why = server.why() if server else f"to {error.request.url}; its log says why"
+        raise NoServer(f"Prefect's server answers {error.response.status_code} {why}") from error
     _show(report)
 
 

@@ -8,6 +8,7 @@ import atexit
 import base64
 import http.client
 import os
+import re
 import secrets
 import signal
 import socket
@@ -42,6 +43,8 @@ _OFF_THE_NETWORK = {
 _EPHEMERAL = {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1", "PREFECT_UI_ENABLED": "0"}
 _QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
 _SECONDS_TO_START = 60.0
+_RAISED = re.compile(r"[\w.]+(Error|Exception): ")
+"""How the line of a traceback begins that says what was wrong."""
 
 
 class NoServer(FerError):
@@ -278,13 +281,21 @@ class OwnServer:
             if answers(self._url):
                 return
             time.sleep(0.05)
-        raise NoServer(f"Prefect's own server did not start ({self.last_words()}); set PREFECT_API_URL to another")
+        raise NoServer(f"Prefect's own server did not start {self.why()}")
+
+    def why(self) -> str:
+        """Its last words, and what to do about them."""
+        return (
+            f"({self.last_words()}); it keeps its database in {prefect_home()}: see that there is room, set "
+            "PREFECT_HOME to another folder, or PREFECT_API_URL to a server that runs"
+        )
 
     def last_words(self) -> str:
-        """The last line that it printed."""
+        """The last error that it told of; without one, the last line that it printed."""
         self._log.seek(0)
-        lines = self._log.read().split("\n")
-        return next((line for line in reversed(lines) if line.strip()), "it said nothing")
+        lines = [line.strip() for line in self._log if line.strip()]
+        errors = [line for line in lines if _RAISED.match(line)]
+        return (errors or lines or ["it said nothing"])[-1]
 
     def stop(self, patience: float = 2.0) -> None:
         """End it, by force after some seconds; again does nothing."""

@@ -1,15 +1,21 @@
 """The runner, with real programs for steps: events, reasons, and that nothing outlives what it should not."""
 
+import json
 import os
 import pickle
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from helpers.prefect_home import with_database
 
 from fer_core.exit_codes import ExitCode
 from flows.events import Event, Metrics, Note, Progress, parse_event
@@ -202,6 +208,72 @@ def test_prefects_own_server_does_not_outlive_a_killed_run() -> None:
     while alive(server) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not alive(server)
+
+
+def of_another_version(database: Path) -> None:
+    with sqlite3.connect(database) as opened:
+        opened.execute("update alembic_version set version_num = 'ffffffffffff'")
+
+
+def damaged(database: Path) -> None:
+    database.write_text("no database")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [(of_another_version, "Can't locate revision identified by"), (damaged, "file is not a database")],
+)
+def test_a_server_that_does_not_start_says_why_and_where_its_database_is(
+    spoil: Callable[[Path], None], said: str, tmp_path: Path
+) -> None:
+    """Its last line is that it did not start; a database of another version of Prefect is in many a home."""
+    home = with_database(tmp_path / "home")
+    spoil(tmp_path / "home" / "prefect.db")
+    done = fer_run(home)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert said in done.stderr
+    assert f"its database in {home}: see that there is room, set PREFECT_HOME to another folder" in done.stderr
+
+
+def test_a_server_that_fails_is_told_in_a_line(tmp_path: Path) -> None:
+    """As one whose disk is full."""
+
+    class Failing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            known = {"/api/health": "true", "/api/admin/version": json.dumps(version("prefect"))}.get(self.path, "")
+            self.send_response(200 if known else 404)
+            self.end_headers()
+            self.wfile.write(known.encode())
+
+        def do_POST(self) -> None:
+            self.send_error(500)
+
+        def log_message(self, *arguments: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Failing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/api"
+        done = fer_run(str(tmp_path), PREFECT_API_URL=url)
+        server.shutdown()
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: Prefect's server answers 500 to {url}/"), done.stderr
+    assert done.stderr.endswith("; its log says why\n")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def fer_run(home: str, **more: str) -> "subprocess.CompletedProcess[str]":
+    """`fer run` on drawn faces, with Prefect's folder at `home`."""
+    fer = [sys.executable, "-c", "from flows.cli import main; main()", "run", "demo", "--artifacts", f"{home}/made"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
+    return subprocess.run(
+        fer,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=environment | {"PREFECT_HOME": home} | more,
+        timeout=120,
+    )
 
 
 def alive(process: int) -> bool:
