@@ -42,6 +42,7 @@ _TRIED = ".written-to-try"
 _SHA256 = re.compile("[0-9a-f]{64}")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 _NOT_OURS = (errno.ENOTDIR, errno.EISDIR)
 SECONDS_OF_PATIENCE = 180.0
 _SECONDS_BETWEEN_TRIES = 2.0
@@ -339,6 +340,13 @@ class Store:
         beside = self._written_beside(name, content)
         try:
             os.link(beside, self._at(name))
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            raise StoreError(
+                f"{self.place}: its file system knows no hard links, by which one machine of many is the first "
+                f"({error.strerror}); take a folder on another one, such as NFS, or a bucket"
+            ) from error
         finally:
             beside.unlink()
 

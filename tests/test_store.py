@@ -346,6 +346,23 @@ def test_a_full_store_is_told_as_such(tmp_path: Path, monkeypatch: pytest.Monkey
         store.push(artifact_in(tmp_path / "here"))
 
 
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_hard_links_is_told_at_once(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as exFAT and FAT, and many that programs of a cloud's mount: rights have nothing to do with it."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("os.link", refuse)
+    began = time.monotonic()
+    with pytest.raises(StoreError, match=r"its file system knows no hard links, .*; take a folder on another one"):
+        Store(str(tmp_path))
+    assert time.monotonic() - began < 5
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_store_that_may_only_be_read_is_read_and_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     shown = tmp_path / "shown"
