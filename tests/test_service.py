@@ -52,6 +52,7 @@ from fer_core.models.deployed import Deployed
 from fer_core.predict import Predictor
 from fer_core.predict.detector import open_detector
 from fer_core.progress import JsonLines
+from fer_core.service.__main__ import listen_at
 from fer_core.service.batching import Batcher, ModelFailed
 from fer_core.service.limits import Limits, limits_from
 from openface.decoding import UnreadableImage, open_image
@@ -567,9 +568,34 @@ def start(model: Path, settings: dict[str, str]) -> "subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60, check=False)
 
 
+CLUSTER = "10.96.0.12"
+OF_FER = {"FER_SERVICE_HOST": CLUSTER, "FER_SERVICE_PORT": "80", "FER_PORT": f"tcp://{CLUSTER}:80"}
+OF_FER_SERVICE = {
+    "FER_SERVICE_SERVICE_HOST": CLUSTER, "FER_SERVICE_SERVICE_PORT": "80", "FER_SERVICE_PORT": f"tcp://{CLUSTER}:80",
+    "FER_SERVICE_HOST": "0.0.0.0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("environment", "where"),
+    [
+        ({}, ("127.0.0.1", 8000)),
+        ({"FER_SERVICE_HOST": "", "FER_SERVICE_PORT": ""}, ("127.0.0.1", 8000)),
+        ({"FER_SERVICE_HOST": "::1", "FER_SERVICE_PORT": "9000", "FER_PORT": "4200"}, ("::1", 9000)),
+        (OF_FER, ("0.0.0.0", 8000)),
+        (OF_FER_SERVICE, ("0.0.0.0", 8000)),
+    ],
+)
+def test_a_service_of_kubernetes_that_is_called_like_this_one_says_nothing_of_it(
+    environment: dict[str, str], where: tuple[str, int]
+) -> None:
+    assert listen_at(environment) == where
+
+
 def test_limits_are_read_and_those_that_are_none_are_left_alone() -> None:
     environment = {"FER_SERVICE_REQUEST_BYTES": "1000", "FER_SERVICE_REQUEST_SECONDS": "2.5", "FER_SERVICE_PORT": "1"}
     assert limits_from(environment) == Limits(request_bytes=1000, request_seconds=2.5)
+    assert limits_from({"FER_SERVICE_REQUESTS": ""}) == Limits()
     with pytest.raises(ServiceError, match=r"FER_SERVICE_REQUEST_FILES=1\.5"):
         limits_from({"FER_SERVICE_REQUEST_FILES": "1.5"})
 

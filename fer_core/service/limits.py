@@ -37,16 +37,16 @@ class Limits:
 
 
 def limits_from(environment: Mapping[str, str]) -> Limits:
-    """The defaults, or what FER_SERVICE_REQUEST_BYTES and the like say.
+    """The defaults, or what FER_SERVICE_REQUEST_BYTES and the like say where they are not empty.
 
     Raises:
-        ServiceError: one that is no number above 0, or that is unknown.
+        ServiceError: one that is no number above 0.
     """
     types = {field.name: int if field.type is int else float for field in fields(Limits)}
     given = {}
     for variable, text in environment.items():
         name = variable.removeprefix(PREFIX).lower()
-        if variable.startswith(PREFIX) and name in _OPERATORS:
+        if variable.startswith(PREFIX) and name in _OPERATORS and text:
             given[name] = _number(variable, text, types[name])
     return Limits(**given)  # type: ignore[arg-type]
 
