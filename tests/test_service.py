@@ -532,6 +532,25 @@ def test_many_clients_for_a_while(running: Service) -> None:
     assert re.search(r"p50 [\d.]+ ms, p99 [\d.]+ ms", done.stdout)
 
 
+@pytest.mark.parametrize(
+    ("named", "name"),
+    [
+        ("filename*=utf-8''%C3%A9t%C3%A9%20%221%22.png", 'été "1".png'),
+        ("filename*=\"UTF-8'fr'%C3%A9t%C3%A9.png\"", "été.png"),
+        ("filename=\"ete.png\"; filename*=UTF-8''%C3%A9t%C3%A9.png", "ete.png"),
+        ("filename*=latin-1''%E9.png", "file 1"),
+    ],
+)
+def test_a_name_that_a_client_encodes_is_the_answers(running: Service, named: str, name: str) -> None:
+    """As requests on urllib3 1 does, where the name is not ASCII."""
+    head = f'--edge\r\nContent-Disposition: form-data; name="files"; {named}\r\n\r\n'
+    body = head.encode() + PORTRAIT + b"\r\n--edge--\r\n"
+    answer = running.client.post(
+        "/predict", content=body, headers={"Content-Type": "multipart/form-data; boundary=edge"}
+    )
+    assert [file["name"] for file in answer.json()["files"]] == [name]
+
+
 # How it starts
 
 

@@ -1,7 +1,9 @@
 """A multipart body, read and held to its limits while it arrives; nothing of it touches the disk."""
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from urllib.parse import unquote_to_bytes
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -12,6 +14,8 @@ FILES, ALIGNED = "files", "aligned"
 _LONGEST_NAME = 255
 _LONGEST_VALUE = 16
 _MOST_VALUES = 8
+_ENCODED_NAME = re.compile(rb";\s*filename\*=\"?utf-8'[^']*'([^;\"\s]+)", re.IGNORECASE)
+"""How clients such as requests on urllib3 1 name a file whose name is not ASCII, and no other way (RFC 5987)."""
 _TRUTHS = {"true": True, "1": True, "on": True, "yes": True, "false": False, "0": False, "off": False, "no": False}
 
 
@@ -124,10 +128,11 @@ class _Parts:
 
     def _begin_part(self) -> None:
         _, options = parse_options_header(self._disposition)
+        name = options.get(b"filename") or _encoded_name(self._disposition)
         self._disposition = b""
         field_name = options.get(b"name", b"").decode(errors="replace")
         if field_name == FILES:
-            self._part = self._begin_file(options.get(b"filename", b"").decode(errors="replace")).content
+            self._part = self._begin_file(name.decode(errors="replace")).content
         elif field_name == ALIGNED and len(self._values) < _MOST_VALUES:
             self._part = bytearray()
             self._values.append(self._part)
@@ -148,6 +153,11 @@ class _Parts:
 
     def _end(self) -> None:
         self._ended = True
+
+
+def _encoded_name(disposition: bytes) -> bytes:
+    found = _ENCODED_NAME.search(disposition)
+    return unquote_to_bytes(found[1]) if found else b""
 
 
 def _truth(text: bytes) -> bool:
