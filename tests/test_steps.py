@@ -303,6 +303,7 @@ def test_what_is_annotated_is_found_where_openface_is_no_more(
 def test_a_step_is_given_the_files_that_its_fingerprint_holds(tmp_path: Path, key: str) -> None:
     """One that it is not given, it could not read in its container, and would name its artifact otherwise."""
     file = tmp_path / "file of mine"
+    file.touch()
     study = open_study("demo", None, None, None, [f'{key}="{file}"'], str(tmp_path))
     for step, more in (
         ("graph", ()),
