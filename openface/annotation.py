@@ -253,6 +253,7 @@ class Annotation:
                 with self._slots:
                     ending = self._program(pictures, out, seconds)
                 self._take(out, left, views, ended_well=not ending.failed)
+                # After a good end, the reason of images that are left without a row.
                 return ending if ending.failed else replace(ending, failed=_without_csv(out))
             except EngineAway as away:
                 if wait is None or self._stopping.wait(wait):

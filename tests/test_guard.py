@@ -138,7 +138,7 @@ def test_a_configured_name_is_one_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
     ["http://head:4200", "http://head:4200/", " http://head:4200/api/", "head:4200", "head:4200/api", "//head:4200"],
 )
 def test_the_address_may_be_written_as_people_write_it(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of `head:4200` the name would be refused; and with a slash at the end the pages would ask at `//api`."""
+    """As it stands, the name in `head:4200` would be refused, and a slash at the end would make `//api`."""
     served = list[str]()
     monkeypatch.setattr("flows.prefect_server.serve_guarded", lambda *told: served.extend(map(str, told)))
     for name in ("PREFECT_UI_API_URL", "PREFECT_UI_URL"):

@@ -23,7 +23,7 @@ from fer_core.experiment import load_experiment
 from fer_core.models import Architecture
 from fer_core.models.architectures import build
 from fer_core.models.checkpoint import load_checkpoint, save_weights
-from fer_core.models.published import PUBLISHED_ORDER, TrainedOn, load_published, read_state_dict
+from fer_core.models.published import PUBLISHED_ORDER, TrainedOn, load_published, read_published
 from fer_core.train.import_weights import import_weights
 
 ROOT = Path(__file__).parent.parent
@@ -95,7 +95,7 @@ def save_as(path: Path, protocol: int, zipped: bool) -> Path:
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_both_formats_are_read_in_the_older_protocols(tmp_path: Path, protocol: int, zipped: bool) -> None:
-    weights = read_state_dict(save_as(tmp_path / "theirs.pth", protocol, zipped))
+    weights, _ = read_published(save_as(tmp_path / "theirs.pth", protocol, zipped))
     for name, tensor in build("efficientface", 7, seed=1).state_dict().items():
         torch.testing.assert_close(weights[name], tensor)
 
@@ -105,7 +105,7 @@ def test_both_formats_are_read_in_the_older_protocols(tmp_path: Path, protocol: 
 def test_a_newer_pickle_is_refused_with_the_way_to_write_it_again(tmp_path: Path, protocol: int, zipped: bool) -> None:
     path = save_as(tmp_path / "theirs.pth", protocol, zipped)
     with pytest.raises(CheckpointError, match=rf"pickle protocol {protocol}.*torch\.save\(torch\.load\("):
-        read_state_dict(path)
+        read_published(path)
 
 
 def test_a_head_of_identities_is_replaced(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_a_training_scripts_own_classes_stand_beside_the_weights(
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "model.pth")
     with pytest.raises(CheckpointError, match="not a file; name a file of weights"):
-        read_state_dict(tmp_path / "model.pth")
+        read_published(tmp_path / "model.pth")
 
 
 def test_a_stand_in_is_forgotten_after_the_file(tmp_path: Path) -> None:
@@ -370,13 +370,13 @@ def test_weights_larger_than_what_the_file_holds_are_refused_unseen(
     torch.save({"state_dict": {"a": claimed}}, path, _use_new_zipfile_serialization=not legacy)
     assert path.stat().st_size < 5000
     with pytest.raises(CheckpointError, match=r"large\.pth: it does not hold all of a; save|damaged, or more than"):
-        read_state_dict(path)
+        read_published(path)
 
 
 def test_views_of_one_storage_are_weights(tmp_path: Path) -> None:
     tied = torch.arange(6.0).reshape(2, 3)
     torch.save({"state_dict": {"a": tied, "b": tied.T, "c": tied[1]}}, tmp_path / "tied.pth")
-    read = read_state_dict(tmp_path / "tied.pth")
+    read, _ = read_published(tmp_path / "tied.pth")
     assert read["b"].tolist() == tied.T.tolist()
 
 
@@ -389,7 +389,7 @@ def test_an_archive_that_unpacks_into_more_than_it_is_is_refused(tmp_path: Path)
         for record in plain.infolist():
             packed.writestr(record.filename, plain.read(record), zipfile.ZIP_DEFLATED)
     with pytest.raises(CheckpointError, match=r"packed\.pth: its archive is packed; unpack it"):
-        read_state_dict(tmp_path / "packed.pth")
+        read_published(tmp_path / "packed.pth")
 
 
 def test_a_whole_module_is_no_state_dict(tmp_path: Path) -> None:
@@ -404,7 +404,7 @@ def test_a_torchscript_model_is_told_to_be_one(tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError, match=r"traced\.pt: a TorchScript model, .*torch\.jit\.load, and save the weights"
     ):
-        read_state_dict(tmp_path / "traced.pt")
+        read_published(tmp_path / "traced.pt")
 
 
 def test_a_published_model_becomes_a_checkpoint_of_ours(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def linear_discriminant(vectors: Tensor, labels: Tensor, shrinkage: float) -> tu
 
     Returns:
         (D, C) weights and (C,) biases: softmax(vectors @ weights + biases) are the classes' probabilities. A class
-        without an image has a bias of −inf.
+        without an image has a bias of −inf; with one image a class at most, the nearest image's is the likeliest.
     """
     counts = labels.sum(dim=0)  # (C,)
     means = (labels.T @ vectors) / counts.clamp(min=1)[:, None]  # (C, D)

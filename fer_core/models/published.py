@@ -174,11 +174,6 @@ def load_published(path: Path, model: nn.Module, labels: tuple[str, ...]) -> boo
     return fits
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The first of what `read_published` gives; errors likewise."""
-    return read_published(path)[0]
-
-
 def read_published(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The tensors of a published file by name, without what wrappers put before it, and the classes that it names.
 
