@@ -460,9 +460,9 @@ def test_the_preview_in_a_cameras_raw_file_is_not_taken_for_the_photograph(tmp_p
 def test_pages_beyond_number_are_not_counted_one_by_one() -> None:
     small = page(1, 1, deflated=False)
     content = tiff(small, *[[entry for entry in small if entry[0] in (256, 257, 273)]] * 20_000)
-    began = time.perf_counter()
+    began = time.process_time()
     assert remark_of(open_image(content)) == "the first of more than 1,000 pictures in the file"
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
     assert remark_of(open_image(tiff(*[small] * 1000))) == "the first of 1000 pictures in the file"
 
 
@@ -536,10 +536,10 @@ def box(name: bytes, *inside: bytes) -> bytes:
     ids=["boxes", "tables", "extents", "overlaps", "units"],
 )
 def test_an_avif_of_very_many_parts_is_not_looked_through(content: bytes) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(ValueError, match=r"it has more than 100,000 parts|its parts lie one upon the other"):
         largest_frame(content)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_every_page_is_held_to_the_limit(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ class ComposeLab:
     reports_port: int
     project: str = "fer-test"
     more: dict[str, str] = field(default_factory=dict)
+    seconds_to_ready: float = 0.0
 
     @property
     def artifacts(self) -> Path:
@@ -99,6 +100,9 @@ class ComposeLab:
     def up(self) -> None:
         done = self.compose("up", "-d", "--wait")
         assert done.returncode == 0, done.stderr
+
+    def down(self) -> None:
+        self.compose("down", "-v", "--remove-orphans")
 
     def prefect(self, *arguments: str, timeout: float = 600) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
