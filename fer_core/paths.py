@@ -1,12 +1,16 @@
 """Paths as users give them."""
 
 import errno
+import os
+import re
 from pathlib import Path
 
 from fer_core.errors import InputError
 
 LEAD_NOWHERE = (errno.ELOOP, errno.ENAMETOOLONG)
 """What a system says of links in a circle, and of a name that no file can have."""
+_ADDRESS = re.compile(r"[a-zA-Z][\w+.-]+:/")
+"""What an address begins with; a path keeps one slash of two. One letter is a drive of Windows."""
 _WORDS_OF_PATHLIB = ("Could not determine home directory", "Symlink loop from")
 
 
@@ -14,8 +18,10 @@ def whole_path(given: str | Path) -> Path:
     """A path from the root on, `~` and links followed; what it leads to need not be there.
 
     Raises:
-        InputError: no file can be there: links in a circle, the home of nobody, a name too long or with a null byte.
+        InputError: no file can be there: links in a circle, the home of nobody, a name too long or with a null byte;
+            or it is an address.
     """
+    refuse_address(given)
     try:
         path = Path(given).expanduser().resolve()
         path.stat()  # From Python 3.13 on, resolve() and exists() keep links in a circle to themselves.
@@ -26,6 +32,16 @@ def whole_path(given: str | Path) -> Path:
             raise
         raise InputError(f"{given}: {why_nowhere(error) or error}; name another path") from error
     return path
+
+
+def refuse_address(given: str | Path) -> None:
+    """See that a path is none of another machine's, such as https://… or s3://…
+
+    Raises:
+        InputError: it is one.
+    """
+    if _ADDRESS.match(str(given)) and not os.path.exists(given):
+        raise InputError(f"{given}: an address, and no path on this machine; fetch what is there, and name that")
 
 
 def require_utf8(text: str) -> None:

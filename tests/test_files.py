@@ -1,5 +1,6 @@
 """Folders that others filled: what is in them, and names that no encoding foresaw."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from fer_core.errors import DatasetError, InputError
 from fer_core.exit_codes import ExitCode
+from fer_core.paths import whole_path
 from fer_core.progress import JsonLines
 from flows.containers import Containers
 from flows.runner import StepCommand, StepFailed
@@ -108,3 +110,18 @@ def test_what_is_made_may_not_lie_in_the_dataset_that_it_is_made_from(tmp_path: 
     assert "\n" not in str(raised.value)
     for beside in ("faces_artifacts", "."):
         assert open_study("demo", str(faces), None, None, settings, str(tmp_path / beside)).data == faces
+
+
+@pytest.mark.parametrize("given", ["https://example.org/faces.zip", Path("s3://lab/faces"), "file:///data/faces"])
+def test_an_address_is_no_path(given: str | Path) -> None:
+    """Not taken for a folder `https:` below the one that one is in."""
+    with pytest.raises(InputError, match="an address, and no path on this machine; fetch what is there, and name that"):
+        whole_path(given)
+
+
+def test_a_path_with_a_colon_is_one(tmp_path: Path) -> None:
+    faces = tmp_path / "day:1" / "faces"
+    assert whole_path(faces) == faces
+    (tmp_path / "as:").mkdir()
+    with contextlib.chdir(tmp_path):
+        assert whole_path("as:/") == tmp_path / "as:"

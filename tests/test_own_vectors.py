@@ -175,6 +175,23 @@ def test_an_index_of_names_names_the_images_unless_a_column_does(tmp_path: Path,
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_an_index_of_numbers_called_id_names_images(tmp_path: Path, ending: str) -> None:
+    table = pd.DataFrame({"valence": [1.0, 2.0, 3.0]}, index=pd.Index([11, 12, 13], name="id"))
+    path = tmp_path / f"vectors.{ending}"
+    table.to_csv(path) if ending == "csv" else table.to_parquet(path)
+    assert read_vectors(path, ["12.png", "11.png", "13.png"]).vectors.tolist() == [[2], [1], [3]]
+
+
+@pytest.mark.parametrize("amiss", ["#DIV/0!", "#N/A", "-nan(ind)", "1.#QNAN", "n/a", "-"])
+def test_an_image_without_a_number_has_no_vector_and_the_others_do(tmp_path: Path, amiss: str) -> None:
+    for path in (tmp_path / "vectors.csv", tmp_path / "vectors.parquet"):
+        written(path, id=IDS, valence=["1.5", amiss, "2.5", "3.5"], arousal=["1", "2", "3", "4"])
+        own = read_vectors(path, IDS)
+        assert np.isnan(own.vectors[:, 0]).tolist() == [False, True, False, False]
+        assert own.vectors[3].tolist() == [3.5, 4]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_a_table_without_rows_is_told(tmp_path: Path, ending: str) -> None:
     path = written(tmp_path / f"vectors.{ending}", id=[], filename=[], valence=[])
     with pytest.raises(ActionUnitError, match=r"neither a parquet nor a CSV \(no rows\)"):

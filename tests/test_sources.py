@@ -26,6 +26,8 @@ def test_folders_patterns_and_files_stand_for_their_images(tmp_path: Path) -> No
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(InputError, match="no image or video there"):
             find_sources([str(tmp_path / nothing)])
+    with pytest.raises(InputError, match="rtsp://camera/stream: an address"):
+        find_sources(["rtsp://camera/stream"])
 
 
 def test_a_video_is_read_frame_by_frame(tmp_path: Path) -> None:

@@ -52,7 +52,12 @@ _BESIDE = re.compile(rf"(?:{_ADDING})*(?:{_STANDING})(?:{_STANDING}|{_ADDING})*"
 """Headers, without case and marks, of what tables hold beside vectors; a label among them would tell the answer."""
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _LIST_AS_TEXT = re.compile(r"[\[({]|[-+]?[\d.]+(e[-+]?\d+)?[,;]?\s+[-+]?[\d.]", re.IGNORECASE)
-_NOTHING = ("", "nan", "NaN", "NAN", "na", "NA", "N/A", "n/a", "null", "NULL", "None")
+_NOTHING = (
+    *("", "nan", "NaN", "NAN", "na", "NA", "N/A", "n/a", "null", "NULL", "None", "-", "."),
+    *("#DIV/0!", "#N/A", "#NUM!", "#VALUE!", "#REF!", "#NAME?", "#NULL!"),
+    *("-nan", "-nan(ind)", "nan(ind)", "-1.#IND", "1.#QNAN"),
+)
+"""What tables hold for a number that there is not: nothing, errors of spreadsheets, and of C's programs."""
 _PARQUET, _FEATHERS, _ZIP, _GZIP, _NUMPY = b"PAR1", (b"ARROW1", b"FEA1"), b"PK\x03\x04", b"\x1f\x8b", b"\x93NUMPY"
 """First bytes of each format."""
 _NAMED = 3
@@ -193,7 +198,7 @@ def _unpack(path: Path, folder: Path) -> Path:
 def _read_columnar(path: Path, begins: bytes) -> pd.DataFrame:
     """A table whose index is a column of it, unless it numbers the rows, or is there as a column too."""
     table = pd.read_feather(path) if begins.startswith(_FEATHERS) else pd.read_parquet(path)
-    is_numbered = pd.api.types.is_numeric_dtype(table.index)
+    is_numbered = pd.api.types.is_numeric_dtype(table.index) and not _names_images(table.index.name)
     return table if is_numbered else table.reset_index(drop=table.index.name in table)
 
 

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from fer_core.errors import InputError
+from fer_core.paths import refuse_address
 from fer_core.predict.mirrored import mirroring_of
 from openface.decoding import ENDINGS, UnreadableImage, pictures_in, read_header, remark_of
 from openface.names import printable
@@ -81,12 +82,13 @@ def find_sources(names: list[str], every: int = 1, drawn: Path | None = None) ->
         drawn: the folder of what is drawn, of which nothing is taken but what is named.
 
     Raises:
-        InputError: a name stands for nothing, or for the folder of what is drawn.
+        InputError: a name stands for nothing, for an address, or for the folder of what is drawn.
     """
     sources = []
     for name in names:
         if not name:
             raise InputError("a source's name is empty; name images, folders, videos or camera")
+        refuse_address(name)
         is_camera = name.partition(":")[0] == CAMERA and not Path(name).exists()
         if drawn is not None and not is_camera and _folder_of(name).resolve() == drawn.resolve():
             raise InputError(f"--pictures {drawn}: is read from too; name a folder of its own")
