@@ -199,7 +199,7 @@ class LdgSettings(Recipe):
     neighbour_gradient: bool = False
     """True where f(x_j) in KL(f(x_j) ‖ f(x_i)) carries a gradient too; what is remembered in a bank has none."""
     epochs_with_neighbours: Annotated[int, Field(ge=0)] = 0
-    """Epochs of LDG-AUs where they differ from the LDG's; 0 takes the same."""
+    """Epochs of LDG-AUs, where its neighbours or unlabelled images teach it something; 0 takes the LDG's."""
     smoothing: Share = 0.0
     """Label smoothing: this share of every label is spread over all classes."""
     mixed: Share = 0.0

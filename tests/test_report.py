@@ -162,7 +162,7 @@ def test_an_evaluation_of_another_dataset_is_refused(tmp_path: Path) -> None:
         write_report(mixed, tmp_path, Silence())
 
 
-@pytest.mark.parametrize("name", ["demo", "paper", "ferplus-cpu"])
+@pytest.mark.parametrize("name", ["demo", "paper", "ferplus-cpu", "few-labels"])
 def test_the_printed_experiment_reads_back_as_itself(name: str) -> None:
     plan = load_experiment(name)
     assert experiment_from(tomllib.loads(experiment_toml(plan)), "printed") == plan

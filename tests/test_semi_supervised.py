@@ -98,25 +98,37 @@ def test_a_whole_run_learns_from_faces_without_labels(tmp_path: Path) -> None:
         assert ("train_lambda_omega" in told) == (card["name"] == "LDG-AUs")
 
 
-def test_a_linear_teacher_of_action_units_goes_through_the_steps(tmp_path: Path) -> None:
-    settings = ["dataset.labelled=40", "action_units.standardise=true", "graph.teacher=linear", "ldg.propagated=1.0"]
+def step(tmp_path: Path, name: str, experiment: str, settings: list[str], *inputs: str) -> tuple[Path, str]:
+    """What the command made, and what it said."""
     asked = [word for setting in settings for word in ("--set", setting)]
+    given = [word for made in inputs for word in ("--in", str(tmp_path / made))]
+    program = [sys.executable, "-m", "fer_core", name, experiment, *asked, *given, "--out", str(tmp_path / name)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return tmp_path / name, done.stdout
 
-    def step(name: str, *inputs: str) -> Path:
-        given = [word for made in inputs for word in ("--in", str(tmp_path / made))]
-        program = [sys.executable, "-m", "fer_core", name, str(ROOT / "tests" / "tiny.toml"), *asked, *given]
-        done = subprocess.run(
-            [*program, "--out", str(tmp_path / name)], capture_output=True, text=True, timeout=300, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return tmp_path / name
 
-    step("prepare")
-    step("annotate", "prepare")
-    teacher = np.load(step("graph", "prepare", "annotate") / "linear_teacher.npy")
-    assert teacher.shape == (120, 7)
+def test_the_experiment_for_few_labels_has_a_linear_model_of_the_action_units_label_the_others(tmp_path: Path) -> None:
+    small = ["dataset.source=sample", "dataset.count=180", "dataset.labelled=40", "dataset.image_size=24"]
+    small += ["ldg.epochs=1", "ldg.epochs_with_neighbours=2", "ldg.batch=32"]
+    step(tmp_path, "prepare", "few-labels", small)
+    step(tmp_path, "annotate", "few-labels", small, "prepare")
+    graph, _ = step(tmp_path, "graph", "few-labels", small, "prepare", "annotate")
+    teacher = np.load(graph / "linear_teacher.npy")
+    assert teacher.shape == (180, 7)
     usable = np.isfinite(teacher).all(axis=1)
-    assert usable.sum() > 60
+    assert usable.sum() > 90
     np.testing.assert_allclose(teacher[usable].sum(axis=1), 1, atol=1e-5)
-    card = json.loads((step("train-ldg", "prepare", "graph") / "model.json").read_text())
-    assert np.isfinite(card["history"][0]["train_cross_entropy"])
+    trained, said = step(tmp_path, "train-ldg", "few-labels", small, "prepare", "graph")
+    history = json.loads((trained / "model.json").read_text())["history"]
+    assert len(history) == 2
+    assert np.isfinite(history[0]["train_cross_entropy"])
+    assert "train_lambda_omega" not in history[0]
+    assert "had no effect" not in said
+
+
+def test_ways_to_learn_from_unlabelled_faces_are_told_to_have_no_effect_where_there_are_none(tmp_path: Path) -> None:
+    tiny, settings = str(ROOT / "tests" / "tiny.toml"), ["ldg.propagated=1", "ldg.pseudo_labels=1", "ldg.epochs=1"]
+    step(tmp_path, "prepare", tiny, settings)
+    _, said = step(tmp_path, "train-ldg", tiny, settings, "prepare")
+    assert "ldg.propagated and ldg.pseudo_labels had no effect: every training image has a label" in said

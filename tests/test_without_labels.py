@@ -39,7 +39,7 @@ def test_an_empty_label_of_a_list_is_an_image_without_one(tmp_path: Path) -> Non
     assert any("without a label 3" in note for note in dataset.card.notes)
 
 
-@pytest.mark.parametrize("name", ["unlabelled", "Unlabeled"])
+@pytest.mark.parametrize("name", ["unlabelled", "Unlabeled", "no_label", "Not annotated", "unlabeled-faces"])
 @pytest.mark.parametrize("layout", ["{}", "train/{}"])
 def test_a_folder_of_unlabelled_images_stands_beside_classes_and_splits(tmp_path: Path, name: str, layout: str) -> None:
     faces = tmp_path / "faces"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fer_core.artifacts import Artifact, finished, make_artifact
 from fer_core.errors import ActionUnitError, DatasetError
-from fer_core.experiment import Recipe
+from fer_core.experiment import LdgSettings, Recipe
 from fer_core.progress import Reporter
 from fer_core.steps import Request, action_unit_rows, runs_openface
 from openface.settings import OpenFaceSettings
@@ -226,6 +226,7 @@ def _train_ldg(request: Request, folder: Path, report: Reporter) -> Told:
     graph, coverage = (graphs[0][0], graphs[0][1].coverage) if graphs else (None, None)
     links = next((load_links(artifact.path / TO_LABELLED) for artifact in request.inputs_of("graph")), None)
     _tell_start("ldg", request.experiment.ldg, report)
+    _tell_nothing_to_teach(request.experiment.ldg, dataset, report)
     teacher = next((load_teacher(artifact.path) for artifact in request.inputs_of("graph")), None)
     run = _run(request, folder, report)
     train_ldg(request.experiment, dataset, _labels(request), graph, run, coverage, links, teacher)
@@ -247,6 +248,17 @@ def _tell_start(section: str, recipe: Recipe, report: Reporter) -> None:
         report.note(
             f"starts from scratch; the recipe's source starts from weights pre-trained on {recipe.pretrained_on}: "
             f"give them with --set {section}.weights=FILE"
+        )
+
+
+def _tell_nothing_to_teach(recipe: LdgSettings, dataset: "Dataset", report: Reporter) -> None:
+    """Warn of settings for faces without a label where every face has one."""
+    for_unlabelled = {"propagated": recipe.propagated, "pseudo_labels": recipe.pseudo_labels}
+    unused = [f"ldg.{name}" for name, weight in for_unlabelled.items() if weight]
+    if unused and not len(dataset.rows("unlabelled")):
+        report.note(
+            f"{' and '.join(unused)} had no effect: every training image has a label; those without one lie in a "
+            "folder called unlabelled, or have an empty label in their list"
         )
 
 

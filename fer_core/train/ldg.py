@@ -46,10 +46,12 @@ def train_ldg(
     settings = experiment.ldg
     if graph is not None and len(graph.neighbours) != len(dataset.manifest):
         raise ArtifactError(f"the graph links {len(graph.neighbours)} images, the dataset has {len(dataset.manifest)}")
+    without_label = dataset.rows("unlabelled")
     pulled = graph is not None and settings.lambda_ > 0
-    epochs = (settings.epochs_with_neighbours if pulled else 0) or settings.epochs
-    taught = pulled or (graph is not None and settings.propagated > 0) or settings.pseudo_labels > 0
-    unlabelled = dataset.rows("unlabelled") if taught else np.empty(0, np.int64)
+    propagated = graph is not None and settings.propagated > 0 and len(without_label) > 0
+    epochs = (settings.epochs_with_neighbours if pulled or propagated else 0) or settings.epochs
+    taught = pulled or propagated or settings.pseudo_labels > 0
+    unlabelled = without_label if taught else np.empty(0, np.int64)
     rows = rows_of_an_epoch(dataset.rows("train"), unlabelled, settings.labelled_share)
     own = targets(dataset, labels).to(run.device)
     steps = epochs * len(cut(rows, settings.batch))
@@ -59,7 +61,7 @@ def train_ldg(
         recipe=settings,
         epochs=epochs,
         augment=experiment.augment,
-        objective=_objective(settings, own, dataset.rows("unlabelled"), graph, to_labelled or graph, teacher, steps),
+        objective=_objective(settings, own, without_label, graph, to_labelled or graph, teacher, steps),
         au_coverage=au_coverage,
         rows=rows,
         unused_settings=NEIGHBOUR_SETTINGS if graph is None else (),

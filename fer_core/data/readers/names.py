@@ -17,7 +17,10 @@ UNLABELLED = "\1"
 """The class of images without a label, which no label is called either."""
 MISSING = ("nan", "none", "na", "n/a", "null", "nil", "<na>", "-", "--", "?", "#n/a", "missing", "undefined")
 """What programs and people write where there is nothing; classes may be called so in [dataset.classes] alone."""
-_NO_LABEL = ("", "unlabelled", "unlabeled")
+_NO_LABEL = re.compile(
+    r"((un|not)(labell?ed|annotated)|(no|without)(labels?|annotations?))(images|faces|pictures|photos|data|set)?"
+)
+"""A label's text without case and marks: `unlabelled`, `Not labeled`, `no_label`, `unlabeled-faces`."""
 
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _NUMBER = re.compile(r"[+-]?\d{1,9}(\.0*)?")
@@ -25,7 +28,7 @@ _NUMBER = re.compile(r"[+-]?\d{1,9}(\.0*)?")
 
 def has_no_label(name: str) -> bool:
     """Tell whether an own label, or a class folder's name, says that there is none: empty, or `unlabelled`."""
-    return name.strip().lower() in _NO_LABEL
+    return not name.strip() or _NO_LABEL.fullmatch(re.sub(r"[\W_]+", "", name).lower()) is not None
 
 
 def number_of(name: str) -> str | None:
