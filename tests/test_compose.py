@@ -275,7 +275,7 @@ def test_a_run_over_images_annotates_them_in_containers(lab: ComposeLab) -> None
     lab.wait_until(lambda: fingerprints(lab, "graph").keys() - before.keys() or lab.state(run) == "FAILED", 300)
     # From the graph on, it goes as the first run did.
     cancel(lab, run)
-    assert lab.wait_for_end(run, 60) == "CANCELLED"
+    assert lab.wait_for_end(run, 120) == "CANCELLED"
     (table,) = [
         pd.read_parquet(path)
         for path in lab.artifacts.glob("annotate/*/aus.parquet")
@@ -305,7 +305,7 @@ def test_a_cancelled_run_leaves_no_container_and_none_of_its_steps_saw_the_engin
     started = time.monotonic()
     cancel(lab, run)
     tell_measured(f"containers gone {time.monotonic() - started:.1f} s after the cancellation")
-    assert lab.wait_for_end(run, 60) == "CANCELLED"
+    assert lab.wait_for_end(run, 120) == "CANCELLED"
     no_artifact_is_half(lab)
 
 
@@ -322,7 +322,7 @@ def trained(lab: ComposeLab, run: str, before: dict[str, float]) -> None:
     )
     assert lab.state(run) not in failed
     cancel(lab, run)
-    assert lab.wait_for_end(run, 60) == "CANCELLED"
+    assert lab.wait_for_end(run, 120) == "CANCELLED"
 
 
 def test_a_killed_trainer_goes_on_from_its_last_epoch(lab: ComposeLab) -> None:
@@ -388,8 +388,8 @@ def test_a_run_whose_worker_ends_leaves_no_container_and_its_rerun_picks_up(lab:
         with connection() as client:
             assert not client.containers.list(all=True, filters={"label": OWNER})
         lab.up()
-    assert lab.wait_for_end(run, 120) == "CRASHED"
-    lab.wait_until(lambda: not lab.steps(), 60)
+    assert lab.wait_for_end(run, 240) == "CRASHED"
+    lab.wait_until(lambda: not lab.steps(), 120)
     trained(lab, lab.start(experiment=TINY, settings=settings), models)
     assert made.items() <= (fingerprints(lab, "prepare") | fingerprints(lab, "graph")).items()
     no_artifact_is_half(lab)
@@ -412,7 +412,7 @@ def test_a_restarted_engine_ends_no_study(lab: ComposeLab) -> None:
     run = lab.start("annotate", experiment=TINY, settings=settings)
     lab.wait_until(lambda: lab.steps(FOLDER))
     restart_engine()
-    if lab.wait_for_end(run, 300) != "COMPLETED":
+    if lab.wait_for_end(run) != "COMPLETED":
         assert lab.wait_for_end(lab.start("annotate", experiment=TINY, settings=settings)) == "COMPLETED"
     (made,) = fingerprints(lab, "annotate").keys() - before.keys()
     counts = json.loads((lab.artifacts / "annotate" / made / "aus.json").read_text())

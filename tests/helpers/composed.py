@@ -144,11 +144,11 @@ class ComposeLab:
         (found,) = [other for other in self.runs() if other["id"] == run]
         return str(found["state_type"])
 
-    def wait_for_end(self, run: str, seconds: float = 300) -> str:
+    def wait_for_end(self, run: str, seconds: float = 600) -> str:
         self.wait_until(lambda: self.state(run) in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"), seconds)
         return self.state(run)
 
-    def wait_until(self, holds: Callable[[], object], seconds: float = 120) -> None:
+    def wait_until(self, holds: Callable[[], object], seconds: float = 240) -> None:
         deadline = time.monotonic() + seconds
         while not holds():
             if time.monotonic() > deadline:
