@@ -1,5 +1,6 @@
 """The command line of the steps: `fer STEP EXPERIMENT --in ARTIFACT… --out DIR`, by hand as the flow runs it."""
 
+import errno
 import os
 import re
 import shutil
@@ -7,7 +8,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
@@ -30,6 +31,7 @@ from openface.errors import EngineAway
 
 _OUT_OF_MEMORY = re.compile("out of memory|not enough memory|can't allocate memory", re.IGNORECASE)
 """Torch's words, for a GPU's memory and for the machine's."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 EXPORTS = Path("artifacts/export")
 """The folder that `fer export` writes into, and where what it wrote is looked for."""
 _CASCADE = "cascade"
@@ -87,11 +89,18 @@ def run_app(app: typer.Typer) -> None:
     if isinstance(sys.stdout, TextIOWrapper):  # A terminal may lack the letters of a file's name.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        app()
+        with _printed():
+            app()
     except FerError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(ExitCode.MISTAKE)
     except OSError as error:
+        if error.errno in _NO_ROOM and error.filename is None:
+            _drop_output()
+            print(
+                f"error: {error.strerror}; free some where this writes, or where what it prints goes", file=sys.stderr
+            )
+            sys.exit(ExitCode.DISK_FULL)
         if not _is_of_a_place(error):
             raise
         print(f"error: {error.filename}: {error.strerror}; name another place, or allow this one", file=sys.stderr)
@@ -122,6 +131,22 @@ def _open_what_is_closed() -> None:
             nowhere = os.open(os.devnull, os.O_RDWR)
             os.set_inheritable(nowhere, True)
             setattr(sys, name, os.fdopen(nowhere, mode, encoding="utf-8"))
+
+
+@contextmanager
+def _printed() -> Iterator[None]:
+    """See that what was printed is written; Python would do so at its end, and only mention it where it cannot."""
+    try:
+        yield
+    finally:
+        with suppress(BrokenPipeError):  # Whoever read it has gone.
+            sys.stdout.flush()
+
+
+def _drop_output() -> None:
+    """Let what was printed and not yet written go nowhere: Python would try again at its end, and fail."""
+    with open(os.devnull, "wb") as nowhere, suppress(OSError, ValueError):
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _is_of_a_place(error: OSError) -> bool:
