@@ -15,6 +15,7 @@ from helpers.report_inputs import LABELS, Silence, dataset, elsewhere, evaluatio
 
 from fer_core.errors import ArtifactError
 from fer_core.experiment import experiment_from, load_experiment
+from fer_core.graph.neighbours import save_teacher
 from fer_core.report.page import experiment_toml, read_evidence, render, write_report
 from fer_core.report.results import results
 from fer_core.report.style import emotion_colours, face_uri
@@ -186,6 +187,16 @@ def test_what_the_labels_were_taken_for_and_what_was_unreadable_is_on_the_page(t
     assert "classes: neutral 9 (0)" in page
     assert "1 of 72 images: a/&lt;b&gt;." in page
     assert json.loads((folder / "results.json").read_text())["dataset"]["unreadable"] == card.unreadable
+
+
+def test_the_linear_model_that_labels_the_others_stands_beside_the_models(tmp_path: Path) -> None:
+    data = dataset()
+    wanted = report_request(tmp_path / "in", experiment((1,)), data)
+    save_teacher(wanted.input("graph").path, np.eye(len(data.card.labels), dtype=np.float32)[data.labels()])
+    page = write(wanted, tmp_path / "out")
+    assert "linear model of the AUs</th>" in page.text
+    assert f"on the {len(data.rows('test'))} of {len(data.rows('test'))} test images with usable AUs" in page.text
+    assert "<td>100.00</td>" in page.text
 
 
 def test_known_emotions_keep_their_colours_and_others_get_what_is_left() -> None:

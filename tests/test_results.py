@@ -222,6 +222,22 @@ def test_accuracy_on_published_test_images_stands_beside_the_protocols() -> None
     assert results(evidence(dataset(), names=("LDG",)))["published_test_images"] is None
 
 
+def test_the_linear_model_that_labels_the_others_is_judged_beside_the_models_on_the_same_images() -> None:
+    data = dataset()
+    rows, labels = data.rows("test"), data.labels()
+    teacher = np.full((len(labels), len(data.card.labels)), np.nan)
+    known = rows[:16]
+    teacher[known] = np.eye(len(data.card.labels))[labels[known]]
+    teacher[known[:4]] = np.roll(teacher[known[:4]], 1, axis=1)  # Four of sixteen are wrong.
+    whole = dataclasses.replace(evidence(data, names=("LDG-AUs", "LDG")), linear_teacher=teacher)
+    found = results(whole)["beside_linear_teacher"]
+    assert (found["images"], found["of"], found["teacher"]) == (16, 24, 75.0)
+    expected = [100 * (m.probabilities.argmax(axis=1) == labels[rows])[:16].mean() for m in whole.seeds_of("LDG")]
+    assert row(found["rows"], "LDG")["per_seed"] == pytest.approx(expected)
+    assert [one["name"] for one in found["rows"]] == ["LDG-AUs", "LDG"]
+    assert results(evidence(data, names=("LDG",)))["beside_linear_teacher"] is None
+
+
 def test_models_that_start_from_scratch_where_their_source_does_not_are_named() -> None:
     whole = evidence(dataset(), names=("LDG", "EF SLL"))
     for model in whole.models:

@@ -25,6 +25,8 @@ RECALL_OF_ALL_AT_MOST = 30_000
 """Up to this many distinct vectors, recall is measured on every image; exact search takes six seconds on two cores."""
 TO_LABELLED = "to_labelled.npz"
 """In a graph's folder, each image's nearest labelled ones, where there are unlabelled images."""
+_TEACHER = "linear_teacher.npy"
+"""With `graph.teacher = linear`: (N, classes) float32, what `unlabelled.linear_teacher` says of each image."""
 _RECALL_SAMPLE = 1000
 _ALIKE = 0.05
 """Chance that two images have the same vector, above which it is told; .0001 for FER+'s presences, .001 for drawn
@@ -182,6 +184,27 @@ def load_links(path: Path) -> Graph | None:
             return Graph(arrays["neighbours"], arrays["distance"], arrays["similarity"])
     except (OSError, ValueError, KeyError) as error:
         raise ArtifactError(f"{path}: not a graph ({error}); make one with `fer graph`") from error
+
+
+def save_teacher(folder: Path, teacher: np.ndarray) -> None:
+    """Write a teacher's distributions, (N, classes), into a graph's folder."""
+    np.save(folder / _TEACHER, teacher)
+
+
+def load_teacher(folder: Path) -> np.ndarray | None:
+    """Read what `save_teacher` wrote; None if there is none.
+
+    Raises:
+        ArtifactError: it is not readable.
+    """
+    path = folder / _TEACHER
+    if not path.is_file():
+        return None
+    try:
+        teacher: np.ndarray = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: no distributions ({error}); make a graph with `fer graph`") from error
+    return teacher
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,10 +16,6 @@ from fer_core.graph.propagation import SHRINKAGE, linear_discriminant, mixed, pr
 
 if TYPE_CHECKING:
     from fer_core.experiment import GraphSettings, LdgSettings
-
-
-TEACHER = "linear_teacher.npy"
-"""In a graph's folder with `graph.teacher = linear`: (N, classes) float32, what `linear_teacher` says of each image."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +73,6 @@ def _without_self(rows: np.ndarray, near: np.ndarray, distance: np.ndarray) -> t
     return near[kept].reshape(len(rows), -1), distance[kept].reshape(len(rows), -1)
 
 
-def save_teacher(folder: Path, teacher: np.ndarray) -> None:
-    """Write a teacher's distributions into a graph's folder."""
-    np.save(folder / TEACHER, teacher)
-
-
 def linear_teacher(units: ActionUnits, labelled: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     """What Fisher's linear discriminant of the AU vectors, fitted to the labelled images, says of every image.
 
@@ -105,13 +95,6 @@ def linear_teacher(units: ActionUnits, labelled: np.ndarray, labels: np.ndarray,
     probabilities = (vectors @ weights + biases).softmax(dim=1).numpy().astype(np.float32)
     probabilities[~units.usable] = np.nan
     return probabilities
-
-
-def load_teacher(folder: Path) -> np.ndarray | None:
-    """The teacher's distributions in a graph's folder; None if there are none."""
-    path = folder / TEACHER
-    teacher: np.ndarray | None = np.load(path) if path.is_file() else None
-    return teacher
 
 
 def lesson(

@@ -20,7 +20,7 @@ from fer_core.errors import ArtifactError
 from fer_core.evaluation.model_card import markdown
 from fer_core.experiment import Experiment, to_document
 from fer_core.graph.action_units import action_units, read_au_table
-from fer_core.graph.neighbours import load_graph
+from fer_core.graph.neighbours import load_graph, load_teacher
 from fer_core.models.checkpoint import ModelCard, read_card
 from fer_core.progress import Reporter
 from fer_core.report import captions, face_sheets, plots
@@ -88,6 +88,7 @@ def read_evidence(request: Request) -> Evidence:
             (model.name, model.seed): _checkpoint_of(artifact) for artifact, model in zip(own, models, strict=True)
         },
         elsewhere=tuple(figures for artifact, figures in judgements.items() if artifact not in own),
+        linear_teacher=load_teacher(request.input("graph").path),
     )
 
 

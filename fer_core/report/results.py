@@ -111,6 +111,9 @@ class Evidence:
     """By name and seed, of the checkpoint that was judged."""
     elsewhere: tuple[dict[str, Any], ...] = ()
     """What `fer evaluate` wrote of checkpoints on data that they were not trained on; see `judged_on` in each."""
+    linear_teacher: np.ndarray | None = None
+    """(N, classes), what the linear model of the AUs says of each image where it labels the unlabelled ones, NaN where
+    the AUs are not usable."""
 
     def seeds_of(self, name: str) -> list[JudgedModel]:
         """The trainings of a model, by seed."""
@@ -134,6 +137,7 @@ def results(evidence: Evidence) -> dict[str, Any]:
         "paper_table": _paper_table() if card.source == "rafdb" else None,
         "from_scratch": from_scratch(evidence),
         "published_test_images": published_test_images(evidence),
+        "beside_linear_teacher": beside_linear_teacher(evidence),
         "models": [_model(evidence, model) for name in evidence.names() for model in evidence.seeds_of(name)],
         "models_over_seeds": [_over_seeds(evidence, name) for name in evidence.names()],
         "distribution_measures": _distribution_measures(evidence) if card.truth else None,
@@ -242,16 +246,39 @@ def published_test_images(evidence: Evidence) -> dict[str, Any] | None:
     counted = manifest["published"].to_numpy(bool)[rows]
     if not counted.any():
         return None
-    labels = evidence.dataset.labels()[rows]
+    return {"images": int(counted.sum()), "of": len(rows), "rows": _accuracies_on(evidence, counted)}
+
+
+def beside_linear_teacher(evidence: Evidence) -> dict[str, Any] | None:
+    """Accuracy in percent of the linear model that labels the unlabelled images, and of each model on the same images.
+
+    They are the test images with usable AUs: the teacher says nothing of others. A network that is no better there than
+    its teacher has learnt to do without the AUs, and nothing beyond them. None without such a teacher.
+    """
+    if evidence.linear_teacher is None:
+        return None
+    rows = evidence.dataset.rows("test")
+    said = evidence.linear_teacher[rows]
+    known = np.isfinite(said).all(axis=1)
+    if not known.any():
+        return None
+    right = said[known].argmax(axis=1) == evidence.dataset.labels()[rows][known]
+    return {
+        "images": int(known.sum()),
+        "of": len(rows),
+        "teacher": 100 * float(right.mean()),
+        "rows": _accuracies_on(evidence, known),
+    }
+
+
+def _accuracies_on(evidence: Evidence, counted: np.ndarray) -> list[dict[str, Any]]:
+    """Accuracy of each model in percent, a mean over seeds, on those test images that count, (test images,) bool."""
+    labels = evidence.dataset.labels()[evidence.dataset.rows("test")]
     right = {
         name: [100 * float((m.probabilities.argmax(axis=1) == labels)[counted].mean()) for m in evidence.seeds_of(name)]
         for name in evidence.names()
     }
-    return {
-        "images": int(counted.sum()),
-        "of": len(rows),
-        "rows": [{"name": name, "accuracy": float(np.mean(r)), "per_seed": r} for name, r in right.items()],
-    }
+    return [{"name": name, "accuracy": float(np.mean(r)), "per_seed": r} for name, r in right.items()]
 
 
 def models_table(evidence: Evidence) -> pd.DataFrame:

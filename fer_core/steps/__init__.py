@@ -284,7 +284,7 @@ STEPS: Mapping[str, Step] = {
         ),
         Step(
             "report",
-            4,
+            5,
             "The paper's table, or a comparison's differences, and a page to look at.",
             _report_settings,
             needs=("prepare", "annotate", "graph"),

@@ -183,7 +183,7 @@ def _columns_in_words(columns: Sequence[str]) -> str:
 def _graph(request: Request, folder: Path, report: Reporter) -> None:
     from fer_core.data.dataset import AU_TABLE
     from fer_core.graph.action_units import action_units, read_au_table
-    from fer_core.graph.neighbours import TO_LABELLED, link_neighbours, save_graph, save_links
+    from fer_core.graph.neighbours import TO_LABELLED, link_neighbours, save_graph, save_links, save_teacher
     from fer_core.report.step_plots import save_au_figure, save_graph_figure
 
     dataset = _open_to_train_on(request)
@@ -199,11 +199,8 @@ def _graph(request: Request, folder: Path, report: Reporter) -> None:
     graph, card = link_neighbours(units, trained_on, settings, folder, report)
     save_graph(folder, graph, card)
     if len(dataset.rows("unlabelled")):
-        from fer_core.graph.unlabelled import (  # torch, which a graph needs for nothing else
-            linear_teacher,
-            link_to_labelled,
-            save_teacher,
-        )
+        # torch, which a graph needs for nothing else
+        from fer_core.graph.unlabelled import linear_teacher, link_to_labelled
 
         labelled = dataset.rows("train")
         save_links(folder / TO_LABELLED, link_to_labelled(units, labelled, settings))
@@ -217,8 +214,7 @@ def _graph(request: Request, folder: Path, report: Reporter) -> None:
 
 
 def _train_ldg(request: Request, folder: Path, report: Reporter) -> Told:
-    from fer_core.graph.neighbours import TO_LABELLED, load_graph, load_links
-    from fer_core.graph.unlabelled import load_teacher
+    from fer_core.graph.neighbours import TO_LABELLED, load_graph, load_links, load_teacher
     from fer_core.train.ldg import train_ldg
 
     dataset = _open_to_train_on(request)
