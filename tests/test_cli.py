@@ -277,7 +277,7 @@ def test_a_full_disk_is_one_line_and_what_was_there_stays(prepared: dict[str, Pa
 @pytest.mark.parametrize("command", [["--help"], ["doctor"], ["device"]])
 def test_a_full_disk_under_what_is_printed_is_one_line(command: list[str], tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
-        program = [Path(sys.executable).with_name("fer"), *command]
+        program = [str(Path(sys.executable).with_name("fer")), *command]
         done = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment())
     assert done.stderr == (
         "error: No space left on device; free some where this writes, or where what it prints goes\n"
@@ -286,7 +286,7 @@ def test_a_full_disk_under_what_is_printed_is_one_line(command: list[str], tmp_p
 
 
 def test_who_reads_no_further_ends_a_command_without_a_word(tmp_path: Path) -> None:
-    program = [Path(sys.executable).with_name("fer"), "--help"]
+    program = [str(Path(sys.executable).with_name("fer")), "--help"]
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as child:
         assert child.stdout is not None
         child.stdout.close()
