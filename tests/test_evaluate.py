@@ -22,11 +22,12 @@ from fer_core.artifacts import Artifact, make_artifact
 from fer_core.data.dataset import EMOTIONS, Dataset, open_dataset, save_dataset
 from fer_core.devices import processor_of
 from fer_core.errors import CheckpointError
+from fer_core.evaluation.common_ground import common_ground
 from fer_core.evaluation.metrics import CLIPPING
 from fer_core.evaluation.model_card import MODEL_CARD
 from fer_core.experiment import experiment_from
 from fer_core.models.architectures import build
-from fer_core.models.checkpoint import load_checkpoint, read_card, read_training_images
+from fer_core.models.checkpoint import load_checkpoint, read_card, read_training_images, save_training_images
 from fer_core.models.deployed import Deployed
 from fer_core.models.published import PUBLISHED, PUBLISHED_ORDER
 from fer_core.progress import JsonLines
@@ -239,6 +240,21 @@ def test_a_checkpoint_knows_its_images_by_marks_alone_and_its_card_says_so(home:
         hashes = own.manifest["sha256"].iloc[own.rows(split)]  # type: ignore[arg-type]
         assert marks[split].tolist() == sorted({int(digest[:16], 16) for digest in hashes})
     assert "training_images.npz" in (checkpoint.path / MODEL_CARD).read_text()
+
+
+def test_images_without_a_label_that_a_checkpoint_learnt_from_are_left_out_when_they_have_one(
+    home: Path, checkpoint: Artifact, tmp_path: Path
+) -> None:
+    own = open_dataset(home / "own")
+    once_unlabelled = own.rows("test")[:3]
+    own.manifest.loc[own.manifest.index[once_unlabelled], "split"] = "unlabelled"
+    save_training_images(tmp_path, own, unlabelled=False)
+    assert set(read_training_images(tmp_path) or ()) == {"train", "validation"}
+    save_training_images(tmp_path, own, unlabelled=True)
+    judged = only_test(kept(own, np.concatenate([once_unlabelled, own.rows("test")])))
+    found = common_ground(read_card(checkpoint.path), judged, read_training_images(tmp_path)).told
+    assert found["images_left_out"]["in the checkpoint's unlabelled"] == 3
+    assert found["images"] == {"test": len(own.rows("test")) + 3, "judged": len(own.rows("test"))}
 
 
 def test_a_card_says_its_clip_its_code_and_its_machine(checkpoint: Artifact) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from helpers.report_inputs import LABELS, Silence, dataset, elsewhere, evaluation, experiment, report_request
 
+from fer_core.data.dataset import UNLABELLED
 from fer_core.errors import ArtifactError
 from fer_core.experiment import experiment_from, load_experiment
 from fer_core.graph.neighbours import save_teacher
@@ -297,6 +298,15 @@ def test_a_temperature_that_makes_calibration_worse_is_told_so(whole: Page, tmp_
 
 def test_a_report_says_what_its_models_were_trained_on(whole: Page) -> None:
     assert "on CPU, AVX2" in whole.text
+
+
+def test_a_report_counts_the_images_without_a_label_too(tmp_path: Path) -> None:
+    data = dataset()
+    hidden = data.rows("train")[:30]
+    data.manifest.loc[data.manifest.index[hidden], ["split", "label"]] = "unlabelled", UNLABELLED
+    page = write(report_request(tmp_path / "in", experiment((1,)), data), tmp_path / "out")
+    told = [f"{len(data.rows(split))} {split}" for split in ("train", "validation", "test", "unlabelled")]
+    assert ", ".join(told) in page.text
 
 
 def test_results_csv_has_a_row_for_every_trained_model(tmp_path: Path) -> None:

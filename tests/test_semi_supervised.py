@@ -12,6 +12,8 @@ import torch
 from helpers.prefect_home import with_database
 from torch import nn
 
+from fer_core.data.dataset import open_dataset
+from fer_core.models.checkpoint import read_training_images
 from fer_core.train.objectives import Batch, Objective, cross_entropy_to
 from fer_core.train.self_training import weighted, with_pseudo_labels
 
@@ -125,6 +127,9 @@ def test_the_experiment_for_few_labels_has_a_linear_model_of_the_action_units_la
     assert np.isfinite(history[0]["train_cross_entropy"])
     assert "train_lambda_omega" not in history[0]
     assert "had no effect" not in said
+    hidden = len(open_dataset(tmp_path / "prepare").rows("unlabelled"))
+    assert len((read_training_images(trained) or {})["unlabelled"]) == hidden
+    assert f", {hidden} unlabelled." in (trained / "MODEL_CARD.md").read_text()
 
 
 def test_ways_to_learn_from_unlabelled_faces_are_told_to_have_no_effect_where_there_are_none(tmp_path: Path) -> None:

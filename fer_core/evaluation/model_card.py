@@ -46,18 +46,22 @@ def licence_of(source: str, *, openface: bool = False) -> str:
     return _LICENCES.get(source, "the licence of its training data") + (_OPENFACE if openface else "")
 
 
-def trained_on(dataset: Dataset, au_coverage: Mapping[str, Mapping[str, int]] | None) -> dict[str, Any]:
+def trained_on(
+    dataset: Dataset, rows: np.ndarray, au_coverage: Mapping[str, Mapping[str, int]] | None
+) -> dict[str, Any]:
     """What a card says of the data.
 
     Args:
+        rows: row numbers of the images that were learnt from.
         au_coverage: images by split and by what became of their action units, where any were used.
     """
-    card = dataset.card
+    card, unlabelled = dataset.card, int(np.isin(dataset.rows("unlabelled"), rows).sum())
     return {
         "source": card.source,
         "protocol": card.protocol,
         "truth": card.truth,
-        "images": {split: len(dataset.rows(split)) for split in ("train", "validation", "test")},
+        "images": {split: len(dataset.rows(split)) for split in ("train", "validation", "test")}
+        | ({"unlabelled": unlabelled} if unlabelled else {}),
         "au_coverage": au_coverage,
         "licence": licence_of(card.source, openface=au_coverage is not None and card.source != "sample"),
         "code": f"fer {__version__}",

@@ -24,9 +24,9 @@ from fer_core.models.facts import CARD
 
 Choice = Literal["selected", "last"]
 TRAINING_IMAGES = "training_images.npz"
-"""Marks of the images that a checkpoint was trained (`train`) and chosen (`validation`) on, for later judgements to
-leave these out: the first 8 bytes of an image's content hash as uint64, ascending."""
-TRAINING_SPLITS = ("train", "validation")
+"""Marks of the images that a checkpoint was trained (`train`, `unlabelled`) and chosen (`validation`) on, for later
+judgements to leave these out: the first 8 bytes of an image's content hash as uint64, ascending."""
+_TRAINING_SPLITS = ("train", "validation")
 _LARGEST_SIDE = 1024
 """Pixels, as experiments have it; a card that says more would take the machine's memory."""
 
@@ -69,10 +69,15 @@ def image_marks(sha256: Iterable[str]) -> np.ndarray:
     return np.array([int(digest[:16] or "0", 16) for digest in sha256], np.uint64)
 
 
-def save_training_images(folder: Path, dataset: Dataset) -> None:
-    """Write `TRAINING_IMAGES` beside the weights: 16 bytes an image at most, no pixel of it."""
+def save_training_images(folder: Path, dataset: Dataset, *, unlabelled: bool) -> None:
+    """Write `TRAINING_IMAGES` beside the weights: 16 bytes an image at most, no pixel of it.
+
+    Args:
+        unlabelled: whether images without a label were learnt from too.
+    """
     split, sha256 = dataset.manifest["split"], dataset.manifest["sha256"]
-    marks = {name: np.unique(image_marks(sha256[(split == name) & (sha256 != "")])) for name in TRAINING_SPLITS}
+    splits = (*_TRAINING_SPLITS, *(["unlabelled"] if unlabelled else []))
+    marks = {name: np.unique(image_marks(sha256[(split == name) & (sha256 != "")])) for name in splits}
     content = io.BytesIO()
     np.savez_compressed(content, allow_pickle=False, **marks)
     replace_file(folder / TRAINING_IMAGES, content.getvalue())
@@ -89,7 +94,8 @@ def read_training_images(folder: Path) -> dict[str, np.ndarray] | None:
         return None
     try:
         with np.load(path, allow_pickle=False) as marks:
-            return {split: marks[split] for split in TRAINING_SPLITS}
+            there = {"unlabelled"} & set(marks.files)
+            return {split: marks[split] for split in (*_TRAINING_SPLITS, *there)}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path}: damaged ({error}); train the checkpoint again") from error
 

@@ -33,6 +33,9 @@ _READING = {"reading": 4}
 """How tables of the user's own are read; goes up when that changes. What is made of no such table stays what it is."""
 _OWN_LABELS = ("folder", "csv", "affectnet", "fer2013")
 """Sources whose labels mean what `fer_core.data.readers.classes` says."""
+_REMEMBERED = {"remembered": 2}
+"""What a checkpoint remembers of the images that it learnt from; goes up when that changes for those without a label.
+What is trained where every image has a label stays what it is."""
 _SHARED = ("prepare", "annotate", "graph")
 """Steps whose artifact all inputs of a step have to be made from, where it is an input too."""
 
@@ -192,7 +195,13 @@ def _ldg_settings(request: Request) -> Settings:
     """Without a graph, nothing about neighbours counts: another λ leaves the LDG as it is."""
     document = to_document(request.experiment)
     ldg = {k: v for k, v in document["ldg"].items() if request.has("graph") or k not in NEIGHBOUR_SETTINGS}
-    return {"ldg": _recipe_settings(ldg), "augment": document["augment"]}
+    return {"ldg": _recipe_settings(ldg), "augment": document["augment"]} | _remembered(request)
+
+
+def _remembered(request: Request) -> Settings:
+    """Only datasets of one's own, and those whose labels are hidden, have images without a label."""
+    dataset = request.input("prepare").settings().get("dataset", {})
+    return _REMEMBERED if dataset.get("source") in _OWN_LABELS or dataset.get("labelled") else {}
 
 
 def _soft_label_settings(request: Request) -> Settings:
@@ -205,7 +214,7 @@ def _soft_label_settings(request: Request) -> Settings:
 def _distill_settings(request: Request) -> Settings:
     document = to_document(request.experiment)
     recipe = "distill" if request.has("soft-labels") else "sll"
-    return {recipe: _recipe_settings(document[recipe]), "augment": document["augment"]}
+    return {recipe: _recipe_settings(document[recipe]), "augment": document["augment"]} | _remembered(request)
 
 
 def _recipe_settings(recipe: Settings) -> Settings:

@@ -267,8 +267,8 @@ def _finish_checkpoint(folder: Path, dataset: "Dataset") -> Told:
     from fer_core.models.checkpoint import read_card, save_training_images
     from fer_core.report.step_plots import save_curves
 
-    save_training_images(folder, dataset)
     card = read_card(folder)
+    save_training_images(folder, dataset, unlabelled="unlabelled" in card.trained_on["images"])
     save_curves(folder, f"{card.name} · seed {card.seed}", card.history, card.selected_epoch)
     return {"hardware": card.trained_on["hardware"]}
 

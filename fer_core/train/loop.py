@@ -293,7 +293,7 @@ def _card(
         epochs=training.epochs,
         selected_epoch=selected_epoch(history),
         history=history,
-        trained_on=trained_on(dataset, training.au_coverage)
+        trained_on=trained_on(dataset, training.epoch_rows(dataset), training.au_coverage)
         | {"hardware": f"{processor_of(run.device).kind}, {precision}"},
         recipe={k: v for k, v in asdict(training.recipe).items() if k.rstrip("_") not in training.unused_settings},
     )
