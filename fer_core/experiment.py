@@ -128,7 +128,8 @@ class GraphSettings:
     """σ of a_ij = exp(−d/σ²); `auto` takes σ² = the median distance of an image to its k neighbours. Where that is 0,
     because most links join equal vectors, as of presences with k = 1, it takes the mean, and where all are 0, 1."""
     labelled_k: Positive = 8
-    """Number of nearest labelled images that labels are propagated from; used only if some images are unlabelled."""
+    """Number of nearest labelled images that labels are propagated from; used only if some images are unlabelled, and
+    not with a linear teacher."""
     teacher: Literal["neighbours", "linear"] = "neighbours"
     """What `ldg.propagated` and `ldg.mixed` take, where some images have no label: the labelled neighbours' labels, or
     Fisher's linear discriminant of the AU vectors, fitted to the labelled images; it wants
@@ -140,7 +141,8 @@ class GraphSettings:
     """The search goes as deep as this recall@k, by distance, asks for: over all images, or over a sample of them where
     there are more than 30,000 distinct vectors."""
     control: Literal["none", "random"] = "none"
-    """`random` keeps every similarity but draws the neighbours at random: the control for plain smoothing."""
+    """`random` keeps every similarity but draws the neighbours at random, and deals a linear teacher's distributions
+    out at random: the control for plain smoothing."""
     seed: Seed = 1
 
 

@@ -1,22 +1,36 @@
 """Faces without a label: who they are, whose labels they are given, what that weighs, and how often they are seen."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers.dataset_files import save_faces
 
+from fer_core.artifacts import Artifact
 from fer_core.data.dataset import EMOTIONS, UNLABELLED, Dataset, open_dataset
 from fer_core.data.prepare import prepare
 from fer_core.data.readers.splits import is_repeated
 from fer_core.errors import ActionUnitError, DatasetError
-from fer_core.experiment import ActionUnitSettings, DatasetSettings, GraphSettings, LdgSettings
+from fer_core.experiment import ActionUnitSettings, DatasetSettings, GraphSettings, LdgSettings, load_experiment
 from fer_core.graph.action_units import ActionUnits, action_units
 from fer_core.graph.neighbours import Graph
-from fer_core.graph.unlabelled import lesson, linear_teacher, link_to_labelled, rows_of_an_epoch
+from fer_core.graph.unlabelled import (
+    TEACHER,
+    lesson,
+    linear_teacher,
+    link_to_labelled,
+    rows_of_an_epoch,
+    shuffled,
+)
 from fer_core.progress import JsonLines
+from fer_core.steps import request
+from fer_core.steps.run import run_step
+from fer_core.train.ldg import train_ldg
+from fer_core.train.loop import Run, Training
 
 
 def drawn(out: Path, **settings: Any) -> Dataset:
@@ -76,16 +90,12 @@ def test_without_a_number_or_with_too_large_a_one_every_label_stays(tmp_path: Pa
 
 
 def test_an_unlabelled_copy_of_a_judged_image_is_a_repetition() -> None:
-    import pandas as pd
-
     sha256 = pd.Series(["a", "b", "b", "a", "c"])
     split = pd.Series(["unlabelled", "test", "unlabelled", "train", "unlabelled"])
     assert is_repeated(sha256, split).tolist() == [True, False, True, False, False]
 
 
 def test_the_coverage_of_action_units_counts_unlabelled_faces_too(tmp_path: Path) -> None:
-    import pandas as pd
-
     from openface.columns import INTENSITIES, PRESENCES
 
     few = drawn(tmp_path / "few", labelled=30)
@@ -186,6 +196,41 @@ def test_labelled_images_come_once_where_they_are_many_or_alone() -> None:
     assert rows_of_an_epoch(np.arange(7), np.arange(0), share=1 / 3).tolist() == list(range(7))
 
 
+def training_of(dataset: Dataset, usable: np.ndarray, monkeypatch: pytest.MonkeyPatch, *settings: str) -> Training:
+    """What LDG-AUs would be trained on, with neighbours for the usable rows."""
+    taken: list[Training] = []
+    monkeypatch.setattr("fer_core.train.ldg.train", lambda training, *_: taken.append(training))
+    experiment = load_experiment("few-labels", ("dataset.source=sample", *settings))
+    links = np.where(usable, 0, -1).astype(np.int32)[:, None]
+    graph = Graph(links, np.zeros(links.shape, np.float32), np.ones(links.shape, np.float32))
+    run = Run(1, Path(), torch.device("cpu"), JsonLines())
+    train_ldg(experiment, dataset, "majority", graph, run, teacher=np.full((len(usable), 7), 1 / 7, np.float32))
+    return taken[0]
+
+
+@pytest.mark.parametrize("way", ["ldg.propagated=2", "ldg.lambda=0.1"])
+def test_unlabelled_images_that_nothing_teaches_are_not_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    few = drawn(tmp_path / "few", labelled=30)
+    hidden = np.isin(np.arange(len(few.manifest)), few.rows("unlabelled"))
+    assert set(few.rows("unlabelled")) <= set(training_of(few, np.ones(120, bool), monkeypatch, way).rows)  # type: ignore[arg-type]
+    assert training_of(few, ~hidden, monkeypatch, way).rows.tolist() == few.rows("train").tolist()  # type: ignore[union-attr]
+
+
+def test_a_training_on_few_unlabelled_images_that_is_over_too_soon_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few, usable = drawn(tmp_path / "few", labelled=30), np.ones(120, bool)
+    training_of(few, usable, monkeypatch, "ldg.epochs=50", "ldg.epochs_with_neighbours=6")
+    told = capsys.readouterr().out
+    rows = len(rows_of_an_epoch(few.rows("train"), few.rows("unlabelled"), 1 / 3))
+    assert f"LDG-AUs takes 12 training steps, in 6 epochs of {rows} images, and labels alone take 50" in told
+    assert "25 epochs would be as many: ldg.epochs_with_neighbours" in told
+    training_of(few, usable, monkeypatch, "ldg.epochs=50", "ldg.epochs_with_neighbours=25")
+    assert "no fair comparison" not in capsys.readouterr().out
+
+
 # A linear teacher of action units
 
 
@@ -207,6 +252,51 @@ def test_a_teacher_takes_the_neighbours_place() -> None:
     found = lesson(HARD, LABELLED, TO_LABELLED, LdgSettings(propagated=0.5, mixed=0.5), teacher)
     torch.testing.assert_close(found.target, torch.tensor([[0.95, 0.05], [0.05, 0.95], [0.2, 0.8], [0.5, 0.5]]))
     torch.testing.assert_close(found.weight, torch.tensor([1, 1, 0.5, 0]))
+
+
+def test_the_random_control_deals_out_what_a_linear_teacher_says_at_random() -> None:
+    teacher = np.random.default_rng(5).dirichlet(np.ones(3), 40)
+    teacher[7] = np.nan
+    control = shuffled(teacher, np.arange(30), seed=1)
+    known = np.delete(np.arange(30), 7)
+    assert sorted(control[known].tolist()) == sorted(teacher[known].tolist())
+    assert (control[known] != teacher[known]).any(axis=1).mean() > 0.8
+    assert np.isnan(control[7]).all()
+    assert (control[30:] == teacher[30:]).all()
+
+
+def linked(out: Path, *settings: str, without: Callable[[Dataset], np.ndarray] | None = None) -> Artifact:
+    """The graph of drawn faces; `without` names the rows in whose images no face was found."""
+    small = ("dataset.source=sample", "dataset.count=120", "dataset.image_size=24", *settings)
+    experiment = load_experiment("few-labels", small)
+    made = [run_step(request("prepare", experiment), out / "prepare", JsonLines())]
+    made.append(run_step(request("annotate", experiment, made), out / "annotate", JsonLines()))
+    if without is not None:
+        table = pd.read_parquet(made[1].path / "aus.parquet")
+        table.loc[without(open_dataset(made[0].path)), "status"] = "no_face"
+        table.to_parquet(made[1].path / "aus.parquet")
+    return run_step(request("graph", experiment, made), out / "graph", JsonLines())
+
+
+def test_a_linear_teacher_needs_no_labelled_neighbours_and_follows_the_control(tmp_path: Path) -> None:
+    few = "dataset.labelled=7"
+    teacher, control = (
+        np.load(linked(tmp_path / value, few, f"graph.control={value}").path / TEACHER) for value in ("none", "random")
+    )
+    assert not (tmp_path / "none" / "graph" / "to_labelled.npz").exists()
+    assert teacher.shape == control.shape == (120, 7)
+    assert (np.nan_to_num(teacher) != np.nan_to_num(control)).any()
+
+
+def test_faces_and_classes_that_action_units_cannot_teach_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    linked(tmp_path, "dataset.labelled=40", without=lambda d: np.isin(np.arange(len(d.manifest)), d.rows("unlabelled")))
+    assert "no image without a label has usable AUs, so none is given one by them" in capsys.readouterr().out
+    linked(tmp_path / "class", "dataset.labelled=40", without=lambda d: d.labels() == EMOTIONS.index("sadness"))
+    told = capsys.readouterr().out
+    assert "no labelled image of sadness has usable AUs, so no image without a label is taught to be that" in told
+    assert "no image without a label has" not in told
 
 
 # Whose label is wrong

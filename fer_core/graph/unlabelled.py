@@ -97,6 +97,13 @@ def linear_teacher(units: ActionUnits, labelled: np.ndarray, labels: np.ndarray,
     return probabilities
 
 
+def shuffled(teacher: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
+    """The control of `graph.control = random` for a teacher: each of these images is given another's distribution."""
+    known, control = rows[np.isfinite(teacher[rows]).all(axis=1)], teacher.copy()
+    control[known] = teacher[np.random.default_rng(seed).permutation(known)]
+    return control
+
+
 def lesson(
     hard: Tensor,
     labelled: Tensor,

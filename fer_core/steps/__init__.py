@@ -33,6 +33,8 @@ _READING = {"reading": 4}
 """How tables of the user's own are read; goes up when that changes. What is made of no such table stays what it is."""
 _OWN_LABELS = ("folder", "csv", "affectnet", "fer2013")
 """Sources whose labels mean what `fer_core.data.readers.classes` says."""
+_TAUGHT = {"taught": 2}
+"""How a linear teacher is made; goes up when that changes."""
 _REMEMBERED = {"remembered": 2}
 """What a checkpoint remembers of the images that it learnt from; goes up when that changes for those without a label.
 What is trained where every image has a label stays what it is."""
@@ -185,10 +187,11 @@ def _graph_settings(request: Request) -> Settings:
     document = to_document(request.experiment)
     # What was made before there were these choices still counts.
     graph = {key: value for key, value in document["graph"].items() if (key, value) != ("teacher", "neighbours")}
+    taught = _TAUGHT if graph.get("teacher") == "linear" else {}
     units = {key: value for key, value in document["action_units"].items() if (key, value) != ("vectors", "")}
     if "vectors" in units:
-        return {"action_units": _file_by_content(units, "vectors"), "graph": graph} | _READING
-    return {"action_units": units, "graph": graph}
+        return {"action_units": _file_by_content(units, "vectors"), "graph": graph} | _READING | taught
+    return {"action_units": units, "graph": graph} | taught
 
 
 def _ldg_settings(request: Request) -> Settings:

@@ -15,6 +15,7 @@ from fer_core.steps import Request, action_unit_rows, runs_openface
 from openface.settings import OpenFaceSettings
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
     from fer_core.data.dataset import Dataset
@@ -200,17 +201,34 @@ def _graph(request: Request, folder: Path, report: Reporter) -> None:
     save_graph(folder, graph, card)
     if len(dataset.rows("unlabelled")):
         # torch, which a graph needs for nothing else
-        from fer_core.graph.unlabelled import linear_teacher, link_to_labelled
+        from fer_core.graph.unlabelled import linear_teacher, link_to_labelled, shuffled
 
         labelled = dataset.rows("train")
-        save_links(folder / TO_LABELLED, link_to_labelled(units, labelled, settings))
         if settings.teacher == "linear":
             teacher = linear_teacher(units, labelled, dataset.labels(), len(dataset.card.labels))
-            save_teacher(folder, teacher)
+            save_teacher(
+                folder, shuffled(teacher, trained_on, settings.seed) if settings.control == "random" else teacher
+            )
+        else:
+            save_links(folder / TO_LABELLED, link_to_labelled(units, labelled, settings))
+        _tell_untaught(dataset, units.usable, "a vector" if units.own else "usable AUs", report)
     annotated = trained_on[units.usable[trained_on] & (table["status"].to_numpy()[trained_on] == "ok")]
     if len(annotated):
         save_au_figure(folder, table.iloc[annotated])
     save_graph_figure(folder, graph, dataset.labels())
+
+
+def _tell_untaught(dataset: "Dataset", usable: "np.ndarray", what: str, report: Reporter) -> None:
+    """Warn where no unlabelled face can be given a label, or none that of a class."""
+    labels, labelled = dataset.labels(), dataset.rows("train")
+    known = set(labels[labelled[usable[labelled]]])
+    untaught = [name for index, name in enumerate(dataset.card.labels) if index not in known]
+    if untaught:
+        report.note(
+            f"no labelled image of {', '.join(untaught)} has {what}, so no image without a label is taught to be that"
+        )
+    if not usable[dataset.rows("unlabelled")].any():
+        report.note(f"no image without a label has {what}, so none is given one by them")
 
 
 def _train_ldg(request: Request, folder: Path, report: Reporter) -> Told:

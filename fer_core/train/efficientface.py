@@ -3,8 +3,9 @@
 from typing import Literal
 
 from fer_core.data.dataset import Dataset
+from fer_core.data.order import cut
 from fer_core.experiment import Experiment
-from fer_core.train.loop import Run, Training, targets, train
+from fer_core.train.loop import Run, Training, targets, tell_fewer_steps, train
 from fer_core.train.objectives import Objective, cross_entropy_to
 
 
@@ -36,4 +37,7 @@ def train_efficientface(
         au_coverage=au_coverage,
         rows=dataset.rows("train") if taught is None else dataset.rows("train", "unlabelled"),
     )
+    if taught is not None and len(dataset.rows("unlabelled")):
+        alone = experiment.sll.epochs * len(cut(dataset.rows("train"), experiment.sll.batch))
+        tell_fewer_steps(training, dataset, alone, "distill.epochs", run.report)
     train(training, dataset, run)

@@ -13,7 +13,7 @@ from fer_core.experiment import Experiment, LdgSettings
 from fer_core.graph.neighbours import Graph
 from fer_core.graph.unlabelled import lesson, rows_of_an_epoch
 from fer_core.steps import NEIGHBOUR_SETTINGS
-from fer_core.train.loop import Run, Training, targets, train
+from fer_core.train.loop import Run, Training, targets, tell_fewer_steps, train
 from fer_core.train.objectives import Objective, objective_of
 from fer_core.train.self_training import weighted, with_pseudo_labels
 
@@ -48,9 +48,10 @@ def train_ldg(
         raise ArtifactError(f"the graph links {len(graph.neighbours)} images, the dataset has {len(dataset.manifest)}")
     without_label = dataset.rows("unlabelled")
     pulled = graph is not None and settings.lambda_ > 0
-    propagated = graph is not None and settings.propagated > 0 and len(without_label) > 0
+    linked = graph is not None and bool((graph.neighbours[without_label, 0] >= 0).any())
+    propagated = linked and settings.propagated > 0
     epochs = (settings.epochs_with_neighbours if pulled or propagated else 0) or settings.epochs
-    taught = pulled or propagated or settings.pseudo_labels > 0
+    taught = (linked and pulled) or propagated or settings.pseudo_labels > 0
     unlabelled = without_label if taught else np.empty(0, np.int64)
     rows = rows_of_an_epoch(dataset.rows("train"), unlabelled, settings.labelled_share)
     own = targets(dataset, labels).to(run.device)
@@ -66,6 +67,9 @@ def train_ldg(
         rows=rows,
         unused_settings=NEIGHBOUR_SETTINGS if graph is None else (),
     )
+    if len(unlabelled):
+        alone = settings.epochs * len(cut(dataset.rows("train"), settings.batch))
+        tell_fewer_steps(training, dataset, alone, "ldg.epochs_with_neighbours", run.report)
     train(training, dataset, run)
 
 

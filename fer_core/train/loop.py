@@ -125,6 +125,23 @@ def train(training: Training, dataset: Dataset, run: Run) -> None:
     (run.folder / _RESUME).unlink()
 
 
+def tell_fewer_steps(training: Training, dataset: Dataset, alone: int, setting: str, report: Reporter) -> None:
+    """Warn of a training that is over before one of the labelled images alone is, as where few others are there.
+
+    Args:
+        alone: training steps on the labelled images alone.
+        setting: the key that says for how many epochs this one goes.
+    """
+    rows = training.epoch_rows(dataset)
+    steps = len(cut(rows, training.recipe.batch))
+    if training.epochs * steps < alone:
+        report.note(
+            f"{training.name} takes {training.epochs * steps:,} training steps, in {training.epochs} epochs of "
+            f"{len(rows):,} images, and labels alone take {alone:,}, so the two are no fair comparison; "
+            f"{-(-alone // steps)} epochs would be as many: {setting}"
+        )
+
+
 def _epochs(training: Training, dataset: Dataset, views: Views, run: Run) -> Epochs:
     rows, objective = training.epoch_rows(dataset), training.objective
     batch, last = training.recipe.batch, training.epochs
