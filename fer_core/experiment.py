@@ -73,7 +73,7 @@ class DatasetSettings:
     colour: bool = True
     classes: Annotated[Literal[7, 8] | Mapping[str, str], BeforeValidator(_classes)] = 7
     """`ferplus` and `affectnet`: 8 adds contempt. As a table, what the dataset's own labels mean: an emotion, one of
-    its own labels, or "drop"; labels that it does not name keep their meaning."""
+    its own labels, "drop", or "unlabelled"; labels that it does not name keep their meaning."""
     protocol: Literal["majority", "ferplus"] = "majority"
     """`ferplus` only, which images count: `majority` takes those for which one class alone has the most votes;
     `ferplus` is what published figures go by: single votes are removed, and the top needs more than half of the rest.

@@ -39,7 +39,9 @@ def test_an_empty_label_of_a_list_is_an_image_without_one(tmp_path: Path) -> Non
     assert any("without a label 3" in note for note in dataset.card.notes)
 
 
-@pytest.mark.parametrize("name", ["unlabelled", "Unlabeled", "no_label", "Not annotated", "unlabeled-faces"])
+@pytest.mark.parametrize(
+    "name", ["unlabelled", "Unlabeled", "no_label", "Not annotated", "unlabeled-faces", "unlabelled (2)"]
+)
 @pytest.mark.parametrize("layout", ["{}", "train/{}"])
 def test_a_folder_of_unlabelled_images_stands_beside_classes_and_splits(tmp_path: Path, name: str, layout: str) -> None:
     faces = tmp_path / "faces"
@@ -68,6 +70,28 @@ def test_an_image_that_is_judged_on_has_a_label(tmp_path: Path) -> None:
 def test_other_words_are_still_refused(tmp_path: Path) -> None:
     told = refused(tmp_path / "out", fill(tmp_path / "faces", happy=8, sad=8, leftovers=2))
     assert "leftovers (2) of 18 images" in told
+
+
+@pytest.mark.parametrize("word", ["unknown", "?", "-1", "NaN", "sin_etiqueta"])
+def test_a_word_for_no_label_can_be_named_in_classes(tmp_path: Path, word: str) -> None:
+    (tmp_path / "faces").mkdir()
+    listed(tmp_path / "faces")
+    table = pd.read_csv(tmp_path / "faces" / "labels.csv", keep_default_na=False)
+    table["label"] = table["label"].replace("", word)
+    table.to_csv(tmp_path / "faces" / "labels.csv", index=False)
+    assert '"unlabelled"' in refused(tmp_path / "no", tmp_path / "faces", "csv")
+    dataset = prepared(tmp_path / "out", tmp_path / "faces", "csv", classes={word: "unlabelled"})
+    assert without(dataset) == ["12", "13", "14"]
+    assert any(f"without a label 3 ({word})" in note for note in dataset.card.notes)
+
+
+def test_a_folder_for_no_label_can_be_named_in_classes_and_stands_beside_splits(tmp_path: Path) -> None:
+    for number, split in enumerate(("train", "test")):
+        fill(tmp_path / "faces" / split, first_seed=5000 * number, happy=8, sad=8)
+    save_noise(tmp_path / "faces" / "Unsorted" / "happy" / "one.png", 90_001)
+    dataset = prepared(tmp_path / "out", tmp_path / "faces", classes={"unsorted": "unlabelled"})
+    assert without(dataset) == ["Unsorted/happy/one"]
+    assert dataset.card.labels == ("happiness", "sadness")
 
 
 def test_words_that_are_no_emotions_can_have_images_without_a_label(tmp_path: Path) -> None:

@@ -138,12 +138,13 @@ def _table(settings: DatasetSettings, counts: Mapping[str, int], where: object) 
 def _left_by(table: Mapping[str, str], order: NumberOrder) -> NumberOrder | None:
     """What an order says of the numbers that the table does not name; None where the table shows another order.
 
-    It shows none by dropping numbers, or by naming others than the order's, which mean others than its emotions.
+    It shows none by dropping numbers or calling them no label, or by naming others than the order's, which mean others
+    than its emotions.
     """
     named = {number: meaning for label, meaning in table.items() if (number := number_of(label))}
-    emotions = {*order.meaning.values()}
+    emotions, none = {*order.meaning.values()}, (DROPPED, UNLABELLED)
     for number, meaning in named.items():
-        if meaning not in (DROPPED, order.meaning.get(number)) and (number in order.meaning or meaning in emotions):
+        if meaning not in (*none, order.meaning.get(number)) and (number in order.meaning or meaning in emotions):
             return None
     left = {number: meaning for number, meaning in order.meaning.items() if number not in named}
     return replace(
@@ -175,11 +176,13 @@ def _usual_spelling(words: Iterable[str], counts: Mapping[str, int]) -> dict[str
 def _meaning_of_value(key: str, value: str, labels: Iterable[str], where: object) -> str:
     if value.strip().lower() == DROP:
         return DROPPED
+    if value.strip() and has_no_label(value):
+        return UNLABELLED
     meaning = emotion_of(value) or next((label for label in labels if label == value), None)
     if meaning is None:
         raise DatasetError(
             f'{where}: dataset.classes has {key} = "{value}", which is none of {", ".join(EMOTIONS)}, no label of the '
-            f'dataset, and not "{DROP}"'
+            f'dataset, and neither "{DROP}" nor "unlabelled"'
         )
     return meaning
 
@@ -212,9 +215,11 @@ def _refuse_numbers(
         known = f"{order.name} has {_pairs(order.meaning)}" if order else "numbers have no meaning of their own"
         if order and contradicted:
             known = f"{_TABLE} says otherwise than {order.name}"
+        first = numbers[0]  # Below 0 programs number what has no label.
         raise DatasetError(
             f"{where}: labels {_named(numbers, counts)}, but {known}; say what each means in {_TABLE}, such as "
-            f'{numbers[0]} = "happiness"' + ("" if order else ", or set dataset.source to the dataset that they are of")
+            f'{number_of(first) or _key(first)} = "{"unlabelled" if first.startswith("-") else "happiness"}"'
+            + ("" if order else ", or set dataset.source to the dataset that they are of")
         )
 
 
@@ -249,7 +254,7 @@ def _refuse_missing(unknown: Sequence[str], counts: Mapping[str, int], where: ob
     if missing:
         raise DatasetError(
             f"{where}: labels {_named(missing, counts)} look like missing values; leave the label of such an image "
-            f'empty, or say what it means in {_TABLE}, such as {_key(missing[0])} = "{DROP}"'
+            f'empty, or say what it means in {_TABLE}, such as {_key(missing[0])} = "unlabelled", or "{DROP}"'
         )
 
 
@@ -266,7 +271,7 @@ def _refuse_strays(unknown: Sequence[str], counts: Mapping[str, int], where: obj
     raise DatasetError(
         f"{where}: labels {_named(unknown, counts)} of {sum(counts.values()):,} images are no names of emotions; say "
         f'what each means in {_TABLE}, such as {_key(unknown[0])} = "{DROP}", an emotion, or "{unknown[0]}" '
-        "for a class of its own"
+        'for a class of its own, and "unlabelled" where there is no label'
     )
 
 
@@ -346,8 +351,10 @@ def _sizes(named: Mapping[str, str], counts: Mapping[str, int]) -> str:
     parts = []
     for name in sorted(set(named.values()), key=lambda name: (rank.get(name, len(EMOTIONS)), name)):
         own = [label for label, meaning in named.items() if meaning == name]
-        told = "" if own == [name] else f" ({_named(own, counts) if len(own) > 1 else own[0]})"
-        parts.append(f"{_shown(name)} {sum(counts[label] for label in own):,}{'' if name == UNLABELLED else told}")
+        images = sum(counts[label] for label in own)
+        spelled = [label for label in own if name != UNLABELLED or not has_no_label(label)]
+        told = "" if spelled in ([name], []) else f" ({_named(spelled, counts) if len(own) > 1 else own[0]})"
+        parts.append(f"{_shown(name)} {images:,}{told}")
     return ", ".join(parts)
 
 

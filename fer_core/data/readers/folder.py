@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -137,7 +137,8 @@ def read_class_folders(settings: DatasetSettings, folder: Path) -> ClassFolders:
     splits = [split_of_parts[parts] for parts in above]
     without_split = {parts: tuple(p for p in parts if not _split_among(parts, p, root)) for parts in set(above)}
     names = [without_split[parts] for parts in above]
-    _check_splits(folder, *_with_a_label(above, splits, names))
+    unlabelled = _unlabelled(settings)
+    _check_splits(folder, *_with_a_label(above, splits, names, unlabelled))
     labels = _labels(names, [path.stem for path in found.paths], settings, folder)
     images = [
         FolderImage(path, label, split) for path, label, split in zip(found.paths, labels, splits, strict=True) if label
@@ -208,11 +209,21 @@ def _split(parts: tuple[str, ...], root: int, folder: Path) -> str:
     return found.pop() if found else ""
 
 
+def _unlabelled(settings: DatasetSettings) -> Callable[[str], bool]:
+    """Tell of a folder whether it holds images without a label: by its name, or by what [dataset.classes] says."""
+    table = settings.classes if isinstance(settings.classes, Mapping) else {}
+    named = {plain_label(label) for label, meaning in table.items() if has_no_label(meaning)}
+    return lambda part: has_no_label(part) or plain_label(part) in named
+
+
 def _with_a_label(
-    above: Sequence[tuple[str, ...]], splits: Sequence[str], names: Sequence[tuple[str, ...]]
+    above: Sequence[tuple[str, ...]],
+    splits: Sequence[str],
+    names: Sequence[tuple[str, ...]],
+    unlabelled: Callable[[str], bool],
 ) -> tuple[list[tuple[str, ...]], list[str], list[tuple[str, ...]]]:
     """The same without the images of a folder `unlabelled`, which may stand beside classes and splits alike."""
-    rows = [row for row in zip(above, splits, names, strict=True) if not any(map(has_no_label, row[2]))]
+    rows = [row for row in zip(above, splits, names, strict=True) if not any(map(unlabelled, row[2]))]
     return [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
 
 
@@ -244,10 +255,11 @@ def _labels(
 ) -> list[str]:
     """Each image's class folder; "" where it is in none."""
     named = set(map(plain_label, settings.classes)) if isinstance(settings.classes, Mapping) else set()
+    unlabelled = _unlabelled(settings)
     depths: Counter[int] = Counter()
     for parts in names:
         known = [depth for depth, part in enumerate(parts) if emotion_of(part) or plain_label(part) in named]
-        if any(map(has_no_label, parts)):
+        if any(map(unlabelled, parts)):
             continue
         if len({emotion_of(parts[depth]) or plain_label(parts[depth]) for depth in known}) > 1:
             raise DatasetError(
@@ -261,7 +273,7 @@ def _labels(
             _refuse_emotions_in_files(names, stems, usual, folder)
     labels = []
     for parts in names:
-        own = next((part for part in parts if has_no_label(part)), None)
+        own = next((part for part in parts if unlabelled(part)), None)
         own = own or next((part for part in parts if emotion_of(part) or plain_label(part) in named), None)
         labels.append(own or (parts[min(usual, len(parts) - 1)] if parts else ""))
     return labels

@@ -18,9 +18,9 @@ UNLABELLED = "\1"
 MISSING = ("nan", "none", "na", "n/a", "null", "nil", "<na>", "-", "--", "?", "#n/a", "missing", "undefined")
 """What programs and people write where there is nothing; classes may be called so in [dataset.classes] alone."""
 _NO_LABEL = re.compile(
-    r"((un|not)(labell?ed|annotated)|(no|without)(labels?|annotations?))(images|faces|pictures|photos|data|set)?"
+    r"((un|not)(labell?ed|annotated)|(no|without)(labels?|annotations?))(images|faces|pictures|photos|data|set)?\d*"
 )
-"""A label's text without case and marks: `unlabelled`, `Not labeled`, `no_label`, `unlabeled-faces`."""
+"""A label's text without case and marks: `unlabelled`, `Not labeled`, `no_label`, `unlabeled-faces`, `unlabelled2`."""
 
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _NUMBER = re.compile(r"[+-]?\d{1,9}(\.0*)?")
