@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from test_prepare import fill, prepared, refused, save_noise
@@ -92,6 +93,45 @@ def test_a_folder_for_no_label_can_be_named_in_classes_and_stands_beside_splits(
     dataset = prepared(tmp_path / "out", tmp_path / "faces", classes={"unsorted": "unlabelled"})
     assert without(dataset) == ["Unsorted/happy/one"]
     assert dataset.card.labels == ("happiness", "sadness")
+
+
+def test_unlabelled_faces_of_people_whom_a_cut_judges_on_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "faces").mkdir()
+    rows = []
+    for number in range(40):
+        save_noise(tmp_path / "faces" / f"{number}.png", number)
+        label, person = (("happy", "sad")[number % 2] if number < 30 else ""), f"p{number % 10}" if number < 39 else ""
+        rows.append({"path": f"{number}.png", "label": label, "person": person})
+    pd.DataFrame(rows).to_csv(tmp_path / "faces" / "labels.csv", index=False)
+    dataset = prepared(tmp_path / "out", tmp_path / "faces", "csv")
+    people = {split: set(part["person"]) - {""} for split, part in dataset.manifest.groupby("split")}
+    judged = people["validation"] | people["test"]
+    assert judged.isdisjoint(people["train"] | people["unlabelled"])
+    assert "39" in without(dataset), "of nobody known"
+    assert dataset.card.counts["unlabelled, of people who are judged on"] == 10 - len(without(dataset)) > 0
+
+
+@pytest.mark.parametrize("share", ["", "0", "NaN", "0.5"])
+def test_shares_of_an_image_without_a_label_are_not_used_and_told(tmp_path: Path, share: str) -> None:
+    (tmp_path / "faces").mkdir()
+    path = listed(tmp_path / "faces") / "labels.csv"
+    table = pd.read_csv(path, keep_default_na=False)
+    for label in ("happy", "sad"):
+        table[f"p_{label}"] = [str(float(own == label)) if own else share for own in table["label"]]
+    table.to_csv(path, index=False)
+    dataset = prepared(tmp_path / "out", tmp_path / "faces", "csv", labels="distribution")
+    crowd = dataset.crowd()
+    assert crowd is not None
+    assert np.isnan(crowd[dataset.rows("unlabelled")]).all()
+    told = "images with p_ columns and without a label, whose shares are not used: 3"
+    assert (told in dataset.card.notes) == (share != "")
+
+
+def test_a_list_without_any_label_is_refused_as_that(tmp_path: Path) -> None:
+    (tmp_path / "faces").mkdir()
+    path = listed(tmp_path / "faces") / "labels.csv"
+    pd.read_csv(path).assign(label="").to_csv(path, index=False)
+    assert "no image has a label; list images of two classes" in refused(tmp_path / "out", tmp_path / "faces", "csv")
 
 
 def test_words_that_are_no_emotions_can_have_images_without_a_label(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from fer_core.data.crops import cut_out, middle_square
 from fer_core.data.dataset import UNLABELLED, DatasetCard, save_dataset
 from fer_core.data.readers import open_source
 from fer_core.data.readers.source import Source
-from fer_core.data.readers.splits import complete_splits, draw_stratified, is_repeated
+from fer_core.data.readers.splits import complete_splits, draw_stratified, is_repeated, of_judged_people
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
 from fer_core.progress import Reporter, counted
@@ -225,12 +225,16 @@ def _make_manifest(
     frame = source.records.assign(sha256=sha256)
     frame = frame.loc[sha256 != "", columns].astype({"id": str, "sha256": str})
     shares = settings.validation_share, settings.test_share
-    frame["split"] = complete_splits(frame, *shares, settings.split_seed)
+    split = complete_splits(frame, *shares, settings.split_seed)
+    of_judged = of_judged_people(frame, split)
+    frame = frame.assign(split=split)[~of_judged]
     repeated = is_repeated(frame["sha256"], frame["split"])
     kept = frame[~repeated] if settings.duplicates == "drop" else frame
     limited = _limit_train(kept, settings.limit, settings.split_seed)
     duplicates = "duplicates dropped" if settings.duplicates == "drop" else "duplicates kept"
     dropped = {duplicates: int(repeated.sum()), "beyond the limit": len(kept) - len(limited)}
+    if of_judged.any():
+        dropped["unlabelled, of people who are judged on"] = int(of_judged.sum())
     labelled = _hide_labels(_with_crowd(limited, source), settings.labelled, settings.split_seed)
     return _spoil_labels(labelled, settings.label_noise, len(source.labels), settings.split_seed), dropped
 

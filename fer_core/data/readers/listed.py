@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import islice
 from pathlib import Path, PurePath, PureWindowsPath
 
 import numpy as np
@@ -12,7 +13,7 @@ import pandas as pd
 from PIL import Image
 
 from fer_core.data.dataset import EMOTIONS
-from fer_core.data.readers.classes import Classes, NumberOrder, check_shares, name_classes
+from fer_core.data.readers.classes import UNLABELLED_INDEX, Classes, NumberOrder, check_shares, name_classes
 from fer_core.data.readers.folder import names_alike, without_dropped
 from fer_core.data.readers.lists import (
     SHARE,
@@ -23,7 +24,7 @@ from fer_core.data.readers.lists import (
     read_lists,
     refuse_rows,
 )
-from fer_core.data.readers.names import DROPPED, emotion_of, has_no_label, plain_label, split_of_folder
+from fer_core.data.readers.names import DROPPED, emotion_of, plain_label, split_of_folder
 from fer_core.data.readers.source import (
     NEARLY_ALL,
     Source,
@@ -134,7 +135,8 @@ def _source(name: str, settings: DatasetSettings, folder: Path, lists: Sequence[
     order = AFFECTNET if all(found.is_affectnet for found in lists) else None
     classes = name_classes([*own, *also], settings, where, order, without_images=len(also))
     if len(classes.labels) < 2:
-        raise DatasetError(f"{where}: only the class {', '.join(classes.labels)}; list images of two classes or more")
+        there = f"only the class {classes.labels[0]}" if classes.labels else "no image has a label"
+        raise DatasetError(f"{where}: {there}; list images of two classes or more")
     shares = _read_shares(lists, share_columns, classes, len(own)) if share_columns else None
     paths, boxes = _locate(folder, lists), _boxes(lists)
     _refuse_twice(lists, paths, boxes)
@@ -166,6 +168,7 @@ def _source(name: str, settings: DatasetSettings, folder: Path, lists: Sequence[
             *_in_other_folders(
                 names, [classes.labels[index] if index >= 0 else "" for index in classes.index[: len(own)]]
             ),
+            *_shares_unused(lists, share_columns, classes.index[: len(own)] == UNLABELLED_INDEX),
             *_whole(boxes),
             *note_of_frames(paths),
         ),
@@ -245,6 +248,13 @@ def _unread(given: Path, lists: Sequence[ListedImages]) -> Iterator[str]:
             yield f"files beside the list, not read: {', '.join(sorted(beside))}"
 
 
+def _shares_unused(lists: Sequence[ListedImages], columns: Sequence[str], unlabelled: np.ndarray) -> Iterator[str]:
+    """How many images have shares and no label; a crowd's top class may have been meant as one."""
+    filled = [(found.table[list(columns)] != "").any(axis=1).to_numpy(bool) for found in lists] if columns else []
+    if filled and (count := int((np.concatenate(filled) & unlabelled).sum())):
+        yield f"images with {SHARE} columns and without a label, whose shares are not used: {count:,}"
+
+
 def _whole(boxes: np.ndarray | None) -> Iterator[str]:
     if boxes is not None and (count := int(np.isnan(boxes).all(axis=1).sum())):
         yield f"images without a face box, taken whole: {count:,}"
@@ -297,7 +307,7 @@ def _share_columns(lists: Sequence[ListedImages]) -> list[str]:
 
 
 def _read_shares(lists: Sequence[ListedImages], columns: Sequence[str], classes: Classes, count: int) -> np.ndarray:
-    """(N, classes) float32; every class needs its column. An image without a label may go without shares."""
+    """(N, classes) float32; every class needs its column. Shares of an image without a label are not looked at."""
     index = classes.index[count:]
     path = lists[0].path
     if len(set(index[index >= 0])) < (index >= 0).sum():
@@ -305,13 +315,12 @@ def _read_shares(lists: Sequence[ListedImages], columns: Sequence[str], classes:
     missing = [name for number, name in enumerate(classes.labels) if number not in index]
     if missing:
         raise DatasetError(f"{path}: no column {SHARE}{missing[0]}; it has {', '.join(columns)}")
-    parts = []
+    parts, unlabelled = [], iter(classes.index[:count] == UNLABELLED_INDEX)
     for found in lists:
         text = [found.table[columns[int(np.argmax(index == number))]] for number in range(len(classes.labels))]
         shares = np.column_stack([pd.to_numeric(column, errors="coerce") for column in text]).astype(np.float64)
-        empty = np.all([(column == "").to_numpy() for column in text], axis=0)
         # Nothing reads these; equal shares say nothing.
-        shares[empty & found.labels.map(has_no_label).to_numpy(bool)] = 1
+        shares[np.fromiter(islice(unlabelled, len(shares)), bool)] = 1
         wrong = ~np.isfinite(shares).all(axis=1) | (shares < 0).any(axis=1) | (shares.sum(axis=1) <= 0)
         told = "its p_ columns must be numbers, none negative and not all 0"
         refuse_rows(found.path, pd.Series(wrong, index=found.table.index), told)

@@ -23,6 +23,18 @@ def complete_splits(frame: pd.DataFrame, validation_share: float, test_share: fl
     return split
 
 
+def of_judged_people(frame: pd.DataFrame, split: pd.Series) -> np.ndarray:
+    """(N,) whether an unlabelled image is of somebody whom a cut has put on the side of validation or test.
+
+    frame: as of `complete_splits`; split: what that made of it
+    """
+    if "person" not in frame:
+        return np.zeros(len(frame), bool)
+    cut = frame["split"].isin(("", "train")) & split.isin(("validation", "test"))
+    judged = set(frame.loc[cut, "person"]) - {""}
+    return (frame["person"].isin(judged) & (split == "unlabelled")).to_numpy(bool)
+
+
 def is_repeated(sha256: pd.Series, split: pd.Series) -> np.ndarray:
     """(N,) whether an image of validation, test or unlabelled occurs in a split before its own, or earlier in its own.
 
