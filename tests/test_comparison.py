@@ -18,7 +18,14 @@ from fer_core.comparison import Cell, cells, judge
 from fer_core.errors import ArtifactError, ExperimentError
 from fer_core.evaluation.seeds_and_images import interval, mean_over_seeds, means_of_resampled_images
 from fer_core.experiment import Experiment, experiment_from, to_document
-from fer_core.report.comparison import differences_table, means_table, networks_table, read_findings, worth_table
+from fer_core.report.comparison import (
+    _first_place,
+    differences_table,
+    means_table,
+    networks_table,
+    read_findings,
+    worth_table,
+)
 from fer_core.report.comparison_page import write_comparison
 from fer_core.steps import request
 from flows.granted import ARTIFACTS
@@ -260,6 +267,43 @@ def test_what_a_way_is_worth_is_read_off_the_baselines_curve(tmp_path: Path) -> 
     assert set(rows["way"]) == {"neighbours"}, "and not the baseline, nor a student without a curve"
     # It is better than the baseline anywhere, so it stays at the curve's end.
     assert rows["worth"].tolist() == pytest.approx([100.0])
+
+
+def curve(title: str, at: float, ways: list[str], axis: str = "share of wrong labels") -> dict[str, Any]:
+    return {"title": title, "axis": axis, "at": at, "ways": ways, "settings": [f"ldg.epochs={round(100 * at)}"]}
+
+
+def test_a_curve_that_falls_along_its_axis_is_read_from_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skills = {"10 %": 0.9, "20 %": 0.5, "30 %": 0.0}
+
+    class Worse(Invented):
+        def write(self, out: Path) -> None:
+            monkeypatch.setitem(SKILL, "alone", skills[self.cell.stage])
+            super().write(out)
+
+    monkeypatch.setitem(SKILL, "neighbours", 0.5)
+    stages = [curve(title, 0.1 * n, ["alone", "neighbours"]) for n, title in enumerate(skills, start=1)]
+    experiment = compared(*stages)
+    inputs: list[Artifact] = []
+    for cell in cells(experiment):
+        judged = judge(cell, Worse(tmp_path / "in", experiment, cell))
+        inputs += [*judged.ground, *judged.figures.values()]
+    wanted = request("report", experiment, list(dict.fromkeys(inputs)))
+    rows = worth_table(read_findings(wanted))
+    assert rows["worth"].tolist() == pytest.approx([0.2, 0.2, 0.2])
+    (tmp_path / "out").mkdir()
+    write_comparison(wanted, tmp_path / "out", Silence())
+    page = (tmp_path / "out/index.html").read_text(encoding="utf-8")
+    assert "<td>0.3</td>" in page
+    assert "over the logarithm of share of wrong labels" in page
+
+
+@pytest.mark.parametrize(("reached", "place"), [(39, 250), (40, 250), (45, 353.6), (50, 500), (60, 2500), (61, 2500)])
+def test_what_a_level_stretch_of_the_curve_reaches_is_worth_its_beginning(reached: float, place: float) -> None:
+    heights, places = np.array([40.0, 50.0, 50.0, 60.0]), np.log([250.0, 500.0, 1000.0, 2500.0])
+    assert _first_place(reached, heights, places) == pytest.approx(place, rel=1e-3)
 
 
 def test_a_cell_that_is_not_there_is_named_and_the_others_are_compared(tmp_path: Path) -> None:

@@ -43,6 +43,11 @@ def count(value: float) -> str:
     return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
+def place(value: float) -> str:
+    """A place on an axis: a count from a hundred on, else three digits of what may be a share."""
+    return count(value) if value >= 100 else f"{value:.3g}"
+
+
 def p_value(value: float) -> str:
     """A probability with three decimals, or that it is below the smallest of these."""
     return f"< {_SMALLEST_P}" if value < _SMALLEST_P else f"{value:.3f}"
@@ -92,6 +97,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "points": points,
     "fine": fine,
     "count": count,
+    "place": place,
     "p_value": p_value,
     "duration": duration,
     "memory": memory,

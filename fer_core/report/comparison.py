@@ -172,7 +172,8 @@ def differences_table(findings: Findings) -> pd.DataFrame:
 def worth_table(findings: Findings) -> pd.DataFrame:
     """worth.csv: with how many of the axis the baseline would be as accurate, by straight lines over their logarithm.
 
-    Beyond the ends of the baseline's curve it stays at them.
+    Beyond the ends of the baseline's curve it stays at them. A curve that ends lower than it began, such as one over
+    wrong labels, is read from its end.
     """
     columns = ["network", "axis", "at", "way", "accuracy", "worth", "low", "high"]
     rows: list[tuple[Any, ...]] = []
@@ -193,9 +194,11 @@ def _worth_on(findings: Findings, network: Network, axis: str) -> list[tuple[Any
     accuracy = findings.resampled["accuracy"]
     means = np.array([_mean_of(group, "accuracy") for group in curve])
     draws = np.array([mean_over_seeds(accuracy[:, group.rows]) for group in curve])  # (places, draws)
+    if means[-1] < means[0]:
+        places, means, draws = places[::-1], means[::-1], draws[::-1]
 
     def as_accurate(reached: float, at: np.ndarray) -> float:
-        return float(np.exp(np.interp(reached, np.maximum.accumulate(at), np.log(places))))
+        return _first_place(reached, np.maximum.accumulate(at), np.log(places))
 
     rows = []
     for group in groups:
@@ -205,6 +208,20 @@ def _worth_on(findings: Findings, network: Network, axis: str) -> list[tuple[Any
             mean = _mean_of(group, "accuracy")
             rows.append((network, axis, group.stage.at, group.way, mean, as_accurate(mean, means), low, high))
     return rows
+
+
+def _first_place(reached: float, heights: np.ndarray, places: np.ndarray) -> float:
+    """Where a curve that never falls is first as high; its ends beyond them.
+
+    Args:
+        heights: (P,) of the curve.
+        places: (P,) logarithms.
+    """
+    after = int(np.searchsorted(heights, reached))
+    if after in (0, len(heights)):
+        return float(np.exp(places[min(after, len(heights) - 1)]))
+    share = (reached - heights[after - 1]) / (heights[after] - heights[after - 1])
+    return float(np.exp(places[after - 1] + share * (places[after] - places[after - 1])))
 
 
 def _difference(findings: Findings, first: Group, second: Group, name: str) -> tuple[int, float, float, float, bool]:
