@@ -110,6 +110,31 @@ def test_the_words_answer_the_questions(whole: Page) -> None:
     assert "mind its licence before sharing" in text
 
 
+@pytest.mark.parametrize(
+    ("planned", "there", "accuracy", "doubt"),
+    [
+        ((1, 2, 3), [("LDG", 1), ("LDG-AUs", 1)], "Test accuracy, one seed, 24 images", "With 1 seed the intervals"),
+        ((1, 1, 1), [("LDG", 1), ("LDG-AUs", 1)], "Test accuracy, one seed, 24 images", "With 1 seed the intervals"),
+        (
+            (1, 2, 3),
+            [("LDG", 1), ("LDG", 2), ("LDG", 3), ("LDG-AUs", 1), ("LDG-AUs", 3)],
+            "Median test accuracy over 2 to 3 seeds",
+            "With 2 seeds the intervals",
+        ),
+    ],
+)
+def test_seeds_that_are_not_there_are_not_counted(
+    tmp_path: Path, planned: tuple[int, ...], there: list[tuple[str, int]], accuracy: str, doubt: str
+) -> None:
+    wanted = report_request(tmp_path / "in", experiment(planned), dataset(), there)
+    page = write(wanted, tmp_path / "out")
+    assert accuracy in page.text
+    assert doubt in page.text
+    figures = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert figures["seeds"] == sorted(set(planned))
+    assert len(figures["missing"]) == 5 * len(set(planned)) - len(there)
+
+
 def test_hostile_text_is_only_text(tmp_path: Path) -> None:
     data = dataset(labels=(HOSTILE, "b & c", "a_b"))
     page = write(report_request(tmp_path / "in", experiment((1,), title=HOSTILE), data), tmp_path / "out")

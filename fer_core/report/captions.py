@@ -161,8 +161,9 @@ def _accuracies(results: dict[str, Any]) -> list[str]:
         return ["No model was evaluated."]
     words = [f"{name} {points(accuracy)}{_PERCENT}" for accuracy, name in sorted(there, reverse=True)]
     images = count(results["models"][0]["selected"]["test"]["images"])
-    number = len(results["seeds"])
-    what = f"Median test accuracy over {number} seeds" if number > 1 else "Test accuracy, one seed"
+    numbers = sorted({len(model["seeds"]) for model in results["models_over_seeds"]})
+    over = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f"{numbers[0]}"
+    what = "Test accuracy, one seed" if numbers == [1] else f"Median test accuracy over {over} seeds"
     return [f"{what}, {images} images: {listed(words)}."]
 
 
@@ -225,11 +226,13 @@ def _control(results: dict[str, Any]) -> list[str]:
 
 
 def _seeds(results: dict[str, Any]) -> str:
-    number = len(results["seeds"])
-    if number >= SEEDS_FOR_AN_INTERVAL:
+    """Tell what the intervals leave out, of pairs with few seeds in common."""
+    few = sorted({len(pair["seeds"]) for pair in results["paired"]} & set(range(SEEDS_FOR_AN_INTERVAL)))
+    if not few:
         return ""
+    counted = f"{' or '.join(map(str, few))} seed{'s' if few[-1] > 1 else ''}"
     return (
-        f"With {number} seed{'s' if number > 1 else ''} the intervals are over test images alone: they do not tell how "
+        f"With {counted} the intervals are over test images alone: they do not tell how "
         f"much another training would change, for which it takes {SEEDS_FOR_AN_INTERVAL} seeds."
     )
 

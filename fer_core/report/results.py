@@ -153,17 +153,16 @@ def results(evidence: Evidence) -> dict[str, Any]:
 
 
 def seeds(evidence: Evidence) -> list[int]:
-    """The experiment's seeds, and whichever else was given."""
-    planned = list(evidence.experiment.seeds)
+    """The experiment's seeds, each once, and whichever else was given."""
+    planned = list(dict.fromkeys(evidence.experiment.seeds))
     return planned + sorted({model.seed for model in evidence.models} - set(planned))
 
 
 def missing(evidence: Evidence) -> list[str]:
     """The models of the table that a seed of the experiment has no evaluation of."""
     there = {(model.name, model.seed) for model in evidence.models}
-    return [
-        f"{name} · seed {seed}" for name in MODELS for seed in evidence.experiment.seeds if (name, seed) not in there
-    ]
+    planned = dict.fromkeys(evidence.experiment.seeds)
+    return [f"{name} · seed {seed}" for name in MODELS for seed in planned if (name, seed) not in there]
 
 
 def accuracy_table(models: Sequence[JudgedModel], choice: str) -> dict[str, Any]:
