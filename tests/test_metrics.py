@@ -110,6 +110,13 @@ def test_best_smoothing_is_no_worse_than_its_neighbours() -> None:
     np.testing.assert_allclose(uniform(2, 4), 0.25)
 
 
+def test_a_crowd_of_many_minds_asks_for_more_smoothing_than_a_half() -> None:
+    crowd = np.random.default_rng(0).dirichlet(np.full(7, 3.0), 500)
+    share, measures = best_smoothing(crowd.argmax(axis=1), crowd)
+    assert share == pytest.approx(7 / 6 * (1 - crowd.max(axis=1).mean()), abs=0.01)
+    assert measures["kl"] < 0.1
+
+
 def test_au_neighbours_alone_is_the_mean_of_the_nearest_training_images(dataset: Dataset) -> None:
     vectors = np.eye(3)[dataset.labels()] + np.random.default_rng(1).normal(0, 0.01, (60, 3))
     rows = dataset.rows("test")

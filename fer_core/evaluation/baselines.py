@@ -7,7 +7,7 @@ from fer_core.data.dataset import Dataset
 from fer_core.evaluation.metrics import mean_measures
 from fer_core.graph.action_units import ActionUnits
 
-_SMOOTHINGS = np.round(np.arange(0.0, 0.6, 0.01), 2)
+_SMOOTHINGS = np.round(np.linspace(0, 1, 101), 2)
 
 
 def uniform(count: int, classes: int) -> np.ndarray:
