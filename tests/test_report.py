@@ -17,6 +17,7 @@ from fer_core.data.dataset import UNLABELLED
 from fer_core.errors import ArtifactError
 from fer_core.experiment import experiment_from, load_experiment
 from fer_core.graph.neighbours import save_teacher
+from fer_core.report.captions import captions
 from fer_core.report.page import experiment_toml, read_evidence, render, write_report
 from fer_core.report.results import results
 from fer_core.report.style import emotion_colours, face_uri
@@ -160,6 +161,29 @@ def test_a_run_without_any_model(tmp_path: Path) -> None:
     page = write(report_request(tmp_path / "in", plan, dataset(), models=()), tmp_path / "out")
     assert "No model was evaluated" in page.text
     assert "control experiment" in page.text
+
+    assert "the best model" not in page.text
+
+
+def test_a_model_that_errs_nowhere_confuses_nothing(tmp_path: Path) -> None:
+    data = dataset(truth="")
+    wanted = report_request(tmp_path / "in", experiment((1,)), data, [("LDG", 1), ("EF SLL", 1)])
+    evidence = read_evidence(wanted)
+    (test,) = [model.figures["selected"]["test"] for model in evidence.models if model.name == "LDG"]
+    test["confusion"] = np.diag(np.sum(test["confusion"], axis=1)).tolist()
+    said = captions(results(evidence), evidence)["confusion"]
+    assert "LDG: none" in said
+    assert re.search(r"EF SLL: \d+\s% of (\w+) as (?!\1)", said)
+
+
+def test_neighbours_without_a_label_agree_with_nobody_and_disagree_with_nobody(tmp_path: Path) -> None:
+    data = dataset()
+    train = data.rows("train")
+    data.manifest.loc[train[train % 4 != 1], ["split", "label"]] = "unlabelled", UNLABELLED
+    page = write(report_request(tmp_path / "in", experiment((1,)), data, models=()), tmp_path / "out")
+    assert "None of the neighbours in AU space of a labelled image has a label" in page.text
+    figures = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert figures["graph"]["label_agreement"]["neighbours"] is None
 
 
 def test_progress_is_told_to_the_end(tmp_path: Path) -> None:

@@ -257,7 +257,8 @@ def _most_confused(evidence: Evidence) -> str:
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         np.fill_diagonal(shares, 0)
         row, column = np.unravel_index(shares.argmax(), shares.shape)
-        sentences.append(f"{name}: {100 * shares[row, column]:.0f}{_PERCENT} of {labels[row]} as {labels[column]}")
+        told = f"{100 * shares[row, column]:.0f}{_PERCENT} of {labels[row]} as {labels[column]}"
+        sentences.append(f"{name}: {told if shares.any() else 'none'}")
     return f"The most frequent confusion of each model: {'; '.join(sentences)}." if sentences else ""
 
 
@@ -282,9 +283,10 @@ def _measures(measures: dict[str, Any] | None) -> str:
         return ""
     even = next(row for row in measures["rows"] if row["name"] == "uniform")
     clark = min((row["clark"] for row in measures["rows"] if row["per_seed"]), default=None)
+    best = "" if clark is None else f", and the best model's {fine(clark)}"
     return (
         "Read every figure beside the uniform prediction's, which knows nothing and looks deceptively good: its cosine "
-        f"is {fine(even['cosine'])}, its Clark distance {fine(even['clark'])}, and the best model's {fine(clark)}."
+        f"is {fine(even['cosine'])}, its Clark distance {fine(even['clark'])}{best}."
     )
 
 
@@ -329,10 +331,18 @@ def _graph(graph: dict[str, Any]) -> list[str]:
         f"{count(graph['images'])} training images with {count(graph['distinct_vectors'])} distinct AU vectors are "
         f"linked to {graph['k']} neighbours each; σ² = {fine(graph['sigma_squared'])}; the search finds "
         f"{percent(graph['recall'])}{_PERCENT} of the true neighbours, by distance, {_measured_on(graph)}.",
-        f"{percent(agreement['neighbours'])}{_PERCENT} of the {what} have the image's own hard label; "
-        f"by chance it would be {percent(agreement['chance'])}{_PERCENT}.",
+        _agreement(agreement, what),
         *([f"{percent(copies)}{_PERCENT} of the links join two files with the same pixels."] if copies else []),
     ]
+
+
+def _agreement(agreement: dict[str, Any], what: str) -> str:
+    if agreement["neighbours"] is None:
+        return f"None of the {what} of a labelled image has a label, so how far labels agree is not known."
+    return (
+        f"{percent(agreement['neighbours'])}{_PERCENT} of the {what} have the image's own hard label; "
+        f"by chance it would be {percent(agreement['chance'])}{_PERCENT}."
+    )
 
 
 def _measured_on(graph: dict[str, Any]) -> str:

@@ -203,9 +203,10 @@ def graph_figure(evidence: Evidence, agreement: dict[str, Any]) -> Picture:
     _histogram(alike, evidence.graph.similarity[linked], "similarity a_ij = exp(−d / σ²)")
     alike.set_xlim(0, 1)
     ranks = np.arange(1, len(agreement["by_rank"]) + 1)
-    same.bar(ranks, 100 * np.array(agreement["by_rank"]), color=_HEAT, alpha=0.8, width=0.7)
-    same.axhline(100 * agreement["chance"], color=INK, linestyle="--", linewidth=1)
-    same.text(ranks[-1] + 0.5, 100 * agreement["chance"], " by chance", va="center", fontsize=8)
+    same.bar(ranks, [100 * (share or 0) for share in agreement["by_rank"]], color=_HEAT, alpha=0.8, width=0.7)
+    if agreement["chance"] is not None:
+        same.axhline(100 * agreement["chance"], color=INK, linestyle="--", linewidth=1)
+        same.text(ranks[-1] + 0.5, 100 * agreement["chance"], " by chance", va="center", fontsize=8)
     same.set(ylim=(0, 100), xlim=(0.4, ranks[-1] + 0.5), xlabel="rank of the neighbour", ylabel="same label, %")
     same.xaxis.get_major_locator().set_params(integer=True)
     return picture(figure, "The graph: distances, similarities, and agreement of neighbours' labels.")

@@ -191,19 +191,23 @@ def label_agreement(evidence: Evidence) -> dict[str, Any]:
     """How often a neighbour has the image's own hard label, of links between labelled images.
 
     Returns:
-        `neighbours`, the share over all links; `by_rank`, nearest first; `chance`, of two different linked images.
+        `neighbours`, the share over all links; `by_rank`, nearest first; `chance`, of two different linked images. None
+        where no such link or pair is there.
     """
     labels, neighbours = evidence.dataset.labels(), evidence.graph.neighbours
     linked = np.flatnonzero((neighbours >= 0).all(axis=1) & (labels != UNLABELLED))
     known = labels[neighbours[linked]] != UNLABELLED
     same = (labels[neighbours[linked]] == labels[linked, None]) & known
     counts = np.bincount(labels[linked])
-    chance = (counts * (counts - 1)).sum() / (len(linked) * (len(linked) - 1))
     return {
-        "neighbours": float(same.sum() / max(1, known.sum())),
-        "by_rank": [float(share) for share in same.sum(axis=0) / np.maximum(1, known.sum(axis=0))],
-        "chance": float(chance),
+        "neighbours": _share(same.sum(), known.sum()),
+        "by_rank": [_share(*of_rank) for of_rank in zip(same.sum(axis=0), known.sum(axis=0), strict=True)],
+        "chance": _share((counts * (counts - 1)).sum(), len(linked) * (len(linked) - 1)),
     }
+
+
+def _share(part: int, whole: int) -> float | None:
+    return float(part / whole) if whole else None
 
 
 def neighbour_counts(evidence: Evidence) -> list[int]:

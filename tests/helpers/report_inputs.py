@@ -77,8 +77,8 @@ def au_table(data: Dataset) -> pd.DataFrame:
 
 
 def ring_graph(data: Dataset, usable: np.ndarray) -> Graph:
-    """Each usable training image linked to the next two."""
-    linked = np.flatnonzero(usable & (data.manifest["split"] == "train").to_numpy())
+    """Each usable training image, labelled or not, linked to the next two."""
+    linked = np.flatnonzero(usable & data.manifest["split"].isin(("train", "unlabelled")).to_numpy())
     shape = (len(usable), 2)
     graph = Graph(np.full(shape, -1, np.int32), np.full(shape, np.nan, np.float32), np.zeros(shape, np.float32))
     graph.neighbours[linked] = np.stack([np.roll(linked, -1), np.roll(linked, -2)], axis=1)
