@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +305,39 @@ def test_a_curve_that_falls_along_its_axis_is_read_from_its_end(
 def test_what_a_level_stretch_of_the_curve_reaches_is_worth_its_beginning(reached: float, place: float) -> None:
     heights, places = np.array([40.0, 50.0, 50.0, 60.0]), np.log([250.0, 500.0, 1000.0, 2500.0])
     assert _first_place(reached, heights, places) == pytest.approx(place, rel=1e-3)
+
+
+def test_stages_with_datasets_of_their_own_are_told_apart(tmp_path: Path) -> None:
+    class Own(Invented):
+        def __init__(self, folder: Path, experiment: Experiment, cell: Cell) -> None:
+            super().__init__(folder, experiment, cell)
+            spoiled = cell.stage == "spoiled"
+            self.data = dataset(truth="" if spoiled else "crowd votes")
+            protocol = "Half of the labels are wrong." if spoiled else "All labels are right."
+            self.data = replace(self.data, card=replace(self.data.card, protocol=protocol))
+
+        def write(self, out: Path) -> None:
+            super().write(out)
+            if (path := out / "metrics.json").exists():
+                known = json.loads(path.read_text(encoding="utf-8"))
+                path.write_text(json.dumps(known | {"trained_on": {"commit": "", "hardware": ""}}), encoding="utf-8")
+
+    spoiled = {"title": "spoiled", "ways": ["alone", "neighbours"], "settings": ["dataset.label_noise=0.5"]}
+    experiment = compared({"title": "few", "ways": ["alone", "neighbours"]}, spoiled)
+    inputs: list[Artifact] = []
+    for cell in cells(experiment):
+        judged = judge(cell, Own(tmp_path / "in", experiment, cell))
+        inputs += [*judged.ground, *judged.figures.values()]
+    (tmp_path / "out").mkdir()
+    write_comparison(request("report", experiment, list(dict.fromkeys(inputs))), tmp_path / "out", Silence())
+    told = json.loads((tmp_path / "out/results.json").read_text(encoding="utf-8"))
+    assert told["protocol"] == "few: All labels are right. spoiled: Half of the labels are wrong."
+    assert {row["measure"] for row in told["differences"]} == {"accuracy"}
+    assert told["truth"] == ""
+    assert told["commits"] == told["hardware"] == []
+    page = (tmp_path / "out/index.html").read_text(encoding="utf-8")
+    assert "Code:" not in page
+    assert ", on ." not in page
 
 
 def test_a_cell_that_is_not_there_is_named_and_the_others_are_compared(tmp_path: Path) -> None:

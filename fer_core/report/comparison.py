@@ -110,18 +110,34 @@ def results(findings: Findings) -> dict[str, Any]:
     return {
         "title": findings.experiment.title,
         "experiment": to_document(findings.experiment),
-        "truth": findings.networks[0].dataset.card.truth,
-        "protocol": findings.networks[0].dataset.card.protocol,
+        "truth": findings.networks[0].dataset.card.truth if "kl" in findings.resampled else "",
+        "protocol": _protocol(findings),
         "test_images": {n.cell.stage: len(n.ids) for n in findings.networks},
         "means": means_table(findings).replace({np.nan: None}).to_dict("records"),
         "differences": differences_table(findings).to_dict("records"),
         "worth": worth_table(findings).to_dict("records"),
         "missing": list(findings.missing),
-        "commits": sorted({str(row["commit"]) for row in networks_table(findings).to_dict("records")}),
-        "hardware": sorted({str(n.model.figures.get("trained_on", {}).get("hardware", "")) for n in findings.networks}),
+        "commits": _told_of_trainings(findings, "commit"),
+        "hardware": _told_of_trainings(findings, "hardware"),
         "training_seconds": float(sum(network.model.training_seconds for network in findings.networks)),
         "clip": CLIP,
     }
+
+
+def _protocol(findings: Findings) -> str:
+    """The datasets' protocol; where stages have several, each with its stages."""
+    stages: dict[str, dict[str, None]] = {}
+    for network in findings.networks:
+        stages.setdefault(network.dataset.card.protocol, {})[network.cell.stage] = None
+    if len(stages) == 1:
+        return next(iter(stages))
+    return " ".join(f"{', '.join(titles)}: {protocol}" for protocol, titles in stages.items())
+
+
+def _told_of_trainings(findings: Findings, key: str) -> list[str]:
+    """Each once, without trainings that do not know it."""
+    told = {str(network.model.figures.get("trained_on", {}).get(key) or "") for network in findings.networks}
+    return sorted(told - {""})
 
 
 def networks_table(findings: Findings) -> pd.DataFrame:
@@ -252,7 +268,7 @@ def _groups(stages: Iterable[Stage], networks: list[JudgedNetwork]) -> Iterable[
 def _resampled(networks: list[JudgedNetwork], draws: int) -> dict[str, np.ndarray]:
     """By measure that all have, (draws, networks); networks of the same test images share the draws."""
     found = {}
-    for name in networks[0].values:
+    for name in (measure for measure in MEASURES if all(measure in network.values for network in networks)):
         means = np.empty((draws, len(networks)))
         for ids in dict.fromkeys(network.ids for network in networks):
             rows = [i for i, network in enumerate(networks) if network.ids == ids]
