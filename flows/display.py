@@ -198,7 +198,8 @@ def _print_means(report: Artifact) -> None:
         for way in dict.fromkeys(row["way"] for row in here):
             by_network = {row["network"]: row for row in here if row["way"] == way}
             cells = [_figures(by_network.get(network)) for network in ("generator", "student")]
-            table.add_row(way, str(max(row["seeds"] for row in by_network.values())), *cells[0], *cells[1])
+            seeds = ", ".join(dict.fromkeys(str(row["seeds"]) for row in by_network.values()))
+            table.add_row(way, seeds, *cells[0], *cells[1])
         console.print(table)
     if any("kl" in row for row in rows):
         console.print(kl_in_words(report), style="dim")

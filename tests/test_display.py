@@ -57,3 +57,17 @@ def test_a_name_in_brackets_is_shown_as_it_is_and_ends_nothing(
         Bars(live).started(name)
         live.refresh()
     assert name in terminal.getvalue()
+
+
+def test_a_way_whose_students_are_fewer_has_both_counts_of_seeds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = {"stage": "few", "accuracy": 50.0}
+    means = [
+        shared | {"way": way, "network": network, "seeds": seeds}
+        for way, network, seeds in (("a", "generator", 3), ("a", "student", 1), ("b", "generator", 2))
+    ]
+    (tmp_path / "results.json").write_text(json.dumps({"means": means, "missing": []}))
+    print_table(Artifact(tmp_path, "report", ""))
+    lines = [line.split("│")[1:3] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert [[cell.strip() for cell in line] for line in lines] == [["a", "3, 1"], ["b", "2"]]
