@@ -22,7 +22,7 @@ from fer_core.artifacts import Artifact, make_artifact
 from fer_core.data.dataset import EMOTIONS, Dataset, open_dataset, save_dataset
 from fer_core.devices import processor_of
 from fer_core.errors import CheckpointError
-from fer_core.evaluation.common_ground import common_ground
+from fer_core.evaluation.common_ground import common_ground, meanings
 from fer_core.evaluation.metrics import CLIPPING
 from fer_core.evaluation.model_card import MODEL_CARD
 from fer_core.experiment import experiment_from
@@ -186,6 +186,11 @@ def test_two_names_of_one_emotion_are_one_class(checkpoint: Artifact, tmp_path: 
     figures, _, _ = evaluated(prepared(tmp_path / "other", other), checkpoint, tmp_path / "out")
     counts = np.bincount(other.labels())
     assert np.sum(figures["selected"]["test"]["confusion"], axis=1).tolist() == [counts[0] + counts[1], counts[2]]
+
+
+def test_a_word_means_the_same_however_its_letters_are_composed() -> None:
+    """Folders that a Mac named come decomposed."""
+    assert meanings(["Gêné", "2"]) == meanings([" ge\u0302ne\u0301", "02.0"]) == ["gêné", None]
 
 
 @pytest.mark.parametrize("labels", [("0", "1", "2"), ("smile", "frown", "stare"), ("happiness", "frown", "stare")])

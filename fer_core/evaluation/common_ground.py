@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import softmax
 
 from fer_core.data.dataset import Dataset
-from fer_core.data.readers.names import emotion_of
+from fer_core.data.readers.names import emotion_of, plain_label
 from fer_core.errors import CheckpointError
 from fer_core.models.checkpoint import ModelCard, image_marks
 
@@ -161,9 +161,7 @@ def meanings(labels: Sequence[str]) -> list[str | None]:
 
     A number means something else in every dataset, so two equal ones have nothing in common.
     """
-    return [
-        emotion_of(label) or (None if _NUMBER.fullmatch(label.strip()) else label.strip().lower()) for label in labels
-    ]
+    return [emotion_of(label) or (None if _NUMBER.fullmatch(label.strip()) else plain_label(label)) for label in labels]
 
 
 def _seen_in(dataset: Dataset, rows: np.ndarray, seen: dict[str, np.ndarray] | None) -> np.ndarray:

@@ -289,7 +289,7 @@ STEPS: Mapping[str, Step] = {
         ),
         Step(
             "evaluate",
-            4,
+            5,
             "Judge a model on the validation and the test split, or on another dataset's test split.",
             _section("evaluation"),
             needs=("prepare", "train-ldg|distill"),
