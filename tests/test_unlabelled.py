@@ -17,9 +17,8 @@ from fer_core.data.readers.splits import is_repeated
 from fer_core.errors import ActionUnitError, DatasetError
 from fer_core.experiment import ActionUnitSettings, DatasetSettings, GraphSettings, LdgSettings, load_experiment
 from fer_core.graph.action_units import ActionUnits, action_units
-from fer_core.graph.neighbours import Graph
+from fer_core.graph.neighbours import TEACHER, Graph
 from fer_core.graph.unlabelled import (
-    TEACHER,
     lesson,
     linear_teacher,
     link_to_labelled,

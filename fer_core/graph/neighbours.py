@@ -25,7 +25,7 @@ RECALL_OF_ALL_AT_MOST = 30_000
 """Up to this many distinct vectors, recall is measured on every image; exact search takes six seconds on two cores."""
 TO_LABELLED = "to_labelled.npz"
 """In a graph's folder, each image's nearest labelled ones, where there are unlabelled images."""
-_TEACHER = "linear_teacher.npy"
+TEACHER = "linear_teacher.npy"
 """With `graph.teacher = linear`: (N, classes) float32, what `unlabelled.linear_teacher` says of each image."""
 _RECALL_SAMPLE = 1000
 _ALIKE = 0.05
@@ -188,7 +188,7 @@ def load_links(path: Path) -> Graph | None:
 
 def save_teacher(folder: Path, teacher: np.ndarray) -> None:
     """Write a teacher's distributions, (N, classes), into a graph's folder."""
-    np.save(folder / _TEACHER, teacher)
+    np.save(folder / TEACHER, teacher)
 
 
 def load_teacher(folder: Path) -> np.ndarray | None:
@@ -197,7 +197,7 @@ def load_teacher(folder: Path) -> np.ndarray | None:
     Raises:
         ArtifactError: it is not readable.
     """
-    path = folder / _TEACHER
+    path = folder / TEACHER
     if not path.is_file():
         return None
     try:
