@@ -186,6 +186,18 @@ def test_neighbours_without_a_label_agree_with_nobody_and_disagree_with_nobody(t
     assert figures["graph"]["label_agreement"]["neighbours"] is None
 
 
+@pytest.mark.parametrize("labels", ["majority", "distribution"])
+def test_what_generators_have_seen_is_told_as_it_is(tmp_path: Path, labels: str) -> None:
+    data = dataset()
+    data.manifest.loc[data.rows("train")[20:], ["split", "label"]] = "unlabelled", UNLABELLED
+    plan = experiment((1,), dataset={"source": "csv", "labels": labels})
+    page = write(report_request(tmp_path / "in", plan, data, [("LDG", 1)]), tmp_path / "out")
+    assert "20 train, 8 validation, 24 test, 20 unlabelled" in page.text
+    assert "on the 20 labelled training images" in page.text
+    assert ("with their hard labels" in page.text) == (labels == "majority")
+    assert ("which no training has" in page.text) == (labels == "majority")
+
+
 def test_progress_is_told_to_the_end(tmp_path: Path) -> None:
     silence = Silence()
     wanted = report_request(tmp_path / "in", experiment((1,)), dataset(), models=[("EF SLL", 1)])
