@@ -323,6 +323,7 @@ def test_stages_with_datasets_of_their_own_are_told_apart(tmp_path: Path) -> Non
                 path.write_text(json.dumps(known | {"trained_on": {"commit": "", "hardware": ""}}), encoding="utf-8")
 
     spoiled = {"title": "spoiled", "ways": ["alone", "neighbours"], "settings": ["dataset.label_noise=0.5"]}
+    spoiled |= {"first_seeds": 1}
     experiment = compared({"title": "few", "ways": ["alone", "neighbours"]}, spoiled)
     inputs: list[Artifact] = []
     for cell in cells(experiment):
@@ -336,6 +337,7 @@ def test_stages_with_datasets_of_their_own_are_told_apart(tmp_path: Path) -> Non
     assert told["truth"] == ""
     assert told["commits"] == told["hardware"] == []
     page = (tmp_path / "out/index.html").read_text(encoding="utf-8")
+    assert "Of one seed it is over test images alone." in page
     assert "Code:" not in page
     assert ", on ." not in page
 
@@ -360,6 +362,7 @@ def test_the_page_stands_alone_and_escapes_names(tmp_path: Path) -> None:
     assert "<b>alone" not in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "https://" not in page
+    assert "Of one seed" not in page
     assert "Helped most" in page
     assert "Hurt most" in page
     written = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
@@ -382,10 +385,14 @@ def test_a_way_with_vectors_of_ones_own_stands_beside_one_with_action_units(tmp_
     assert read_findings(request("report", experiment, inputs)).missing == ()
 
 
-def test_ways_on_other_test_images_are_not_compared(tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", ["test images", "classes"])
+def test_ways_on_other_test_images_or_classes_are_not_compared(tmp_path: Path, other: str) -> None:
     class OtherImages(Invented):
         def write(self, out: Path) -> None:
-            self.data.manifest["id"] = [f"other{row}" for row in range(len(self.data.manifest))]
+            if other == "classes":
+                self.data = dataset(labels=("neutral", "happiness", "awe"))
+            else:
+                self.data.manifest["id"] = [f"other{row}" for row in range(len(self.data.manifest))]
             super().write(out)
 
     stage = {
@@ -397,7 +404,7 @@ def test_ways_on_other_test_images_are_not_compared(tmp_path: Path) -> None:
         maker = Invented if cell.way == "alone" else OtherImages
         judged = judge(cell, maker(tmp_path, experiment, cell))
         inputs += [*judged.ground, *judged.figures.values()]
-    with pytest.raises(ArtifactError, match="its test images are not those of few · alone · seed 1"):
+    with pytest.raises(ArtifactError, match=f"its {other} are not those of few · alone · seed 1"):
         read_findings(request("report", experiment, list(dict.fromkeys(inputs))))
 
 

@@ -284,6 +284,11 @@ def _require_same_images(stage: Stage, networks: list[JudgedNetwork]) -> None:
                 f"{network.cell}: its test images are not those of {networks[0].cell}; ways of a stage are compared on "
                 f"the same ones, so give {stage.title!r} settings that leave the test split as it is"
             )
+        if network.dataset.card.labels != networks[0].dataset.card.labels:
+            raise ArtifactError(
+                f"{network.cell}: its classes are not those of {networks[0].cell}; ways of a stage are compared on the "
+                f"same ones, so give {stage.title!r} settings that leave dataset.classes as it is"
+            )
 
 
 def _judged_networks(request: Request) -> tuple[list[JudgedNetwork], list[str]]:
