@@ -90,7 +90,7 @@ class DatasetSettings:
     max_unreadable: Share = 0.01
     """Images that cannot be decoded are skipped and counted up to this share; beyond it is an error."""
     limit: Annotated[int, Field(ge=0)] = 0
-    """Keep a stratified draw of this many training images; 0 keeps all."""
+    """Keep a stratified draw of this many labelled training images; 0 keeps all. Those without a label all stay."""
     labelled: Annotated[int, Field(ge=0)] = 0
     """For experiments: a stratified draw of this many training images keeps its labels and the others become
     unlabelled; 0 leaves all labels."""

@@ -507,6 +507,12 @@ def test_a_split_without_images_is_an_error(tmp_path: Path, split: str) -> None:
         prepared(tmp_path / "out", folder, **{f"{split}_share": 0.0})  # type: ignore[arg-type]
 
 
+def test_too_few_labelled_images_to_cut_a_split_from_are_told_as_that(tmp_path: Path) -> None:
+    told = refused(tmp_path / "out", fill(tmp_path / "faces", happy=2, sad=2, unlabelled=9))
+    assert "no validation images; add some, or label more: " in told
+    assert "a class has to have three labelled images" in told
+
+
 def test_a_class_without_training_images_is_named(tmp_path: Path) -> None:
     folder = fill(tmp_path / "faces" / "train", 0, happy=3, sad=3).parent
     fill(folder / "test", 10_000, happy=3, fear=1)

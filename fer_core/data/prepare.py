@@ -72,7 +72,7 @@ def prepare(settings: DatasetSettings, folder: Path | None, out: Path, report: R
     train = np.flatnonzero(manifest["split"] == "train")
     if len(train) or not _sizes(manifest)["test"]:
         _check_every_class_trains(source, manifest)
-        _check_every_split(source, _sizes(manifest))
+        _check_every_split(source, _sizes(manifest), settings)
     _note_absent(manifest, source.labels, report)
     images = _write_kept(decoded_path, out / "images.npy", manifest.index.to_numpy(), report)
     mean, std = _channel_statistics(images, train if len(train) else np.arange(len(images)))
@@ -298,13 +298,16 @@ def _check_every_class_trains(source: Source, manifest: pd.DataFrame) -> None:
         raise DatasetError(f"{source.name}: no training image of class {', '.join(missing)}; {remedy}")
 
 
-def _check_every_split(source: Source, counts: dict[str, int]) -> None:
-    for split in ("validation", "test"):
+def _check_every_split(source: Source, counts: dict[str, int], settings: DatasetSettings) -> None:
+    shares = {"validation": settings.validation_share, "test": settings.test_share}
+    for split, share in shares.items():
         if not counts[split]:
-            raise DatasetError(
-                f"{source.name}: no {split} images; add some, "
-                f"or set dataset.{split}_share to cut more of them from train"
+            too_few = (
+                "or label more: to be cut for validation and test a class has to have three labelled images, and where "
+                "people are known, the dataset three people"
             )
+            cut = f"or set dataset.{split}_share to cut more of them from train"
+            raise DatasetError(f"{source.name}: no {split} images; add some, {too_few if share else cut}")
 
 
 def _write_kept(decoded_path: Path, path: Path, rows: np.ndarray, report: Reporter) -> np.ndarray:
