@@ -88,7 +88,9 @@ def linear_teacher(units: ActionUnits, labelled: np.ndarray, labels: np.ndarray,
     """
     sources = labelled[units.usable[labelled]]
     if not len(sources):
-        raise ActionUnitError("graph.teacher = linear: no labelled image has usable AUs; use neighbours, or label more")
+        raise ActionUnitError(
+            "graph.teacher = linear: no labelled image has usable AUs; look at their coverage, or label more"
+        )
     vectors = torch.from_numpy(units.vectors.astype(np.float64))
     one_hot = torch.eye(classes, dtype=torch.float64)[torch.from_numpy(labels[sources])]
     weights, biases = linear_discriminant(vectors[torch.from_numpy(sources)], one_hot, SHRINKAGE)
