@@ -234,7 +234,7 @@ def _make_manifest(
     duplicates = "duplicates dropped" if settings.duplicates == "drop" else "duplicates kept"
     dropped = {duplicates: int(repeated.sum()), "beyond the limit": len(kept) - len(limited)}
     if of_judged.any():
-        dropped["unlabelled, of people who are judged on"] = int(of_judged.sum())
+        dropped["unlabelled of people who are judged on"] = int(of_judged.sum())
     labelled = _hide_labels(_with_crowd(limited, source), settings.labelled, settings.split_seed)
     return _spoil_labels(labelled, settings.label_noise, len(source.labels), settings.split_seed), dropped
 
