@@ -322,8 +322,8 @@ def test_stages_with_datasets_of_their_own_are_told_apart(tmp_path: Path) -> Non
                 known = json.loads(path.read_text(encoding="utf-8"))
                 path.write_text(json.dumps(known | {"trained_on": {"commit": "", "hardware": ""}}), encoding="utf-8")
 
-    spoiled = {"title": "spoiled", "ways": ["alone", "neighbours"], "settings": ["dataset.label_noise=0.5"]}
-    spoiled |= {"first_seeds": 1}
+    spoiled: dict[str, Any] = {"title": "spoiled", "ways": ["alone", "neighbours"], "first_seeds": 1}
+    spoiled["settings"] = ["dataset.label_noise=0.5"]
     experiment = compared({"title": "few", "ways": ["alone", "neighbours"]}, spoiled)
     inputs: list[Artifact] = []
     for cell in cells(experiment):
