@@ -1,6 +1,5 @@
 """The command line of the steps: `fer STEP EXPERIMENT --in ARTIFACT… --out DIR`, by hand as the flow runs it."""
 
-import errno
 import os
 import re
 import shutil
@@ -23,7 +22,7 @@ from fer_core.exit_codes import ExitCode
 from fer_core.experiment import experiment_from, load_experiment
 from fer_core.models import Architecture
 from fer_core.models.facts import ExportFormat
-from fer_core.paths import why_nowhere
+from fer_core.paths import NO_ROOM, why_nowhere
 from fer_core.progress import reporter
 from fer_core.steps import STEPS, Step, request, with_openface_build
 from fer_core.steps.run import run_step
@@ -31,7 +30,6 @@ from openface.errors import EngineAway
 
 _OUT_OF_MEMORY = re.compile("out of memory|not enough memory|can't allocate memory", re.IGNORECASE)
 """Torch's words, for a GPU's memory and for the machine's."""
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 EXPORTS = Path("artifacts/export")
 """The folder that `fer export` writes into, and where what it wrote is looked for."""
 _CASCADE = "cascade"
@@ -95,7 +93,7 @@ def run_app(app: typer.Typer) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(ExitCode.MISTAKE)
     except OSError as error:
-        if error.errno in _NO_ROOM and error.filename is None:
+        if error.errno in NO_ROOM and error.filename is None:
             _drop_output()
             print(
                 f"error: {error.strerror}; free some where this writes, or where what it prints goes", file=sys.stderr

@@ -9,6 +9,8 @@ from fer_core.errors import InputError
 
 LEAD_NOWHERE = (errno.ELOOP, errno.ENAMETOOLONG)
 """What a system says of links in a circle, and of a name that no file can have."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""What a system says where a disk, or this user's share of it, is full."""
 _ADDRESS = re.compile(r"[a-zA-Z][\w+.-]+:/")
 """What an address begins with; a path keeps one slash of two. One letter is a drive of Windows."""
 _WORDS_OF_PATHLIB = ("Could not determine home directory", "Symlink loop from")

@@ -24,6 +24,7 @@ from fer_core.artifacts import Artifact
 from fer_core.errors import ExperimentError, FerError
 from fer_core.exit_codes import ExitCode
 from fer_core.experiment import load_experiment
+from fer_core.paths import NO_ROOM
 from fer_core.steps import STEPS, Request
 from flows.cache import in_use
 from flows.containers import runner_here
@@ -34,7 +35,7 @@ from flows.lease import LeaseLost, machine_name
 from flows.made_once import make_once
 from flows.named_files import settings_of_fetched
 from flows.runner import Runner, StepFailed
-from flows.store import FILES, FULL, SECONDS_OF_PATIENCE, DiskFull, Store, StoreAway, StoreError, open_store
+from flows.store import FILES, SECONDS_OF_PATIENCE, DiskFull, Store, StoreAway, StoreError, open_store
 from flows.study import Study
 from openface.errors import EngineRefused
 
@@ -98,7 +99,7 @@ def run_sent_step(sent: dict[str, Any]) -> State[None]:
     except DiskFull as full:
         return _failed(ExitCode.DISK_FULL, f"{machine_name()}: {full}")
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in NO_ROOM:
             raise
         return _failed(ExitCode.DISK_FULL, f"{machine_name()}: {error}; free some space there")
     except (FerError, TypeError) as error:
@@ -231,7 +232,7 @@ def _of_this_machine(failure: StepFailed) -> StepFailed:
     if isinstance(failure.__cause__, EngineRefused):
         return _with(failure, ExitCode.UNFIT)
     # The step's own words are all that crosses from its process; they end with the system's.
-    if not any(os.strerror(number) in failure.message for number in FULL):
+    if not any(os.strerror(number) in failure.message for number in NO_ROOM):
         return failure
     return _with(failure, ExitCode.DISK_FULL)
 

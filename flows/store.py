@@ -29,6 +29,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from fer_core.artifacts import Artifact, finished, replace_folder
 from fer_core.errors import FerError
+from fer_core.paths import NO_ROOM
 from fer_core.steps import STEPS
 
 STORE = "FER_STORE"
@@ -40,7 +41,6 @@ _MARK = "fer-store.json"
 _PROJECT = "fer"
 _TRIED = ".written-to-try"
 _SHA256 = re.compile("[0-9a-f]{64}")
-FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 _NOT_OURS = (errno.ENOTDIR, errno.EISDIR)
@@ -381,7 +381,7 @@ class Store:
             file.parent.mkdir(parents=True, exist_ok=True)
             self._files.get_file(self._at(name), str(file))
         except OSError as error:
-            if error.errno in FULL:  # Of the copy; the store is only read.
+            if error.errno in NO_ROOM:  # Of the copy; the store is only read.
                 raise DiskFull(f"{file}: {error.strerror}; free some space there") from error
             raise
 
@@ -426,7 +426,7 @@ class Store:
                 raise StoreError(f"{self.place}: {error}; let this user read and write there") from error
             if error.errno in _NOT_OURS:
                 raise StoreError(f"{self.place}: {error}: not as this project writes it; delete it there") from error
-            if error.errno in FULL:
+            if error.errno in NO_ROOM:
                 raise StoreError(
                     f"{self.place}: {error.strerror}; free some space there, or run `fer store gc`"
                 ) from error

@@ -227,7 +227,7 @@ def _worth_on(findings: Findings, network: Network, axis: str) -> list[tuple[Any
 
 
 def _first_place(reached: float, heights: np.ndarray, places: np.ndarray) -> float:
-    """Where a curve that never falls is first as high; its ends beyond them.
+    """The place where a curve that never falls is first as high; its ends beyond them.
 
     Args:
         heights: (P,) of the curve.
