@@ -2,21 +2,19 @@
 
 import os
 import re
-import shutil
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import asdict
+from contextlib import contextmanager, nullcontext, suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from fer_core.artifacts import fingerprint, held, open_artifact, replace_file
-from fer_core.contents import look_at_files, seen_from
+from fer_core.artifacts import open_artifact
+from fer_core.contents import seen_from
 from fer_core.errors import ActionUnitError, FerError, InputError
 from fer_core.exit_codes import ExitCode
 from fer_core.experiment import experiment_from, load_experiment
@@ -187,45 +185,14 @@ def _openface(
     settings: Settings = None,
 ) -> None:
     """Run OpenFace on photographs at their own size. What is finished is kept, and the same command goes on."""
-    from fer_core.steps.run import annotate_images, openface_build
-    from openface.views import images_below
+    from fer_core.steps.photographs import annotate_photographs
 
     if out.suffix != ".parquet":
         raise ActionUnitError(f"--out {out}: name a .parquet file")
-    if not photographs.expanduser().is_dir():
-        raise ActionUnitError(f"{photographs}: no such folder; give one that holds images")
-    try:
-        images = images_below(photographs.expanduser())
-    except OSError as error:
-        raise ActionUnitError(f"{error.filename}: {error.strerror}; allow this user to read it") from error
-    if not images.ids:
-        raise ActionUnitError(f"{photographs}: no images in it; give a folder that holds some")
     chosen = experiment_from({}, "--set", settings or ()).openface
-    # Findings go by number, so those of other images, or of another program, are of no use.
-    program = asdict(chosen) | {"build": openface_build(chosen)}
     with reporter() as report:
-        of = look_at_files(images.folder, images.paths, images.folder, tell=report.progress).content
-        work = out.resolve().with_name(f"{out.name}.{fingerprint('openface', 3, program, {}, {'images': of})}")
-        with _working_alone(work, out):
-            for other in set(out.resolve().parent.glob(f"{out.name}.{'[0-9a-f]' * 16}")) - {work}:
-                with _working_alone(other, out):
-                    shutil.rmtree(other)
-            if images.left:
-                counts = ", ".join(f"{count:,} {what}" for what, count in images.left.items())
-                report.note(f"files that are no images, and get no row: {counts}")
-            table = annotate_images(images, chosen, work, report)
-            replace_file(out, table.to_parquet(index=False))
+        annotate_photographs(photographs.expanduser(), out, chosen, report)
         report.note(f"{out}")
-
-
-@contextmanager
-def _working_alone(work: Path, out: Path) -> Iterator[None]:
-    with ExitStack() as alone:
-        try:
-            alone.enter_context(held(work, wait=False))
-        except BlockingIOError as other:
-            raise ActionUnitError(f"{out}: another `fer openface` is making it; wait for it, or end it") from other
-        yield
 
 
 def _device(

@@ -6,10 +6,11 @@ import os
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,10 @@ from openface.settings import OpenFaceSettings
 from openface.views import Images, ladder
 
 _DETAILS = "_of_details.txt"
-_JOURNAL = "findings.jsonl"
+JOURNAL = "findings.jsonl"
+DIGESTS = "digests.txt"
+DIGEST = "digest"
+"""Column of the table, and file of a working folder, of what tells images apart and how they are annotated."""
 _VIEWS = "views.json"
 Views = dict[int, int]
 """The view, counted from 0, in which each image is to be shown."""
@@ -110,6 +114,8 @@ class Annotation:
     """The annotation of some images in a working folder, where another one of the same images goes on.
 
     tell: called with how many images are done, and how many there are.
+    digests: by which a later annotation knows each image again, as `openface.earlier` does.
+    known: findings of earlier annotations, by the image's number; these images are not shown again.
     """
 
     def __init__(
@@ -119,10 +125,14 @@ class Annotation:
         settings: OpenFaceSettings,
         folder: Path,
         tell: Callable[[int, int], None],
+        digests: Sequence[str] = (),
+        known: Mapping[int, Finding] = MappingProxyType({}),
     ) -> None:
         self._images, self._program, self._settings, self._folder = images, program, settings, folder
-        self._tell = tell
-        self._journal = Journal(folder / _JOURNAL)
+        self._tell, self._digests = tell, digests
+        self._journal = Journal(folder / JOURNAL)
+        self._journal.add(finding for number, finding in known.items() if self._journal.latest(number) is None)
+        (folder / DIGESTS).write_text("\n".join(digests), encoding="ascii")
         self._runs = itertools.count()
         self._workers = settings.workers or usable_cores()
         self._slots = threading.Semaphore(self._workers)
@@ -149,8 +159,7 @@ class Annotation:
     def summary(self) -> dict[str, int]:
         """Images by status; those with a face by the view, counted from 1, in which it was found."""
         found = (self._journal.latest(number) for number in range(len(self._images.ids)))
-        names = (f"ok in view {f.view + 1}" if f.status == "ok" else f.status for f in found if f)
-        return dict(sorted(Counter(names).items()))
+        return dict(sorted(Counter(_in_words(finding) for finding in found if finding).items()))
 
     def failures(self) -> list[str]:
         """Id and reason of each image that is unreadable or failed."""
@@ -319,7 +328,13 @@ class Annotation:
             table = pd.concat([table, pd.DataFrame(landmarks, columns=list(LANDMARKS))], axis=1)
         table.insert(0, "status", [f.status for f in found if f])
         table.insert(0, "id", list(self._images.ids))
-        return table
+        return table.assign(**{DIGEST: self._digests}) if self._digests else table
+
+
+def _in_words(finding: Finding) -> str:
+    if finding.status != "ok":
+        return finding.status
+    return "ok before" if finding.view == LAST else f"ok in view {finding.view + 1}"
 
 
 def _shown(pictures: Path) -> tuple[Views, Sizes]:

@@ -100,6 +100,10 @@ class Request:
         outside = {} if self.seen is None else {"outside": self.seen.content}
         return fingerprint(self.step.name, self.step.version, self.settings(), inputs, outside)
 
+    def way(self) -> str:
+        """A fingerprint of how the step works, whatever it works on."""
+        return fingerprint(self.step.name, self.step.version, self.settings(), {}, {})
+
     def seen_again(self, tell: Tell = nobody) -> "Request":
         """The same after another look at `outside`, which is short where nothing has changed there."""
         return replace(self, seen=_look(self.step, self.experiment, self.outside, self.seen, tell))

@@ -4,11 +4,12 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fer_core.artifacts import Artifact, finished, make_artifact
-from fer_core.errors import ActionUnitError, DatasetError
+from fer_core.artifacts import UNFINISHED, Artifact, finished, held, make_artifact, open_artifact
+from fer_core.errors import ActionUnitError, ArtifactError, DatasetError
 from fer_core.experiment import LdgSettings, Recipe
 from fer_core.progress import Reporter
 from fer_core.steps import Request, action_unit_rows, runs_openface
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
 
     from fer_core.data.dataset import Dataset
     from fer_core.train.loop import Run
+    from openface.annotation import Finding
     from openface.views import Images
 
+_OPENFACE = "openface"
+"""Folder in which the images of an unfinished annotation are worked on."""
 _FAILURES_TOLD = 20
 _COLUMNS_TOLD = 12
 Told = Mapping[str, Any]
@@ -107,11 +111,38 @@ def _import_rows(source: Path, dataset: "Dataset", report: Reporter) -> "pd.Data
 
 
 def _run_openface(request: Request, dataset: "Dataset", folder: Path, report: Reporter) -> "pd.DataFrame":
-    """Annotate the stored images, which are what the models see."""
+    """Annotate the stored images, which are what the models see; those that were annotated before are not shown again.
+
+    So another label, split or number of classes costs no image its seconds with OpenFace.
+    """
+    from openface.earlier import digests_of
     from openface.views import StoredImages
 
     images = StoredImages(list(dataset.manifest["id"]), dataset.images)
-    return annotate_images(images, request.experiment.openface, folder / "openface", report)
+    way = f"{request.way()} {dataset.images.shape[1:]}"
+    digests = digests_of((pixels.tobytes() for pixels in dataset.images), way)
+    known = _settled_before(request, digests, folder)
+    return annotate_images(images, request.experiment.openface, folder / _OPENFACE, report, digests, known)
+
+
+def _settled_before(request: Request, digests: Sequence[str], folder: Path) -> "dict[int, Finding]":
+    """Findings of the annotations beside `folder`, finished or broken off; those of a process at work are left out."""
+    import pandas as pd
+
+    from fer_core.data.dataset import AU_TABLE
+    from openface.earlier import settled_in_table, settled_in_work
+
+    known: dict[int, Finding] = {}
+    for beside in sorted(set(folder.parent.iterdir()) - {folder}):
+        # What cannot be read, or is taken away meanwhile, tells nothing.
+        with suppress(ArtifactError, OSError):
+            if beside.name.endswith(UNFINISHED):
+                with held(beside, wait=False):
+                    known |= settled_in_work(beside / _OPENFACE, digests)
+            else:
+                made = open_artifact(beside, request.step.name)
+                known |= settled_in_table(pd.read_parquet(made.file(AU_TABLE)), digests)
+    return known
 
 
 def openface_build(settings: OpenFaceSettings) -> str:
@@ -129,8 +160,19 @@ def openface_build(settings: OpenFaceSettings) -> str:
         raise ActionUnitError(str(error)) from error
 
 
-def annotate_images(images: "Images", settings: OpenFaceSettings, work: Path, report: Reporter) -> "pd.DataFrame":
+def annotate_images(
+    images: "Images",
+    settings: OpenFaceSettings,
+    work: Path,
+    report: Reporter,
+    digests: Sequence[str],
+    known: "Mapping[int, Finding]",
+) -> "pd.DataFrame":
     """One row an image by running OpenFace, in a working folder that is cleared away at the end.
+
+    Args:
+        digests: by which a later annotation knows each image again.
+        known: findings of earlier annotations, by the image's number; these images are not shown again.
 
     Raises:
         ActionUnitError: OpenFace cannot be run.
@@ -142,9 +184,11 @@ def annotate_images(images: "Images", settings: OpenFaceSettings, work: Path, re
     def tell(done: int, total: int) -> None:
         report.progress("annotate", done, total)
 
+    if known:
+        report.note(f"{len(known):,} of {len(images.ids):,} images were annotated before; they keep their rows")
     try:
         with open_program(settings, work) as program:
-            annotation = Annotation(images, program, settings, work, tell)
+            annotation = Annotation(images, program, settings, work, tell, digests, known)
             table = annotation()
     except OpenFaceError as error:
         raise ActionUnitError(str(error)) from error

@@ -1,0 +1,97 @@
+"""Annotate a folder of photographs at their own size, into a table that `--aus` takes."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fer_core.artifacts import fingerprint, held, replace_file
+from fer_core.contents import contents_of
+from fer_core.errors import ActionUnitError
+from fer_core.progress import Reporter
+from fer_core.steps.run import annotate_images, openface_build
+from openface.settings import OpenFaceSettings
+
+if TYPE_CHECKING:
+    from openface.annotation import Finding
+    from openface.views import ImageFiles
+
+_VERSION = 3
+"""Goes up when the same photograph may come to another row."""
+
+
+def annotate_photographs(photographs: Path, out: Path, settings: OpenFaceSettings, report: Reporter) -> None:
+    """Write one row for each image below a folder; those that `out` knows already are not shown to OpenFace again.
+
+    Raises:
+        ActionUnitError: there are no images, OpenFace cannot be run, or another process is making the table.
+    """
+    from openface.earlier import digests_of
+
+    images = _images_below(photographs)
+    way = fingerprint("openface", _VERSION, asdict(settings) | {"build": openface_build(settings)}, {}, {})
+    digests = digests_of(contents_of(images.folder, images.paths, report.progress), way)
+    work = _work_on(out, fingerprint("openface", _VERSION, {}, {}, {"images": " ".join(digests)}))
+    # Findings go by number, so those of other images are taken over, each under its number here.
+    others = [other for other in _works_on(out) if other != work]
+    with ExitStack() as alone:
+        for folder in (work, *others):
+            alone.enter_context(_working_alone(folder, out))
+        if images.left:
+            counts = ", ".join(f"{count:,} {what}" for what, count in images.left.items())
+            report.note(f"files that are no images, and get no row: {counts}")
+        known = _settled_before(out, others, digests)
+        table = annotate_images(images, settings, work, report, digests, known)
+        for other in others:
+            shutil.rmtree(other)
+        replace_file(out, table.to_parquet(index=False))
+
+
+def _images_below(photographs: Path) -> "ImageFiles":
+    from openface.views import images_below
+
+    if not photographs.is_dir():
+        raise ActionUnitError(f"{photographs}: no such folder; give one that holds images")
+    try:
+        images = images_below(photographs)
+    except OSError as error:
+        raise ActionUnitError(f"{error.filename}: {error.strerror}; allow this user to read it") from error
+    if not images.ids:
+        raise ActionUnitError(f"{photographs}: no images in it; give a folder that holds some")
+    return images
+
+
+def _work_on(out: Path, mark: str) -> Path:
+    return out.resolve().with_name(f"{out.name}.{mark}")
+
+
+def _works_on(out: Path) -> list[Path]:
+    """Folders of annotations into this table that broke off."""
+    return sorted(out.resolve().parent.glob(f"{out.name}.{'[0-9a-f]' * 16}"))
+
+
+def _settled_before(out: Path, works: list[Path], digests: list[str]) -> "dict[int, Finding]":
+    import pandas as pd
+
+    from openface.earlier import settled_in_table, settled_in_work
+
+    known: dict[int, Finding] = {}
+    if out.is_file():
+        # Whatever else stands there, it is to be replaced.
+        with suppress(OSError, ValueError):
+            known |= settled_in_table(pd.read_parquet(out), digests)
+    for work in works:
+        known |= settled_in_work(work, digests)
+    return known
+
+
+@contextmanager
+def _working_alone(work: Path, out: Path) -> Iterator[None]:
+    with ExitStack() as alone:
+        try:
+            alone.enter_context(held(work, wait=False))
+        except BlockingIOError as other:
+            raise ActionUnitError(f"{out}: another `fer openface` is making it; wait for it, or end it") from other
+        yield

@@ -1,0 +1,183 @@
+"""Images that OpenFace was shown before keep their rows, whatever they are called and labelled now."""
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from helpers.openface_images import local_program, picture
+
+from fer_core.artifacts import Artifact
+from fer_core.experiment import load_experiment
+from fer_core.progress import JsonLines
+from fer_core.steps import Request, request, with_openface_build
+from fer_core.steps.run import run_step
+
+CLASSES = ("anger", "happiness", "sadness")
+SLOWLY = ("openface.arguments=['-standin_ms','80']", "openface.workers=1", "openface.batch=4")
+
+
+class Lab:
+    """A folder of faces, a stand-in for OpenFace that notes what it is shown, and both ways to annotate the faces."""
+
+    def __init__(self, folder: Path) -> None:
+        self.faces, self.made, self.table = folder / "faces", folder / "made", folder / "made" / "aus.parquet"
+        self._noted = folder / "shown.txt"
+        stand_in = local_program(folder / "stand-in")
+        self._program = folder / "FaceLandmarkImg"
+        self._program.write_text(f'#!/bin/sh\nls "$2" | grep "^0" >> "{self._noted}"\nexec "{stand_in}" "$@"\n')
+        self._program.chmod(self._program.stat().st_mode | stat.S_IXUSR)
+        self.made.mkdir()
+
+    def add_face(self, number: int, name: str, cue: str = "") -> None:
+        place = self.faces / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        picture(number, cue).save(place)
+
+    def shown(self) -> int:
+        """Pictures that OpenFace was shown since the last call, each as often as it was."""
+        count = len(self._noted.read_text().splitlines()) if self._noted.exists() else 0
+        self._noted.unlink(missing_ok=True)
+        return count
+
+    def annotate_dataset(self, *settings: str) -> pd.DataFrame:
+        """The AU table by id, of the faces as the step makes it."""
+        wanted = self.request(*settings)
+        made = run_step(wanted, self._place(wanted), JsonLines())
+        return by_id(made.file("aus.parquet"))
+
+    def annotate_photographs(self, *settings: str) -> pd.DataFrame:
+        """The AU table by id, of the faces as `fer openface` makes it."""
+        subprocess.run(self._typed("openface", str(self.faces), str(self.table), settings), check=True)
+        return by_id(self.table)
+
+    def request(self, *settings: str) -> Request:
+        experiment = load_experiment("demo", self._settings(settings))
+        wanted = request("prepare", experiment, outside=self.faces)
+        prepared: Artifact = run_step(wanted, self._place(wanted), JsonLines())
+        return with_openface_build(request("annotate", experiment, [prepared]), [])
+
+    def break_off_dataset(self, *settings: str) -> None:
+        wanted = self.request(*settings)
+        command = self._typed("annotate", "demo", str(self._place(wanted)), settings)
+        self._break_off([*command, "--in", str(wanted.input("prepare").path)])
+
+    def break_off_photographs(self, *settings: str) -> None:
+        self._break_off(self._typed("openface", str(self.faces), str(self.table), settings))
+
+    def _break_off(self, command: list[str]) -> None:
+        """Kill it once half of the faces are annotated."""
+        with subprocess.Popen(command, start_new_session=True) as process:
+            while self._findings() < 12:
+                assert process.poll() is None
+                time.sleep(0.02)
+            os.killpg(process.pid, signal.SIGKILL)
+
+    def _findings(self) -> int:
+        return sum(path.read_bytes().count(b"\n") for path in self.made.rglob("findings.jsonl"))
+
+    def _typed(self, step: str, what: str, out: str, settings: tuple[str, ...]) -> list[str]:
+        command = [sys.executable, "-m", "fer_core", step, what, "--out", out]
+        for setting in self._settings(settings):
+            command += ["--set", setting]
+        return command
+
+    def _settings(self, further: tuple[str, ...]) -> list[str]:
+        return ["dataset.source=folder", "dataset.image_size=100", f"openface.binary={self._program}", *further]
+
+    def _place(self, wanted: Request) -> Path:
+        return self.made / wanted.step.name / wanted.fingerprint()
+
+
+def by_id(table: Path) -> pd.DataFrame:
+    return pd.read_parquet(table).set_index("id").sort_index()
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    """With 24 faces, in one of which OpenFace finds none, and at another it aborts."""
+    lab = Lab(tmp_path)
+    cues = {5: "no face", 7: "abort"}
+    for number in range(24):
+        lab.add_face(number, f"{CLASSES[number % 3]}/{number:02d}.png", cues.get(number, ""))
+    return lab
+
+
+def test_another_label_and_a_further_image_cost_one_look(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    first = lab.annotate_dataset()
+    assert "annotated before" not in capsys.readouterr().out
+    assert first["status"].value_counts().to_dict() == {"ok": 22, "no_face": 1, "failed": 1}
+    assert lab.shown() >= 24
+    shutil.move(lab.faces / "anger" / "00.png", lab.faces / "sadness" / "zero.png")
+    lab.add_face(99, "happiness/99.png")
+    second = lab.annotate_dataset()
+    assert "23 of 25 images were annotated before; they keep their rows" in capsys.readouterr().out
+    # The further one, and again, until that is certain, the one at which the program ended.
+    assert lab.shown() <= 1 + 4
+    moved = first.rename(index={"anger/00": "sadness/zero"})
+    pd.testing.assert_frame_equal(second.drop("happiness/99"), moved.sort_index())
+    assert second.loc["happiness/99", "status"] == "ok"
+
+
+def test_where_all_were_annotated_before_openface_is_shown_none(lab: Lab) -> None:
+    (lab.faces / "happiness" / "07.png").unlink()
+    first = lab.annotate_dataset()
+    lab.shown()
+    again = lab.annotate_dataset("dataset.split_seed=5")
+    assert lab.shown() == 0
+    pd.testing.assert_frame_equal(again, first)
+
+
+@pytest.mark.parametrize("settings", [("openface.arguments=['-standin_ms','1']",), ("dataset.image_size=90",)])
+def test_other_arguments_or_other_pixels_are_another_look(lab: Lab, settings: tuple[str, ...]) -> None:
+    lab.annotate_dataset()
+    lab.shown()
+    lab.annotate_dataset(*settings)
+    assert lab.shown() >= 24
+
+
+def test_what_broke_off_counts_for_a_dataset_with_another_label(lab: Lab) -> None:
+    (lab.faces / "happiness" / "07.png").unlink()
+    lab.break_off_dataset(*SLOWLY)
+    lab.shown()
+    shutil.move(lab.faces / "anger" / "00.png", lab.faces / "sadness" / "zero.png")
+    table = lab.annotate_dataset(*SLOWLY)
+    # Half of them, and what comes on top for the one without a face.
+    assert lab.shown() < 20
+    assert table["status"].value_counts().to_dict() == {"ok": 22, "no_face": 1}
+
+
+def test_photographs_of_a_table_that_is_there_keep_their_rows(lab: Lab, capfd: pytest.CaptureFixture[str]) -> None:
+    first = lab.annotate_photographs()
+    lab.shown()
+    lab.add_face(99, "further/99.png")
+    (lab.faces / "anger" / "00.png").rename(lab.faces / "anger" / "zero.png")
+    second = lab.annotate_photographs()
+    assert "23 of 25 images were annotated before" in capfd.readouterr().out
+    assert lab.shown() <= 1 + 4
+    moved = first.rename(index={"anger/00.png": "anger/zero.png"})
+    pd.testing.assert_frame_equal(second.drop("further/99.png"), moved.sort_index())
+
+
+def test_photographs_that_come_after_it_broke_off_cost_no_other_its_row(lab: Lab) -> None:
+    (lab.faces / "happiness" / "07.png").unlink()
+    lab.break_off_photographs(*SLOWLY)
+    lab.shown()
+    lab.add_face(99, "a further one.png")
+    table = lab.annotate_photographs(*SLOWLY)
+    assert lab.shown() < 20
+    assert table["status"].value_counts().to_dict() == {"ok": 23, "no_face": 1}
+    assert [path.name for path in lab.made.iterdir()] == ["aus.parquet"]
+
+
+def test_whatever_stands_where_the_table_is_to_be_is_replaced(lab: Lab) -> None:
+    first = lab.annotate_photographs()
+    for content in (b"no parquet", pd.read_parquet(lab.table).drop(columns="AU01_r").to_parquet()):
+        lab.table.write_bytes(content)
+        pd.testing.assert_frame_equal(lab.annotate_photographs(), first)
