@@ -1,6 +1,7 @@
 """The report's page: whole by itself, safe with any text, and there for whatever part of a run there is."""
 
 import base64
+import html
 import json
 import re
 import tomllib
@@ -338,6 +339,18 @@ def test_a_report_says_which_models_started_from_scratch_and_how_they_would_not(
     ).text.replace("\N{NO-BREAK SPACE}", " ")
     assert "Started from scratch: EF SLL and LDG." in text
     assert "--set sll.weights=FILE --set ldg.weights=FILE" in text
+
+
+def test_a_report_says_which_trainings_had_half_the_batch(tmp_path: Path) -> None:
+    asked_for = experiment((1,))
+    recipe = {"batch": asked_for.ldg.batch // 2, "learning_rate": asked_for.ldg.learning_rate / 2}
+    text = write(
+        report_request(tmp_path / "in", asked_for, dataset(), [("LDG", 1)], recipe=recipe), tmp_path / "out"
+    ).text.replace("\N{NO-BREAK SPACE}", " ")
+    text = html.unescape(text)
+    told = f"LDG · seed 1 (batch {recipe['batch']} instead of {asked_for.ldg.batch} and learning_rate "
+    assert f"Trained with other settings than this experiment's: {told}" in text
+    assert "A training that runs out of memory is tried again with half the batch" in text
 
 
 def test_a_temperature_of_one_is_told_as_changing_nothing(tmp_path: Path) -> None:

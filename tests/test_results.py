@@ -246,6 +246,18 @@ def test_models_that_start_from_scratch_where_their_source_does_not_are_named() 
     assert results(whole)["from_scratch"] == {"EF SLL": "MS-Celeb-1M"}
 
 
+def test_trainings_with_other_settings_than_the_experiments_are_named() -> None:
+    whole = evidence(dataset(), names=("LDG", "EF SLL"))
+    for model in whole.models:
+        own = dataclasses.asdict(whole.experiment.ldg if model.name == "LDG" else whole.experiment.sll)
+        model.figures["recipe"] = own | {"weights": "lies elsewhere.pth"}
+    assert results(whole)["trained_otherwise"] == []
+    batch = whole.experiment.sll.batch
+    whole.models[-1].figures["recipe"] |= {"batch": batch // 2}
+    (found,) = results(whole)["trained_otherwise"]
+    assert found == {"name": "EF SLL", "seed": whole.models[-1].seed, "settings": {"batch": [batch, batch // 2]}}
+
+
 def test_without_a_truth_there_is_nothing_to_measure_against() -> None:
     found = results(evidence(dataset(truth="")))
     assert found["distribution_measures"] is None

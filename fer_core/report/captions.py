@@ -1,6 +1,6 @@
 """The report's sentences and number formats; every claim in words is computed from the metrics."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from fer_core.evaluation.metrics import CLIPPING
 from fer_core.evaluation.paired import SEEDS_FOR_AN_INTERVAL, decided
 from fer_core.report.face_sheets import mistaken_model, shown_generators
 from fer_core.report.plots import loss_is_cut
-from fer_core.report.results import MODELS, Evidence, neighbour_counts, neighbours_row
+from fer_core.report.results import MODELS, SECTIONS, Evidence, neighbour_counts, neighbours_row
 
 _PERCENT = "\N{NO-BREAK SPACE}%"
 _SMALLEST_P = 0.001
@@ -19,8 +19,6 @@ _TEST_SET = (
     "The test images are judged more than once, at the selected epoch and at the last, here and for each model's card; "
     "none of these judgements chooses anything."
 )
-_SECTIONS = {"LDG": "ldg", "LDG-AUs": "ldg", "EF SLL": "sll", "EF + LDG": "distill", "EF + LDG-AUs": "distill"}
-"""The experiment's section that each model learns by."""
 
 
 def percent(share: float | None) -> str:
@@ -112,6 +110,7 @@ def captions(results: dict[str, Any], evidence: Evidence) -> dict[str, Any]:
     return {
         "headlines": [_unbroken(sentence) for sentence in headlines(results)],
         "from_scratch": [_unbroken(sentence) for sentence in _from_scratch(results["from_scratch"])],
+        "trained_otherwise": [_unbroken(sentence) for sentence in _trained_otherwise(results["trained_otherwise"])],
         "test_set": _TEST_SET,
         "clipping": CLIPPING if results["dataset"]["truth"] else "",
         "clipping_elsewhere": CLIPPING if any(e["judged_on"]["truth"] for e in results["on_other_data"]) else "",
@@ -147,11 +146,24 @@ def _from_scratch(models: Mapping[str, str]) -> list[str]:
     """Which models do not start where their recipe's source starts, and the settings that would have them do so."""
     if not models:
         return []
-    settings = dict.fromkeys(f"--set {_SECTIONS[name]}.weights=FILE" for name in models)
+    settings = dict.fromkeys(f"--set {SECTIONS[name]}.weights=FILE" for name in models)
     return [
         f"Started from scratch: {listed(list(models))}. Their recipe's source starts from weights pre-trained on "
         f"{listed(list(dict.fromkeys(models.values())))}; {' '.join(settings)} gives them."
     ]
+
+
+def _trained_otherwise(models: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which trainings do not follow the experiment's recipe, and in what."""
+    if not models:
+        return []
+    told = []
+    for model in models:
+        settings = [f"{key.rstrip('_')} {had} instead of {said}" for key, (said, had) in model["settings"].items()]
+        told.append(f"{model['name']} · seed {model['seed']} ({listed(settings)})")
+    why = " A training that runs out of memory is tried again with half the batch and half the learning rate."
+    halved = any("batch" in model["settings"] for model in models)
+    return [f"Trained with other settings than this experiment's: {'; '.join(told)}.{why if halved else ''}"]
 
 
 def _accuracies(results: dict[str, Any]) -> list[str]:

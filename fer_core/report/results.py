@@ -17,6 +17,10 @@ from fer_core.graph.neighbours import Graph, GraphCard
 
 MODELS = ("EF + LDG-AUs", "EF + LDG", "EF SLL", "LDG-AUs", "LDG")
 """The columns of the paper's table."""
+SECTIONS = {"LDG": "ldg", "LDG-AUs": "ldg", "EF SLL": "sll", "EF + LDG": "distill", "EF + LDG-AUs": "distill"}
+"""The experiment's section that each model learns by."""
+_WHEREABOUTS = ("weights", "pretrained_on")
+"""Settings of a recipe that say where a file lies and what it should be of, and not what was learnt."""
 
 PAPER_TABLE = {
     "max": [88.29, 88.10, 86.47, 88.23, 88.36],
@@ -136,6 +140,7 @@ def results(evidence: Evidence) -> dict[str, Any]:
         "table_last_epoch": accuracy_table(evidence.models, "last"),
         "paper_table": _paper_table() if card.source == "rafdb" else None,
         "from_scratch": from_scratch(evidence),
+        "trained_otherwise": trained_otherwise(evidence),
         "published_test_images": published_test_images(evidence),
         "beside_linear_teacher": beside_linear_teacher(evidence),
         "models": [_model(evidence, model) for name in evidence.names() for model in evidence.seeds_of(name)],
@@ -235,6 +240,22 @@ def from_scratch(evidence: Evidence) -> dict[str, str]:
         for name in evidence.names()
         if recipes[name].get("pretrained_on") and not recipes[name].get("weights")
     }
+
+
+def trained_otherwise(evidence: Evidence) -> list[dict[str, Any]]:
+    """The trainings whose settings are not the experiment's, in the table's order.
+
+    Returns:
+        `name`, `seed` and `settings`: by key, what the experiment says and what the training had.
+    """
+    found = []
+    for model in (model for name in evidence.names() for model in evidence.seeds_of(name)):
+        asked_for = asdict(getattr(evidence.experiment, SECTIONS[model.name]))
+        had = {k: v for k, v in model.figures.get("recipe", {}).items() if k in asked_for and k not in _WHEREABOUTS}
+        settings = {key: [asked_for[key], value] for key, value in had.items() if value != asked_for[key]}
+        if settings:
+            found.append({"name": model.name, "seed": model.seed, "settings": settings})
+    return found
 
 
 def published_test_images(evidence: Evidence) -> dict[str, Any] | None:
