@@ -5,9 +5,10 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from io import TextIOWrapper
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -86,6 +87,7 @@ def run_app(app: typer.Typer) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with _printed():
+            _refuse_empty(sys.argv[1:])
             app()
     except FerError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -115,6 +117,19 @@ def run_app(app: typer.Typer) -> None:
             raise
         print(f"error: out of memory: {' '.join(str(error).split())[:300]}", file=sys.stderr)
         sys.exit(ExitCode.OUT_OF_MEMORY)
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """An empty text, as a shell makes of a variable that is not set, would stand for the folder that one is in."""
+    for before, given in pairwise(["", *arguments]):
+        option, equals, value = given.partition("=")
+        if option.startswith("--") and equals and not value.strip():
+            empty = option
+        elif not given.strip():
+            empty = before if before.startswith("-") else "an argument"
+        else:
+            continue
+        raise InputError(f"{empty}: empty; is the variable set that it comes from? Give it a value, or leave it out")
 
 
 def _open_what_is_closed() -> None:

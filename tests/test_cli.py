@@ -309,3 +309,20 @@ def test_ctrl_c_stops_a_step_soon_and_it_goes_on_afterwards(prepared: dict[str, 
     assert child.returncode == 130
     assert errors.startswith("stopped; what is finished is kept")
     assert (tmp_path / "out.unfinished" / "resume.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["prepare", "demo", "--set", "dataset.source=folder", "--data", "", "--out", "made"], "--data"),
+        (["prepare", "demo", "--data=", "--out", "made"], "--data"),
+        (["annotate", "demo", "--in", " ", "--out", "made"], "--in"),
+        (["graph", "demo", "--out", ""], "--out"),
+        (["predict", "", "--model", "made"], "an argument"),
+        (["predict", "photo.png", "--model", ""], "--model"),
+        (["openface", "", "--out", "aus.parquet"], "an argument"),
+    ],
+)
+def test_an_empty_text_stands_for_no_folder(arguments: list[str], named: str) -> None:
+    """Else `--data "$FACES"` would read the folder that one happens to be in."""
+    assert mistake(fer(*arguments)).startswith(f"error: {named}: empty; is the variable set that it comes from?")
