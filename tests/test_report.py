@@ -1,6 +1,7 @@
 """The report's page: whole by itself, safe with any text, and there for whatever part of a run there is."""
 
 import base64
+import dataclasses
 import html
 import json
 import re
@@ -339,6 +340,17 @@ def test_a_report_says_which_models_started_from_scratch_and_how_they_would_not(
     ).text.replace("\N{NO-BREAK SPACE}", " ")
     assert "Started from scratch: EF SLL and LDG." in text
     assert "--set sll.weights=FILE --set ldg.weights=FILE" in text
+
+
+def test_a_report_says_what_stands_for_action_units_where_the_vectors_are_ones_own(tmp_path: Path) -> None:
+    ids = dataset().manifest["id"]
+    vectors = pd.DataFrame({"id": ids, "valence": np.linspace(-1, 1, len(ids)), "arousal": np.linspace(1, 0, len(ids))})
+    vectors.to_csv(tmp_path / "valence and arousal.csv", index=False)
+    own = dataclasses.replace(experiment((1,)).action_units, vectors=str(tmp_path / "valence and arousal.csv"))
+    asked_for = dataclasses.replace(experiment((1,)), action_units=own)
+    text = write(report_request(tmp_path / "in", asked_for, dataset(), [("LDG", 1)]), tmp_path / "out").text
+    said = html.unescape(text).replace("\N{NO-BREAK SPACE}", " ")
+    assert "Vectors of valence and arousal.csv stand in for action units here" in said
 
 
 def test_a_report_says_which_trainings_had_half_the_batch(tmp_path: Path) -> None:

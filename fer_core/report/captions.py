@@ -1,6 +1,7 @@
 """The report's sentences and number formats; every claim in words is computed from the metrics."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,8 +110,7 @@ def captions(results: dict[str, Any], evidence: Evidence) -> dict[str, Any]:
     """The page's sentences by the name that its template knows them under."""
     return {
         "headlines": [_unbroken(sentence) for sentence in headlines(results)],
-        "from_scratch": [_unbroken(sentence) for sentence in _from_scratch(results["from_scratch"])],
-        "trained_otherwise": [_unbroken(sentence) for sentence in _trained_otherwise(results["trained_otherwise"])],
+        "notices": [_unbroken(sentence) for sentence in _notices(results)],
         "test_set": _TEST_SET,
         "clipping": CLIPPING if results["dataset"]["truth"] else "",
         "clipping_elsewhere": CLIPPING if any(e["judged_on"]["truth"] for e in results["on_other_data"]) else "",
@@ -140,6 +140,21 @@ def headlines(results: dict[str, Any]) -> list[str]:
         *_distillation(results),
         *_control(results),
     ]
+
+
+def _notices(results: dict[str, Any]) -> list[str]:
+    """Sentences that a reader needs before any figure."""
+    return [
+        *_own_vectors(results["experiment"]["action_units"]["vectors"]),
+        *_trained_otherwise(results["trained_otherwise"]),
+        *_from_scratch(results["from_scratch"]),
+    ]
+
+
+def _own_vectors(path: str) -> list[str]:
+    if not path:
+        return []
+    return [f"Vectors of {Path(path).name} stand in for action units here; where this page says AUs, it means them."]
 
 
 def _from_scratch(models: Mapping[str, str]) -> list[str]:
