@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 import fer_core.contents
-from fer_core.contents import Seen, content_of, look, look_at_files, seen_from, signature
+from fer_core.contents import Seen, content_of, contents_of, look, look_at_files, seen_from, signature
 from fer_core.digests import recall
 
 LOOKS = """
@@ -349,3 +349,15 @@ def test_a_step_opens_no_file_to_know_what_its_run_saw(faces: Path, tmp_path: Pa
         assert "cannot be decoded" in done.stderr
         opened[name] = trace.read_text().count(str(faces))
     assert opened["told wrongly"] == opened["told"] + 30
+
+
+def test_files_below_the_current_folder_are_read_by_their_own_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "faces").mkdir()
+    files = [tmp_path / "faces" / "b.png", tmp_path / "a.png"]
+    for file in files:
+        file.write_bytes(file.name.encode())
+    whole = contents_of(tmp_path, files)
+    monkeypatch.chdir(tmp_path)
+    assert contents_of(Path("."), [file.relative_to(tmp_path) for file in files]) == whole
