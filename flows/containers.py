@@ -29,6 +29,7 @@ from flows.runner import (
     StepFailed,
     Subprocesses,
     failure,
+    from_shell,
     lent_to,
 )
 from flows.study import Study
@@ -202,8 +203,8 @@ class Containers:
             reason = f"killed for taking more than {self._memory >> 20:,} MB of memory"
             return StepFailed(command.step, ExitCode.OUT_OF_MEMORY, reason, "\n".join(lines))
         # Exit code 130 without our asking for a stop: something else ended the step.
-        signalled = 128 - exit_code if exit_code > 128 else exit_code
-        return failure(command, -signal.SIGTERM if exit_code == ExitCode.INTERRUPTED else signalled, lines)
+        ended = -signal.SIGTERM if exit_code == ExitCode.INTERRUPTED else from_shell(exit_code)
+        return failure(command, ended, lines)
 
     def _unless_stopped(self, command: StepCommand, exit_code: int, reason: str) -> StepFailed:
         if self._stopped.is_set():

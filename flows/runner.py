@@ -228,8 +228,20 @@ def _reason(exit_code: int, lines: Sequence[str]) -> str:
     if exit_code == -signal.SIGKILL:
         return "killed by SIGKILL, which is what a system short of memory does"
     if exit_code < 0:
-        return f"killed by {signal.Signals(-exit_code).name}"
+        return f"killed by {_signal_name(-exit_code)}"
     return f"exit code {exit_code}" + (f": {lines[-1].strip()}" if lines else "")
+
+
+def from_shell(exit_code: int) -> int:
+    """A shell's exit code, above 128 for a signal, as Python has it, below 0; one that is no signal stays as it is."""
+    return 128 - exit_code if exit_code - 128 in signal.valid_signals() else exit_code
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # Of real-time signals, two alone have a name.
+        return f"signal {number}"
 
 
 def _end(processes: "Iterable[subprocess.Popen[str]]") -> None:

@@ -19,7 +19,7 @@ from helpers.prefect_home import with_database
 
 from fer_core.exit_codes import ExitCode
 from flows.events import Event, Metrics, Note, Progress, parse_event
-from flows.runner import StepCommand, StepFailed, Subprocesses
+from flows.runner import StepCommand, StepFailed, Subprocesses, failure, from_shell
 
 ROOT = Path(__file__).parent.parent
 COMMAND = StepCommand("graph", "demo", ("graph.k=16",), (Path("/a/prepare"), Path("/a/annotate")), Path("/a/graph"))
@@ -113,6 +113,16 @@ def test_a_killed_step_is_told_by_its_signal() -> None:
     assert failure.exit_code == -signal.SIGKILL
     assert failure.may_pass
     assert "SIGKILL" in failure.message
+
+
+@pytest.mark.parametrize(("shells", "pythons"), [(1, 1), (128, 128), (137, -9), (143, -15), (255, 255)])
+def test_a_containers_exit_code_is_a_signal_only_where_there_is_such_a_one(shells: int, pythons: int) -> None:
+    assert from_shell(shells) == pythons
+
+
+@pytest.mark.parametrize("number", [35, 127])
+def test_a_signal_without_a_name_is_told_by_its_number(number: int) -> None:
+    assert failure(COMMAND, -number, ["last words"]).message == f"killed by signal {number}"
 
 
 def test_a_failure_survives_pickling_as_prefect_does_it() -> None:
