@@ -13,7 +13,7 @@ from fer_core.errors import ActionUnitError, ArtifactError
 from fer_core.experiment import GraphSettings
 from fer_core.graph import neighbours as graph_module
 from fer_core.graph.action_units import ActionUnits
-from fer_core.graph.neighbours import Graph, GraphCard, link_neighbours, load_graph, save_graph, similarity
+from fer_core.graph.neighbours import Graph, GraphCard, link_neighbours, load_graph, load_links, save_graph, similarity
 from fer_core.progress import JsonLines
 from openface.columns import INTENSITIES, PRESENCES
 
@@ -212,6 +212,18 @@ def test_a_graph_is_read_as_it_was_written(tmp_path: Path) -> None:
     (tmp_path / "graph.npz").write_bytes(b"PK")
     with pytest.raises(ArtifactError, match="not a graph"):
         load_graph(tmp_path)
+
+
+def test_a_damaged_graph_is_refused(tmp_path: Path) -> None:
+    graph, card = link(units_of(intensities(60)), np.arange(60), GraphSettings())
+    save_graph(tmp_path, graph, card)
+    whole = (tmp_path / "graph.npz").read_bytes()
+    for damaged in (whole[:300] + b"\0" * 100 + whole[400:], whole[:-100] + b"\0" * 100):
+        (tmp_path / "graph.npz").write_bytes(damaged)
+        with pytest.raises(ArtifactError, match="not a graph"):
+            load_graph(tmp_path)
+        with pytest.raises(ArtifactError, match="not a graph"):
+            load_links(tmp_path / "graph.npz")
 
 
 def test_the_exact_backend_finds_what_brute_force_finds() -> None:

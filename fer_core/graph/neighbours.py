@@ -7,6 +7,7 @@ stand in a circle whose order the seed decides, and an image takes them from a p
 
 import json
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ _SPREAD_SAMPLE = 1000
 _HARDLY_ALIKE = 0.01
 """Mean similarity of neighbours, below which it is told; with `graph.sigma = auto` it is some .4."""
 _AT_A_TIME = 16_384
-_INDEX = "index.ann"
+_GRAPH, _INDEX = "graph.npz", "index.ann"
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def similarity(distance: np.ndarray, sigma_squared: float) -> np.ndarray:
 
 def save_graph(folder: Path, graph: Graph, card: GraphCard) -> None:
     """Write `graph.npz` and `graph.json`."""
-    np.savez(folder / "graph.npz", neighbours=graph.neighbours, distance=graph.distance, similarity=graph.similarity)
+    save_links(folder / _GRAPH, graph)
     (folder / "graph.json").write_text(json.dumps(asdict(card), indent=1), encoding="utf-8")
 
 
@@ -155,19 +156,18 @@ def load_graph(folder: Path) -> tuple[Graph, GraphCard]:
     """Read what `save_graph` wrote.
 
     Raises:
-        ArtifactError: it is not readable.
+        ArtifactError: it is not there, or not readable.
     """
+    graph = _read_links(folder / _GRAPH)
     try:
-        with np.load(folder / "graph.npz", allow_pickle=False) as arrays:
-            graph = Graph(arrays["neighbours"], arrays["distance"], arrays["similarity"])
         card = GraphCard(**json.loads((folder / "graph.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise ArtifactError(f"{folder}: not a graph ({error}); make one with `fer graph`") from error
     return graph, card
 
 
 def save_links(path: Path, links: Graph) -> None:
-    """Write a second set of links beside the graph."""
+    """Write the arrays of a graph, or of a second set of links beside it."""
     np.savez(path, neighbours=links.neighbours, distance=links.distance, similarity=links.similarity)
 
 
@@ -177,12 +177,15 @@ def load_links(path: Path) -> Graph | None:
     Raises:
         ArtifactError: it is not readable.
     """
-    if not path.is_file():
-        return None
+    return _read_links(path) if path.is_file() else None
+
+
+def _read_links(path: Path) -> Graph:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # Opened here, since numpy leaves a file open that it cannot read.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return Graph(arrays["neighbours"], arrays["distance"], arrays["similarity"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ArtifactError(f"{path}: not a graph ({error}); make one with `fer graph`") from error
 
 
@@ -202,7 +205,7 @@ def load_teacher(folder: Path) -> np.ndarray | None:
         return None
     try:
         teacher: np.ndarray = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise ArtifactError(f"{path}: no distributions ({error}); make a graph with `fer graph`") from error
     return teacher
 
