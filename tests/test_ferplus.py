@@ -394,6 +394,14 @@ def test_a_wrong_line_of_the_generators_votes_is_named(tmp_path: Path) -> None:
     assert "label.csv, line 1: 4 fields; it must be a name, a box and 10 votes" in refused(FERPLUS, folder)
 
 
+def test_a_quote_that_swallows_the_generators_votes_is_named(tmp_path: Path) -> None:
+    folder = write_generated(tmp_path)
+    rest = "fer0000001.png,(0 0 48 48),4,0,0,1,3,2,0,0,0,0\n" * 4000
+    (folder / "FER2013Train" / "label.csv").write_text(f'fer0000000.png,"(0, 0, 48, 48),4,0,0,1,3,2,0,0,0,0\n{rest}')
+    assert "FER2013Train/label.csv, line " in (said := refused(FERPLUS, folder))
+    assert "close the quote that may be open before it" in said
+
+
 def test_the_published_split_has_the_counts_that_the_documentation_gives() -> None:
     docs = Path(__file__).parent.parent / "docs"
     split = pd.read_csv(docs / "ferplus_split.csv")

@@ -4,7 +4,7 @@ import csv
 import math
 import re
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -293,8 +293,7 @@ def _read_generated(folder: Path, parts: Sequence[tuple[Path, str]]) -> _Faces:
     """Lines such as `fer0000000.png,"(0, 0, 48, 48)",4,0,0,1,3,2,0,0,0,0` beside the images that they name."""
     paths, splits, votes, places = list[Path](), list[str](), list[list[str]](), list[str]()
     for part, split in parts:
-        for number, fields in enumerate(csv.reader(read_text(part / GENERATED).splitlines()), start=1):
-            place = f"{part / GENERATED}, line {number}"
+        for place, fields in _lines(part / GENERATED):
             if fields and len(fields) != len(ANSWERS) + 2:
                 raise DatasetError(f"{place}: {len(fields)} fields; it must be a name, a box and {len(ANSWERS)} votes")
             if fields and number_of(fields[-1]):
@@ -315,6 +314,18 @@ def _read_generated(folder: Path, parts: Sequence[tuple[Path, str]]) -> _Faces:
         read=lambda row: read_file(paths[row]),
         notes=notes,
     )
+
+
+def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """The place in words, and the fields, of each line of a CSV without a header."""
+    lines = csv.reader(read_text(path).splitlines())
+    try:
+        for fields in lines:
+            yield f"{path}, line {lines.line_num}", fields
+    except csv.Error as error:
+        raise DatasetError(
+            f"{path}, line {lines.line_num}: {error}; close the quote that may be open before it"
+        ) from error
 
 
 def _counted(votes: np.ndarray, place: Callable[[int], str]) -> np.ndarray:
