@@ -181,3 +181,10 @@ def test_whatever_stands_where_the_table_is_to_be_is_replaced(lab: Lab) -> None:
     for content in (b"no parquet", pd.read_parquet(lab.table).drop(columns="AU01_r").to_parquet()):
         lab.table.write_bytes(content)
         pd.testing.assert_frame_equal(lab.annotate_photographs(), first)
+
+
+def test_a_damaged_table_beside_tells_nothing(lab: Lab) -> None:
+    first = lab.annotate_dataset()
+    (table,) = lab.made.glob("annotate/*/aus.parquet")
+    table.write_bytes(b"\0" * table.stat().st_size)
+    pd.testing.assert_frame_equal(lab.annotate_dataset("dataset.split_seed=5"), first)

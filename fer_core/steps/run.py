@@ -135,7 +135,7 @@ def _settled_before(request: Request, digests: Sequence[str], folder: Path) -> "
     known: dict[int, Finding] = {}
     for beside in sorted(set(folder.parent.iterdir()) - {folder}):
         # What cannot be read, or is taken away meanwhile, tells nothing.
-        with suppress(ArtifactError, OSError):
+        with suppress(ArtifactError, OSError, ValueError):
             if beside.name.endswith(UNFINISHED):
                 with held(beside, wait=False):
                     known |= settled_in_work(beside / _OPENFACE, digests)
