@@ -39,15 +39,22 @@ _PATHS = {
 }
 _SEEN = "What a run found the path to hold, so that the step need not read all of it if it is still so."
 
+
+def _at_home(given: str) -> Path:
+    """A path as it is typed, `~` followed: a shell leaves it as it is behind an equals sign."""
+    return Path(given).expanduser()
+
+
 ExperimentName = Annotated[
     str, typer.Argument(metavar="EXPERIMENT", help="A bundled experiment's name, or a .toml file.")
 ]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Such as graph.k=16; repeatable.")
 ]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the artifact is to be.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", parser=_at_home, help="Where the artifact is to be.")]
 Inputs = Annotated[
-    list[Path] | None, typer.Option("--in", metavar="ARTIFACT", help="Folder that another step made; repeatable.")
+    list[Path] | None,
+    typer.Option("--in", metavar="ARTIFACT", parser=_at_home, help="Folder that another step made; repeatable."),
 ]
 Seed = Annotated[int, typer.Option(help="Of the initial weights and of all that is drawn in training.")]
 
@@ -177,7 +184,7 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 
 
 def _import_weights(
-    published: Annotated[Path, typer.Argument(help="A .pth.tar file of EfficientFace or of its LDG.")],
+    published: Annotated[Path, typer.Argument(parser=_at_home, help="A .pth.tar file of EfficientFace or of its LDG.")],
     architecture: Annotated[Architecture, typer.Option(help="What the file holds.")],
     out: Out,
     trained_on: Annotated[
@@ -188,15 +195,17 @@ def _import_weights(
     """Make a checkpoint of the original authors' published weights. Nothing of the file is run."""
     from fer_core.train.import_weights import import_weights, presumption
 
-    made = import_weights(published.expanduser(), architecture, out, trained_on)
+    made = import_weights(published, architecture, out, trained_on)
     if trained_on is None:
         print(presumption(made), file=sys.stderr)
     print(made.path)
 
 
 def _openface(
-    photographs: Annotated[Path, typer.Argument(help="A folder of images, those in its subfolders included.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The table: a .parquet, for --aus.")],
+    photographs: Annotated[
+        Path, typer.Argument(parser=_at_home, help="A folder of images, those in its subfolders included.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", parser=_at_home, help="The table: a .parquet, for --aus.")],
     settings: Settings = None,
 ) -> None:
     """Run OpenFace on photographs at their own size. What is finished is kept, and the same command goes on."""
@@ -206,7 +215,7 @@ def _openface(
         raise ActionUnitError(f"--out {out}: name a .parquet file")
     chosen = experiment_from({}, "--set", settings or ()).openface
     with reporter() as report:
-        annotate_photographs(photographs.expanduser(), out, chosen, report)
+        annotate_photographs(photographs, out, chosen, report)
         report.note(f"{out}")
 
 
@@ -223,12 +232,18 @@ def _predict(
     sources: Annotated[
         list[str], typer.Argument(metavar="SOURCE…", help="Images, folders, patterns, videos, or camera (camera:1, …).")
     ],
-    model: Annotated[Path, typer.Option(metavar="PATH", help="A checkpoint's folder, or an exported .onnx file.")],
+    model: Annotated[
+        Path, typer.Option(metavar="PATH", parser=_at_home, help="A checkpoint's folder, or an exported .onnx file.")
+    ],
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A .csv, .jsonl or .parquet; without it, CSV to the terminal.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", parser=_at_home, help="A .csv, .jsonl or .parquet; without it, CSV to the terminal."
+        ),
     ] = None,
     pictures: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Draw what was read into copies of the images and videos.")
+        Path | None,
+        typer.Option(metavar="DIR", parser=_at_home, help="Draw what was read into copies of the images and videos."),
     ] = None,
     detector: Annotated[
         str, typer.Option(metavar="cascade|FILE", help="OpenCV's cascade, or a YuNet model's .onnx file.")
@@ -257,11 +272,14 @@ def _predict(
 
 
 def _export(
-    model: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="The folder that `fer distill` made.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", parser=_at_home, help="The folder that `fer distill` made.")
+    ],
     to: Annotated[ExportFormat, typer.Option(help="What to write.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to.")] = EXPORTS,
+    out: Annotated[Path, typer.Option(metavar="DIR", parser=_at_home, help="Where to.")] = EXPORTS,
     dataset: Annotated[
-        Path | None, typer.Option("--in", metavar="ARTIFACT", help="What `fer prepare` made, to compare on.")
+        Path | None,
+        typer.Option("--in", metavar="ARTIFACT", parser=_at_home, help="What `fer prepare` made, to compare on."),
     ] = None,
 ) -> None:
     """Write a model as one file with its preprocessing inside, or as a web page, and compare it with the checkpoint."""
@@ -272,7 +290,8 @@ def _export(
 
 
 def _serve_web(
-    folder: Annotated[Path, typer.Argument(help="What `fer export --to web` wrote.")] = EXPORTS / "web",
+    folder: Annotated[Path, typer.Argument(parser=_at_home, help="What `fer export --to web` wrote.")] = EXPORTS
+    / "web",
     port: Annotated[int, typer.Option(help="On this machine's loopback.")] = 8000,
 ) -> None:
     """Show the exported page, until Ctrl-C; the camera's pictures stay in the browser."""
@@ -282,7 +301,7 @@ def _serve_web(
 
 
 def _serve_api(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="What `fer export` wrote.")] = EXPORTS,
+    model: Annotated[Path, typer.Argument(metavar="MODEL", parser=_at_home, help="What `fer export` wrote.")] = EXPORTS,
     host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen at.")] = 8000,
 ) -> None:
@@ -316,7 +335,7 @@ def _seeded_command(step: Step) -> Callable[..., None]:
 
 
 def _command_on_a_path(step: Step) -> Callable[..., None]:
-    path = typer.Option(f"--{step.outside}", metavar="PATH", help=_PATHS[step.outside])
+    path = typer.Option(f"--{step.outside}", metavar="PATH", parser=_at_home, help=_PATHS[step.outside])
 
     def run(
         experiment: ExperimentName,

@@ -156,6 +156,14 @@ def test_a_path_at_which_no_file_can_be_is_told_in_a_line(tmp_path: Path, place:
     assert "no such experiment" in line or "name another p" in line
 
 
+@pytest.mark.parametrize("command", [["graph", TINY, "--in=~/made", "--out=graph"], ["serve-web", "~/made"]])
+def test_a_home_behind_an_equals_sign_or_in_quotes_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert f"{tmp_path}/made: no " in mistake(fer(*command))
+
+
 def test_a_place_that_not_everything_can_open_is_refused_in_a_line(tmp_path: Path) -> None:
     place = tmp_path / os.fsdecode(b"ni\xf1o")
     place.mkdir()
