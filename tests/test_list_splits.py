@@ -39,6 +39,12 @@ def test_faces_of_nobody_known_are_not_one_persons(tmp_path: Path, nobody: str) 
     assert open_source(LIST, tmp_path).records["person"].tolist() == ["S1", "", "S2", "", ""]
 
 
+def test_of_several_lists_the_one_with_other_shares_is_named(tmp_path: Path) -> None:
+    for name, header in {"test": ("p_sad", "p_joy"), "train": ("p_sad", "p_fear"), "valid": ("p_sad", "p_joy")}.items():
+        write_rows(tmp_path / f"{name}.csv", ("path", "label", *header), (name, "sad", 1, 0))
+    assert "train.csv: its p_ columns are not those of test.csv" in refused(LIST, tmp_path)
+
+
 def test_a_person_is_the_same_in_two_lists_however_its_number_is_written(tmp_path: Path) -> None:
     write_rows(tmp_path / "train.csv", ("path", "label", "subject"), ("a", "happy", "001"), ("b", "sad", "002"))
     write_rows(tmp_path / "test.csv", ("path", "label", "subject"), ("c", "happy", "1.0"), ("d", "sad", "2"))

@@ -299,10 +299,11 @@ def _emotions_above(name: str) -> list[str]:
 
 def _share_columns(lists: Sequence[ListedImages]) -> list[str]:
     columns = [[str(name) for name in found.table.columns if is_share(str(name))] for found in lists]
-    if any(set(other) != set(columns[0]) for other in columns):
-        raise DatasetError(
-            f"{lists[0].path}: its p_ columns are not those of {lists[-1].path.name}; give both the same"
-        )
+    for found, own in zip(lists, columns, strict=True):
+        if set(own) != set(columns[0]):
+            raise DatasetError(
+                f"{found.path}: its p_ columns are not those of {lists[0].path.name}; give both the same"
+            )
     return columns[0]
 
 
