@@ -379,11 +379,12 @@ def test_an_epoch_that_was_broken_off_leaves_nothing_to_what_is_selected(
     assert same(train_it("killed", [0.4]), undisturbed)
 
 
+@pytest.mark.parametrize("content", [b"PK half a file", b""])
 def test_a_damaged_resume_file_is_told_of_and_training_starts_again(
-    dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
 ) -> None:
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "resume.pt").write_bytes(b"PK half a file")
+    (tmp_path / "model" / "resume.pt").write_bytes(content)
     objective = cross_entropy_to(targets(dataset, "majority"))
     training = Training("EF SLL", "efficientface", RECIPE, 2, AugmentSettings((0.8, 1.0)), objective)
     train(training, dataset, Run(1, tmp_path / "model", CPU, JsonLines()))

@@ -247,7 +247,8 @@ def _resume(
         state = torch.load(path, weights_only=True, map_location="cpu")
         selected: dict[str, Tensor] = state["selected"]
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        report.note(f"{path}: damaged ({str(error).splitlines()[0]}), so training starts again")
+        reason = (str(error).splitlines() or ["cut short"])[0]  # Torch's EOFError has no words.
+        report.note(f"{path}: damaged ({reason}), so training starts again")
         return [], {}
     model.load_state_dict(state["model"])
     optimiser.load_state_dict(state["optimiser"])
