@@ -24,7 +24,7 @@ from flows.prefect_server import (
 from flows.store import STORE, Store, StoreAway, StoreError
 from openface.docker_engine import ContainerSpec, create, engine, has_gpu, memory_of, remove, wait_for
 from openface.errors import EngineAway, EngineRefused
-from openface.program import check_spec
+from openface.program import check_spec, is_program
 from openface.settings import OpenFaceSettings
 
 _ENOUGH_DISK = 10e9
@@ -139,7 +139,7 @@ def _gpu(client: docker.DockerClient) -> str:
 
 def _openface(settings: OpenFaceSettings) -> str:
     if settings.binary:
-        if not os.access(settings.binary, os.X_OK):
+        if not is_program(settings.binary):
             raise _Wrong(f"openface.binary = {settings.binary}: no program there; {_WITHOUT_OPENFACE}")
         return settings.binary
     image = os.environ.get(OPENFACE) or settings.image

@@ -96,8 +96,13 @@ def open_program(settings: OpenFaceSettings, folder: Path) -> Program:
     return ContainedProgram(settings, folder)
 
 
+def is_program(path: str) -> bool:
+    """Tell whether a path is that of a file which this user may run."""
+    return Path(path).is_file() and os.access(path, os.X_OK)
+
+
 def _require_binary(settings: OpenFaceSettings) -> None:
-    if not os.access(settings.binary, os.X_OK) or not Path(settings.binary).is_file():
+    if not is_program(settings.binary):
         raise OpenFaceError(f"openface.binary = {settings.binary}: no program there. {_BOTH_WAYS}")
 
 

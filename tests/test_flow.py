@@ -23,9 +23,11 @@ from test_cli import au_table, class_folders
 
 from fer_core.artifacts import open_artifact
 from fer_core.errors import ExperimentError, InputError
+from flows.doctor import examine_openface
 from flows.elsewhere import runner_for
 from flows.prefect_server import free_port
 from flows.study import Study, open_study, seeds_in
+from openface.settings import OpenFaceSettings
 
 TINY = str(Path(__file__).parent / "tiny.toml")
 BIN = Path(sys.executable).parent
@@ -681,6 +683,12 @@ def test_cuda_on_a_machine_without_a_gpu_is_told_before_anything_runs(tmp_path: 
         pytest.skip("this machine has one")
     with pytest.raises(ExperimentError, match=r"run\.device = cuda: no GPU here"):
         runner_for(open_study(TINY, None, None, None, ["run.device=cuda"], str(tmp_path)))
+
+
+def test_a_folder_is_no_program_to_the_doctor_either(tmp_path: Path) -> None:
+    check = examine_openface(OpenFaceSettings(binary=str(tmp_path)))
+    assert not check.passed
+    assert f"openface.binary = {tmp_path}: no program there; drawn faces" in check.message
 
 
 def test_the_doctor_says_what_to_do(lab: Lab, tmp_path: Path) -> None:
