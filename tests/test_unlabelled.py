@@ -1,6 +1,7 @@
 """Faces without a label: who they are, whose labels they are given, what that weighs, and how often they are seen."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,14 @@ def test_the_random_control_keeps_the_similarities_and_draws_labelled_faces() ->
 def test_too_few_labelled_faces_with_action_units_are_refused() -> None:
     with pytest.raises(ActionUnitError, match=r"graph\.labelled_k = 8, but only 3 of 4 labelled images"):
         link_to_labelled(units_of([[float(i)] for i in range(9)], [False] + [True] * 8), np.arange(4), GraphSettings())
+
+
+def test_too_few_vectors_of_ones_own_are_called_by_their_name() -> None:
+    units = replace(units_of([[float(i)] for i in range(9)], [False] * 9), own=True)
+    with pytest.raises(ActionUnitError, match=r"only 0 of 4 labelled images have a vector; lower"):
+        link_to_labelled(units, np.arange(4), GraphSettings())
+    with pytest.raises(ActionUnitError, match=r"no labelled image has a vector; look at"):
+        linear_teacher(units, np.arange(4), np.zeros(9, np.int64), 1)
 
 
 # What they teach

@@ -35,6 +35,11 @@ class ActionUnits:
     coverage: dict[str, dict[str, int]]
     own: bool = False
 
+    @property
+    def called(self) -> str:
+        """What an image that is usable has, in words."""
+        return "a vector" if self.own else "usable AUs"
+
 
 def read_au_table(path: Path, dataset: Dataset, landmarks: bool = False) -> pd.DataFrame:
     """The AU table of a dataset: one row an image, in the dataset's order.

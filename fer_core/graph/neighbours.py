@@ -95,11 +95,10 @@ def link_neighbours(
     started = time.perf_counter()
     rows = train[units.usable[train]]
     if len(rows) <= settings.k:
-        have = "a vector" if units.own else "usable AUs"
         table = "table of action_units.vectors" if units.own else "AU table"
         raise ActionUnitError(
-            f"graph.k = {settings.k}, but only {len(rows)} of {len(train)} training images have {have}; lower graph.k, "
-            f"or look at the coverage of the {table}"
+            f"graph.k = {settings.k}, but only {len(rows)} of {len(train)} training images have {units.called}; "
+            f"lower graph.k, or look at the coverage of the {table}"
         )
     crowds = Crowds.of(units.vectors[rows], settings.seed)
     _check_crowds(crowds, units, report)

@@ -47,8 +47,8 @@ def link_to_labelled(units: ActionUnits, labelled: np.ndarray, settings: GraphSe
     sources, k = labelled[units.usable[labelled]], settings.labelled_k
     if len(sources) <= k:
         raise ActionUnitError(
-            f"graph.labelled_k = {k}, but only {len(sources)} of {len(labelled)} labelled images have usable AUs; "
-            "lower graph.labelled_k, or label more"
+            f"graph.labelled_k = {k}, but only {len(sources)} of {len(labelled)} labelled images have "
+            f"{units.called}; lower graph.labelled_k, or label more"
         )
     rows = np.flatnonzero(units.usable)
     # One more than k, since a labelled image finds itself.
@@ -89,7 +89,7 @@ def linear_teacher(units: ActionUnits, labelled: np.ndarray, labels: np.ndarray,
     sources = labelled[units.usable[labelled]]
     if not len(sources):
         raise ActionUnitError(
-            "graph.teacher = linear: no labelled image has usable AUs; look at their coverage, or label more"
+            f"graph.teacher = linear: no labelled image has {units.called}; look at their coverage, or label more"
         )
     vectors = torch.from_numpy(units.vectors.astype(np.float64))
     one_hot = torch.eye(classes, dtype=torch.float64)[torch.from_numpy(labels[sources])]

@@ -16,10 +16,10 @@ from fer_core.steps import Request, action_unit_rows, runs_openface
 from openface.settings import OpenFaceSettings
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
     from fer_core.data.dataset import Dataset
+    from fer_core.graph.action_units import ActionUnits
     from fer_core.train.loop import Run
     from openface.annotation import Finding
     from openface.views import Images
@@ -255,16 +255,16 @@ def _graph(request: Request, folder: Path, report: Reporter) -> None:
             )
         else:
             save_links(folder / TO_LABELLED, link_to_labelled(units, labelled, settings))
-        _tell_untaught(dataset, units.usable, "a vector" if units.own else "usable AUs", report)
+        _tell_untaught(dataset, units, report)
     annotated = trained_on[units.usable[trained_on] & (table["status"].to_numpy()[trained_on] == "ok")]
     if len(annotated):
         save_au_figure(folder, table.iloc[annotated])
     save_graph_figure(folder, graph, dataset.labels())
 
 
-def _tell_untaught(dataset: "Dataset", usable: "np.ndarray", what: str, report: Reporter) -> None:
+def _tell_untaught(dataset: "Dataset", units: "ActionUnits", report: Reporter) -> None:
     """Warn where no unlabelled face can be given a label, or none that of a class."""
-    labels, labelled = dataset.labels(), dataset.rows("train")
+    labels, labelled, usable, what = dataset.labels(), dataset.rows("train"), units.usable, units.called
     known = set(labels[labelled[usable[labelled]]])
     untaught = [name for index, name in enumerate(dataset.card.labels) if index not in known]
     if untaught:
@@ -364,7 +364,7 @@ def _distill(request: Request, folder: Path, report: Reporter) -> Told:
     taught, name, coverage = None, "EF SLL", None
     for artifact in request.inputs_of("soft-labels"):
         taught = objective_from(artifact.path, dataset, request.experiment.distill.input_size, run.device)
-        made_by = json.loads(artifact.file("soft_labels.json").read_text())
+        made_by = json.loads(artifact.file("soft_labels.json").read_text(encoding="utf-8"))
         name, coverage = f"EF + {made_by['generator']}", made_by["au_coverage"]
     section = "sll" if taught is None else "distill"
     _tell_start(section, getattr(request.experiment, section), report)
