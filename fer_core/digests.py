@@ -19,7 +19,7 @@ import numpy as np
 STATUS = ("inode", "size", "mtime_ns", "ctime_ns")
 """A file's identity. The device number is left out, since the kernel renumbers many devices at each start."""
 BYTES = 32
-"""Length of a digest."""
+"""Length of a digest, SHA-256's."""
 _MAGIC = b"fer digests 1\n"
 _ROW = np.dtype([("status", "<i8", len(STATUS)), ("digest", "u1", BYTES)])
 _UNFINISHED = ".unfinished"
@@ -73,7 +73,8 @@ def recall(root: Path) -> Digests:
         content = b""
     head = len(_MAGIC) + BYTES
     whole = (
-        content.startswith(_MAGIC) and hashlib.sha256(memoryview(content)[head:]).digest() == content[head - 32 : head]
+        content.startswith(_MAGIC)
+        and hashlib.sha256(memoryview(content)[head:]).digest() == content[head - BYTES : head]
     )
     rows = np.frombuffer(content, _ROW, offset=head) if whole else np.empty(0, _ROW)
     return Digests(rows["status"], rows["digest"])

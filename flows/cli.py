@@ -176,4 +176,4 @@ def _fail(failures: Sequence[Exception]) -> NoReturn:
     # The same mistake meets every seed, and is told once.
     for line in dict.fromkeys(getattr(f, "message", str(f)) if f in mistakes else str(f) for f in failures):
         print(f"error: {line}", file=sys.stderr)
-    sys.exit(ExitCode.MISTAKE if len(mistakes) == len(failures) else 1)
+    sys.exit(ExitCode.MISTAKE if len(mistakes) == len(failures) else ExitCode.FAILED)

@@ -4,7 +4,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -153,7 +153,7 @@ def create(client: docker.DockerClient, spec: ContainerSpec) -> Container:
 
 def remove(container: Container) -> None:
     """End a container and take it away; one that has gone already is no matter."""
-    with suppress(NotFound, APIError, requests.RequestException):
+    with suppress(APIError, requests.RequestException):
         container.remove(force=True, v=True)
 
 
@@ -271,7 +271,7 @@ def _mount(client: docker.DockerClient, inside: str, path: Path, read_only: bool
     return Mount(inside, host_path(client, path), type="bind", read_only=read_only)
 
 
-def _user(written: "Sequence[Path] | Any") -> str:
+def _user(written: Iterable[Path]) -> str:
     """The user who owns the folders that are written to; never root."""
     for folder in written:
         status = folder.stat()

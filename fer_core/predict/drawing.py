@@ -67,7 +67,7 @@ def drawn_into(folder: Path, source: str, rate: float, *, moving: bool) -> Itera
     if not moving:
         yield lambda frame, faces: _save_picture(folder, frame, faces)
         return
-    path = _free(folder, f"{Path(source).stem or source}", ".mp4")
+    path = _free(folder, Path(source).stem or source, ".mp4")
     # OpenCV tells the format by the ending.
     beside = path.with_name(f"{path.stem}.unfinished.mp4")
     writers: list[cv2.VideoWriter] = []

@@ -56,7 +56,7 @@ def create_app(model: OnnxModel, limits: Limits, threads: int) -> FastAPI:
         lifespan=service.lifespan,
     )
     app.add_middleware(Watched, metrics=metrics, paths=_PATHS)
-    _answer_mistakes(app, limits)
+    _answer_mistakes(app)
     _add_paths(app, service, metrics)
     add_docs(app)
     return app
@@ -87,7 +87,7 @@ def _add_paths(app: FastAPI, service: "_Service", metrics: ServiceMetrics) -> No
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def _answer_mistakes(app: FastAPI, limits: Limits) -> None:
+def _answer_mistakes(app: FastAPI) -> None:
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Refused) -> Response:
         return problem(error.status, str(error))

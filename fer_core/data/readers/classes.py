@@ -293,9 +293,7 @@ def _check_sizes(meaning: Mapping[str, str], counts: Mapping[str, int], where: o
     if len(sizes) <= 1:
         return
     larger, smaller = max(permutations(sizes, 2), key=lambda pair: _doubt(sizes, order.sizes, *pair))
-    if _doubt(sizes, order.sizes, larger, smaller) > _DOUBT and not _is_balanced(
-        [size for size in sizes.values() if size]
-    ):
+    if _doubt(sizes, order.sizes, larger, smaller) > _DOUBT and not _is_balanced(sizes.values()):
         told = ", ".join(f"{label} {_shown(emotion)} ({counts[label]:,})" for label, emotion in sorted(meaning.items()))
         raise DatasetError(
             f"{where}: the numbers of images do not fit {order.name}. It would make them {told}, but that dataset has "
@@ -317,8 +315,8 @@ def _doubt(sizes: Mapping[str, int], published: Mapping[str, int], larger: str, 
     return (sizes[smaller] - sizes[larger]) * math.log(published[larger] / published[smaller])
 
 
-def _is_balanced(sizes: Sequence[int]) -> bool:
-    """Tell whether all classes are of one size but for chance; such counts say nothing of an order."""
+def _is_balanced(sizes: Iterable[int]) -> bool:
+    """Tell whether all classes that are there are of one size but for chance; such counts say nothing of an order."""
     present = [size for size in sizes if size]
     mean, freedom = sum(present) / max(1, len(present)), len(present) - 1
     deviation = sum((size - mean) ** 2 for size in present) / max(1, mean)
@@ -340,7 +338,7 @@ def _classes(
 
 
 def _how_numbers_are_read(meaning: Mapping[str, str], counts: Mapping[str, int], order: NumberOrder) -> str:
-    doubtful = _is_balanced(list(_by_emotion(meaning, counts, order).values()))
+    doubtful = _is_balanced(_by_emotion(meaning, counts, order).values())
     return f", numbers in {order.name}{', which such counts do not tell from another' if doubtful else ''}"
 
 
