@@ -25,7 +25,7 @@ class Cell:
     seed: int
     generator: Literal["LDG", "LDG-AUs", "none"]
     student: bool
-    """Tell whether an EfficientFace is trained."""
+    """An EfficientFace is trained."""
     settings: tuple[str, ...]
     """`section.key=value` laid over the experiment."""
 

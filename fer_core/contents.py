@@ -62,7 +62,7 @@ def seen_from(text: str) -> Seen:
 
 
 def nobody(what: str, done: int, total: int) -> None:
-    """Told, and tells nobody."""
+    """A `Tell` that says nothing."""
 
 
 def look(path: Path, before: Seen | None = None, tell: Tell = nobody, beyond: Iterable[Path] = ()) -> Seen:

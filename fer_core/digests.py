@@ -1,4 +1,4 @@
-"""Digests of files that were read before, kept in this user's cache folder: who finds one there need not read the file.
+"""Digests of files that were read before, kept in this user's cache folder, so that no file is read for them twice.
 
 One file of the cache for each dataset, written beside and renamed, so that it is whole whoever else writes or is
 killed; what is not whole is passed over, and where nothing can be written nothing is kept. A million digests take 64 MB

@@ -8,9 +8,9 @@ FerError                 everything below; the command line prints it and exits 
 ├── CheckpointError      weights of another architecture, class order or making
 ├── DetectorError        a face detector that is not there or cannot be read
 ├── ExportError          a model that cannot be exported as asked, or a page that cannot be served
-├── InputError           an image, a video or a camera that cannot be opened
+├── InputError           an image, a video, a camera or a path that cannot be opened, or an empty argument
 ├── ServiceError         a service that cannot start as asked, or a setting of it that cannot be read
-└── TrainingError        a loss that is not finite, or a device that is not there
+└── TrainingError        a loss that is not finite, or a device, or distributions, that are not there
 """
 
 from openface.names import printable
@@ -52,7 +52,7 @@ class ExportError(FerError):
 
 
 class InputError(FerError):
-    """An image, a video or a camera that cannot be opened."""
+    """An image, a video, a camera or a path that cannot be opened, or an empty argument."""
 
 
 class ServiceError(FerError):
@@ -60,4 +60,4 @@ class ServiceError(FerError):
 
 
 class TrainingError(FerError):
-    """A loss that is not finite, or a device that is not there."""
+    """A loss that is not finite, or a device, or distributions, that are not there."""

@@ -212,7 +212,7 @@ def host_path(client: docker.DockerClient, path: Path) -> str:
 
 
 def wait_for(container: Container, seconds: float | None = None) -> int | None:
-    """The exit code; None where it is not at its end in time."""
+    """The exit code, once it has ended; None where it has not ended within `seconds`, which None does not bound."""
     deadline = None if seconds is None else time.monotonic() + seconds
     while True:
         left = 30.0 if deadline is None else min(30.0, deadline - time.monotonic())

@@ -87,6 +87,7 @@ def open_program(settings: OpenFaceSettings, folder: Path) -> Program:
 
     Raises:
         OpenFaceError: there is neither a binary nor an engine with the image.
+        EngineAway: the worker's engine is gone for now.
     """
     if settings.binary:
         _require_binary(settings)

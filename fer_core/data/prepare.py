@@ -52,8 +52,8 @@ def prepare(settings: DatasetSettings, folder: Path | None, out: Path, report: R
     A dataset of test images alone is prepared too: a checkpoint can be judged on it, and nothing trained.
 
     Raises:
-        DatasetError: the layout is not the dataset's, too many images cannot be decoded, or a class has no
-            training image.
+        DatasetError: the layout is not the dataset's, too many images cannot be decoded, a class has no training image,
+            a split has none, or label noise is asked for where distributions are learnt from.
     """
     source = open_source(settings, folder, report)
     for note in source.notes:

@@ -155,7 +155,7 @@ class Views:
         return self._normalised(pixels)
 
     def random(self, rows: Rows, settings: AugmentSettings, generator: Generator) -> Tensor:
-        """A random crop of each image, resized, every second mirrored: (len(rows), 3, size, size)."""
+        """A random crop of each image, resized, a share `settings.flip` mirrored: (len(rows), 3, size, size)."""
         return self.varied(self.stored(rows), draw_crops(len(rows), self.images.shape[1], settings, generator))
 
     def stored(self, rows: Rows) -> Tensor:

@@ -13,7 +13,7 @@ from fer_core.errors import CheckpointError
 from fer_core.models.facts import ModelFacts as ModelFacts
 
 INPUT, OUTPUT = "images", "probabilities"
-"""(N, H, W, 3) uint8 RGB, square faces of any size; (N, classes) float32, rows sum to 1."""
+"""(N, H, W, 3) uint8 RGB, faces of any size, square or not; (N, classes) float32, rows sum to 1."""
 
 
 class OnnxModel:

@@ -87,7 +87,7 @@ class Generator:
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of a step's runs; peak memory is None if no manifest has it."""
+    """Cost of a step's runs; peak memory is None where what was trained is not among the report's inputs."""
 
     step: str
     runs: int

@@ -21,7 +21,8 @@ _BLUE, _RED = "#0072B2", "#D55E00"
 def save_au_figure(folder: Path, usable: pd.DataFrame) -> None:
     """Histograms of the 17 intensities above zero, and how often each AU is present.
 
-    usable: AU rows of the training images that are believed.
+    Args:
+        usable: AU rows of the training images that passed the graph's filters.
     """
     figure = Figure(figsize=(11, 7), layout="constrained")
     axes = figure.subplots(3, 6).flatten()

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 _WAITING = 1024
-"""Faces; who has more waits until some have gone."""
+"""Queue capacity in faces; callers wait when it is full."""
 
 _Asked = tuple[np.ndarray, "asyncio.Future[np.ndarray]"]
 
@@ -55,7 +55,7 @@ class Batcher:
         """Answer batch after batch, until cancelled."""
         try:
             while True:
-                # Who has gone meanwhile is not computed.
+                # Skips requests that were cancelled while queued.
                 batch = [asked for asked in await self._gather() if not asked[1].done()]
                 if batch:
                     await self._answer(batch)

@@ -39,7 +39,7 @@ def serve(model: Path, host: str = "127.0.0.1", port: int = 8000, limits: Limits
 
     Raises:
         CheckpointError: the file is no model that `fer export` wrote, or gives no probabilities.
-        ServiceError: the port is taken, or the host is not this machine's.
+        ServiceError: there is no model, the port is taken, or the host is not this machine's.
     """
     cores = usable_cores()
     # Images are looked at in as many threads as there are cores: OpenCV needs no more of its own, and those of ONNX
@@ -69,7 +69,7 @@ def serve(model: Path, host: str = "127.0.0.1", port: int = 8000, limits: Limits
 
 
 def _model_file(path: Path) -> Path:
-    """The file itself, or the one in the folder; the first to be exported where there are several."""
+    """The file itself, or the one in the folder; float32's where there are several."""
     try:
         found = onnx_files(path)
     except OSError as error:

@@ -331,8 +331,9 @@ def request(
 
     Raises:
         ArtifactError: an input is missing, there are too many, one is of no use to the step, or one is made from
-            another dataset, AU table or graph than the one given.
+            another dataset, AU table or graph than the one given; or a folder in `outside` may not be read.
         DatasetError: images are given beside drawn faces.
+        InputError: no file can be at `outside`.
     """
     definition = COMPARISON_REPORT if step == "report" and experiment.comparison else STEPS[step]
     for need in definition.needs:

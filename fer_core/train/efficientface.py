@@ -25,6 +25,9 @@ def train_efficientface(
         taught: what it minimises, on the run's device, see `objective_from` of the soft labels; None for SLL.
         name: the model's name in the paper's table.
         au_coverage: images by split and by what became of the action units that the generator learned from.
+
+    Raises:
+        TrainingError: a crowd's distributions are asked for and the dataset has none; and as `train`.
     """
     recipe = experiment.sll if taught is None else experiment.distill
     training = Training(

@@ -42,6 +42,7 @@ def train_ldg(
 
     Raises:
         ArtifactError: the graph is of another dataset.
+        TrainingError: a crowd's distributions are asked for and the dataset has none; and as `train`.
     """
     settings = experiment.ldg
     if graph is not None and len(graph.neighbours) != len(dataset.manifest):

@@ -76,6 +76,7 @@ def train(training: Training, dataset: Dataset, run: Run) -> None:
 
     Raises:
         TrainingError: a loss is not finite.
+        CheckpointError: the recipe's `weights` cannot be read, or are of another architecture.
     """
     if run.device.type == "cpu":
         keep_freed_memory()
