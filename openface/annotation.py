@@ -15,16 +15,15 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
-from openface.columns import INTENSITIES, LANDMARKS, PRESENCES
+from openface.columns import LANDMARKS
 from openface.decoding import UnreadableImage, open_image
 from openface.errors import EngineAway, OpenFaceError
 from openface.machine import usable_cores
 from openface.program import Ending, Program
-from openface.reading import best_face
+from openface.reading import DETAILS, FIGURES, best_face
 from openface.settings import OpenFaceSettings
 from openface.views import Images, ladder
 
-_DETAILS = "_of_details.txt"
 JOURNAL = "findings.jsonl"
 DIGESTS = "digests.txt"
 DIGEST = "digest"
@@ -279,7 +278,7 @@ class Annotation:
 
         An image without a CSV had no face in it, unless it is the one at which the program ended badly.
         """
-        touched = [n for n in shown if any((out / f"{n:08d}{end}").exists() for end in (".csv", _DETAILS))]
+        touched = [n for n in shown if any((out / f"{n:08d}{end}").exists() for end in (".csv", DETAILS))]
         sizes, found = _shown(out.with_name("in"))[1], []
         for number in touched:
             csv = out / f"{number:08d}.csv"
@@ -316,11 +315,10 @@ class Annotation:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _table(self) -> pd.DataFrame:
-        columns = ["confidence", *INTENSITIES, *PRESENCES]
         found = [self._journal.latest(number) for number in range(len(self._images.ids))]
         assert all(finding is not None for finding in found)
-        rows = [[f.figures.get(name, np.nan) for name in columns] for f in found if f]
-        table = pd.DataFrame(np.array(rows, np.float32).reshape(-1, len(columns)), columns=columns)
+        rows = [[f.figures.get(name, np.nan) for name in FIGURES] for f in found if f]
+        table = pd.DataFrame(np.array(rows, np.float32).reshape(-1, len(FIGURES)), columns=list(FIGURES))
         # None where OpenFace's image is from before it was asked for them.
         if any(f.landmarks.size for f in found if f):
             nothing = np.full(len(LANDMARKS), np.nan, np.float32)

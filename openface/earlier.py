@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from openface.annotation import DIGEST, DIGESTS, JOURNAL, LAST, Finding, Journal
-from openface.columns import INTENSITIES, LANDMARKS, PRESENCES
+from openface.columns import LANDMARKS
+from openface.reading import FIGURES
 
 _BYTES = 16
-_FIGURES = ["confidence", *INTENSITIES, *PRESENCES]
 _SETTLED = ("ok", "no_face")
 """What the same image would come to again; one that failed is given another try."""
 
@@ -32,11 +32,11 @@ def settled_in_table(table: pd.DataFrame, digests: Sequence[str]) -> dict[int, F
 
     A table without digests, or without all figures, has none.
     """
-    if not {DIGEST, "status", *_FIGURES} <= set(table.columns):
+    if not {DIGEST, "status", *FIGURES} <= set(table.columns):
         return {}
     rows = _same(list(table[DIGEST]), digests)
     status = table["status"].to_numpy()
-    figures = table[_FIGURES].to_numpy(np.float32)
+    figures = table[list(FIGURES)].to_numpy(np.float32)
     # None where OpenFace's image was from before it was asked for them.
     landmarks = table[[name for name in LANDMARKS if name in table.columns]].to_numpy(np.float32)
     return {
@@ -75,4 +75,4 @@ def _finding(number: int, status: str, figures: np.ndarray, landmarks: np.ndarra
     if status != "ok":
         return Finding(number, LAST, status, {})
     known = landmarks if np.isfinite(landmarks).all() else np.empty(0, np.float32)
-    return Finding(number, LAST, status, dict(zip(_FIGURES, map(float, figures), strict=True)), landmarks=known)
+    return Finding(number, LAST, status, dict(zip(FIGURES, map(float, figures), strict=True)), landmarks=known)

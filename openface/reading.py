@@ -28,6 +28,9 @@ STATUSES = ("ok", "no_face", "unreadable", "failed")
 """ok: a face and its AUs; no_face: none found; unreadable: not decoded; failed: OpenFace stopped, or its row is no
 good."""
 FIGURES = ("confidence", *INTENSITIES, *PRESENCES)
+"""What a face's row holds besides landmarks."""
+DETAILS = "_of_details.txt"
+"""How the files end that FaceLandmarkImg writes about each image that it was shown."""
 UNSEEN = "status of an image without a row"
 SHARES = "presences that were shares"
 UNREAD = "tables beside the CSVs of a folder"
@@ -42,7 +45,6 @@ _NUMBERING_COLUMNS = ("id", "imageid", "index", "unnamed0", "")
 """Headers of columns that hold names or, as pandas writes them, rows' numbers."""
 _WOULD_DO = "filename, image, path, file or name"
 _COUNTED_BY = ("frame", "frameidx", "faceid", "face", "timestamp", "frametimeinms", *_NUMBERING_COLUMNS)
-_DETAILS = "_of_details.txt"
 _INPUT = re.compile(r"^Input full path:(.*)$", re.MULTILINE)
 _CSV = re.compile(r"\.csv(\.gz)?$", re.IGNORECASE)
 _OTHER_TABLES = (".parquet", ".pq", ".feather", ".arrow", ".tsv", ".xlsx")
@@ -187,12 +189,12 @@ def _visible(folder: Path) -> Iterator[Path]:
 
 
 def _is_details(path: Path) -> bool:
-    return path.name.endswith(_DETAILS)
+    return path.name.endswith(DETAILS)
 
 
 def _key(path: Path, folder: Path) -> str:
     """The path in the folder, without the ending that OpenFace gave it."""
-    name = path.name.removesuffix(_DETAILS) if _is_details(path) else _CSV.sub("", path.name)
+    name = path.name.removesuffix(DETAILS) if _is_details(path) else _CSV.sub("", path.name)
     return spell(path.relative_to(folder).with_name(name).as_posix())
 
 

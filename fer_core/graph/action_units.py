@@ -13,6 +13,7 @@ from fer_core.experiment import ActionUnitSettings
 from fer_core.graph.landmarks import aligned_shapes
 from fer_core.graph.own_vectors import read_vectors
 from openface.columns import INTENSITIES, LANDMARKS, PRESENCES
+from openface.reading import FIGURES
 
 _FAMILIES = {"intensity": INTENSITIES, "presence": PRESENCES, "landmarks": LANDMARKS}
 _FOREST_SEED = 0
@@ -54,7 +55,7 @@ def read_au_table(path: Path, dataset: Dataset, landmarks: bool = False) -> pd.D
     try:
         known = set(parquet.read_schema(path).names) if landmarks else set[str]()
         points = [name for name in LANDMARKS if name in known]
-        table = pd.read_parquet(path, columns=["id", "status", "confidence", *INTENSITIES, *PRESENCES, *points])
+        table = pd.read_parquet(path, columns=["id", "status", *FIGURES, *points])
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: not an AU table ({error}); make one with `fer annotate`") from error
     ids = dataset.manifest["id"]
