@@ -68,6 +68,10 @@ class Artifact:
         """How long it took to make."""
         return float(self._manifest()["seconds"])
 
+    def peak_memory(self) -> int:
+        """The most memory, in bytes, that the process which made it had."""
+        return int(self._manifest()["peak_memory_bytes"])
+
     def _manifest(self) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(self.file(MANIFEST).read_text(encoding="utf-8"))
         return manifest

@@ -15,7 +15,7 @@ from fer_core.errors import ArtifactError
 from fer_core.evaluation.metrics import CLIP, distribution_measures
 from fer_core.evaluation.seeds_and_images import interval, mean_over_seeds, means_of_resampled_images
 from fer_core.experiment import ComparisonSettings, Experiment, Stage, experiment_from, to_document
-from fer_core.report.results import MODEL_COLUMNS, JudgedModel, model_row
+from fer_core.report.results import MODEL_COLUMNS, JudgedModel, checkpoint_of, model_row, read_test_predictions
 from fer_core.steps import STEPS, Request
 
 NETWORKS: Mapping[Network, str] = {"generator": "generator", "student": "EfficientFace"}
@@ -355,8 +355,7 @@ class _Planned:
 def _read(cell: Cell, network: Network, artifact: Artifact, dataset: Dataset) -> JudgedNetwork:
     try:
         figures = json.loads(artifact.file("metrics.json").read_text(encoding="utf-8"))
-        table = pd.read_parquet(artifact.file("predictions.parquet"))
-        table = table[(table["split"] == "test") & (table["choice"] == "selected")]
+        table = read_test_predictions(artifact)
         model = JudgedModel(figures, table[list(dataset.card.labels)].to_numpy(np.float64))
     except (OSError, ValueError, KeyError) as error:
         raise ArtifactError(f"{artifact.path}: no evaluation of {cell} ({error}); run `fer evaluate`") from error
@@ -370,5 +369,4 @@ def _read(cell: Cell, network: Network, artifact: Artifact, dataset: Dataset) ->
             "kl_at_temperature": calibrated["kl"],
             "total_variation": measured["total_variation"],
         }
-    checkpoint = next(iter(artifact.made_from("train-ldg") | artifact.made_from("distill")), "")
-    return JudgedNetwork(cell, network, model, tuple(map(str, table["id"])), values, checkpoint, dataset)
+    return JudgedNetwork(cell, network, model, tuple(map(str, table["id"])), values, checkpoint_of(artifact), dataset)

@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from fer_core import __version__
-from fer_core.artifacts import MANIFEST, Artifact
+from fer_core.artifacts import Artifact
 from fer_core.data.dataset import AU_TABLE, Dataset, open_dataset
 from fer_core.errors import ArtifactError
 from fer_core.evaluation.model_card import markdown
@@ -24,7 +24,17 @@ from fer_core.graph.neighbours import load_graph, load_teacher
 from fer_core.models.checkpoint import ModelCard, read_card
 from fer_core.progress import Reporter
 from fer_core.report import captions, face_sheets, plots
-from fer_core.report.results import MODELS, Cost, Evidence, Generator, JudgedModel, models_table, results
+from fer_core.report.results import (
+    MODELS,
+    Cost,
+    Evidence,
+    Generator,
+    JudgedModel,
+    checkpoint_of,
+    models_table,
+    read_test_predictions,
+    results,
+)
 from fer_core.report.style import MODEL_COLOURS, emotion_colours, house_style
 from fer_core.steps import Request
 from fer_core.train.soft_labels import read_soft_labels
@@ -85,7 +95,7 @@ def read_evidence(request: Request) -> Evidence:
         checkpoints={(c.name, c.seed): f"{made.step}/{made.path.name}" for made, c in cards.items()},
         model_cards=tuple(markdown(c) for c in sorted(cards.values(), key=_place_in_table)),
         fingerprints={
-            (model.name, model.seed): _checkpoint_of(artifact) for artifact, model in zip(own, models, strict=True)
+            (model.name, model.seed): checkpoint_of(artifact) for artifact, model in zip(own, models, strict=True)
         },
         elsewhere=tuple(figures for artifact, figures in judgements.items() if artifact not in own),
         linear_teacher=load_teacher(request.input("graph").path),
@@ -101,16 +111,10 @@ def _read_metrics(artifact: Artifact) -> dict[str, Any]:
     return figures
 
 
-def _checkpoint_of(evaluation: Artifact) -> str:
-    """The fingerprint of what was judged."""
-    return next(iter(evaluation.made_from("train-ldg") | evaluation.made_from("distill")), "")
-
-
 def _read_judged(artifact: Artifact, figures: dict[str, Any], dataset: Dataset) -> JudgedModel:
     """A model on the report's own dataset; ArtifactError where it is of another."""
     try:
-        table = pd.read_parquet(artifact.file("predictions.parquet"))
-        table = table[(table["split"] == "test") & (table["choice"] == "selected")]
+        table = read_test_predictions(artifact)
         probabilities = table[list(dataset.card.labels)].to_numpy(np.float64)
     except (OSError, ValueError, KeyError) as error:
         raise ArtifactError(f"{artifact.path}: no evaluation on this dataset ({error}); run `fer evaluate`") from error
@@ -266,24 +270,14 @@ def _costs(request: Request, models: tuple[JudgedModel, ...]) -> tuple[Cost, ...
 
 
 def _cost(step: str, artifacts: list[Artifact]) -> Cost:
-    manifests = [_manifest(artifact) for artifact in artifacts]
-    peak = max(manifest["peak_memory_bytes"] for manifest in manifests)
-    return Cost(step, len(artifacts), sum(manifest["seconds"] for manifest in manifests), peak)
+    peak = max(artifact.peak_memory() for artifact in artifacts)
+    return Cost(step, len(artifacts), sum(artifact.seconds() for artifact in artifacts), peak)
 
 
 def _training_memory(request: Request, name: str) -> int | None:
     """The peak of a model's trainings, where they are among the report's inputs."""
-    peaks = [
-        _manifest(artifact)["peak_memory_bytes"]
-        for artifact in (*request.inputs_of("train-ldg"), *request.inputs_of("distill"))
-        if json.loads(artifact.file("model.json").read_text(encoding="utf-8"))["name"] == name
-    ]
-    return max(peaks, default=None)
-
-
-def _manifest(artifact: Artifact) -> dict[str, Any]:
-    manifest: dict[str, Any] = json.loads(artifact.file(MANIFEST).read_text(encoding="utf-8"))
-    return manifest
+    trained = (*request.inputs_of("train-ldg"), *request.inputs_of("distill"))
+    return max((made.peak_memory() for made in trained if read_card(made.path).name == name), default=None)
 
 
 def versions() -> dict[str, str]:

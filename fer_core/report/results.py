@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fer_core.artifacts import Artifact
 from fer_core.data.dataset import UNLABELLED, Dataset
 from fer_core.evaluation.baselines import au_neighbours_alone, best_smoothing, smoothed, uniform
 from fer_core.evaluation.metrics import CLIP, bootstrap_mean, distribution_measures, mean_measures, unclipped_divergence
@@ -74,6 +75,21 @@ class JudgedModel:
     @property
     def training_seconds(self) -> float:
         return float(sum(epoch["seconds"] for epoch in self.figures["history"]))
+
+
+def read_test_predictions(evaluation: Artifact) -> pd.DataFrame:
+    """Id and probabilities that a report shows of an evaluation: of the selected epoch, on the test split.
+
+    Raises:
+        OSError, ValueError, KeyError: the table cannot be read, or is another.
+    """
+    table = pd.read_parquet(evaluation.file("predictions.parquet"))
+    return table[(table["split"] == "test") & (table["choice"] == "selected")]
+
+
+def checkpoint_of(evaluation: Artifact) -> str:
+    """The fingerprint of what was judged."""
+    return next(iter(evaluation.made_from("train-ldg") | evaluation.made_from("distill")), "")
 
 
 @dataclass(frozen=True)
