@@ -173,9 +173,9 @@ def paper_table(report: Artifact) -> dict[str, Any]:
 
 def comparison_means(report: Artifact) -> list[dict[str, Any]]:
     """What each way of a comparison reaches: stage, way, network, seeds, and the means over these."""
-    shown = ("stage", "way", "network", "seeds", "accuracy", "kl", "kl_unclipped", "kl_at_temperature")
+    names = ("stage", "way", "network", "seeds", "accuracy", "kl", "kl_unclipped", "kl_at_temperature")
     means: list[dict[str, Any]] = _results(report)["means"]
-    return [{name: row[name] for name in shown if name in row} for row in means]
+    return [{name: row[name] for name in names if name in row} for row in means]
 
 
 def print_table(report: Artifact) -> None:

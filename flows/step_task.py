@@ -84,7 +84,7 @@ class Maker:
         elif self._ends is not None and time.monotonic() >= self._ends:
             raise TimeIsOver(name)
         else:
-            found = self._made(name, asked_for, study, wanted, live)
+            found = self._make_or_halve(name, asked_for, study, wanted, live)
         if self._progress:
             self._progress.ended(name, step, found.seconds())
             self._shown.show(self._progress.percent(), self._progress.words())
@@ -100,16 +100,16 @@ class Maker:
         if self._progress:
             self._shown.show_now(self._progress.percent(), self._progress.words())
 
-    def _made(self, name: str, asked_for: str, study: Study, wanted: Request, live: LiveProgress) -> Artifact:
-        """Make it; where memory lacked, with half the batch at the next try."""
+    def _make_or_halve(self, name: str, asked_for: str, study: Study, wanted: Request, live: LiveProgress) -> Artifact:
+        """Make it; where memory lacked, have the next try make it with half the batch."""
         try:
             return self._make(name, study, wanted, live)
         except StepFailed as failure:
             if self._progress:
                 self._progress.failed(name)
             # A cell with half the batch could not be compared with the others.
-            halved = study.with_half_the_batch(wanted) if failure.out_of_memory and not self._cell else None
-            if smaller := halved:
+            may_halve = failure.out_of_memory and not self._cell
+            if may_halve and (smaller := study.with_half_the_batch(wanted)):
                 self._smaller[asked_for] = smaller
                 get_run_logger().warning(
                     "out of memory; %s is tried again with half the batch and half the learning rate, which its "
@@ -125,7 +125,7 @@ class Maker:
             self._progress.started(name, wanted.step.name)
         try:
             self._run(study.command(wanted), self._listener(name, live, study.folder(wanted)))
-            made = _made(study, wanted, self._reader(name, live))
+            made = _output_of(study, wanted, self._reader(name, live))
         except StepFailed as failure:
             raise self._named_failure(name, failure) from failure
         live.finish(name)
@@ -179,7 +179,7 @@ class Maker:
         return StepFailed(name, failure.exit_code, failure.message, failure.details)
 
 
-def _made(study: Study, wanted: Request, tell: Tell) -> Artifact:
+def _output_of(study: Study, wanted: Request, tell: Tell) -> Artifact:
     """The step's output, unless the user's files changed meanwhile."""
     again = wanted.seen_again(tell)
     artifact = finished(study.folder(again), again.fingerprint())
