@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -65,16 +65,15 @@ class Bars:
         self._bars.update(self._tasks[what], completed=done, total=total)
 
     def metrics(self, **values: float | int | str) -> None:
-        self._bars.console.print(
-            "  ".join(
-                f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-                for name, value in values.items()
-            ),
-            markup=False,
-        )
+        self._bars.console.print(metrics_in_words(values), markup=False)
 
     def note(self, text: str) -> None:
         self._bars.console.print(printable(text), markup=False)
+
+
+def metrics_in_words(values: Mapping[str, Any]) -> str:
+    """Metrics on one line, four digits each."""
+    return "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
 
 
 def bars(console: Console) -> Progress:

@@ -5,6 +5,8 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fer_core.progress import metrics_in_words
+
 _EPOCH = re.compile(r"epoch (\d+) of (\d+)")
 
 
@@ -36,10 +38,7 @@ class Metrics:
 
     def __str__(self) -> str:
         """In a line, without what the step's name says already."""
-        told = {name: value for name, value in self.values.items() if name not in ("model", "seed")}
-        return "  ".join(
-            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in told.items()
-        )
+        return metrics_in_words({name: v for name, v in self.values.items() if name not in ("model", "seed")})
 
 
 @dataclass(frozen=True)

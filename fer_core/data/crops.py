@@ -41,6 +41,10 @@ class FaceFormat:
     grey: bool
     resample: Image.Resampling = Image.Resampling.BICUBIC
 
+    def cut_out(self, image: np.ndarray, box: Box) -> np.ndarray:
+        """A face of an image, (H, W, 3) uint8 RGB, as the model is given it: (side, side, 3) uint8."""
+        return cut_out(image, box, self.side, grey=self.grey, resample=self.resample)
+
 
 def face_format(stored_size: int | None, input_size: int, *, grey: bool) -> FaceFormat:
     """Read the format from a checkpoint's card."""

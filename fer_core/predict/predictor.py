@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from fer_core.data.crops import Box, cut_out, whole_image
+from fer_core.data.crops import Box, whole_image
 from fer_core.errors import CheckpointError, InputError
 from fer_core.evaluation.uncertainty import uncertainty
 from fer_core.models.facts import CARD, ModelFacts, facts_of, onnx_files
@@ -122,8 +122,7 @@ class Predictor:
 
     def _cut_out(self, frame: Frame, box: Box) -> np.ndarray:
         assert frame.pixels is not None, "only frames with pixels have faces"
-        wanted = self.facts.face_format
-        return cut_out(frame.pixels, box, wanted.side, grey=wanted.grey, resample=wanted.resample)
+        return self.facts.face_format.cut_out(frame.pixels, box)
 
     def _prediction(self, box: Box, probabilities: np.ndarray) -> FacePrediction:
         by_label = dict(zip(self.facts.labels, map(float, probabilities), strict=True))

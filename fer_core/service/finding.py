@@ -12,7 +12,7 @@ from io import BytesIO
 import cv2
 import numpy as np
 
-from fer_core.data.crops import Box, FaceFormat, cut_out, whole_image
+from fer_core.data.crops import Box, FaceFormat, whole_image
 from fer_core.predict.detector import open_detector
 from openface.decoding import UnreadableImage, largest_part, open_image, read_header, remark_of
 
@@ -75,16 +75,12 @@ class Finder:
             height, width = pixels.shape[:2]
             try:
                 boxes = whole_image(pixels) if aligned else self._of_thread.detector(pixels)
-                faces = [self._cut_out(pixels, box) for box in boxes]
+                faces = [self._wanted.cut_out(pixels, box) for box in boxes]
             except cv2.error as error:
                 raise UnreadableImage(f"OpenCV could not search it ({error.err})") from error
         size = self._wanted.side
         stacked = np.stack(faces) if faces else np.empty((0, size, size, 3), np.uint8)
         return Found(width, height, boxes, stacked, remark_of(decoded))
-
-    def _cut_out(self, pixels: np.ndarray, box: Box) -> np.ndarray:
-        wanted = self._wanted
-        return cut_out(pixels, box, wanted.side, grey=wanted.grey, resample=wanted.resample)
 
 
 class _Pixels:
