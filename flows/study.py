@@ -198,26 +198,38 @@ def open_study(
     table = aus_beside(folder) if aus is None else _path(aus)
     if limited:
         require_granted_paths(data=None if folder is None else str(folder), aus=None if table is None else str(table))
-    if folder is None and loaded.dataset.source != "sample":
-        raise DatasetError(f"dataset.source = {loaded.dataset.source!r} needs images; give their folder with --data")
-    if folder is not None and not folder.exists():
-        raise DatasetError(f"{folder}: no such folder; give the dataset's own with --data")
-    if folder is not None and str(folder) == os.environ.get(DATA) and not any(folder.iterdir()):
-        raise DatasetError(f"{folder}: empty; name the dataset's folder as in `FER_DATA=~/RAF-DB docker compose up -d`")
-    if table is not None and not table.exists():
-        raise ActionUnitError(f"{table}: no such file or folder; give what OpenFace wrote with --aus")
     made = whole_path(artifacts)
-    if folder is not None and made.is_relative_to(folder):
-        raise DatasetError(
-            f"{made}: in the dataset's own folder, which would change with all that is made; name a place outside of "
-            f"{folder} with --artifacts"
-        )
+    _require_data(loaded, folder, table, made)
     for given in (source, str(made)):
         require_utf8(given)
     study = Study(loaded, source, tuple(settings), folder, table, made, open_store())
     if loaded.comparison:
         _check_cells(study)
     return study
+
+
+def _require_data(experiment: Experiment, folder: Path | None, table: Path | None, artifacts: Path) -> None:
+    """See that images and AU table are there, and that nothing is made among the images.
+
+    Raises:
+        DatasetError: images are needed, and they are not given or not there; or `artifacts` lies in their folder.
+        ActionUnitError: the AU table is not there.
+    """
+    if folder is None and experiment.dataset.source != "sample":
+        raise DatasetError(
+            f"dataset.source = {experiment.dataset.source!r} needs images; give their folder with --data"
+        )
+    if folder is not None and not folder.exists():
+        raise DatasetError(f"{folder}: no such folder; give the dataset's own with --data")
+    if folder is not None and str(folder) == os.environ.get(DATA) and not any(folder.iterdir()):
+        raise DatasetError(f"{folder}: empty; name the dataset's folder as in `FER_DATA=~/RAF-DB docker compose up -d`")
+    if table is not None and not table.exists():
+        raise ActionUnitError(f"{table}: no such file or folder; give what OpenFace wrote with --aus")
+    if folder is not None and artifacts.is_relative_to(folder):
+        raise DatasetError(
+            f"{artifacts}: in the dataset's own folder, which would change with all that is made; name a place outside "
+            f"of {folder} with --artifacts"
+        )
 
 
 def _require_named_files(experiment: Experiment) -> None:
