@@ -47,7 +47,8 @@ _SPLITS_OF = {word: frozenset((split,)) for word, split in SPLITS.items()} | dic
     EITHER_KIND, frozenset(("validation", "test"))
 )
 _NO_SPLIT: frozenset[str] = frozenset()
-_ABOUT_IMAGES = re.compile(r"(set|data|split|part|images|faces)$")
+ABOUT_IMAGES = re.compile(r"(set|data|split|part|images|faces)$")
+"""What names add to a split's word: `test_set`, `train images`."""
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _NUMBER = re.compile(r"\d+")
 _FEW = 16
@@ -281,8 +282,7 @@ def _emotion_in(folder: str) -> str | None:
 @cache
 def _splits_of(folder: str) -> frozenset[str]:
     """The splits that a folder's name may mean: `Training`, `test_set`, `FER2013Valid`, `my_faces_test`."""
-    words = [word.lower() for word in _WORDS.findall(_without_accents(folder))]
-    found = {splits for word in words if (splits := _SPLITS_OF.get(word))}
+    found = {splits for word in words_in(folder) if (splits := _SPLITS_OF.get(word))}
     # A name that speaks of two, such as `train_test`, says which of them it is to nobody.
     return _named_after(folder) or (found.pop() if len(found) == 1 else _NO_SPLIT)
 
@@ -290,11 +290,17 @@ def _splits_of(folder: str) -> frozenset[str]:
 @cache
 def _named_after(folder: str) -> frozenset[str]:
     """The same, where the name says nothing else, such as whose faces they are."""
-    plain = re.sub(r"[\W_]+", "", _without_accents(folder)).lower()
-    return _SPLITS_OF.get(plain) or _SPLITS_OF.get(_ABOUT_IMAGES.sub("", plain), _NO_SPLIT)
+    plain = re.sub(r"[\W_]+", "", without_accents(folder)).lower()
+    return _SPLITS_OF.get(plain) or _SPLITS_OF.get(ABOUT_IMAGES.sub("", plain), _NO_SPLIT)
 
 
-def _without_accents(text: str) -> str:
+def words_in(name: str) -> list[str]:
+    """The words of a name, in lower case and without accents: `FER2013Valid` has `fer` and `valid`."""
+    return [word.lower() for word in _WORDS.findall(without_accents(name))]
+
+
+def without_accents(text: str) -> str:
+    """The text with plain letters in place of those with marks."""
     if text.isascii():
         return text
     return "".join(letter for letter in unicodedata.normalize("NFD", text) if not unicodedata.combining(letter))

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from contextlib import suppress
 
-from openface.matching import EITHER_KIND, SPLITS
+from openface.matching import ABOUT_IMAGES, EITHER_KIND, SPLITS, without_accents, words_in
 from openface.matching import emotion_of as emotion_of
 from openface.names import spell
 
@@ -22,7 +22,6 @@ _NO_LABEL = re.compile(
 )
 """A label's text without case and marks: `unlabelled`, `Not labeled`, `no_label`, `unlabeled-faces`, `unlabelled2`."""
 
-_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _NUMBER = re.compile(r"[+-]?\d{1,9}(\.0*)?")
 
 
@@ -52,8 +51,8 @@ def plain_label(label: str) -> str:
 
 def split_of(name: str) -> str | None:
     """train, validation or test, where a name means one: `Training`, `PrivateTest`, `test_set`."""
-    plain = re.sub(r"[\W_]+", "", _without_accents(name)).lower()
-    return SPLITS.get(plain) or SPLITS.get(re.sub(r"(set|data|split|part|images|faces)$", "", plain))
+    plain = re.sub(r"[\W_]+", "", without_accents(readable(name))).lower()
+    return SPLITS.get(plain) or SPLITS.get(ABOUT_IMAGES.sub("", plain))
 
 
 def split_of_folder(name: str) -> str | None:
@@ -75,9 +74,4 @@ def emotions_in(name: str) -> set[str]:
 
 
 def _words(name: str) -> list[str]:
-    return [word.lower() for word in _WORDS.findall(_without_accents(name))]
-
-
-def _without_accents(name: str) -> str:
-    letters = unicodedata.normalize("NFD", readable(name))
-    return "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return words_in(readable(name))
