@@ -307,7 +307,7 @@ def test_files_in_a_folder_that_are_not_read_are_counted_by_ending(exported: Pat
         (["{portrait}", "--model", "{dataset}"], "no model"),
         (["{portrait}", "--model", "{portrait}"], "no model"),
         (["nowhere/*.jpg", "--model", "{model}"], "no image or video"),
-        (["", "--model", "{model}"], "name is empty"),
+        (["", "--model", "{model}"], "an argument: empty; is the variable set"),
         (["camera:9", "--model", "{model}"], "no camera there"),
         (["camera:front", "--model", "{model}"], "camera:0"),
         (["{portrait}", "--model", "{model}", "--out", "faces.xlsx"], ".csv, .jsonl, .parquet"),
