@@ -390,6 +390,20 @@ def test_memory_stays_the_same_however_long_a_video_is(exported: Path, tmp_path:
     assert peaks[1] < peaks[0] + 20_000, f"{peaks} kB"
 
 
+@pytest.mark.parametrize(("stated", "every", "written"), [(65535, 1, 25), (25, 5000, 0.01)])
+def test_a_video_is_drawn_whatever_rate_it_states(
+    exported: Path, tmp_path: Path, stated: float, every: int, written: float
+) -> None:
+    clip = video(tmp_path / "clip.mp4", 4, rate=stated)
+    whereto = ("--out", tmp_path / "f.csv", "--pictures", tmp_path / "pictures")
+    done = fer("predict", clip, "--model", exported, "--every", every, *whereto)
+    assert done.returncode == 0, done.stderr
+    capture = cv2.VideoCapture(str(tmp_path / "pictures" / "clip.mp4"))
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(written, rel=0.01)
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == -(-4 // every)
+    capture.release()
+
+
 def test_pictures_have_what_was_read_drawn_in(exported: Path, tmp_path: Path) -> None:
     clip, pictures = video(tmp_path / "portrait.mp4", 10), tmp_path / "pictures"
     done = fer(

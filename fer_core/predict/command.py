@@ -14,6 +14,8 @@ from fer_core.progress import Reporter
 from openface.names import printable
 
 _USUAL_RATE = 25.0
+_LOWEST_RATE = 0.01
+"""Frames a second; no MP4 of fewer can be written."""
 _CROP, _CROP_RATIO = 256, 1.5
 """Pixels across, and longer side over shorter, of what datasets and face detectors cut out."""
 
@@ -90,7 +92,7 @@ def _read(
                 if pictures is not None:
                     from fer_core.predict.drawing import drawn_into
 
-                    rate = (together[0].rate or _USUAL_RATE) / every
+                    rate = max((together[0].rate or _USUAL_RATE) / every, _LOWEST_RATE)
                     draw = stack.enter_context(drawn_into(pictures, together[0].name, rate, moving=is_moving))
                 for frame, faces in predictor.read(frames, at_once=together[0].is_camera):
                     if draw is not None:

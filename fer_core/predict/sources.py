@@ -33,6 +33,8 @@ CAMERA = "camera"
 _SEVERAL = (".gif", ".png", ".apng", ".webp", ".avif", ".tif", ".tiff")
 _NEARLY_SQUARE, _ANY_CAMERAS = 0.01, 4.0
 """A pixel's sides may differ by this share of one; and what says more than the second number is a mistake."""
+_NO_RATE = 1000
+"""Frames a second that a WebM without any is said to have; an MPEG stream's clock ticks 90,000 times."""
 _BROKEN_OFF = 0.98
 """Share of its frames, or of its time, that a video has to have; containers are often wrong by a few."""
 
@@ -197,11 +199,17 @@ def _file(path: Path, every: int) -> PictureSource:
     capture = _open_video(str(path))
     is_video = capture.isOpened() and (ending in VIDEO_ENDINGS or not _is_still(capture))
     count = capture.get(cv2.CAP_PROP_FRAME_COUNT) if is_video else 0
-    rate = capture.get(cv2.CAP_PROP_FPS) if is_video else 0.0
+    rate = _rate_of(capture) if is_video else 0.0
     capture.release()
     if not is_video and ending not in VIDEO_ENDINGS:
         return PictureSource(str(path))
     return PictureSource(str(path), _taken(int(count), every) if count > 0 else 1, rate, "video")
+
+
+def _rate_of(capture: cv2.VideoCapture) -> float:
+    """Frames a second that a video states, or 0: what is beyond films is the clock of a container that states none."""
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    return rate if 0 < rate < _NO_RATE else 0.0
 
 
 def _is_still(capture: cv2.VideoCapture) -> bool:
@@ -300,7 +308,7 @@ class _Clock:
 
     def __init__(self, capture: cv2.VideoCapture, source: PictureSource) -> None:
         self._capture, self._is_camera = capture, source.is_camera
-        self._rate = capture.get(cv2.CAP_PROP_FPS) or 0.0
+        self._rate = _rate_of(capture)
         self.promised = 0 if source.is_camera else int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self._started: float | None = None
         self._last = self._longest = 0.0

@@ -20,11 +20,11 @@ _CODECS = {
 }
 
 
-def video(path: Path, frames: int, size: tuple[int, int] = (320, 240), face: bool = True) -> Path:
+def video(path: Path, frames: int, size: tuple[int, int] = (320, 240), face: bool = True, rate: float = 25) -> Path:
     """The portrait, moving from side to side."""
     portrait = cv2.imread(str(PORTRAIT))
     assert portrait is not None
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, size)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
     for number in range(frames):
         frame = np.full((size[1], size[0], 3), 90, np.uint8)
         left = int(40 + 40 * math.sin(number / 10))
