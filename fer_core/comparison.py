@@ -14,6 +14,8 @@ from fer_core.errors import ExperimentError
 from fer_core.experiment import ComparisonSettings, Experiment, Stage
 
 Network = Literal["generator", "student"]
+_OF_ALL_CELLS = ("seeds", "title", "comparison", "run.hours")
+"""Sections and keys that a comparison has once; laid over one cell, they would change nothing."""
 
 
 @dataclass(frozen=True)
@@ -92,18 +94,23 @@ def cells(experiment: Experiment) -> list[Cell]:
     there when time is over can be compared.
 
     Raises:
-        ExperimentError: a stage names a way that there is none of, two stages have one title, or no cell is asked for.
+        ExperimentError: a stage names a way that there is none of, two stages have one title, a setting of a way or a
+            stage is one of all cells, or no cell is asked for.
     """
     comparison = experiment.comparison
     assert comparison is not None, "asked of comparisons alone"
     _check_names(comparison)
+    _check_settings(comparison)
     every = [
         _cell(comparison, stage, way, seed)
         for stage in comparison.stages
         for seed in list(dict.fromkeys(experiment.seeds))[: stage.first_seeds or None]
         for way in dict.fromkeys(stage.ways)
     ]
-    chosen = [cell for cell in every if fnmatchcase(str(cell), comparison.only)]
+    # By its own name too, since brackets in a name would be a pattern's.
+    chosen = [cell for cell in every if str(cell) == comparison.only] or [
+        cell for cell in every if fnmatchcase(str(cell), comparison.only)
+    ]
     if not chosen:
         raise ExperimentError(f"comparison.only = {comparison.only!r}: no such cell; one is called {str(every[0])!r}")
     return chosen
@@ -134,6 +141,27 @@ def _check_names(comparison: ComparisonSettings) -> None:
     titles = [stage.title for stage in comparison.stages]
     if repeated := next((title for title in titles if titles.count(title) > 1), None):
         raise ExperimentError(f"comparison.stages: two are called {repeated!r}; give each a title of its own")
+
+
+def _check_settings(comparison: ComparisonSettings) -> None:
+    for name, way in comparison.ways.items():
+        _refuse_of_all_cells(f"comparison.ways, {name!r}: settings", way.settings)
+    for stage in comparison.stages:
+        where = f"comparison.stages, {stage.title!r}"
+        _refuse_of_all_cells(f"{where}: settings", stage.settings)
+        _refuse_of_all_cells(f"{where}: by_seed", stage.by_seed)
+        for name, settings in stage.settings_of.items():
+            _refuse_of_all_cells(f"{where}: settings_of {name!r}", settings)
+
+
+def _refuse_of_all_cells(where: str, settings: Sequence[str]) -> None:
+    for setting in settings:
+        key = setting.partition("=")[0].strip()
+        if shared := next((one for one in _OF_ALL_CELLS if f"{key}.".startswith(f"{one}.")), None):
+            remedy = "; first_seeds takes fewer seeds in a stage" if shared == "seeds" else ""
+            raise ExperimentError(
+                f"{where}: {setting}: {shared} is of the whole experiment and would change nothing here{remedy}"
+            )
 
 
 def _check_curves(stages: Sequence[Stage]) -> None:

@@ -132,6 +132,27 @@ def test_only_the_cells_that_are_asked_for_are_trained() -> None:
         cells(compared(only="none"))
 
 
+def test_a_cell_is_asked_for_by_its_own_name_whatever_a_pattern_would_make_of_it() -> None:
+    ways = {name: {} for name in ("λ [0.1]", "λ *", "λ 1")}
+    stage = {"title": "few?", "ways": list(ways)}
+    for name in ("few? · λ [0.1] · seed 2", "few? · λ * · seed 1"):
+        only = compared(stage, ways=ways, baseline="", pairs=[], only=name)
+        assert [str(cell) for cell in cells(only)] == [name]
+
+
+@pytest.mark.parametrize("setting", ["seeds=[4, 5]", "comparison.only=x", "run.hours=1", " title = x"])
+@pytest.mark.parametrize("where", ["a way", "a stage", "a way in a stage"])
+def test_a_setting_of_the_whole_experiment_is_refused_where_it_would_change_nothing(where: str, setting: str) -> None:
+    stage: dict[str, Any] = {"title": "few", "ways": ["alone", "neighbours"]}
+    ways: dict[str, Any] = WAYS
+    if where == "a way":
+        ways = WAYS | {"alone": {"settings": [setting]}}
+    else:
+        stage |= {"settings": [setting]} if where == "a stage" else {"settings_of": {"alone": [setting]}}
+    with pytest.raises(ExperimentError, match="is of the whole experiment and would change nothing here"):
+        cells(compared(stage, ways=ways))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
