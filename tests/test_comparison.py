@@ -1,7 +1,9 @@
 """A comparison: its cells, the walk from images to figures, what its report says, and the flow that trains it."""
 
+import html
 import json
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -25,9 +27,11 @@ from fer_core.report.comparison import (
     means_table,
     networks_table,
     read_findings,
+    results,
     worth_table,
 )
 from fer_core.report.comparison_page import write_comparison
+from fer_core.report.face_sheets import helped_and_hurt
 from fer_core.steps import request
 from flows.granted import ARTIFACTS
 from flows.study import open_study
@@ -393,6 +397,49 @@ def test_the_page_stands_alone_and_escapes_names(tmp_path: Path) -> None:
         pd.read_csv(tmp_path / f"{name}.csv")
 
 
+def test_a_face_is_helped_or_hurt_and_never_both() -> None:
+    data = dataset(truth="")
+    labels = data.labels()[data.rows("test")]
+    right, even = np.eye(3)[labels], np.full((len(labels), 3), 1 / 3)
+    some = np.where(np.arange(len(labels))[:, None] < 3, right, even)
+    helped, hurt = helped_and_hurt(data, ("some", some), ("even", even))
+    assert (len(helped), len(hurt)) == (3, 0)
+    helped, hurt = helped_and_hurt(data, ("even", even), ("some", some))
+    assert (len(helped), len(hurt)) == (0, 3)
+
+
+def test_a_training_that_two_stages_share_costs_its_time_once(tmp_path: Path) -> None:
+    stages = [{"title": f"k = {k}", "ways": ["alone"], "settings": [f"graph.k={k}"]} for k in (2, 4)]
+    experiment = compared(*stages, pairs=[])
+    findings = read_findings(request("report", experiment, made(tmp_path, experiment)))
+    assert len(networks_table(findings)) == 6
+    assert results(findings)["training_seconds"] == sum(n.model.training_seconds for n in findings.networks[:3])
+
+
+def test_a_place_of_a_millionth_is_one_in_the_tables(tmp_path: Path) -> None:
+    stages = [curve(f"{at:g}", at, ["alone", "neighbours"], "weight decay") for at in (1e-6, 1e-4)]
+    for stage in stages:
+        stage["settings"] = [f"ldg.weight_decay={stage['at']}"]
+    experiment = compared(*stages)
+    write_comparison(request("report", experiment, made(tmp_path / "made", experiment)), tmp_path, Silence())
+    for name in ("means", "worth"):
+        assert set(pd.read_csv(tmp_path / f"{name}.csv")["at"]) == {1e-6, 1e-4}
+
+
+@pytest.mark.parametrize("title", ["it's `few` \\ $HOME", "two\nlines", " # few", 'a "few" [x]'])
+def test_the_page_says_how_one_cell_is_asked_for_whatever_it_is_called(tmp_path: Path, title: str) -> None:
+    stage = {"title": title, "ways": ["alone", "neighbours"], "by_seed": ["graph.seed"]}
+    experiment = compared(stage)
+    write_comparison(request("report", experiment, made(tmp_path / "made", experiment)), tmp_path, Silence())
+    page = html.unescape((tmp_path / "index.html").read_text(encoding="utf-8"))
+    command = page.partition("<code>fer run EXPERIMENT --data FOLDER ")[2].partition("</code>")[0]
+    option, setting = shlex.split(command)
+    assert option == "--set"
+    document = to_document(experiment)
+    assert [str(cell) for cell in cells(experiment_from(document, "test", [setting]))] == [f"{title} · alone · seed 1"]
+    assert "graph.seed=SEED" in page
+
+
 def test_a_way_with_vectors_of_ones_own_stands_beside_one_with_action_units(tmp_path: Path) -> None:
     """The first is annotated by nobody, so that the dataset has two tables of action units."""
     data = dataset(source="csv")
@@ -460,9 +507,9 @@ def test_a_comparison_is_trained_reported_and_gone_on_with(tmp_path: Path) -> No
     assert (whole.returncode, whole.stderr) == (0, "")
     assert "= 30 labels · labels alone · seed 1 · train-ldg · reused" in whole.stdout
     page = Path(whole.stdout.splitlines()[-1].removeprefix("file://"))
-    results = json.loads(page.with_name("results.json").read_text(encoding="utf-8"))
-    assert results["missing"] == []
-    assert [(row["stage"], row["way"], row["network"]) for row in results["means"]] == [
+    told = json.loads(page.with_name("results.json").read_text(encoding="utf-8"))
+    assert told["missing"] == []
+    assert [(row["stage"], row["way"], row["network"]) for row in told["means"]] == [
         ("30 labels", "labels alone", "generator"),
         ("30 labels", "Ω", "generator"),
         ("30 labels", "Ω", "student"),

@@ -119,7 +119,7 @@ def results(findings: Findings) -> dict[str, Any]:
         "missing": list(findings.missing),
         "commits": _told_of_trainings(findings, "commit"),
         "hardware": _told_of_trainings(findings, "hardware"),
-        "training_seconds": float(sum(network.model.training_seconds for network in findings.networks)),
+        "training_seconds": sum({n.fingerprint: n.model.training_seconds for n in findings.networks}.values()),
         "clip": CLIP,
     }
 

@@ -1,6 +1,7 @@
 """The page of a comparison: results.json and three tables for programs, index.html for people."""
 
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fer_core.comparison import Cell
 from fer_core.evaluation.metrics import CLIPPING
 from fer_core.experiment import to_document
 from fer_core.progress import Reporter
@@ -43,7 +45,8 @@ def write_comparison(request: Request, folder: Path, report: Reporter) -> None:
     networks_table(findings).to_csv(folder / MODELS_TABLE, index=False)
     means, differences = means_table(findings), differences_table(findings)
     for name, table in (("means", means), ("differences", differences), ("worth", worth_table(findings))):
-        table.to_csv(folder / f"{name}.csv", index=False, float_format="%.5f")
+        # Digits that count, since a place on an axis, such as a rate, may be a millionth.
+        table.to_csv(folder / f"{name}.csv", index=False, float_format="%.7g")
     page = _render(findings, figures, _parts(findings, means, differences), report)
     (folder / PAGE).write_text(page, encoding="utf-8")
 
@@ -64,7 +67,7 @@ def _render(
         comparison=to_document(findings.experiment)["comparison"],
         base=_base_settings(findings),
         seeds=list(dict.fromkeys(network.cell.seed for network in findings.networks)),
-        example=str(findings.networks[0].cell),
+        example=_alone(findings.networks[0].cell),
         networks=NETWORKS,
         measures=[name for name in MEASURES if name in findings.resampled],
         clipping=CLIPPING,
@@ -105,6 +108,13 @@ def _faces_compared(findings: Findings) -> dict[str, Any] | None:
             helped, hurt = helped_and_hurt(one.members[0].dataset, predicted[0], predicted[1])
             return {"first": first, "second": second, "stage": stage.title, "helped": helped, "hurt": hurt}
     return None
+
+
+def _alone(cell: Cell) -> str:
+    """What a shell hands to `--set` for one cell; a name that is no line of text by itself goes as TOML has it."""
+    name = str(cell)
+    plain = name == name.strip() and name.isprintable() and "#" not in name
+    return shlex.quote(f"comparison.only={name if plain else json.dumps(name, ensure_ascii=False)}")
 
 
 def _base_settings(findings: Findings) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def helped_and_hurt(
     gain = (np.abs(second[1] - truth) - np.abs(first[1] - truth)).sum(axis=1) / 2
     order = np.argsort(-gain, kind="stable")
     sheets = []
-    for places in (order[:_MISTAKES], order[::-1][:_MISTAKES]):
+    for places in (order[gain[order] > 0][:_MISTAKES], order[gain[order] < 0][::-1][:_MISTAKES]):
         faces = []
         for place in places:
             truth_bar = [] if crowd is None else [_bar(_truth_name(dataset), truth[place], names)]
