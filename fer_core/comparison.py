@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Literal, Protocol
 
 from fer_core.artifacts import Artifact
-from fer_core.errors import ExperimentError
+from fer_core.errors import ArtifactError, ExperimentError
 from fer_core.experiment import ComparisonSettings, Experiment, Stage
 
 Network = Literal["generator", "student"]
@@ -114,6 +114,35 @@ def cells(experiment: Experiment) -> list[Cell]:
     if not chosen:
         raise ExperimentError(f"comparison.only = {comparison.only!r}: no such cell; one is called {str(every[0])!r}")
     return chosen
+
+
+def require_same_test_images(
+    cell: Cell,
+    tested: Sequence[str],
+    labels: Sequence[str],
+    first: Cell,
+    tested_first: Sequence[str],
+    labels_first: Sequence[str],
+) -> None:
+    """Cells of a stage are compared image by image.
+
+    Args:
+        tested, tested_first: ids of the test images, in their order.
+        labels, labels_first: the classes.
+
+    Raises:
+        ArtifactError: the test images of `cell`, or its classes, are not those of `first`.
+    """
+    if list(tested) != list(tested_first):
+        raise ArtifactError(
+            f"{cell}: its test images are not those of {first}; ways of a stage are compared on the same ones, so give "
+            f"{cell.stage!r} settings that leave the test split as it is"
+        )
+    if list(labels) != list(labels_first):
+        raise ArtifactError(
+            f"{cell}: its classes are not those of {first}; ways of a stage are compared on the same ones, so give "
+            f"{cell.stage!r} settings that leave dataset.classes as it is"
+        )
 
 
 def _cell(comparison: ComparisonSettings, stage: Stage, name: str, seed: int) -> Cell:

@@ -8,7 +8,7 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from fer_core.artifacts import Artifact
-from fer_core.comparison import Cell, Make, cells, judge
+from fer_core.comparison import Cell, Make, cells, judge, require_same_test_images
 from fer_core.errors import ExperimentError
 from fer_core.steps import COMPARISON_REPORT
 from flows.display import display
@@ -20,16 +20,33 @@ from flows.tasks import STEP_OPTIONS, Pool, RunFailed, outcome, submit_to
 
 
 class _Keeping:
-    """Makes a cell's artifacts, and keeps what the report takes, also of a cell that comes to no end."""
+    """Makes a cell's artifacts, and keeps what the report takes, also of a cell that comes to no end.
 
-    def __init__(self, make: Maker, kept: list[Artifact]) -> None:
-        self._make, self._kept = make, kept
+    first: the first cell of its stage, where that has a dataset of its own.
+    """
+
+    def __init__(
+        self, make: Maker, kept: list[Artifact], cell: Cell, first: "tuple[Cell, Study, Maker] | None" = None
+    ) -> None:
+        self._make, self._kept, self._cell, self._first = make, kept, cell, first
 
     def __call__(self, step: str, *inputs: Artifact, seed: int | None = None) -> Artifact:
         made = self._make(step, *inputs, seed=seed)
+        if step == "prepare" and self._first is not None:
+            self._require_same_test_images(made, *self._first)
         if step in COMPARISON_REPORT.takes:
             self._kept.append(made)
         return made
+
+    def _require_same_test_images(self, prepared: Artifact, first: Cell, study: Study, make: Maker) -> None:
+        """Before the cell is trained, since the report could not compare it."""
+        # Late, since most comparisons have one dataset and need no pandas here.
+        from fer_core.data.dataset import open_dataset
+
+        of_first = study.found(study.request("prepare", ())) or make("prepare")
+        own, others = open_dataset(prepared.path), open_dataset(of_first.path)
+        ids, ids_first = (list(d.manifest["id"].to_numpy()[d.rows("test")]) for d in (own, others))
+        require_same_test_images(self._cell, ids, own.card.labels, first, ids_first, others.card.labels)
 
 
 @task(task_run_name="{cell}", **STEP_OPTIONS)
@@ -59,12 +76,14 @@ def compare_ways(study: Study) -> Artifact:
     ends = time.monotonic() + 3600 * hours if hours else None
     with Pool(max_workers=study.steps_at_a_time) as pool, runner_for(study) as runner:
         make, kept = Maker(study, runner, display(), _planned_steps(wanted)), list[Artifact]()
-        futures = [
-            pool.submit(
-                judge_cell, {"make": _Keeping(make.for_cell(study.with_settings(c.settings), ends), kept), "cell": c}
-            )
-            for c in wanted
-        ]
+        firsts: dict[str, tuple[Cell, Study, Maker]] = {}
+        futures = []
+        for cell in wanted:
+            own = study.with_settings(cell.settings)
+            maker = make.for_cell(own, ends)
+            first = firsts.setdefault(cell.stage, (cell, own, maker))
+            apart = first if own.experiment.dataset != first[1].experiment.dataset else None
+            futures.append(pool.submit(judge_cell, {"make": _Keeping(maker, kept, cell, apart), "cell": cell}))
         _, failures = outcome(futures)
         if not any(artifact.step == "evaluate" for artifact in kept):
             raise RunFailed(

@@ -485,9 +485,9 @@ def test_nothing_of_the_comparison_among_the_inputs_is_told(tmp_path: Path) -> N
 # The flow
 
 
-def fer(tmp_path: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def fer(tmp_path: Path, *arguments: str, experiment: str | Path = TINY) -> "subprocess.CompletedProcess[str]":
     environment = os.environ | {"PREFECT_HOME": str(tmp_path / "prefect"), "DO_NOT_TRACK": "1"}
-    command: list[str | Path] = [FER, "run", TINY, "--artifacts", str(tmp_path / "artifacts"), *arguments]
+    command: list[str | Path] = [FER, "run", experiment, "--artifacts", str(tmp_path / "artifacts"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
 
 
@@ -515,6 +515,27 @@ def test_a_comparison_is_trained_reported_and_gone_on_with(tmp_path: Path) -> No
         ("30 labels", "Ω", "student"),
         ("all labels", "labels alone", "generator"),
     ]
+
+
+def test_cells_with_other_test_images_are_told_before_they_are_trained_and_the_others_are_reported(
+    tmp_path: Path,
+) -> None:
+    """Where the test split is cut anew with every seed, too, nothing is trained that could not be compared."""
+    (tmp_path / "own.toml").write_text(
+        Path(TINY)
+        .read_text(encoding="utf-8")
+        .replace("seeds = [1]", "seeds = [1, 2]")
+        .replace('students = ["Ω"]', 'by_seed = ["dataset.split_seed"]'),
+        encoding="utf-8",
+    )
+    done = fer(tmp_path, "--set", "comparison.only=30 labels · labels alone*", experiment=tmp_path / "own.toml")
+    assert done.returncode == 2
+    assert "✓ 30 labels · labels alone · seed 1 · evaluate" in done.stdout
+    assert "seed 2 · train-ldg" not in done.stdout
+    assert "not there: 1 of the networks asked for" in done.stdout
+    assert done.stderr.startswith(
+        "error: 30 labels · labels alone · seed 2: its test images are not those of 30 labels"
+    )
 
 
 def test_a_worker_refuses_what_a_way_may_not_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

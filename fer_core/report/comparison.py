@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fer_core.artifacts import Artifact
-from fer_core.comparison import Cell, Network, cells, judge
+from fer_core.comparison import Cell, Network, cells, judge, require_same_test_images
 from fer_core.data.dataset import Dataset, open_dataset
 from fer_core.errors import ArtifactError
 from fer_core.evaluation.metrics import CLIP, distribution_measures
@@ -100,7 +100,10 @@ def read_findings(request: Request) -> Findings:
     stages = request.experiment.comparison.stages if request.experiment.comparison else ()
     groups = tuple(_groups(stages, networks))
     for stage in stages:
-        _require_same_images(stage, [n for n in networks if n.cell.stage == stage.title])
+        here = [n for n in networks if n.cell.stage == stage.title]
+        for n in here:
+            labels, labels_first = n.dataset.card.labels, here[0].dataset.card.labels
+            require_same_test_images(n.cell, n.ids, labels, here[0].cell, here[0].ids, labels_first)
     draws = request.experiment.evaluation.bootstrap
     return Findings(request.experiment, tuple(networks), groups, _resampled(networks, draws), tuple(missing))
 
@@ -275,20 +278,6 @@ def _resampled(networks: list[JudgedNetwork], draws: int) -> dict[str, np.ndarra
             means[:, rows] = means_of_resampled_images(np.array([networks[i].values[name] for i in rows]), draws)
         found[name] = means
     return found
-
-
-def _require_same_images(stage: Stage, networks: list[JudgedNetwork]) -> None:
-    for network in networks:
-        if network.ids != networks[0].ids:
-            raise ArtifactError(
-                f"{network.cell}: its test images are not those of {networks[0].cell}; ways of a stage are compared on "
-                f"the same ones, so give {stage.title!r} settings that leave the test split as it is"
-            )
-        if network.dataset.card.labels != networks[0].dataset.card.labels:
-            raise ArtifactError(
-                f"{network.cell}: its classes are not those of {networks[0].cell}; ways of a stage are compared on the "
-                f"same ones, so give {stage.title!r} settings that leave dataset.classes as it is"
-            )
 
 
 def _judged_networks(request: Request) -> tuple[list[JudgedNetwork], list[str]]:
