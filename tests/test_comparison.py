@@ -15,12 +15,14 @@ import pandas as pd
 import pytest
 from helpers.prefect_home import with_database
 from helpers.report_inputs import Silence, au_table, dataset, figures, write_dataset
+from matplotlib.figure import Figure
 
 from fer_core.artifacts import Artifact, make_artifact
 from fer_core.comparison import Cell, cells, judge
 from fer_core.errors import ArtifactError, ExperimentError
 from fer_core.evaluation.seeds_and_images import interval, mean_over_seeds, means_of_resampled_images
 from fer_core.experiment import Experiment, experiment_from, to_document
+from fer_core.report import comparison_plots
 from fer_core.report.comparison import (
     _first_place,
     differences_table,
@@ -373,6 +375,21 @@ def test_a_cell_that_is_not_there_is_named_and_the_others_are_compared(tmp_path:
     findings = read_findings(request("report", experiment, some))
     assert findings.missing == ("few · alone · seed 2 · generator",)
     assert differences_table(findings)["seeds"].unique().tolist() == [2]
+
+
+def test_every_way_of_a_curve_is_in_its_legend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that has an EfficientFace alone, and one whose name begins as matplotlib's own labels do."""
+    ways: dict[str, Any] = {"_alone": {}, "from the labels": {"generator": "none"}}
+    for way in ways:
+        monkeypatch.setitem(SKILL, way, 0.5)
+    stages = [curve(f"at {at}", at, list(ways)) | {"students": ["_alone"]} for at in (0.1, 0.2)]
+    experiment = compared(*stages, ways=ways, baseline="_alone", pairs=[])
+    means = means_table(read_findings(request("report", experiment, made(tmp_path, experiment))))
+    drawn: list[Figure] = []
+    monkeypatch.setattr(comparison_plots, "picture", lambda figure, alt: drawn.append(figure))
+    comparison_plots.curves(means, stages[0]["axis"])
+    (legend,) = drawn[0].legends
+    assert [text.get_text().lstrip("\u200b") for text in legend.get_texts()] == ["_alone", "from the labels"]
 
 
 def test_the_page_stands_alone_and_escapes_names(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from fer_core.report.comparison import HIGHER_IS_BETTER, MEASURES, NETWORKS
 from fer_core.report.style import FAINT, INK, Picture, new_figure, picture
@@ -53,6 +54,7 @@ def curves(means: pd.DataFrame, axis_name: str) -> Picture:
     panels = figure.subplots(len(networks), len(measures), squeeze=False)
     ways = list(dict.fromkeys(points["way"]))
     colours = dict(zip(ways, mpl.colormaps["turbo"](np.linspace(0.08, 0.92, len(ways))), strict=True))
+    drawn: dict[str, Line2D] = {}
     for line, network in zip(panels, networks, strict=True):
         for axis, measure in zip(line, measures, strict=True):
             for way in ways:
@@ -61,7 +63,7 @@ def curves(means: pd.DataFrame, axis_name: str) -> Picture:
                     axis.fill_between(
                         mine["at"], mine[f"{measure}_low"], mine[f"{measure}_high"], color=colours[way], alpha=0.12
                     )
-                    axis.plot(mine["at"], mine[measure], "o-", color=colours[way], markersize=3.5, label=way)
+                    (drawn[way],) = axis.plot(mine["at"], mine[measure], "o-", color=colours[way], markersize=3.5)
             if points["at"].min() > 0:
                 axis.set_xscale("log")
             ticks = sorted(points["at"].unique())
@@ -69,8 +71,10 @@ def curves(means: pd.DataFrame, axis_name: str) -> Picture:
             axis.minorticks_off()
             axis.set(xlabel=axis_name, ylabel=f"{NETWORKS[network]}: {MEASURES[measure]}")
             axis.grid(True)
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    # Of all rows, since a way may have one network alone. A name that begins with _ would be left out.
+    shown = [way for way in ways if way in drawn]
+    names = [f"\u200b{way}" if way.startswith("_") else way for way in shown]
+    figure.legend([drawn[way] for way in shown], names, loc="outside upper center", ncols=3)
     return picture(figure, f"What each way reaches along {axis_name}.")
 
 
@@ -83,10 +87,10 @@ def _whisker(axis: Axes, place: float, row: dict[Hashable, Any]) -> None:
 
 def _legend_of_networks(figure: Any, networks: set[str]) -> None:
     marks = [
-        mpl.lines.Line2D([], [], color=_NETWORK_COLOURS[network], marker="o", label=name)
+        Line2D([], [], color=_NETWORK_COLOURS[network], marker="o", label=name)
         for network, name in NETWORKS.items()
         if network in networks
     ]
-    open_mark = mpl.lines.Line2D([], [], color=INK, linestyle="none", marker="o", markerfacecolor="none")
+    open_mark = Line2D([], [], color=INK, linestyle="none", marker="o", markerfacecolor="none")
     open_mark.set_label("not settled")
     figure.legend(handles=[*marks, open_mark], loc="outside upper center", ncols=3)
