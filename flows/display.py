@@ -203,6 +203,9 @@ def _print_means(report: Artifact) -> None:
         console.print(table)
     if any("kl" in row for row in rows):
         console.print(kl_in_words(report), style="dim")
+    for same in _results(report).get("same_trainings", ()):
+        ways = " and ".join(map(repr, same["ways"]))
+        console.print(f"the same trainings in {same['stage']!r}: {ways}; no setting that counts for them differs")
     if missing := _results(report)["missing"]:
         console.print(f"not there: {len(missing)} of the networks asked for; the same command goes on")
 

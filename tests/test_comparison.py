@@ -433,6 +433,30 @@ def test_a_training_that_two_stages_share_costs_its_time_once(tmp_path: Path) ->
     assert results(findings)["training_seconds"] == sum(n.model.training_seconds for n in findings.networks[:3])
 
 
+def test_ways_that_are_the_same_trainings_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A λ counts with a graph alone; ways that differ in their students share a generator rightly."""
+    ways: dict[str, Any] = {
+        "alone": {},
+        "Ω": {"settings": ["ldg.lambda=0.5"]},
+        "patient": {"settings": ["distill.epochs=300"]},
+        "from the labels": {"generator": "none"},
+    }
+    for way in ways:
+        monkeypatch.setitem(SKILL, way, 0.5)
+    stages = [
+        {"title": "few", "ways": list(ways), "students": ["alone", "patient"]},
+        {"title": "other", "ways": ["alone", "patient"], "students": ["alone", "patient"]},
+    ]
+    experiment = compared(*stages, ways=ways, pairs=[["Ω", "alone"], ["Ω", "from the labels"]])
+    wanted = request("report", experiment, made(tmp_path / "made", experiment))
+    told = results(read_findings(wanted))
+    assert told["same_trainings"] == [{"stage": "few", "ways": ["alone", "Ω"]}]
+    write_comparison(wanted, tmp_path, Silence())
+    page = html.unescape((tmp_path / "index.html").read_text(encoding="utf-8"))
+    assert "in “few”, “alone” and “Ω”. Their settings differ in nothing" in page
+    assert "no stage has a network of both: “Ω” − “from the labels”." in page
+
+
 def test_a_place_of_a_millionth_is_one_in_the_tables(tmp_path: Path) -> None:
     stages = [curve(f"{at:g}", at, ["alone", "neighbours"], "weight decay") for at in (1e-6, 1e-4)]
     for stage in stages:

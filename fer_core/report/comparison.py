@@ -120,11 +120,37 @@ def results(findings: Findings) -> dict[str, Any]:
         "differences": differences_table(findings).to_dict("records"),
         "worth": worth_table(findings).to_dict("records"),
         "missing": list(findings.missing),
+        "same_trainings": _same_trainings(findings),
         "commits": _told_of_trainings(findings, "commit"),
         "hardware": _told_of_trainings(findings, "hardware"),
         "training_seconds": sum({n.fingerprint: n.model.training_seconds for n in findings.networks}.values()),
         "clip": CLIP,
     }
+
+
+def _same_trainings(findings: Findings) -> list[dict[str, Any]]:
+    """Ways of a stage whose settings differ in nothing that counts for them: `stage`, and `ways`, two or more.
+
+    Those that share a generator and differ in their students are none.
+    """
+    found = []
+    for stage in findings.comparison.stages:
+        of_way: dict[str, dict[tuple[str, int], str]] = {}
+        for network in (n for n in findings.networks if n.cell.stage == stage.title):
+            of_way.setdefault(network.cell.way, {})[network.network, network.cell.seed] = network.fingerprint
+        planned = {n.cell.way: set(n.cell.networks()) for n in findings.networks if n.cell.stage == stage.title}
+        alike: dict[str, list[str]] = {}
+        for way, own in of_way.items():
+            first = next((one for one in alike if _same(own, of_way[one], planned[way] & planned[one])), way)
+            alike.setdefault(first, []).append(way)
+        found += [{"stage": stage.title, "ways": ways} for ways in alike.values() if len(ways) > 1]
+    return found
+
+
+def _same(one: Mapping[tuple[str, int], str], other: Mapping[tuple[str, int], str], planned: set[Network]) -> bool:
+    """Tell whether the networks that both ways are to have are there, and the same for every seed that both have."""
+    common = one.keys() & other.keys()
+    return {network for network, _ in common} == planned != set() and all(one[key] == other[key] for key in common)
 
 
 def _protocol(findings: Findings) -> str:

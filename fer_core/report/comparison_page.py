@@ -68,6 +68,7 @@ def _render(
         base=_base_settings(findings),
         seeds=list(dict.fromkeys(network.cell.seed for network in findings.networks)),
         example=_alone(findings.networks[0].cell),
+        not_compared=_not_compared(findings, figures),
         networks=NETWORKS,
         measures=[name for name in MEASURES if name in findings.resampled],
         clipping=CLIPPING,
@@ -108,6 +109,12 @@ def _faces_compared(findings: Findings) -> dict[str, Any] | None:
             helped, hurt = helped_and_hurt(one.members[0].dataset, predicted[0], predicted[1])
             return {"first": first, "second": second, "stage": stage.title, "helped": helped, "hurt": hurt}
     return None
+
+
+def _not_compared(findings: Findings, figures: dict[str, Any]) -> list[tuple[str, str]]:
+    """Pairs without a difference."""
+    compared = {(row["first"], row["second"]) for row in figures["differences"]}
+    return [pair for pair in findings.comparison.pairs if pair not in compared]
 
 
 def _alone(cell: Cell) -> str:
