@@ -366,6 +366,7 @@ def test_stages_with_datasets_of_their_own_are_told_apart(tmp_path: Path) -> Non
     page = (tmp_path / "out/index.html").read_text(encoding="utf-8")
     assert "Of one seed it is over test images alone." in page
     assert "Code:" not in page
+    assert "unclipped KL" not in page
     assert ", on ." not in page
 
 
