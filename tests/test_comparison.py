@@ -495,6 +495,15 @@ def test_a_way_with_vectors_of_ones_own_stands_beside_one_with_action_units(tmp_
     assert read_findings(request("report", experiment, inputs)).missing == ()
 
 
+def test_ways_that_run_openface_otherwise_stand_beside_each_other(tmp_path: Path) -> None:
+    wild = {"generator": "LDG-AUs", "settings": ['openface.arguments=["-wild"]']}
+    stage = {"title": "few", "ways": ["alone", "neighbours"]}
+    experiment = compared(stage, ways={"alone": wild, "neighbours": WAYS["neighbours"]})
+    inputs = made(tmp_path, experiment)
+    assert len({a.fingerprint for a in inputs if a.step == "annotate"}) == 2
+    assert read_findings(request("report", experiment, inputs)).missing == ()
+
+
 @pytest.mark.parametrize("other", ["test images", "classes"])
 def test_ways_on_other_test_images_or_classes_are_not_compared(tmp_path: Path, other: str) -> None:
     class OtherImages(Invented):

@@ -16,7 +16,7 @@ from fer_core.evaluation.metrics import CLIP, distribution_measures
 from fer_core.evaluation.seeds_and_images import interval, mean_over_seeds, means_of_resampled_images
 from fer_core.experiment import ComparisonSettings, Experiment, Stage, experiment_from, to_document
 from fer_core.report.results import MODEL_COLUMNS, JudgedModel, checkpoint_of, model_row, read_test_predictions
-from fer_core.steps import STEPS, Request
+from fer_core.steps import STEPS, Request, annotated_as_asked
 
 NETWORKS: Mapping[Network, str] = {"generator": "generator", "student": "EfficientFace"}
 MEASURES = {
@@ -355,9 +355,8 @@ class _Planned:
         else:
             wanted = {artifact.fingerprint for artifact in inputs}
             found = [a for a in self._given if a.step == step and a.made_from("prepare") == wanted]
-            if len(found) > 1:  # Ways linked by vectors of the user's own need no OpenFace, and others do.
-                without = bool(self._experiment.action_units.vectors)
-                found = [a for a in found if ("action_units" in a.settings()) == without]
+            if len(found) > 1:  # Ways may be linked by vectors of the user's own, or each run another OpenFace.
+                found = [a for a in found if annotated_as_asked(a, self._experiment)]
         if not found:
             raise _NotThere
         if len(found) > 1:

@@ -148,6 +148,15 @@ def _program_settings(experiment: Experiment) -> Settings:
     return {key: openface[key] for key in (*program, "arguments")}
 
 
+def annotated_as_asked(annotated: Artifact, experiment: Experiment) -> bool:
+    """Tell whether an annotation is the one that an experiment asks for: by its OpenFace, or none beside vectors."""
+    settings = annotated.settings()
+    if experiment.action_units.vectors or "action_units" in settings:
+        return bool(experiment.action_units.vectors) and "action_units" in settings
+    openface = settings.get("openface")
+    return openface is None or openface | {"build": ""} == _program_settings(experiment) | {"build": ""}
+
+
 def with_openface_build(wanted: Request, made: Iterable[Path]) -> Request:
     """The request with the build of OpenFace that it would run, asked of the engine or read from the binary.
 
