@@ -393,6 +393,30 @@ def test_every_way_of_a_curve_is_in_its_legend(tmp_path: Path, monkeypatch: pyte
     assert [text.get_text().lstrip("\u200b") for text in legend.get_texts()] == ["_alone", "from the labels"]
 
 
+def test_long_names_leave_the_figures_their_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(comparison_plots, "picture", lambda figure, alt: drawn.append(figure))
+    row = {"stage": "few", "network": "generator", "first": "one\nway " * 20, "second": "x" * 300, "seeds": 2}
+    row |= {"difference": 0.1, "low": -0.1, "high": 0.3, "settled": False}
+    comparison_plots.forest(pd.DataFrame([row | {"measure": measure} for measure in ("accuracy", "kl")]))
+    comparison_plots.curves(
+        pd.DataFrame(
+            [
+                {"axis": "labels", "at": at, "network": "generator", "way": way}
+                | {"accuracy": 50.0, "accuracy_low": 40.0, "accuracy_high": 60.0}
+                for at in (10.0, 100.0)
+                for way in ("x" * 300, "y" * 300, "z" * 300)
+            ]
+        ),
+        "labels",
+    )
+    for figure in drawn:
+        figure.draw_without_rendering()
+        assert all(axis.get_position().width > 0.2 for axis in figure.axes)
+        (legend,) = figure.legends
+        assert legend.get_window_extent().width < figure.bbox.width
+
+
 def test_the_page_stands_alone_and_escapes_names(tmp_path: Path) -> None:
     ways = {"<b>alone": WAYS["alone"], "neighbours": WAYS["neighbours"]}
     SKILL["<b>alone"] = 0.3

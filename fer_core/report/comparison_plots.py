@@ -1,5 +1,6 @@
 """A comparison's figures: differences as a forest, and what each way reaches along an axis."""
 
+import textwrap
 from collections.abc import Hashable
 from typing import Any
 
@@ -15,6 +16,8 @@ from fer_core.report.style import FAINT, INK, Picture, new_figure, picture
 _WIDTH = 11.2
 _SHOWN = ("accuracy", "kl")
 _NETWORK_COLOURS = {"generator": "#4477AA", "student": "#AA3377"}
+_LONGEST = 60
+"""Letters of a name in a figure."""
 _STRIDE = {"generator": -0.14, "student": 0.14}
 """Lines of the two networks of a row, above and below its middle."""
 
@@ -23,7 +26,10 @@ def forest(differences: pd.DataFrame) -> Picture:
     """A row for each pair in each stage: the mean difference and its interval, a colour a network."""
     rows = differences[["stage", "first", "second"]].drop_duplicates().to_numpy().tolist()
     measures = [name for name in _SHOWN if (differences["measure"] == name).any()]
-    figure = new_figure(_WIDTH, 1.1 + 0.36 * len(rows))
+    stages = list(dict.fromkeys(stage for stage, _, _ in rows))
+    named = [_row_name(one, other, stage if len(stages) > 1 else "") for stage, one, other in rows]
+    lines = max((name.count("\n") + 1 for name in named), default=1)
+    figure = new_figure(_WIDTH, 1.1 + max(0.36, 0.14 * lines) * len(rows))
     panels = np.atleast_1d(figure.subplots(1, len(measures), sharey=True))
     for axis, measure in zip(panels, measures, strict=True):
         part = differences[differences["measure"] == measure]
@@ -37,8 +43,6 @@ def forest(differences: pd.DataFrame) -> Picture:
         axis.set_xlabel(f"difference in {unit} ({better} is better)")
         axis.grid(True, axis="x")
         axis.tick_params(axis="y", length=0)
-    stages = list(dict.fromkeys(stage for stage, _, _ in rows))
-    named = [f"{one} − {other}" + (f"\n{stage}" if len(stages) > 1 else "") for stage, one, other in rows]
     panels[0].set_yticks(range(len(rows)), named, fontsize=7.5)
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
     _legend_of_networks(figure, set(differences["network"]))
@@ -73,9 +77,23 @@ def curves(means: pd.DataFrame, axis_name: str) -> Picture:
             axis.grid(True)
     # Of all rows, since a way may have one network alone. A name that begins with _ would be left out.
     shown = [way for way in ways if way in drawn]
-    names = [f"\u200b{way}" if way.startswith("_") else way for way in shown]
-    figure.legend([drawn[way] for way in shown], names, loc="outside upper center", ncols=3)
+    names = [f"\u200b{_short(way)}" if way.startswith("_") else _short(way) for way in shown]
+    columns = 3 if max(map(len, names)) <= _LONGEST * 2 // 3 else 1
+    figure.legend([drawn[way] for way in shown], names, loc="outside upper center", ncols=columns)
     return picture(figure, f"What each way reaches along {axis_name}.")
+
+
+def _row_name(first: str, second: str, stage: str) -> str:
+    """A row's name, in lines that leave the panels their room."""
+    return "\n".join(
+        [*textwrap.wrap(f"{_short(first)} − {_short(second)}", _LONGEST + 10), *filter(None, [_short(stage)])]
+    )
+
+
+def _short(name: str) -> str:
+    """A name in one line; the tables have all of a long one."""
+    line = " ".join(name.split())
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
 
 
 def _whisker(axis: Axes, place: float, row: dict[Hashable, Any]) -> None:
