@@ -482,6 +482,15 @@ def test_ways_that_are_the_same_trainings_are_told(tmp_path: Path, monkeypatch: 
     assert "no stage has a network of both: “Ω” − “from the labels”." in page
 
 
+def test_a_curve_from_0_on_says_why_nothing_is_read_off_it(tmp_path: Path) -> None:
+    stages = [curve(f"{at:g}", at, ["alone", "neighbours"]) | {"settings": []} for at in (0.0, 0.2)]
+    stages[1]["settings"] = ["ldg.epochs=5"]
+    experiment = compared(*stages)
+    write_comparison(request("report", experiment, made(tmp_path / "made", experiment)), tmp_path, Silence())
+    page = html.unescape((tmp_path / "index.html").read_text(encoding="utf-8"))
+    assert "At which share of wrong labels “alone” would be as accurate as the others is not told" in page
+
+
 def test_a_place_of_a_millionth_is_one_in_the_tables(tmp_path: Path) -> None:
     stages = [curve(f"{at:g}", at, ["alone", "neighbours"], "weight decay") for at in (1e-6, 1e-4)]
     for stage in stages:
@@ -490,6 +499,7 @@ def test_a_place_of_a_millionth_is_one_in_the_tables(tmp_path: Path) -> None:
     write_comparison(request("report", experiment, made(tmp_path / "made", experiment)), tmp_path, Silence())
     for name in ("means", "worth"):
         assert set(pd.read_csv(tmp_path / f"{name}.csv")["at"]) == {1e-6, 1e-4}
+    assert "is not told" not in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("title", ["it's `few` \\ $HOME", "two\nlines", " # few", 'a "few" [x]'])

@@ -69,6 +69,7 @@ def _render(
         seeds=list(dict.fromkeys(network.cell.seed for network in findings.networks)),
         example=_alone(findings.networks[0].cell),
         not_compared=_not_compared(findings, figures),
+        without_worth=_without_worth(findings, figures),
         networks=NETWORKS,
         measures=[name for name in MEASURES if name in findings.resampled],
         clipping=CLIPPING,
@@ -115,6 +116,13 @@ def _not_compared(findings: Findings, figures: dict[str, Any]) -> list[tuple[str
     """Pairs without a difference."""
     compared = {(row["first"], row["second"]) for row in figures["differences"]}
     return [pair for pair in findings.comparison.pairs if pair not in compared]
+
+
+def _without_worth(findings: Findings, figures: dict[str, Any]) -> list[str]:
+    """Axes on which other ways than the baseline lie, and its own curve has no two places above 0."""
+    baseline, told = findings.comparison.baseline, {row["axis"] for row in figures["worth"]}
+    others = (row["axis"] for row in figures["means"] if row["axis"] and row["way"] != baseline)
+    return [axis for axis in dict.fromkeys(others) if baseline and axis not in told]
 
 
 def _alone(cell: Cell) -> str:
