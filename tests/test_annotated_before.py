@@ -1,5 +1,6 @@
 """Images that OpenFace was shown before keep their rows, whatever they are called and labelled now."""
 
+import errno
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import pytest
 from helpers.openface_images import local_program, picture
 
 from fer_core.artifacts import Artifact
+from fer_core.errors import ArtifactError
 from fer_core.experiment import load_experiment
 from fer_core.progress import JsonLines
 from fer_core.steps import Request, request, with_openface_build
@@ -181,3 +183,28 @@ def test_whatever_stands_where_the_table_is_to_be_is_replaced(lab: Lab) -> None:
     for content in (b"no parquet", pd.read_parquet(lab.table).drop(columns="AU01_r").to_parquet()):
         lab.table.write_bytes(content)
         pd.testing.assert_frame_equal(lab.annotate_photographs(), first)
+
+
+def test_a_table_that_cannot_be_written_costs_no_finding(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    (lab.faces / "happiness" / "07.png").unlink()
+    in_the_way = lab.made / "aus.parquet.unfinished"
+    in_the_way.mkdir()
+    with pytest.raises(subprocess.CalledProcessError):
+        lab.annotate_photographs()
+    in_the_way.rmdir()
+    lab.shown()
+    assert len(lab.annotate_photographs()) == 23
+    assert lab.shown() == 0
+    lab.request()
+    with monkeypatch.context() as full:
+        full.setattr(pd.DataFrame, "to_parquet", _disk_is_full)
+        with pytest.raises(ArtifactError, match="No space left"):
+            lab.annotate_dataset()
+    lab.shown()
+    assert len(lab.annotate_dataset()) == 23
+    assert lab.shown() == 0
+    assert not [path for path in (lab.made / "annotate").glob("*/*") if path.is_dir()]
+
+
+def _disk_is_full(table: pd.DataFrame, path: Path, index: bool = True) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", str(path))

@@ -44,9 +44,9 @@ def annotate_photographs(photographs: Path, out: Path, settings: OpenFaceSetting
             report.note(f"files that are no images, and get no row: {counts}")
         known = _settled_before(out, others, digests)
         table = annotate_images(images, settings, work, report, digests, known)
-        for other in others:
-            shutil.rmtree(other)
         replace_file(out, table.to_parquet(index=False))
+        for folder in (work, *others):
+            shutil.rmtree(folder)
 
 
 def _images_below(photographs: Path) -> "ImageFiles":

@@ -68,6 +68,9 @@ def _annotate(request: Request, folder: Path, report: Reporter) -> None:
     else:
         table = _no_rows(dataset) if rows is None else _import_rows(rows, dataset, report)
     table.to_parquet(folder / AU_TABLE, index=False)
+    # Not before, since whatever keeps the table from being written would cost all findings.
+    if (folder / _OPENFACE).is_dir():
+        shutil.rmtree(folder / _OPENFACE)
     counts = {str(status): int(count) for status, count in table["status"].value_counts().items()}
     (folder / "aus.json").write_text(json.dumps(counts), encoding="utf-8")
     report.metrics(**counts)
@@ -168,7 +171,7 @@ def annotate_images(
     digests: Sequence[str],
     known: "Mapping[int, Finding]",
 ) -> "pd.DataFrame":
-    """One row an image by running OpenFace, in a working folder that is cleared away at the end.
+    """One row an image by running OpenFace, in a working folder that is to be cleared away once the table is written.
 
     Args:
         digests: by which a later annotation knows each image again.
@@ -195,7 +198,6 @@ def annotate_images(
     report.metrics(**annotation.summary())
     for failure in annotation.failures()[:_FAILURES_TOLD]:
         report.note(f"no action units: {failure}")
-    shutil.rmtree(work)
     return table
 
 
