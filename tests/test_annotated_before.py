@@ -208,3 +208,11 @@ def test_a_table_that_cannot_be_written_costs_no_finding(lab: Lab, monkeypatch: 
 
 def _disk_is_full(table: pd.DataFrame, path: Path, index: bool = True) -> None:
     raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+
+def test_what_is_drawn_beside_a_table_among_the_photographs_is_no_photograph(lab: Lab) -> None:
+    lab.table = lab.faces / "aus.parquet"
+    lab.made = lab.faces
+    lab.break_off_photographs(*SLOWLY)
+    assert list(lab.faces.glob("aus.parquet.*/run-*/in/*.png"))
+    assert set(lab.annotate_photographs(*SLOWLY).index) == {f"{CLASSES[n % 3]}/{n:02d}.png" for n in range(24)}
