@@ -48,6 +48,11 @@ class Lab:
         self._noted.unlink(missing_ok=True)
         return count
 
+    def move_program(self) -> None:
+        elsewhere = self._program.parent / "elsewhere"
+        elsewhere.mkdir()
+        self._program = self._program.rename(elsewhere / self._program.name)
+
     def annotate_dataset(self, *settings: str) -> pd.DataFrame:
         """The AU table by id, of the faces as the step makes it."""
         wanted = self.request(*settings)
@@ -165,6 +170,16 @@ def test_photographs_of_a_table_that_is_there_keep_their_rows(lab: Lab, capfd: p
     assert lab.shown() <= 1 + 4
     moved = first.rename(index={"anger/00.png": "anger/zero.png"})
     pd.testing.assert_frame_equal(second.drop("further/99.png"), moved.sort_index())
+
+
+def test_photographs_keep_their_rows_whatever_is_shown_at_a_time_and_wherever_the_program_lies(lab: Lab) -> None:
+    (lab.faces / "happiness" / "07.png").unlink()
+    first = lab.annotate_photographs("openface.workers=2")
+    lab.move_program()
+    lab.shown()
+    again = lab.annotate_photographs("openface.workers=1", "openface.batch=3", "openface.seconds_per_image=1.0")
+    assert lab.shown() == 0
+    pd.testing.assert_frame_equal(again, first)
 
 
 def test_photographs_that_come_after_it_broke_off_cost_no_other_its_row(lab: Lab) -> None:

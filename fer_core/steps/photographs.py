@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from fer_core.artifacts import fingerprint, held, replace_file
 from fer_core.contents import contents_of
 from fer_core.errors import ActionUnitError
 from fer_core.progress import Reporter
+from fer_core.steps import program_settings
 from fer_core.steps.run import annotate_images, openface_build
 from openface.settings import OpenFaceSettings
 
@@ -31,7 +31,7 @@ def annotate_photographs(photographs: Path, out: Path, settings: OpenFaceSetting
     from openface.earlier import digests_of
 
     images = _images_below(photographs)
-    way = fingerprint("openface", _VERSION, asdict(settings) | {"build": openface_build(settings)}, {}, {})
+    way = fingerprint("openface", _VERSION, program_settings(settings) | {"build": openface_build(settings)}, {}, {})
     digests = digests_of(contents_of(images.folder, images.paths, report.progress), way)
     work = _work_on(out, fingerprint("openface", _VERSION, {}, {}, {"images": " ".join(digests)}))
     # Findings go by number, so those of other images are taken over, each under its number here.
