@@ -200,6 +200,37 @@ def test_whatever_stands_where_the_table_is_to_be_is_replaced(lab: Lab) -> None:
         pd.testing.assert_frame_equal(lab.annotate_photographs(), first)
 
 
+def test_a_row_that_was_changed_since_is_annotated_again(lab: Lab) -> None:
+    (lab.faces / "happiness" / "07.png").unlink()
+    first = lab.annotate_photographs()
+    lab.shown()
+    table = pd.read_parquet(lab.table)
+    changed = table.copy()
+    changed.loc[0, "AU01_r"] += 1.0
+    changed.loc[1, "status"] = "no_face"
+    changed.loc[2, "x_7"] = float("nan")
+    changed.loc[[3, 4], "digest"] = table.loc[[4, 3], "digest"].to_numpy()
+    changed.to_parquet(lab.table)
+    pd.testing.assert_frame_equal(lab.annotate_photographs(), first)
+    assert lab.shown() == 5
+    table.drop(columns=[name for name in table if name.startswith(("x_", "y_"))]).to_parquet(lab.table)
+    pd.testing.assert_frame_equal(lab.annotate_photographs(), first)
+    assert lab.shown() >= 22
+
+
+def test_what_is_beside_an_annotation_is_left_as_it_is_and_a_damaged_table_passed_over(lab: Lab) -> None:
+    first = lab.annotate_dataset()
+    (damaged,) = (lab.made / "annotate").glob("*/aus.parquet")
+    content = bytearray(damaged.read_bytes())
+    content[-300:-100] = bytes(200)
+    damaged.write_bytes(content)
+    theirs = lab.made / "annotate" / "thesis.unfinished"
+    theirs.mkdir()
+    again = lab.annotate_dataset("dataset.split_seed=5")
+    pd.testing.assert_frame_equal(again, first)
+    assert list(theirs.iterdir()) == []
+
+
 def test_a_table_that_cannot_be_written_costs_no_finding(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     (lab.faces / "happiness" / "07.png").unlink()
     in_the_way = lab.made / "aus.parquet.unfinished"

@@ -73,17 +73,12 @@ def _works_on(out: Path) -> list[Path]:
 
 
 def _settled_before(out: Path, works: list[Path], digests: list[str]) -> "dict[int, Finding]":
-    import pandas as pd
-
     from openface.earlier import settled_in_table, settled_in_work
 
-    known: dict[int, Finding] = {}
-    if out.is_file():
-        # Whatever else stands there, it is to be replaced.
-        with suppress(OSError, ValueError):
-            known |= settled_in_table(pd.read_parquet(out), digests)
+    known = settled_in_table(out, digests)
     for work in works:
-        known |= settled_in_work(work, digests)
+        with suppress(OSError):
+            known |= settled_in_work(work, digests)
     return known
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fer_core.artifacts import UNFINISHED, Artifact, finished, held, make_artifact, open_artifact
+from fer_core.artifacts import UNFINISHED, Artifact, finished, make_artifact, open_artifact, unattended
 from fer_core.errors import ActionUnitError, ArtifactError, DatasetError
 from fer_core.experiment import LdgSettings, Recipe
 from fer_core.progress import Reporter
@@ -129,22 +129,20 @@ def _run_openface(request: Request, dataset: "Dataset", folder: Path, report: Re
 
 
 def _settled_before(request: Request, digests: Sequence[str], folder: Path) -> "dict[int, Finding]":
-    """Findings of the annotations beside `folder`, finished or broken off; those of a process at work are left out."""
-    import pandas as pd
-
+    """Findings of the annotations in and beside `folder`, finished or broken off; not of those at work."""
     from fer_core.data.dataset import AU_TABLE
     from openface.earlier import settled_in_table, settled_in_work
 
-    known: dict[int, Finding] = {}
+    # This one may have been killed when its table was written.
+    known = settled_in_table(folder / AU_TABLE, digests)
     for beside in sorted(set(folder.parent.iterdir()) - {folder}):
         # What cannot be read, or is taken away meanwhile, tells nothing.
         with suppress(ArtifactError, OSError):
             if beside.name.endswith(UNFINISHED):
-                with held(beside, wait=False):
+                with unattended(beside):
                     known |= settled_in_work(beside / _OPENFACE, digests)
             else:
-                made = open_artifact(beside, request.step.name)
-                known |= settled_in_table(pd.read_parquet(made.file(AU_TABLE)), digests)
+                known |= settled_in_table(open_artifact(beside, request.step.name).file(AU_TABLE), digests)
     return known
 
 
@@ -181,6 +179,7 @@ def annotate_images(
         ActionUnitError: OpenFace cannot be run.
     """
     from openface.annotation import Annotation
+    from openface.earlier import with_digests
     from openface.errors import OpenFaceError
     from openface.program import open_program
 
@@ -192,7 +191,7 @@ def annotate_images(
     try:
         with open_program(settings, work) as program:
             annotation = Annotation(images, program, settings, work, tell, digests, known)
-            table = annotation()
+            table = with_digests(annotation(), digests)
     except OpenFaceError as error:
         raise ActionUnitError(str(error)) from error
     report.metrics(**annotation.summary())
