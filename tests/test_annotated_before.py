@@ -8,6 +8,8 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -78,13 +80,25 @@ class Lab:
     def break_off_photographs(self, *settings: str) -> None:
         self._break_off(self._typed("openface", str(self.faces), str(self.table), settings))
 
+    @contextmanager
+    def begun_photographs(self, *settings: str) -> Iterator["subprocess.Popen[bytes]"]:
+        """An annotation that has come to its first faces."""
+        command = self._typed("openface", str(self.faces), str(self.table), settings)
+        with self._begun(command, 1) as process:
+            yield process
+
     def _break_off(self, command: list[str]) -> None:
         """Kill it once half of the faces are annotated."""
+        with self._begun(command, 12) as process:
+            os.killpg(process.pid, signal.SIGKILL)
+
+    @contextmanager
+    def _begun(self, command: list[str], findings: int) -> Iterator["subprocess.Popen[bytes]"]:
         with subprocess.Popen(command, start_new_session=True) as process:
-            while self._findings() < 12:
+            while self._findings() < findings:
                 assert process.poll() is None
                 time.sleep(0.02)
-            os.killpg(process.pid, signal.SIGKILL)
+            yield process
 
     def _findings(self) -> int:
         return sum(path.read_bytes().count(b"\n") for path in self.made.rglob("findings.jsonl"))
@@ -198,6 +212,15 @@ def test_whatever_stands_where_the_table_is_to_be_is_replaced(lab: Lab) -> None:
     for content in (b"no parquet", pd.read_parquet(lab.table).drop(columns="AU01_r").to_parquet()):
         lab.table.write_bytes(content)
         pd.testing.assert_frame_equal(lab.annotate_photographs(), first)
+
+
+def test_a_photograph_that_is_changed_meanwhile_has_no_row_of_what_was_there_before(lab: Lab) -> None:
+    """Else the row would count for whatever holds the former photograph later."""
+    with lab.begun_photographs(*SLOWLY) as process:
+        lab.add_face(77, "sadness/23.png")
+        assert process.wait() == 0
+    assert by_id(lab.table)["status"]["sadness/23.png"] == "unreadable"
+    assert lab.annotate_photographs(*SLOWLY)["status"]["sadness/23.png"] == "ok"
 
 
 def test_a_row_that_was_changed_since_is_annotated_again(lab: Lab) -> None:

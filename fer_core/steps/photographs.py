@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,8 @@ def annotate_photographs(photographs: Path, out: Path, settings: OpenFaceSetting
 
     images = _images_below(photographs)
     way = fingerprint("openface", _VERSION, program_settings(settings) | {"build": openface_build(settings)}, {}, {})
-    digests = digests_of(contents_of(images.folder, images.paths, report.progress), way)
+    images = replace(images, sha256=contents_of(images.folder, images.paths, report.progress))
+    digests = digests_of(images.sha256, way)
     work = _work_on(out, fingerprint("openface", _VERSION, {}, {}, {"images": " ".join(digests)}))
     # Findings go by number, so those of other images are taken over, each under its number here.
     others = [other for other in _works_on(out) if other != work]
