@@ -17,10 +17,11 @@ import pytest
 from helpers.openface_images import local_program, picture
 
 from fer_core.artifacts import Artifact
-from fer_core.errors import ArtifactError
+from fer_core.errors import ActionUnitError, ArtifactError
 from fer_core.experiment import load_experiment
 from fer_core.progress import JsonLines
 from fer_core.steps import Request, request, with_openface_build
+from fer_core.steps.photographs import annotate_photographs
 from fer_core.steps.run import run_step
 
 CLASSES = ("anger", "happiness", "sadness")
@@ -221,6 +222,40 @@ def test_a_photograph_that_is_changed_meanwhile_has_no_row_of_what_was_there_bef
         assert process.wait() == 0
     assert by_id(lab.table)["status"]["sadness/23.png"] == "unreadable"
     assert lab.annotate_photographs(*SLOWLY)["status"]["sadness/23.png"] == "ok"
+
+
+def test_a_table_is_called_what_it_is_called(lab: Lab) -> None:
+    """Neither does its name stand for others, nor is a link that it goes through replaced."""
+    lab.break_off_photographs(*SLOWLY)
+    (work,) = lab.made.glob("aus.parquet.*")
+    other = work.rename(lab.made / f"as.parquet{work.suffix}")
+    lab.table = lab.made / "a*.parquet"
+    lab.annotate_photographs()
+    assert other.is_dir()
+    shutil.rmtree(other)
+    lab.table.unlink()
+    lab.table = lab.made / "link.parquet"
+    lab.table.symlink_to("elsewhere.parquet")
+    lab.annotate_photographs()
+    assert lab.table.is_symlink()
+    assert sorted(path.name for path in lab.made.iterdir()) == ["elsewhere.parquet", "link.parquet"]
+
+
+def test_a_folder_in_the_place_of_the_table_is_told_before_any_photograph(lab: Lab) -> None:
+    lab.table.mkdir()
+    with pytest.raises(ActionUnitError, match=r"aus\.parquet: is a folder; name a file"):
+        annotate_photographs(lab.faces, lab.table, lab.request().experiment.openface, JsonLines())
+    assert lab.shown() == 0
+
+
+def test_who_is_refused_leaves_nothing_behind(lab: Lab) -> None:
+    with lab.begun_photographs(*SLOWLY) as process:
+        lab.faces /= "anger"
+        with pytest.raises(subprocess.CalledProcessError):
+            lab.annotate_photographs(*SLOWLY)
+        assert len(list(lab.made.glob("aus.parquet.*"))) == 1
+        assert process.wait() == 0
+    assert [path.name for path in lab.made.iterdir()] == ["aus.parquet"]
 
 
 def test_a_row_that_was_changed_since_is_annotated_again(lab: Lab) -> None:
