@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from helpers.openface_images import local_program, picture
@@ -23,6 +24,8 @@ from fer_core.progress import JsonLines
 from fer_core.steps import Request, request, with_openface_build
 from fer_core.steps.photographs import annotate_photographs
 from fer_core.steps.run import run_step
+from openface.earlier import Earlier, with_digests
+from openface.reading import FIGURES
 
 CLASSES = ("anger", "happiness", "sadness")
 SLOWLY = ("openface.arguments=['-standin_ms','80']", "openface.workers=1", "openface.batch=4")
@@ -287,6 +290,16 @@ def test_what_is_beside_an_annotation_is_left_as_it_is_and_a_damaged_table_passe
     again = lab.annotate_dataset("dataset.split_seed=5")
     pd.testing.assert_frame_equal(again, first)
     assert list(theirs.iterdir()) == []
+
+
+def test_of_images_that_are_the_same_one_that_was_settled_is_enough(lab: Lab) -> None:
+    figures = pd.DataFrame(0.5, index=range(3), columns=list(FIGURES), dtype=np.float32)
+    figures.insert(0, "status", ["ok", "failed", "failed"])
+    with_digests(figures, [digit * 32 for digit in "aab"]).to_parquet(lab.table)
+    earlier = Earlier([digit * 32 for digit in "cbaa"])
+    earlier.read_table(lab.table)
+    assert sorted(earlier.known) == [2, 3]
+    assert {finding.number: finding.status for finding in earlier.known.values()} == {2: "ok", 3: "ok"}
 
 
 def test_a_table_that_cannot_be_written_costs_no_finding(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Annotate a folder of photographs at their own size, into a table that `--aus` takes."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from glob import escape
@@ -74,14 +74,15 @@ def _works_on(out: Path) -> list[Path]:
     return sorted(path for path in found if path.is_dir() and not path.is_symlink())
 
 
-def _settled_before(out: Path, works: list[Path], digests: list[str]) -> "dict[int, Finding]":
-    from openface.earlier import settled_in_table, settled_in_work
+def _settled_before(out: Path, works: Sequence[Path], digests: Sequence[str]) -> "dict[int, Finding]":
+    from openface.earlier import Earlier
 
-    known = settled_in_table(out, digests)
+    earlier = Earlier(digests)
+    earlier.read_table(out)
     for work in works:
         with suppress(OSError):
-            known |= settled_in_work(work, digests)
-    return known
+            earlier.read_work(work)
+    return earlier.known
 
 
 @contextmanager

@@ -131,19 +131,20 @@ def _run_openface(request: Request, dataset: "Dataset", folder: Path, report: Re
 def _settled_before(request: Request, digests: Sequence[str], folder: Path) -> "dict[int, Finding]":
     """Findings of the annotations in and beside `folder`, finished or broken off; not of those at work."""
     from fer_core.data.dataset import AU_TABLE
-    from openface.earlier import settled_in_table, settled_in_work
+    from openface.earlier import Earlier
 
+    earlier = Earlier(digests)
     # This one may have been killed when its table was written.
-    known = settled_in_table(folder / AU_TABLE, digests)
+    earlier.read_table(folder / AU_TABLE)
     for beside in sorted(set(folder.parent.iterdir()) - {folder}):
         # What cannot be read, or is taken away meanwhile, tells nothing.
         with suppress(ArtifactError, OSError):
             if beside.name.endswith(UNFINISHED):
                 with unattended(beside):
-                    known |= settled_in_work(beside / _OPENFACE, digests)
+                    earlier.read_work(beside / _OPENFACE)
             else:
-                known |= settled_in_table(open_artifact(beside, request.step.name).file(AU_TABLE), digests)
-    return known
+                earlier.read_table(open_artifact(beside, request.step.name).file(AU_TABLE))
+    return earlier.known
 
 
 def openface_build(settings: OpenFaceSettings) -> str:
