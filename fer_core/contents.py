@@ -113,8 +113,8 @@ def contents_of(folder: Path, files: Sequence[Path], tell: Tell = nobody) -> lis
     patient = _Patience(tell)
     found = _found(folder, ((path, _status(path)) for path in files), patient)
     contents, _ = _contents(found, folder, patient)
-    row_of = {found.path(row): row for row in range(len(found.names))}
-    return [contents[row_of[os.fsencode(path)]].tobytes() for path in files]
+    row_of = {name: row for row, name in enumerate(found.names)}
+    return [contents[row_of[_name(found.base, path)]].tobytes() for path in files]
 
 
 class _Patience:
@@ -175,15 +175,20 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def _found(base: Path, files: Iterable[tuple[str | Path, os.stat_result | None]], patient: _Patience) -> _Files:
-    above = os.path.join(os.fsencode(base), b"")
+    above = os.fsencode(base)
     names, numbers = [], array("q")
     for path, status in files:
-        names.append(os.fsencode(path).removeprefix(above))
+        names.append(_name(above, path))
         numbers.extend(_facts(status))
         patient("find files", len(names), len(names))
     order = sorted(range(len(names)), key=names.__getitem__)
     status_of = np.array(numbers, np.int64).reshape(-1, len(STATUS))[order]
-    return _Files(os.fsencode(base), [names[row] for row in order], status_of)
+    return _Files(above, [names[row] for row in order], status_of)
+
+
+def _name(base: bytes, path: str | Path) -> bytes:
+    """The name of a file below `base`, or its path as it is."""
+    return os.fsencode(path).removeprefix(os.path.join(base, b""))
 
 
 def _facts(status: os.stat_result | None) -> tuple[int, ...]:

@@ -227,6 +227,13 @@ def test_a_photograph_that_is_changed_meanwhile_has_no_row_of_what_was_there_bef
     assert lab.annotate_photographs(*SLOWLY)["status"]["sadness/23.png"] == "ok"
 
 
+def test_the_folder_that_one_is_in_is_a_folder_of_photographs(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = lab.annotate_photographs()
+    monkeypatch.chdir(lab.faces)
+    lab.faces = Path()
+    pd.testing.assert_frame_equal(lab.annotate_photographs(), first)
+
+
 def test_a_table_is_called_what_it_is_called(lab: Lab) -> None:
     """Neither does its name stand for others, nor is a link that it goes through replaced."""
     lab.break_off_photographs(*SLOWLY)
