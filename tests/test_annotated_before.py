@@ -59,6 +59,12 @@ class Lab:
         elsewhere.mkdir()
         self._program = self._program.rename(elsewhere / self._program.name)
 
+    def rebuild_program(self) -> None:
+        beside = self._program.with_name("beside")
+        beside.write_text(f"{self._program.read_text()}# another build\n")
+        beside.chmod(0o755)
+        beside.replace(self._program)
+
     def annotate_dataset(self, *settings: str) -> pd.DataFrame:
         """The AU table by id, of the faces as the step makes it."""
         wanted = self.request(*settings)
@@ -266,6 +272,13 @@ def test_who_is_refused_leaves_nothing_behind(lab: Lab) -> None:
         assert len(list(lab.made.glob("aus.parquet.*"))) == 1
         assert process.wait() == 0
     assert [path.name for path in lab.made.iterdir()] == ["aus.parquet"]
+
+
+def test_rows_of_two_builds_make_no_table(lab: Lab) -> None:
+    with lab.begun_photographs(*SLOWLY) as process:
+        lab.rebuild_program()
+        assert process.wait() == 2
+    assert list(lab.made.iterdir()) == []
 
 
 def test_a_row_that_was_changed_since_is_annotated_again(lab: Lab) -> None:

@@ -177,7 +177,7 @@ def annotate_images(
         known: findings of earlier annotations, by the image's number; these images are not shown again.
 
     Raises:
-        ActionUnitError: OpenFace cannot be run.
+        ActionUnitError: OpenFace cannot be run, or was replaced by another build meanwhile.
     """
     from openface.annotation import Annotation
     from openface.earlier import with_digests
@@ -189,12 +189,17 @@ def annotate_images(
 
     if known:
         report.note(f"{len(known):,} of {len(images.ids):,} images were annotated before; they keep their rows")
+    build = openface_build(settings)
     try:
         with open_program(settings, work) as program:
             annotation = Annotation(images, program, settings, work, tell, digests, known)
             table = with_digests(annotation(), digests)
     except OpenFaceError as error:
         raise ActionUnitError(str(error)) from error
+    if openface_build(settings) != build:
+        # Nothing tells which findings are whose.
+        shutil.rmtree(work)
+        raise ActionUnitError("OpenFace was replaced by another build while it annotated; run again")
     report.metrics(**annotation.summary())
     for failure in annotation.failures()[:_FAILURES_TOLD]:
         report.note(f"no action units: {failure}")
