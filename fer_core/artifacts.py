@@ -230,6 +230,18 @@ def held(beside: Path, wait: bool = True) -> Iterator[TextIO]:
         yield mark
 
 
+@contextmanager
+def unattended(beside: Path) -> Iterator[None]:
+    """Keep everybody from a folder of unfinished work while it is read; nothing is written there.
+
+    Raises:
+        OSError: nobody ever worked in it, or another process does so now.
+    """
+    with (beside / UNFINISHED).open(encoding="utf-8") as mark:
+        fcntl.flock(mark, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+
+
 def _refuse_to_replace(out: Path) -> None:
     """Replace only an earlier artifact, so that a mistyped --out never deletes a folder of faces."""
     if out.is_dir() and not (out / MANIFEST).is_file() and any(out.iterdir()):

@@ -100,11 +100,13 @@ def run_app(app: typer.Typer) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(ExitCode.MISTAKE)
     except OSError as error:
-        if error.errno in NO_ROOM and error.filename is None:
-            _drop_output()
-            print(
-                f"error: {error.strerror}; free some where this writes, or where what it prints goes", file=sys.stderr
-            )
+        if error.errno in NO_ROOM:
+            if error.filename is None:
+                _drop_output()
+                told = f"{error.strerror}; free some where this writes, or where what it prints goes"
+            else:
+                told = f"{error.filename}: {error.strerror}; free some there, and run again"
+            print(f"error: {told}", file=sys.stderr)
             sys.exit(ExitCode.DISK_FULL)
         if not _is_of_a_place(error):
             raise

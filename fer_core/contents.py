@@ -114,7 +114,7 @@ def contents_of(folder: Path, files: Sequence[Path], tell: Tell = nobody) -> lis
     found = _found(folder, ((path, _status(path)) for path in files), patient)
     contents, _ = _contents(found, folder, patient)
     row_of = {name: row for row, name in enumerate(found.names)}
-    return [contents[row_of[_name(path, _above(folder))]].tobytes() for path in files]
+    return [contents[row_of[_name(found.base, path)]].tobytes() for path in files]
 
 
 class _Patience:
@@ -175,24 +175,20 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def _found(base: Path, files: Iterable[tuple[str | Path, os.stat_result | None]], patient: _Patience) -> _Files:
-    above = _above(base)
+    above = os.fsencode(base)
     names, numbers = [], array("q")
     for path, status in files:
-        names.append(_name(path, above))
+        names.append(_name(above, path))
         numbers.extend(_facts(status))
         patient("find files", len(names), len(names))
     order = sorted(range(len(names)), key=names.__getitem__)
     status_of = np.array(numbers, np.int64).reshape(-1, len(STATUS))[order]
-    return _Files(os.fsencode(base), [names[row] for row in order], status_of)
+    return _Files(above, [names[row] for row in order], status_of)
 
 
-def _above(base: Path) -> bytes:
-    return os.path.join(os.fsencode(base), b"")
-
-
-def _name(path: str | Path, above: bytes) -> bytes:
-    """A file's name below its base; the whole path where it lies elsewhere."""
-    return os.fsencode(path).removeprefix(above)
+def _name(base: bytes, path: str | Path) -> bytes:
+    """The name of a file below `base`, or its path as it is."""
+    return os.fsencode(path).removeprefix(os.path.join(base, b""))
 
 
 def _facts(status: os.stat_result | None) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -26,8 +27,7 @@ from openface.views import Images, ladder
 
 JOURNAL = "findings.jsonl"
 DIGESTS = "digests.txt"
-DIGEST = "digest"
-"""Column of the table, and file of a working folder, of what tells images apart and how they are annotated."""
+"""File of a working folder: for each image, what tells it apart and how it is annotated."""
 _VIEWS = "views.json"
 Views = dict[int, int]
 """The view, counted from 0, in which each image is to be shown."""
@@ -76,21 +76,21 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
-        self._latest: dict[int, Finding] = {}
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-        os.truncate(path, self._read())
+        self._latest, whole = findings_in(path)
+        os.truncate(path, whole)
 
     def add(self, findings: Iterable[Finding]) -> None:
         """Write them down, for good."""
         found = list(findings)
         if not found:
             return
-        lines = "".join(f"{finding.line()}\n" for finding in found)
         with self._lock:
             with self._path.open("ab") as file:
-                file.write(lines.encode())
+                # One by one, since a hundred thousand lines take 400 MB.
+                file.writelines(f"{finding.line()}\n".encode() for finding in found)
                 file.flush()
                 os.fsync(file.fileno())
             self._latest.update((finding.number, finding) for finding in found)
@@ -99,14 +99,25 @@ class Journal:
         """The finding of the last view that an image was shown in."""
         return self._latest.get(number)
 
-    def _read(self) -> int:
-        """Bytes up to the last whole line; a process that was killed may have left half of one."""
-        content = self._path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        for line in content[:whole].splitlines():
-            finding = Finding.from_line(line)
-            self._latest[finding.number] = finding
-        return whole
+
+def findings_in(journal: Path) -> tuple[dict[int, Finding], int]:
+    """The last finding for each image, and the bytes up to the last whole line.
+
+    A process that was killed may have left half a line, and after one on a full disk another may have written.
+
+    Raises:
+        OSError: there is no journal.
+    """
+    latest, whole = dict[int, Finding](), 0
+    with journal.open("rb") as lines:
+        for line in lines:
+            if not line.endswith(b"\n"):
+                break
+            whole += len(line)
+            with suppress(ValueError):
+                finding = Finding.from_line(line)
+                latest[finding.number] = finding
+    return latest, whole
 
 
 class Annotation:
@@ -128,7 +139,7 @@ class Annotation:
         known: Mapping[int, Finding] = MappingProxyType({}),
     ) -> None:
         self._images, self._program, self._settings, self._folder = images, program, settings, folder
-        self._tell, self._digests = tell, digests
+        self._tell = tell
         self._journal = Journal(folder / JOURNAL)
         self._journal.add(finding for number, finding in known.items() if self._journal.latest(number) is None)
         (folder / DIGESTS).write_text("\n".join(digests), encoding="ascii")
@@ -326,7 +337,7 @@ class Annotation:
             table = pd.concat([table, pd.DataFrame(landmarks, columns=list(LANDMARKS))], axis=1)
         table.insert(0, "status", [f.status for f in found if f])
         table.insert(0, "id", list(self._images.ids))
-        return table.assign(**{DIGEST: self._digests}) if self._digests else table
+        return table
 
 
 def _in_words(finding: Finding) -> str:

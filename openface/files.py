@@ -1,6 +1,7 @@
 """Walk a folder that others filled: links, loops, pipes and what may not be read included."""
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ _OF_A_SYSTEM = frozenset(
     )
 )
 """What Synology's and QNAP's stores, Windows and others keep beside a user's files: thumbnails and what was deleted."""
+
+_AT_WORK = re.compile(r".+\.parquet\.[0-9a-f]{16}")
+"""Working folders of `fer openface`, which stay beside its table where it broke off."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,14 @@ class FoundFile:
 
 
 def is_hidden(inside: PurePath) -> bool:
-    """Tell whether a path in a user's folder is hidden, or in what a system keeps there or macOS leaves in archives."""
-    return any(part.startswith((".", "__MACOSX")) or part.lower() in _OF_A_SYSTEM for part in inside.parts)
+    """Tell whether a path in a user's folder is hidden, or in what a system or `fer openface` keeps there.
+
+    So is what macOS leaves in archives.
+    """
+    return any(
+        part.startswith((".", "__MACOSX")) or part.lower() in _OF_A_SYSTEM or _AT_WORK.fullmatch(part)
+        for part in inside.parts
+    )
 
 
 def files_below(folder: Path) -> Iterator[FoundFile]:

@@ -1,5 +1,6 @@
 """Images to annotate, and the views shown to OpenFace; it never sees their names or corrupt bytes."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -120,21 +121,37 @@ class ImageFiles:
     """Files below a folder; an id is a path relative to it, with forward slashes, as `spell` has it.
 
     left: other files, counted by ending or kind
+    sha256: of each file; where given, a file that holds something else by now is not read
     """
 
     folder: Path
     paths: Sequence[Path]
     left: Mapping[str, int]
+    sha256: Sequence[bytes] = ()
 
     @cached_property
     def ids(self) -> Sequence[str]:
         return [spell(path.relative_to(self.folder).as_posix()) for path in self.paths]
 
     def read(self, number: int) -> Image.Image:
+        path = self.paths[number]
         try:
-            return open_image(self.paths[number])
+            image = open_image(path)
+            # Only then, so that what came to be there meanwhile is seen too.
+            if self.sha256 and _sha256_of(path) != self.sha256[number]:
+                raise UnreadableImage(f"{path}: was changed after this began; run again")
+            return image
         except UnreadableImage as unreadable:
             raise UnreadableImage(printable(str(unreadable))) from unreadable
+
+
+def _sha256_of(path: Path) -> bytes:
+    """Nothing of what is no longer there."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return b""
 
 
 def images_below(folder: Path, endings: Collection[str] = ENDINGS) -> ImageFiles:

@@ -293,6 +293,24 @@ def test_a_full_disk_under_what_is_printed_is_one_line(command: list[str], tmp_p
     assert done.returncode == 6
 
 
+def test_a_full_disk_under_a_file_is_one_line_that_names_it() -> None:
+    code = """if True:
+        import errno
+        from fer_core.cli import run_app
+
+        def app():
+            print("19 of 24")
+            raise OSError(errno.ENOSPC, "No space left on device", "aus.parquet.13e4/in/00000014.png")
+
+        run_app(app)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == (
+        "error: aus.parquet.13e4/in/00000014.png: No space left on device; free some there, and run again\n"
+    )
+    assert (done.returncode, done.stdout) == (6, "19 of 24\n")
+
+
 def test_who_reads_no_further_ends_a_command_without_a_word(tmp_path: Path) -> None:
     program = [str(Path(sys.executable).with_name("fer")), "--help"]
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as child:

@@ -323,6 +323,14 @@ def test_a_killed_annotation_goes_on_where_it_stopped(local: Settings, tmp_path:
     assert journal.read_bytes().count(b"\n") == 60  # No image was annotated twice.
 
 
+def test_half_a_line_that_others_follow_costs_no_more_than_its_image(local: Settings, tmp_path: Path) -> None:
+    """As where a disk was full for a moment, and another batch was written down before the program ended."""
+    whole = annotate(Pictures([""] * 4), local(), tmp_path / "work")
+    lines = (tmp_path / "work" / "findings.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "work" / "findings.jsonl").write_bytes(b"".join([lines[0], lines[1][:90], *lines[2:]]))
+    pd.testing.assert_frame_equal(annotate(Pictures([""] * 4), local(), tmp_path / "work"), whole)
+
+
 def test_what_is_stopped_ends_at_once_and_leaves_no_process(local: Settings, tmp_path: Path) -> None:
     settings = local(arguments=("-standin_ms", "400"), batch=50, workers=2)
     (tmp_path / "work").mkdir()

@@ -15,6 +15,7 @@ from fer_core.errors import ArtifactError, DatasetError
 from fer_core.experiment import Experiment, to_document
 from fer_core.paths import whole_path
 from openface.errors import EngineAway, OpenFaceError
+from openface.settings import OpenFaceSettings
 
 Settings = dict[str, Any]
 NEIGHBOUR_SETTINGS = (
@@ -138,14 +139,15 @@ def _annotate_settings(request: Request) -> Settings:
         return _READING
     if not runs_openface(request):
         return {} if action_unit_rows(request) is not None else {"action_units": "none"}
-    return {"openface": _program_settings(request.experiment) | {"build": request.openface_build}}
+    return {"openface": program_settings(request.experiment.openface) | {"build": request.openface_build}}
 
 
-def _program_settings(experiment: Experiment) -> Settings:
-    """A binary is told by its name and its build, wherever it lies."""
-    openface = to_document(experiment)["openface"] | {"binary": Path(experiment.openface.binary).name}
-    program = ("binary",) if openface["binary"] else ("image", "program")
-    return {key: openface[key] for key in (*program, "arguments")}
+def program_settings(openface: OpenFaceSettings) -> Settings:
+    """What of OpenFace's settings counts; a binary is told by its name and its build, wherever it lies."""
+    program = {"image": openface.image, "program": openface.program}
+    if openface.binary:
+        program = {"binary": Path(openface.binary).name}
+    return program | {"arguments": list(openface.arguments)}
 
 
 def annotated_as_asked(annotated: Artifact, experiment: Experiment) -> bool:
@@ -154,7 +156,7 @@ def annotated_as_asked(annotated: Artifact, experiment: Experiment) -> bool:
     if experiment.action_units.vectors or "action_units" in settings:
         return bool(experiment.action_units.vectors) and "action_units" in settings
     openface = settings.get("openface")
-    return openface is None or openface | {"build": ""} == _program_settings(experiment) | {"build": ""}
+    return openface is None or openface | {"build": ""} == program_settings(experiment.openface) | {"build": ""}
 
 
 def with_openface_build(wanted: Request, made: Iterable[Path]) -> Request:
@@ -191,7 +193,7 @@ def _build_before(wanted: Request, made: Iterable[Path]) -> str:
             openface = dict(artifact.settings()["openface"])
             build = openface.pop("build")
             same = artifact.made_from("prepare") == {wanted.input("prepare").fingerprint}
-            if same and openface == _program_settings(wanted.experiment):
+            if same and openface == program_settings(wanted.experiment.openface):
                 found.append((artifact.made(), build))
     return max(found)[1] if found else ""
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fer_core.artifacts import UNFINISHED, Artifact, finished, held, make_artifact, open_artifact
+from fer_core.artifacts import UNFINISHED, Artifact, finished, make_artifact, open_artifact, unattended
 from fer_core.errors import ActionUnitError, ArtifactError, DatasetError
 from fer_core.experiment import LdgSettings, Recipe
 from fer_core.progress import Reporter
@@ -68,6 +68,9 @@ def _annotate(request: Request, folder: Path, report: Reporter) -> None:
     else:
         table = _no_rows(dataset) if rows is None else _import_rows(rows, dataset, report)
     table.to_parquet(folder / AU_TABLE, index=False)
+    # Not before, since whatever keeps the table from being written would cost all findings.
+    if (folder / _OPENFACE).is_dir():
+        shutil.rmtree(folder / _OPENFACE)
     counts = {str(status): int(count) for status, count in table["status"].value_counts().items()}
     (folder / "aus.json").write_text(json.dumps(counts), encoding="utf-8")
     report.metrics(**counts)
@@ -126,23 +129,22 @@ def _run_openface(request: Request, dataset: "Dataset", folder: Path, report: Re
 
 
 def _settled_before(request: Request, digests: Sequence[str], folder: Path) -> "dict[int, Finding]":
-    """Findings of the annotations beside `folder`, finished or broken off; those of a process at work are left out."""
-    import pandas as pd
-
+    """Findings of the annotations in and beside `folder`, finished or broken off; not of those at work."""
     from fer_core.data.dataset import AU_TABLE
-    from openface.earlier import settled_in_table, settled_in_work
+    from openface.earlier import Earlier
 
-    known: dict[int, Finding] = {}
+    earlier = Earlier(digests)
+    # This one may have been killed when its table was written.
+    earlier.read_table(folder / AU_TABLE)
     for beside in sorted(set(folder.parent.iterdir()) - {folder}):
         # What cannot be read, or is taken away meanwhile, tells nothing.
         with suppress(ArtifactError, OSError, ValueError):
             if beside.name.endswith(UNFINISHED):
-                with held(beside, wait=False):
-                    known |= settled_in_work(beside / _OPENFACE, digests)
+                with unattended(beside):
+                    earlier.read_work(beside / _OPENFACE)
             else:
-                made = open_artifact(beside, request.step.name)
-                known |= settled_in_table(pd.read_parquet(made.file(AU_TABLE)), digests)
-    return known
+                earlier.read_table(open_artifact(beside, request.step.name).file(AU_TABLE))
+    return earlier.known
 
 
 def openface_build(settings: OpenFaceSettings) -> str:
@@ -168,16 +170,17 @@ def annotate_images(
     digests: Sequence[str],
     known: "Mapping[int, Finding]",
 ) -> "pd.DataFrame":
-    """One row an image by running OpenFace, in a working folder that is cleared away at the end.
+    """One row an image by running OpenFace, in a working folder that is to be cleared away once the table is written.
 
     Args:
         digests: by which a later annotation knows each image again.
         known: findings of earlier annotations, by the image's number; these images are not shown again.
 
     Raises:
-        ActionUnitError: OpenFace cannot be run.
+        ActionUnitError: OpenFace cannot be run, or was replaced by another build meanwhile.
     """
     from openface.annotation import Annotation
+    from openface.earlier import with_digests
     from openface.errors import OpenFaceError
     from openface.program import open_program
 
@@ -186,16 +189,20 @@ def annotate_images(
 
     if known:
         report.note(f"{len(known):,} of {len(images.ids):,} images were annotated before; they keep their rows")
+    build = openface_build(settings)
     try:
         with open_program(settings, work) as program:
             annotation = Annotation(images, program, settings, work, tell, digests, known)
-            table = annotation()
+            table = with_digests(annotation(), digests)
     except OpenFaceError as error:
         raise ActionUnitError(str(error)) from error
+    if openface_build(settings) != build:
+        # Nothing tells which findings are whose.
+        shutil.rmtree(work)
+        raise ActionUnitError("OpenFace was replaced by another build while it annotated; run again")
     report.metrics(**annotation.summary())
     for failure in annotation.failures()[:_FAILURES_TOLD]:
         report.note(f"no action units: {failure}")
-    shutil.rmtree(work)
     return table
 
 
