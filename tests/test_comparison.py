@@ -139,7 +139,7 @@ def test_only_the_cells_that_are_asked_for_are_trained() -> None:
 
 
 def test_a_cell_is_asked_for_by_its_own_name_whatever_a_pattern_would_make_of_it() -> None:
-    ways = {name: {} for name in ("λ [0.1]", "λ *", "λ 1")}
+    ways: dict[str, Any] = {name: {} for name in ("λ [0.1]", "λ *", "λ 1")}
     stage = {"title": "few?", "ways": list(ways)}
     for name in ("few? · λ [0.1] · seed 2", "few? · λ * · seed 1"):
         only = compared(stage, ways=ways, baseline="", pairs=[], only=name)

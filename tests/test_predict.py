@@ -396,7 +396,7 @@ def test_a_video_is_drawn_whatever_rate_it_states(
 ) -> None:
     clip = video(tmp_path / "clip.mp4", 4, rate=stated)
     whereto = ("--out", tmp_path / "f.csv", "--pictures", tmp_path / "pictures")
-    done = fer("predict", clip, "--model", exported, "--every", every, *whereto)
+    done = fer("predict", clip, "--model", exported, "--every", str(every), *whereto)
     assert done.returncode == 0, done.stderr
     capture = cv2.VideoCapture(str(tmp_path / "pictures" / "clip.mp4"))
     assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(written, rel=0.01)
