@@ -160,6 +160,7 @@ def own_address() -> str:
 def trouble_with(url: str) -> str:
     """Explain in one line what is wrong with an address of Prefect's API; "" if nothing is."""
     no_address = f"{url}: no address of a server; set PREFECT_API_URL to one such as {LOCAL}"
+    no_answer = f"{url}: no Prefect server answers there; start one with `prefect server start`, or set PREFECT_API_URL"
     if not url.lower().startswith(("http://", "https://")) or not _host(url):
         return no_address
     try:
@@ -167,7 +168,7 @@ def trouble_with(url: str) -> str:
     except (ValueError, http.client.InvalidURL):
         return no_address
     except OSError:
-        return f"{url}: no Prefect server answers there; start one with `prefect server start`, or set PREFECT_API_URL"
+        return no_answer
     except http.client.HTTPException:
         status, said = 0, b""
     if said.startswith(b"refused: "):
@@ -177,7 +178,11 @@ def trouble_with(url: str) -> str:
     if (status, said.strip()) != (200, b"true"):
         return f"{url}: {_not_prefect(url)}"
     password = prefect_setting("PREFECT_API_AUTH_STRING") or ""
-    if _get(f"{url}/admin/version", password)[0] == 401:
+    try:
+        status, _ = _get(f"{url}/admin/version", password)
+    except (OSError, http.client.HTTPException):  # It ended meanwhile.
+        return no_answer
+    if status == 401:
         wanted = "another password than PREFECT_API_AUTH_STRING's" if password else "a password"
         return (
             f"{url}: wants {wanted}; set PREFECT_API_AUTH_STRING to the server's user:password, which "

@@ -88,7 +88,11 @@ def code_version() -> str:
 def run_sent_step(sent: dict[str, Any]) -> State[None]:
     """Run a step on this machine: inputs from the store, the artifact back into it."""
     try:
-        _run(SentStep(**sent))
+        asked = SentStep(**sent)
+    except TypeError as error:
+        return _failed(ExitCode.MISTAKE, str(error))
+    try:
+        _run(asked)
     except StepFailed as failure:
         if failure.details:
             get_run_logger().error("%s", failure.details)
@@ -102,7 +106,7 @@ def run_sent_step(sent: dict[str, Any]) -> State[None]:
         if error.errno not in NO_ROOM:
             raise
         return _failed(ExitCode.DISK_FULL, f"{machine_name()}: {error}; free some space there")
-    except (FerError, TypeError) as error:
+    except FerError as error:
         return _failed(ExitCode.MISTAKE, str(error))
     return Completed(message="made")
 

@@ -409,6 +409,15 @@ def servers() -> Iterator[dict[str, int]]:
             self.end_headers()
             self.wfile.write(b"true" if health else b'"3.8.8"')
 
+    class Leaving(Page):
+        """One that ends between two questions."""
+
+        def do_GET(self) -> None:
+            if self.path == "/api/health":
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(b"true")
+
     class Mute(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             self.request.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
@@ -416,6 +425,7 @@ def servers() -> Iterator[dict[str, int]]:
     made = {
         "page": http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page),
         "locked": http.server.ThreadingHTTPServer(("127.0.0.1", 0), Locked),
+        "leaving": http.server.ThreadingHTTPServer(("127.0.0.1", 0), Leaving),
         "ssh": socketserver.ThreadingTCPServer(("127.0.0.1", 0), Mute),
     }
     for server in made.values():
@@ -436,6 +446,7 @@ def servers() -> Iterator[dict[str, int]]:
         ("http://127.0.0.1:none/api", "", "no address of a server; set PREFECT_API_URL"),
         ("http://[::1/api", "", "no address of a server; set PREFECT_API_URL"),
         ("http://127.0.0.1:9/api", "", "no Prefect server answers there"),
+        ("http://127.0.0.1:{leaving}/api", "", "no Prefect server answers there"),
         ("http://127.0.0.1:{page}/api", "", "a server answers there that is not Prefect's"),
         ("http://127.0.0.1:{ssh}/api", "", "a server answers there that is not Prefect's"),
         ("http://127.0.0.1:{locked}/api", "", "wants a password; set PREFECT_API_AUTH_STRING"),

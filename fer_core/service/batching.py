@@ -79,6 +79,8 @@ class Batcher:
             probabilities = await asyncio.get_running_loop().run_in_executor(self._thread, self._predict, faces)
             if not np.isfinite(probabilities).all():
                 raise ModelFailed("probabilities that are no numbers")
+            if len(probabilities) != len(batch):
+                raise ModelFailed(f"probabilities of {len(probabilities)} faces instead of {len(batch)}")
         except Exception as error:  # Whatever ONNX Runtime raises ends these requests, and no other.
             failed = ModelFailed(" ".join(str(error).split())[:200])
             for _, answer in batch:
