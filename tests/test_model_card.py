@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from fer_core.data.views import Views
 from fer_core.evaluation.calibration import fit_temperature, probabilities, supported_temperature
 from fer_core.evaluation.metrics import expected_calibration_error
 from fer_core.evaluation.model_card import MODEL_CARD, licence_of, markdown
-from fer_core.experiment import Experiment
+from fer_core.experiment import DatasetSettings, Experiment
 from fer_core.graph.neighbours import Graph
 from fer_core.models.architectures import build
 from fer_core.models.checkpoint import load_checkpoint, read_card
@@ -140,3 +141,8 @@ def test_published_weights_have_a_card_that_claims_nothing(tmp_path: Path) -> No
     assert "Not judged here" in page
     assert licence_of("rafdb") in page
     assert json.loads(made.file("model.json").read_text())["temperature"] == 1.0
+
+
+def test_every_source_of_a_dataset_has_terms_of_its_own() -> None:
+    sources = get_args(get_type_hints(DatasetSettings)["source"])
+    assert len({licence_of(source) for source in (*sources, "another")}) == len(sources) + 1

@@ -31,6 +31,7 @@ _OPENFACE = "; its action units by OpenFace, for academic, non-commercial use"
 _LICENCES: Mapping[str, str] = {
     "sample": "drawn faces, of no restriction",
     "ferplus": "FER+ votes under the MIT licence, FER2013's photographs under its contest's terms for research",
+    "fer2013": "FER2013's photographs and labels, under its contest's terms for research",
     "rafdb": "RAF-DB, for non-commercial research",
     "affectnet": "AffectNet, for non-commercial research",
     "caers": "CAER-S, for non-commercial research",
