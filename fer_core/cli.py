@@ -42,7 +42,8 @@ _SEEN = "What a run found the path to hold, so that the step need not read all o
 
 def _at_home(given: str) -> Path:
     """A path as it is typed, `~` followed: a shell leaves it as it is behind an equals sign."""
-    return Path(given).expanduser()
+    # Not Path's own, which says nothing of the path where it is the home of nobody; who opens it does.
+    return Path(os.path.expanduser(given))
 
 
 ExperimentName = Annotated[

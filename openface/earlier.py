@@ -63,8 +63,9 @@ class Earlier:
         Raises:
             OSError: there is none.
         """
-        found, _ = findings_in(folder / JOURNAL)
+        # First, since a journal without digests may be of an earlier version, whose lines hold something else.
         before = (folder / DIGESTS).read_text(encoding="ascii").split("\n")
+        found, _ = findings_in(folder / JOURNAL)
         settled = [row for row in range(len(before)) if row in found and found[row].status in _SETTLED]
         same = _same([before[row] for row in settled], self._wanted)
         self._learn({number: replace(found[settled[row]], number=number) for number, row in same.items()})

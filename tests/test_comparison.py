@@ -605,7 +605,7 @@ def test_a_comparison_is_trained_reported_and_gone_on_with(tmp_path: Path) -> No
 def test_cells_with_other_test_images_are_told_before_they_are_trained_and_the_others_are_reported(
     tmp_path: Path,
 ) -> None:
-    """Where the test split is cut anew with every seed, too, nothing is trained that could not be compared."""
+    """A test split that is cut anew with every seed is another one, too."""
     (tmp_path / "own.toml").write_text(
         Path(TINY)
         .read_text(encoding="utf-8")
