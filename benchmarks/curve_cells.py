@@ -14,7 +14,7 @@ import torch
 from curve_data import CLASSES, standardised
 from torch import Tensor, nn
 
-from fer_core.graph.propagation import SHRINKAGE, linear_discriminant, mixed, nearest, propagated, similarity, smoothed
+from fer_core.graph.propagation import SHRINKAGE, linear_discriminant, mixed, propagated, smoothed
 from fer_core.models.architectures import build
 from fer_core.train.losses import neighbour_divergence, soft_cross_entropy
 from fer_core.train.self_training import confident
@@ -27,6 +27,8 @@ CROP_AREA, CROP_RATIO = (0.5, 1.0), (0.8, 1.25)
 _STRONG = {"contrast": 0.5, "brightness": 0.5, "turn": 0.5, "erased": 0.4}
 """FixMatch's strong view: factors 0.5 to 1.5, ± deviations, ± radians, side of the grey square over the side."""
 _WARM_UPS = 2
+_AT_A_TIME = 4096
+"""Rows of the distance matrix held in memory at once."""
 FEW = 10
 
 
@@ -89,6 +91,35 @@ class Lesson:
     threshold: float = 1.1
     instead: float = 0.0
     """1 where a network's own prediction replaces the target, 0 where both count."""
+
+
+def nearest(vectors: Tensor, among: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Find the exact k nearest of some rows for every row; an image is never its own neighbour.
+
+    Args:
+        vectors: (N, D), one for every image; no NaN.
+        among: (M,) int64 row numbers that may be chosen, M > k.
+
+    Returns:
+        (N, k) int64 row numbers, nearest first, and (N, k) Euclidean distances.
+    """
+    assert len(among) > k
+    chosen = vectors[among]
+    rows, distances = [], []
+    for start in range(0, len(vectors), _AT_A_TIME):
+        part = torch.cdist(vectors[start : start + _AT_A_TIME], chosen)  # (B, M)
+        # (B, M): true where a row meets itself, which is infinitely far.
+        own = torch.arange(start, start + len(part), device=vectors.device)[:, None] == among
+        distance, place = part.masked_fill(own, torch.inf).topk(k, largest=False)
+        rows.append(among[place])
+        distances.append(distance)
+    return torch.cat(rows), torch.cat(distances)
+
+
+def similarity(distance: Tensor) -> Tensor:
+    """a_ij = exp(−d_ij / median d): the paper's similarity with σ² the median distance, or 1 where that is 0."""
+    median = distance.median()
+    return torch.exp(-distance / torch.where(median > 0, median, 1.0))
 
 
 def faces_from(path: str, device: torch.device, *, few: bool = False) -> tuple[Faces, dict[str, np.ndarray]]:

@@ -1,5 +1,6 @@
 """The learning curve's captured step against a slow, plain training; its draws, its choices, and its statistics."""
 
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import cKDTree
 from torch import nn
 
 ROOT = Path(__file__).parent.parent
@@ -22,9 +24,7 @@ def benchmarks_importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def faces() -> Any:
-    from curve_cells import OMEGA_NEIGHBOURS, Faces
-
-    from fer_core.graph.propagation import nearest, similarity
+    from curve_cells import OMEGA_NEIGHBOURS, Faces, nearest, similarity
 
     draw = torch.Generator().manual_seed(1)
     vectors = torch.randn(FACES, 5, generator=draw)
@@ -41,6 +41,33 @@ def faces() -> Any:
         std=64.0,
         omega={"both": (near, similarity(distance))},
     )
+
+
+def test_the_nearest_are_those_of_a_tree_and_never_the_image_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    from curve_cells import nearest
+
+    monkeypatch.setattr("curve_cells._AT_A_TIME", 7)
+    vectors = torch.randn(50, 5, generator=torch.Generator().manual_seed(1))
+    among = torch.tensor([3, 8, 9, 20, 21, 33, 49])
+    rows, distance = nearest(vectors, among, k=3)
+    for image in range(50):
+        others = among[among != image].numpy()
+        apart, place = cKDTree(vectors[others].numpy()).query(vectors[image].numpy(), k=3)
+        assert rows[image].tolist() == others[place].tolist()
+        np.testing.assert_allclose(distance[image].numpy(), apart, rtol=1e-4, atol=1e-4)
+
+
+def test_similarity_is_one_over_e_at_the_median_distance() -> None:
+    from curve_cells import similarity
+
+    alike = similarity(torch.tensor([[0.0, 2.0, 6.0]]))
+    torch.testing.assert_close(alike, torch.tensor([[1.0, math.exp(-1), math.exp(-3)]]))
+
+
+def test_equal_vectors_have_similarity_one() -> None:
+    from curve_cells import similarity
+
+    assert similarity(torch.zeros(2, 2)).tolist() == [[1.0, 1.0], [1.0, 1.0]]
 
 
 def small_network(architecture: str, classes: int, seed: int) -> nn.Module:

@@ -1,36 +1,11 @@
 """Labels propagated to unlabelled faces, softened targets, and pseudo-labels: numbers by hand and by scikit-learn."""
 
-import math
-
 import numpy as np
-import pytest
 import torch
-from scipy.spatial import cKDTree
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from fer_core.graph.propagation import linear_discriminant, mixed, nearest, propagated, similarity, smoothed
+from fer_core.graph.propagation import linear_discriminant, mixed, propagated, smoothed
 from fer_core.train.self_training import confident
-
-
-def test_the_nearest_are_those_of_a_tree_and_never_the_image_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fer_core.graph.propagation._AT_A_TIME", 7)
-    vectors = torch.randn(50, 5, generator=torch.Generator().manual_seed(1))
-    among = torch.tensor([3, 8, 9, 20, 21, 33, 49])
-    rows, distance = nearest(vectors, among, k=3)
-    for image in range(50):
-        others = among[among != image].numpy()
-        apart, place = cKDTree(vectors[others].numpy()).query(vectors[image].numpy(), k=3)
-        assert rows[image].tolist() == others[place].tolist()
-        np.testing.assert_allclose(distance[image].numpy(), apart, rtol=1e-4, atol=1e-4)
-
-
-def test_similarity_is_one_over_e_at_the_median_distance() -> None:
-    alike = similarity(torch.tensor([[0.0, 2.0, 6.0]]))
-    torch.testing.assert_close(alike, torch.tensor([[1.0, math.exp(-1), math.exp(-3)]]))
-
-
-def test_equal_vectors_have_similarity_one() -> None:
-    assert similarity(torch.zeros(2, 2)).tolist() == [[1.0, 1.0], [1.0, 1.0]]
 
 
 def test_a_propagated_label_is_the_weighted_mean_of_its_neighbours() -> None:

@@ -13,41 +13,8 @@ Needs torch alone.
 import torch
 from torch import Tensor
 
-_AT_A_TIME = 4096
-"""Rows of the distance matrix held in memory at once."""
-
-
 SHRINKAGE = 0.1
 """Shrinkage of a linear teacher's covariance; the learning curve on FER+ was measured with it."""
-
-
-def nearest(vectors: Tensor, among: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Find the exact k nearest of some rows for every row; an image is never its own neighbour.
-
-    Args:
-        vectors: (N, D), one for every image; no NaN.
-        among: (M,) int64 row numbers that may be chosen, M > k.
-
-    Returns:
-        (N, k) int64 row numbers, nearest first, and (N, k) Euclidean distances.
-    """
-    assert len(among) > k
-    chosen = vectors[among]
-    rows, distances = [], []
-    for start in range(0, len(vectors), _AT_A_TIME):
-        part = torch.cdist(vectors[start : start + _AT_A_TIME], chosen)  # (B, M)
-        # (B, M): true where a row meets itself, which is infinitely far.
-        own = torch.arange(start, start + len(part), device=vectors.device)[:, None] == among
-        distance, place = part.masked_fill(own, torch.inf).topk(k, largest=False)
-        rows.append(among[place])
-        distances.append(distance)
-    return torch.cat(rows), torch.cat(distances)
-
-
-def similarity(distance: Tensor) -> Tensor:
-    """a_ij = exp(−d_ij / median d): the paper's similarity with σ² the median distance, or 1 where that is 0."""
-    median = distance.median()
-    return torch.exp(-distance / torch.where(median > 0, median, 1.0))
 
 
 def propagated(labels: Tensor, neighbours: Tensor, alike: Tensor) -> Tensor:
