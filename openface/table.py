@@ -1,11 +1,12 @@
 """Give every image of a dataset one row of what `openface.reading` found, and tell what came of the rest."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
 from openface.columns import INTENSITIES, LANDMARKS, PRESENCES
+from openface.cut_out import CutOut, FoundFaces, faces_of
 from openface.errors import TableError
 from openface.matching import Match, in_other_folders, match, splits_in, zeros_lost
 from openface.reading import FIGURES, SHARES, UNREAD, UNSEEN
@@ -13,7 +14,7 @@ from openface.reading import FIGURES, SHARES, UNREAD, UNSEEN
 _NAMED = 3
 
 
-def one_row_per_image(rows: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
+def one_row_per_image(rows: pd.DataFrame, ids: Sequence[str], cut_out: CutOut | None = None) -> pd.DataFrame:
     """One row for each id, in order: id, status, confidence, 17 intensities and 18 presences (float32).
 
     Where the rows have landmarks, these follow, as they were written: 136 columns, NaN throughout where one of them is
@@ -21,17 +22,19 @@ def one_row_per_image(rows: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
     has status `no_face`. Of several faces the most confident counts, the first of those that tie. A row with a figure
     that no AU can have has status `failed`. Which id a key means, `openface.matching.match` says.
 
+    Args:
+        cut_out: where the images are faces cut out of photographs, of which the rows are; see `openface.cut_out`.
+
     Raises:
         TableError: fewer than half of the keys, and of the ids, belong together; a key fits several ids; there
             is no AU; most rows hold what no AU can be (confidence 0..1, intensities 0..5, presences 0 or 1).
     """
-    found = _match(rows, ids)
-    _check_match(found, rows["key"], ids)
+    found, cut_out = _match(rows, ids, cut_out)
+    _check_match(found, rows["key"], ids if cut_out is None else cut_out.named)
     matched = _of_images(rows, found)
     wrong = _what_is_wrong(matched)
     _check_rows(matched, wrong)
-    sound = matched.assign(status=matched["status"].where(wrong == "", "failed"))
-    chosen = _most_confident(sound).set_index("id").reindex(pd.Index(ids, name="id"))
+    chosen = _most_confident(_faces(matched, wrong, cut_out).rows).set_index("id").reindex(pd.Index(ids, name="id"))
     status = chosen["status"].astype(object).where(chosen["status"].notna(), rows.attrs.get(UNSEEN, "no_face"))
     figures = chosen.reindex(columns=list(FIGURES)).astype(np.float32)
     if LANDMARKS[0] in chosen:
@@ -43,34 +46,37 @@ def one_row_per_image(rows: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
     return figures.reset_index()
 
 
-def remarks(rows: pd.DataFrame, ids: Sequence[str], table: str) -> list[str]:
+def remarks(rows: pd.DataFrame, ids: Sequence[str], table: str, cut_out: CutOut | None = None) -> list[str]:
     """What of the rows is not used or taken for something else, a sentence each, once `one_row_per_image` took them.
 
     Args:
         table: what the rows are called where they come from.
+        cut_out: as for `one_row_per_image`.
     """
     said = []
-    found = _match(rows, ids)
+    found, cut_out = _match(rows, ids, cut_out)
     matched = _of_images(rows, found)
     wrong = _what_is_wrong(matched)
+    faces = _faces(matched, wrong, cut_out)
     if (wrong != "").any():
         named = [f"{key}: {why}" for key, why in zip(matched["key"], wrong, strict=True) if why]
         said.append(f"{_counted(len(named), 'row')} of {table} cannot be used and count as failed: {_listed(named)}")
     if stray := sorted(set(rows["key"]) - set(matched["key"])):
         said.append(f"{_counted(len(stray), 'image')} of {table} are not in the dataset: {_listed(stray)}")
-    if presumed := _presumed(rows, ids, found):
+    if presumed := _presumed(rows, ids if cut_out is None else cut_out.photographs, ids, found):
         zeros = _where_zeros_are(stray, presumed)
         asked = f"{zeros}:" if zeros else "were they all given to OpenFace?"
         said.append(
             f"{len(presumed):,} of {len(ids):,} images have no row in {table} and count as no_face; {asked} "
             f"{_listed(presumed)}"
         )
-    if undecided := _undecided(matched[wrong == ""]):
+    said += _of_cut_out_faces(faces, table)
+    if undecided := _undecided(faces.rows):
         said.append(
             f"{_counted(len(undecided), 'image')} of {table} have several rows of equal confidence that differ; the "
             f"first is taken: {_listed(undecided)}"
         )
-    if crowded := _of_several_faces(matched[wrong == ""], undecided):
+    if crowded := _of_several_faces(faces.rows, undecided):
         said.append(
             f"{_counted(len(crowded), 'image')} of {table}: several faces, of which the most confident counts, also "
             f"where the dataset has cut out another; {_listed(crowded)}"
@@ -94,7 +100,27 @@ def remarks(rows: pd.DataFrame, ids: Sequence[str], table: str) -> list[str]:
     return said + _missing(rows, table)
 
 
-def _presumed(rows: pd.DataFrame, ids: Sequence[str], found: Match) -> list[str]:
+def _of_cut_out_faces(faces: FoundFaces, table: str) -> Iterator[str]:
+    """What of photographs' rows is no image's."""
+    if faces.outside:
+        yield (
+            f"{_counted(len(faces.outside), 'image')}: {table} has faces of the photograph, and none in the dataset's "
+            f"box; they count as no_face: {_listed(faces.outside)}"
+        )
+    if faces.untold:
+        yield (
+            f"{_counted(len(faces.untold), 'image')} of photographs of which the dataset has several faces: nothing in "
+            f"{table} tells which row is whose, such as OpenFace's landmarks of the photographs (-2Dfp); they count as "
+            f"no_face: {_listed(faces.untold)}"
+        )
+    if faces.elsewhere:
+        yield (
+            f"landmarks of {table} are not where the dataset's face boxes are; its rows are taken for faces that were "
+            "cut out before"
+        )
+
+
+def _presumed(rows: pd.DataFrame, photographs: Sequence[str], ids: Sequence[str], found: Match) -> list[str]:
     """The ids that have `no_face` for want of a row.
 
     OpenFace found no face in these, or was never given them; what it wrote does not tell which. Details files
@@ -103,7 +129,7 @@ def _presumed(rows: pd.DataFrame, ids: Sequence[str], found: Match) -> list[str]
     if rows.attrs.get(UNSEEN) == "failed":
         return []
     owners = set(found.owner.values())
-    return [name for name in ids if name not in owners]
+    return [name for name, photograph in zip(ids, photographs, strict=True) if photograph not in owners]
 
 
 def _where_zeros_are(strays: Sequence[str], without: Sequence[str]) -> str:
@@ -157,8 +183,21 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + more
 
 
-def _match(rows: pd.DataFrame, ids: Sequence[str]) -> Match:
-    return match(rows["key"].drop_duplicates().tolist(), list(ids))
+def _match(rows: pd.DataFrame, ids: Sequence[str], cut_out: CutOut | None) -> tuple[Match, CutOut | None]:
+    """The image of each key, or its photograph, and what was cut out of it, where the rows are of photographs."""
+    keys = rows["key"].drop_duplicates().tolist()
+    if cut_out is not None:
+        found = match(keys, list(dict.fromkeys([*cut_out.photographs, *ids])))
+        # The second face of a photograph has an id of its own, which only a table of the faces themselves names.
+        if set(cut_out.photographs).issuperset(found.owner.values()):
+            return found, cut_out
+    return match(keys, list(ids)), None
+
+
+def _faces(matched: pd.DataFrame, wrong: pd.Series, cut_out: CutOut | None) -> FoundFaces:
+    """The rows by image, those with a figure that cannot be as failed ones."""
+    sound = matched.assign(status=matched["status"].where(wrong == "", "failed"))
+    return FoundFaces(sound, [], [], elsewhere=False) if cut_out is None else faces_of(sound, cut_out)
 
 
 def _of_images(rows: pd.DataFrame, found: Match) -> pd.DataFrame:

@@ -26,6 +26,8 @@ EMOTIONS: tuple[str, ...] = (
     "contempt",
 )
 """The order of emotions among a dataset's classes; other words follow them. FER+ and RAF-DB have the first seven."""
+PHOTOGRAPH, BOX = "photograph", ("box_left", "box_top", "box_width", "box_height")
+"""Columns of a manifest whose images are cut out of photographs."""
 _LISTS = ("labels", "mean", "std", "notes")
 """Keys of a card that JSON has as lists."""
 
@@ -64,6 +66,9 @@ class Dataset:
         published    whether FER+'s own rule counts the image, which makes its test images the published test set; only
                      where the source is ferplus
         person       whose face it is, "" where that is not known; only where a list says it
+        photograph, box_left, box_top, box_width, box_height
+                     the id by which AU tables know the photograph that the face was cut out of, and where in it, in
+                     pixels, NaN where all of it was taken; only where a list has face boxes
         crowd_LABEL  for each label, a distribution that sums to 1; only where `card.truth` says what it is, and NaN
                      for an unlabelled image
     images: (N, S, S, C) uint8, C = 1 (grey) or 3 (RGB), memory-mapped

@@ -14,7 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from fer_core.data.crops import cut_out, middle_square
-from fer_core.data.dataset import UNLABELLED, DatasetCard, save_dataset
+from fer_core.data.dataset import BOX, PHOTOGRAPH, UNLABELLED, DatasetCard, save_dataset
 from fer_core.data.readers import open_source
 from fer_core.data.readers.source import Source
 from fer_core.data.readers.splits import complete_splits, draw_stratified, is_repeated, of_judged_people
@@ -30,7 +30,7 @@ OPENFACE_TABLE = "openface.parquet"
 _THREADS = 4
 _AT_A_TIME = 32
 _NAMED = 3
-_AT_TIMES = ("published", "person")
+_AT_TIMES = ("published", "person", PHOTOGRAPH, *BOX)
 """Columns that only some sources have."""
 
 

@@ -91,24 +91,29 @@ def _no_rows(dataset: "Dataset") -> "pd.DataFrame":
 
 def _import_rows(source: Path, dataset: "Dataset", report: Reporter) -> "pd.DataFrame":
     """One row an image of what OpenFace wrote before."""
+    from fer_core.data.dataset import BOX, PHOTOGRAPH
+    from openface.cut_out import CutOut
     from openface.errors import TableError
     from openface.reading import read_openface
     from openface.table import one_row_per_image, remarks
 
-    ids = list(dataset.manifest["id"])
+    manifest = dataset.manifest
+    ids, cut_out = list(manifest["id"]), None
+    if PHOTOGRAPH in manifest:
+        cut_out = CutOut(ids, list(manifest[PHOTOGRAPH]), manifest[list(BOX)].to_numpy())
     if not source.exists():
         raise ActionUnitError(
             f"{source}: no AU table there; give --aus, a folder of FaceLandmarkImg's CSVs, one CSV, or a parquet"
         )
     try:
-        rows = read_openface(source, ids)
+        rows = read_openface(source, ids if cut_out is None else cut_out.named)
     except TableError as error:
         raise ActionUnitError(str(error)) from error
     try:
-        table = one_row_per_image(rows, ids)
+        table = one_row_per_image(rows, ids, cut_out)
     except TableError as error:
         raise ActionUnitError(f"{source}: {error}") from error
-    for remark in remarks(rows, ids, str(source)):
+    for remark in remarks(rows, ids, str(source), cut_out):
         report.note(remark)
     return table
 

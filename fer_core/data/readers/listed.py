@@ -7,12 +7,13 @@ from dataclasses import replace
 from functools import cache
 from itertools import islice
 from pathlib import Path, PurePath, PureWindowsPath
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from fer_core.data.dataset import EMOTIONS
+from fer_core.data.dataset import BOX, EMOTIONS, PHOTOGRAPH
 from fer_core.data.readers.classes import UNLABELLED_INDEX, Classes, NumberOrder, check_shares, name_classes
 from fer_core.data.readers.folder import names_alike, without_dropped
 from fer_core.data.readers.lists import (
@@ -140,12 +141,14 @@ def _source(name: str, settings: DatasetSettings, folder: Path, lists: Sequence[
     shares = _read_shares(lists, share_columns, classes, len(own)) if share_columns else None
     paths, boxes = _locate(folder, lists), _boxes(lists)
     _refuse_twice(lists, paths, boxes)
+    ids = unique_ids([without_ending(text) for text in names], [os.path.relpath(path, root) for path in paths])
     records = pd.DataFrame(
         {
-            "id": unique_ids([without_ending(text) for text in names], [os.path.relpath(path, root) for path in paths]),
+            "id": ids,
             "label": classes.index[: len(own)],
             "split": _splits(lists),
             **_persons(lists),
+            **_cut_out(ids, paths, boxes),
         }
     )
     meant = cache(lambda: _by_stem(Path(root)))
@@ -196,6 +199,15 @@ def _splits(lists: Sequence[ListedImages]) -> list[str]:
     if all(found.is_affectnet for found in lists) and "test" not in splits:
         return [split.replace("validation", "test") for split in splits]
     return splits
+
+
+def _cut_out(ids: Sequence[str], paths: Sequence[Path], boxes: np.ndarray | None) -> dict[str, Sequence[Any]]:
+    """The columns of the records that say what of which photograph each face is; AU tables may be of photographs."""
+    if boxes is None:
+        return {}
+    known: dict[str, str] = {}
+    photographs = [known.setdefault(os.path.normpath(path), name) for name, path in zip(ids, paths, strict=True)]
+    return {PHOTOGRAPH: photographs, **dict(zip(BOX, boxes.T, strict=True))}
 
 
 def _persons(lists: Sequence[ListedImages]) -> dict[str, list[str]]:

@@ -32,7 +32,7 @@ class Source:
     records: pd.DataFrame
     """N rows; id (str, unique), label (index into `labels`), split (train, validation, test; "" if open); where the
     makers judge on fewer images than we read: published (bool); and where it is known whose face it is: person (str, ""
-    for nobody known)."""
+    for nobody known); and where faces are cut out of photographs: photograph and its box, as in the manifest."""
     distributions: np.ndarray | None
     """(N, classes) float32, rows sum to 1."""
     truth: str
