@@ -36,6 +36,16 @@ def whole_path(given: str | Path) -> Path:
     return path
 
 
+def whole_place(given: str | Path) -> Path:
+    """The same, but a link to a file is not followed, since what a list names lies beside the link.
+
+    git-annex, DVC and caches of datasets keep the files themselves elsewhere, under other names.
+    """
+    path = whole_path(given)
+    own = Path(given).expanduser()
+    return own.parent.resolve() / own.name if path.is_file() and own.is_symlink() else path
+
+
 def refuse_address(given: str | Path) -> None:
     """See that a path is none of another machine's, such as https://… or s3://…
 

@@ -12,7 +12,7 @@ from fer_core.comparison import cells
 from fer_core.contents import Tell, nobody
 from fer_core.errors import ActionUnitError, DatasetError, ExperimentError, InputError
 from fer_core.experiment import BUNDLED, Experiment, find_experiment, load_experiment
-from fer_core.paths import require_utf8, whole_path
+from fer_core.paths import require_utf8, whole_path, whole_place
 from fer_core.steps import (
     NAMED_FILES,
     STEPS,
@@ -133,6 +133,8 @@ class Study:
         if wanted.outside is not None:
             listed = wanted.step.name == "prepare" and wanted.outside.is_file()
             reads.append(wanted.outside.parent if listed else wanted.outside)
+            if listed and wanted.outside.is_symlink():
+                reads.append(wanted.outside.resolve())
         named = [getattr(getattr(self.experiment, section), NAMED_FILES[section]) for section in _sections_read(wanted)]
         reads += [Path(path).expanduser() for path in named if path and Path(path).expanduser().is_file()]
         return tuple(reads)
@@ -258,7 +260,7 @@ def _refuse_empty(**named: str | None) -> None:
 
 def _path(given: str) -> Path:
     """A path of the user's, whose bytes that are no UTF-8 come spelled, since Prefect keeps parameters as JSON."""
-    return whole_path(unspell(given))
+    return whole_place(unspell(given))
 
 
 def _recipe_of(wanted: Request) -> str | None:

@@ -21,6 +21,7 @@ from helpers.listed_faces import FACES, TWELVE, WORDS, with_columns, write_faces
 from fer_core.data.readers import open_source
 from fer_core.data.readers.listed import listed_files
 from fer_core.experiment import DatasetSettings
+from flows.study import open_study
 from openface.decoding import UnreadableImage
 
 
@@ -440,3 +441,24 @@ def test_folders_and_people_in_another_encoding_are_read(tmp_path: Path) -> None
     assert source.records["person"].tolist() == [*people]
     assert source.records["id"].tolist() == [rf"a\xf1os/{number}" for number in range(3)]
     assert source.read_image(2).getpixel((0, 0)) == (30, 225, 128)
+
+
+def test_a_list_that_is_a_link_has_its_images_beside_the_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So git-annex keeps files, and caches of datasets: elsewhere, and under other names."""
+    monkeypatch.delenv("FER_DATA", raising=False)
+    kept = tmp_path / "objects" / "MD5E-1f3"
+    for number in range(6):
+        save_image(tmp_path / "data" / "faces" / f"{number}.png", 40 * number)
+    kept.parent.mkdir()
+    kept.write_text("path,label\n" + "".join(f"faces/{n}.png,{('happy', 'sad')[n % 2]}\n" for n in range(6)))
+    link = tmp_path / "data" / "labels.csv"
+    link.symlink_to(kept)
+    (tmp_path / "own.toml").write_text('title = "own"\nseeds = [1]\n[dataset]\nsource = "csv"\n')
+    study = open_study(str(tmp_path / "own.toml"), str(link), None, None, (), str(tmp_path / "artifacts"))
+    wanted = study.request("prepare", ())
+    assert wanted.outside == link
+    assert len(open_source(LIST, link).records) == 6
+    assert study.command(wanted).reads == (tmp_path / "data", kept)
+    before = wanted.fingerprint()
+    kept.write_text(kept.read_text().replace("5.png,sad", "5.png,happy"))
+    assert study.request("prepare", ()).fingerprint() != before

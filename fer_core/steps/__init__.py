@@ -13,7 +13,7 @@ from fer_core.artifacts import Artifact, fingerprint, open_artifact
 from fer_core.contents import Seen, Tell, content_of, look, look_at_files, nobody
 from fer_core.errors import ArtifactError, DatasetError
 from fer_core.experiment import Experiment, to_document
-from fer_core.paths import whole_path
+from fer_core.paths import whole_place
 from openface.errors import EngineAway, OpenFaceError
 from openface.settings import OpenFaceSettings
 
@@ -359,7 +359,7 @@ def request(
     for shared in _SHARED:
         _refuse_another(shared, step, inputs)
     ordered = tuple(sorted(inputs, key=lambda artifact: (artifact.step, artifact.fingerprint)))
-    outside = None if outside is None else whole_path(outside)
+    outside = None if outside is None else whole_place(outside)
     if definition.outside == "data":
         refuse_beside_drawn_faces(experiment, outside)
     return Request(definition, experiment, ordered, seed, outside, _look(definition, experiment, outside, before, tell))
