@@ -232,12 +232,3 @@ def test_a_list_without_face_boxes_beside_one_with_them_takes_none_away(tmp_path
     source = open_source(LIST, tmp_path)
     assert [source.read_image(row).size for row in range(4)] == [(20, 20), (20, 20), (10, 10), (8, 8)]
     assert "images without a face box, taken whole: 2" in source.notes
-
-
-def test_affectnet_as_npy_files_is_refused_by_what_is_looked_for(tmp_path: Path) -> None:
-    save_image(tmp_path / "train_set" / "images" / "1.jpg")
-    (tmp_path / "train_set" / "annotations").mkdir()
-    np.save(tmp_path / "train_set" / "annotations" / "1_exp.npy", "3")
-    for given in (tmp_path, tmp_path / "train_set"):
-        said = refused(AFFECTNET, given)
-        assert "not AffectNet; looked for training.csv and validation.csv; annotations as .npy are not read" in said

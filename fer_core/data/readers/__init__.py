@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from fer_core.data.readers import fer2013, ferplus, folder, listed, rafdb, sample
+from fer_core.data.readers import affectnet, fer2013, ferplus, folder, listed, rafdb, sample
 from fer_core.data.readers.source import Source
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
@@ -13,7 +13,7 @@ _READERS = {
     "rafdb": rafdb.read,
     "ferplus": ferplus.read,
     "fer2013": fer2013.read,
-    "affectnet": listed.read_affectnet,
+    "affectnet": affectnet.read,
     "folder": folder.read,
     "csv": listed.read,
 }

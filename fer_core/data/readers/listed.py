@@ -19,7 +19,6 @@ from fer_core.data.readers.folder import names_alike, without_dropped
 from fer_core.data.readers.lists import (
     SHARE,
     ListedImages,
-    holds_lists,
     is_share,
     list_files,
     read_lists,
@@ -87,16 +86,11 @@ def read(settings: DatasetSettings, folder: Path) -> Source:
     return _source("csv", settings, folder, lists, "All images of a list; the label is the list's own.")
 
 
-def read_affectnet(settings: DatasetSettings, folder: Path) -> Source:
+def read_affectnet_lists(settings: DatasetSettings, folder: Path) -> Source:
     """AffectNet's `training.csv` and `validation.csv` with the images they list, faces cut out by their boxes.
 
     Its validation part is the test split, since it is what results are published on. Errors as `read`.
     """
-    if folder.is_dir() and not holds_lists(folder):
-        raise DatasetError(
-            f"{folder}: not AffectNet; looked for training.csv and validation.csv; annotations as .npy are not read, "
-            "so give the folder of these lists with --data, or write a labels.csv and set dataset.source = 'csv'"
-        )
     lists = read_lists(folder, _named(settings))
     for found in lists:
         if not found.is_affectnet:
