@@ -9,8 +9,8 @@ import pandas as pd
 
 from openface.columns import LANDMARKS
 
-_SEVERAL_TIMES = 2
-"""So many times nearer to the boxes' places than to those in cut out images are landmarks of the photographs."""
+_NEAR = 0.25
+"""So many sides of a box the middle of a face's landmarks is from the box's, at most, where both are of one picture."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class FoundFaces:
     rows: of photographs' rows, `id` the image's; one that has a face in none of them has status `no_face`
     outside: images in whose boxes no face was found, though elsewhere in their photographs
     untold: images that share a photograph, where nothing tells whose the rows are
-    elsewhere: the landmarks are not of the photographs, so that boxes tell nothing
+    elsewhere: the landmarks are not of the photographs, so that boxes say nothing of them
     """
 
     rows: pd.DataFrame
@@ -66,7 +66,8 @@ def faces_of(rows: pd.DataFrame, cut_out: CutOut) -> FoundFaces:
         rows: of photographs, `id` theirs, with `status`, and landmarks if there are any.
     """
     pairs = _pairs(rows, cut_out)
-    are_places = _are_of_photographs(pairs)
+    of_photographs = _tell_of_photographs(pairs)
+    are_places = bool(len(of_photographs)) and of_photographs.mean() > 1 / 2
     by_box = pairs["placed"] & are_places
     nearest = pairs.index.isin(_nearest_of_each(pairs[by_box & pairs["inside"]]))
     # What happened to a photograph in which nothing was found is true of all its images.
@@ -76,7 +77,7 @@ def faces_of(rows: pd.DataFrame, cut_out: CutOut) -> FoundFaces:
     found = pd.concat([_rows_of(rows, kept), of_others], ignore_index=True)
     by_box = by_box[left_out.index]
     outside, untold = left_out.loc[by_box, "image"].tolist(), left_out.loc[~by_box, "image"].tolist()
-    return FoundFaces(found, outside, untold, elsewhere=bool(pairs["placed"].any()) and not are_places)
+    return FoundFaces(found, outside, untold, elsewhere=bool(len(of_photographs)) and not are_places)
 
 
 def _rows_of(rows: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
@@ -106,11 +107,15 @@ def _pairs(rows: pd.DataFrame, cut_out: CutOut) -> pd.DataFrame:
     return pairs
 
 
-def _are_of_photographs(pairs: pd.DataFrame) -> bool:
-    """Tell whether landmarks are where the boxes are; those of images that were cut out before are elsewhere."""
-    distances = pairs.loc[pairs["placed"], ["photograph", "from_box", "from_corner"]]
-    nearest = distances.groupby("photograph").min().median()
-    return bool(_SEVERAL_TIMES * nearest["from_box"] < nearest["from_corner"])
+def _tell_of_photographs(pairs: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether the landmarks of each photograph are where a box is; of faces cut out before, they are elsewhere.
+
+    Photographs whose boxes begin in their corner are left out, since in these both are one place.
+    """
+    apart = np.hypot(pairs["x"] / pairs["width"] - 0.5, pairs["y"] / pairs["height"] - 0.5) > _NEAR
+    distances = pairs.loc[pairs["placed"] & apart, ["photograph", "from_box", "from_corner"]]
+    nearest = distances.groupby("photograph").min()
+    return (nearest["from_box"] <= _NEAR) & (nearest["from_box"] < nearest["from_corner"])
 
 
 def _nearest_of_each(pairs: pd.DataFrame) -> list[int]:

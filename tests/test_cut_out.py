@@ -97,6 +97,24 @@ def test_what_was_written_of_faces_cut_out_before_is_taken_and_said_so() -> None
     )
 
 
+def test_boxes_that_are_nearly_all_of_their_photographs_decide_where_others_are_not() -> None:
+    """AffectNet's are mostly so; in a photograph of two people the other one counts for nothing."""
+    whole = [(f"w{n}", f"w{n}", 2, 3, 96, 94) for n in range(9)]
+    images = cut_out(*whole, ("a", "a", 100, 50, 80, 80), ("b", "b", 200, 40, 70, 70))
+    rows = found(
+        *[(f"w{n}", 52, 60, 0.5) for n in range(9)], ("a", 400, 90, 4.0), ("a", 140, 90, 1.0), ("b", 235, 75, 3.0)
+    )
+    assert intensities(rows, images) == {**{f"w{n}": 0.5 for n in range(9)}, "a": 1.0, "b": 3.0}
+    assert remarks(rows, images.ids, "aus.csv", images) == []
+
+
+def test_nothing_is_said_of_boxes_where_every_face_is_its_photograph() -> None:
+    images = cut_out(*[(f"w{n}", f"w{n}", 2, 3, 96, 94) for n in range(3)])
+    rows = found(*[(f"w{n}", 52, 60, 0.5) for n in range(3)])
+    assert intensities(rows, images) == {f"w{n}": 0.5 for n in range(3)}
+    assert remarks(rows, images.ids, "aus.csv", images) == []
+
+
 def test_a_table_that_names_the_faces_themselves_is_taken_at_its_word() -> None:
     rows = found(("a.jpg", 40, 41, 1.0), ("a.jpg#2", 34, 36, 2.0), ("b", 46, 44, 3.0))
     assert intensities(rows, TWO) == {"a.jpg": 1.0, "a.jpg#2": 2.0, "b": 3.0}
