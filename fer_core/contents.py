@@ -66,11 +66,11 @@ def nobody(what: str, done: int, total: int) -> None:
 
 
 def look(path: Path, before: Seen | None = None, tell: Tell = nobody, beyond: Iterable[Path] = ()) -> Seen:
-    """Look at a file, or at all regular files below a folder, links followed.
+    """Look at a file, or at all regular files below a folder, links followed, hidden ones apart, which nothing reads.
 
     Args:
         before: what an earlier look found, which is taken for granted where nothing has changed since.
-        beyond: files elsewhere that what is in the folder names, and that count too.
+        beyond: files elsewhere, or hidden, that what is in the folder names, and that count too.
 
     Raises:
         ArtifactError: a folder below may not be read.
@@ -158,7 +158,7 @@ class _Files:
 
 def _below(folder: Path) -> Iterator[tuple[str, os.stat_result | None]]:
     try:
-        for file in files_below(folder) if folder.is_dir() else ():
+        for file in files_below(folder, hidden=False) if folder.is_dir() else ():
             if file.kind == "regular":
                 yield file.place, file.status
     except OSError as error:

@@ -157,6 +157,16 @@ def test_a_folder_of_lists_changes_with_the_images_that_these_name_elsewhere(
     assert before.seen_again().fingerprint() != before.fingerprint()
 
 
+def test_a_hidden_image_that_a_list_names_counts(tmp_path: Path) -> None:
+    (tmp_path / ".faces").mkdir()
+    (tmp_path / ".faces" / "1.png").write_text("1")
+    (tmp_path / "labels.csv").write_text("path,label\n.faces/1.png,happy\n")
+    experiment = load_experiment("demo", ["dataset.source=csv"])
+    before = request("prepare", experiment, outside=tmp_path).fingerprint()
+    (tmp_path / ".faces" / "1.png").write_text("12")
+    assert request("prepare", experiment, outside=tmp_path).fingerprint() != before
+
+
 def test_what_a_list_names_in_its_folder_counts_once(tmp_path: Path) -> None:
     (tmp_path / "1.png").write_text("1")
     (tmp_path / "labels.csv").write_text(f"path,label\n{tmp_path}/1.png,happy\n./a/../1.png,sad\n")
