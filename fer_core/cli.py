@@ -308,10 +308,11 @@ def _serve_api(
     host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen at.")] = 8000,
 ) -> None:
-    """Answer POST /predict, until Ctrl-C."""
+    """Answer POST /predict, until Ctrl-C. FER_SERVICE_REQUESTS and the like in the environment are its limits."""
     from fer_core.service import serve
+    from fer_core.service.limits import limits_from
 
-    serve(model, host, port)
+    serve(model, host, port, limits_from(os.environ))
 
 
 def _command(step: Step) -> Callable[..., None]:
