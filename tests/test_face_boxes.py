@@ -1,10 +1,11 @@
 """Boxes in a list cut faces out of pictures; AffectNet's lists have them."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.dataset_files import AFFECTNET, LIST, counts, refused, save_image, write_rows
+from helpers.dataset_files import AFFECTNET, LIST, counts, refused, save_image, splits_by_id, write_rows
 from helpers.listed_faces import TWELVE, write_faces, write_list
 from PIL import Image
 
@@ -241,3 +242,29 @@ def test_affectnet_as_npy_files_is_refused_by_what_is_looked_for(tmp_path: Path)
     for given in (tmp_path, tmp_path / "train_set"):
         said = refused(AFFECTNET, given)
         assert "not AffectNet; looked for training.csv and validation.csv; annotations as .npy are not read" in said
+        assert "with the columns subDirectory_filePath and expression" in said
+
+
+def test_affectnet_as_npy_files_is_read_by_the_lists_that_the_docs_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, pages = tmp_path / "AffectNet", Path(__file__).parent.parent / "docs"
+    for part, expressions in (("train_set", "102"), ("val_set", "10")):
+        (folder / part / "annotations").mkdir(parents=True)
+        for number, expression in enumerate(expressions):
+            save_image(folder / part / "images" / f"{number}.jpg", shade=20 * number)
+            np.save(folder / part / "annotations" / f"{number}_exp.npy", expression)
+    (script,) = re.findall(r"^```python\n(.*?)^```$", (pages / "data.md").read_text(), re.MULTILINE | re.DOTALL)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    exec(script, {})
+    source = open_source(AFFECTNET, folder)
+    assert counts(source) == {"neutral": 2, "happiness": 2, "sadness": 1}
+    assert [split for _, split in sorted(splits_by_id(source).items())] == ["train"] * 3 + ["test"] * 2
+
+
+def test_affectnets_class_folders_are_refused_by_the_source_that_reads_them(tmp_path: Path) -> None:
+    save_image(tmp_path / "train" / "0" / "1.jpg")
+    save_image(tmp_path / "val" / "1" / "2.jpg")
+    assert "for class folders set dataset.source = 'folder', and say what their numbers mean" in refused(
+        AFFECTNET, tmp_path
+    )

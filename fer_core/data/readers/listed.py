@@ -97,8 +97,9 @@ def read_affectnet(settings: DatasetSettings, folder: Path) -> Source:
     """
     if folder.is_dir() and not holds_lists(folder):
         raise DatasetError(
-            f"{folder}: not AffectNet; looked for training.csv and validation.csv; annotations as .npy are not read, "
-            "so give the folder of these lists with --data, or write a labels.csv and set dataset.source = 'csv'"
+            f"{folder}: not AffectNet; looked for training.csv and validation.csv; annotations as .npy are not read: "
+            "write such lists of them, with the columns subDirectory_filePath and expression, as docs/data.md shows; "
+            "for class folders set dataset.source = 'folder', and say what their numbers mean in [dataset.classes]"
         )
     lists = read_lists(folder, _named(settings))
     for found in lists:
