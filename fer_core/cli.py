@@ -34,7 +34,7 @@ EXPORTS = Path("artifacts/export")
 _CASCADE = "cascade"
 STOPPED = "stopped; what is finished is kept, and the same command goes on from there"
 _PATHS = {
-    "data": "The dataset's folder, or a .csv that lists images; drawn faces need none.",
+    "data": "The dataset's folder, or its .csv; drawn faces need none.",
     "aus": "What OpenFace wrote: a folder of CSVs, one CSV or a parquet; drawn faces need none.",
 }
 _SEEN = "What a run found the path to hold, so that the step need not read all of it if it is still so."
@@ -276,7 +276,10 @@ def _predict(
 
 def _export(
     model: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", parser=_at_home, help="The folder that `fer distill` made.")
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT", parser=_at_home, help="The folder that `fer distill` or `fer train-ldg` made."
+        ),
     ],
     to: Annotated[ExportFormat, typer.Option(help="What to write.")],
     out: Annotated[Path, typer.Option(metavar="DIR", parser=_at_home, help="Where to.")] = EXPORTS,

@@ -37,7 +37,7 @@ from openface.names import spell
 _SECONDS_TO_STOP = 4.0
 
 Data = Annotated[
-    str | None, typer.Option("--data", metavar="PATH", help="The dataset's folder; drawn faces need none.")
+    str | None, typer.Option("--data", metavar="PATH", help="The dataset's folder, or its .csv; drawn faces need none.")
 ]
 Granted = Annotated[
     str | None, typer.Option("--data", metavar="DIR", help="The folder of all data and experiments that runs may name.")
