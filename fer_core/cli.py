@@ -18,7 +18,7 @@ from fer_core.artifacts import open_artifact
 from fer_core.contents import seen_from
 from fer_core.errors import ActionUnitError, FerError, InputError
 from fer_core.exit_codes import ExitCode
-from fer_core.experiment import experiment_from, load_experiment
+from fer_core.experiment import load_experiment, openface_from
 from fer_core.models import Architecture
 from fer_core.models.facts import ExportFormat
 from fer_core.paths import NO_ROOM, why_nowhere
@@ -51,6 +51,10 @@ ExperimentName = Annotated[
 ]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Such as graph.k=16; repeatable.")
+]
+OpenFace = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Such as openface.binary=/opt/FaceLandmarkImg; repeatable."),
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", parser=_at_home, help="Where the artifact is to be.")]
 Inputs = Annotated[
@@ -209,14 +213,14 @@ def _openface(
         Path, typer.Argument(parser=_at_home, help="A folder of images, those in its subfolders included.")
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", parser=_at_home, help="The table: a .parquet, for --aus.")],
-    settings: Settings = None,
+    settings: OpenFace = None,
 ) -> None:
     """Run OpenFace on photographs at their own size. What is finished is kept, and the same command goes on."""
     from fer_core.steps.photographs import annotate_photographs
 
     if out.suffix != ".parquet":
         raise ActionUnitError(f"--out {out}: name a .parquet file")
-    chosen = experiment_from({}, "--set", settings or ()).openface
+    chosen = openface_from(settings or ())
     with reporter() as report:
         annotate_photographs(photographs, out, chosen, report)
         report.note(f"{out}")

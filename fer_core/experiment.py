@@ -383,6 +383,18 @@ def experiment_from(document: dict[str, Any], origin: str, settings: Iterable[st
         raise ExperimentError(str(error)) from error
 
 
+def openface_from(settings: Sequence[str]) -> OpenFaceSettings:
+    """What `--set` says of OpenFace, for a command that has no experiment.
+
+    Raises:
+        ExperimentError: a key is unknown, or of something else than OpenFace; or a value is of the wrong type or range.
+    """
+    for setting in settings:
+        if not setting.strip().startswith("openface."):
+            raise ExperimentError(f"--set {setting}: would change nothing here, where openface.… alone counts")
+    return experiment_from({}, "--set", settings).openface
+
+
 def to_document(experiment: Experiment) -> dict[str, Any]:
     """The experiment as plain values under the keys of its TOML file."""
     document: dict[str, Any] = _EXPERIMENT.dump_python(experiment, mode="json", by_alias=True)
