@@ -18,7 +18,7 @@ from fer_core.artifacts import open_artifact
 from fer_core.contents import seen_from
 from fer_core.errors import ActionUnitError, FerError, InputError
 from fer_core.exit_codes import ExitCode
-from fer_core.experiment import experiment_from, load_experiment
+from fer_core.experiment import load_experiment, openface_from
 from fer_core.models import Architecture
 from fer_core.models.facts import ExportFormat
 from fer_core.paths import NO_ROOM, why_nowhere
@@ -34,7 +34,7 @@ EXPORTS = Path("artifacts/export")
 _CASCADE = "cascade"
 STOPPED = "stopped; what is finished is kept, and the same command goes on from there"
 _PATHS = {
-    "data": "The dataset's folder, or a .csv that lists images; drawn faces need none.",
+    "data": "The dataset's folder, or its .csv; drawn faces need none.",
     "aus": "What OpenFace wrote: a folder of CSVs, one CSV or a parquet; drawn faces need none.",
 }
 _SEEN = "What a run found the path to hold, so that the step need not read all of it if it is still so."
@@ -51,6 +51,10 @@ ExperimentName = Annotated[
 ]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Such as graph.k=16; repeatable.")
+]
+OpenFace = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Such as openface.binary=/opt/FaceLandmarkImg; repeatable."),
 ]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", parser=_at_home, help="Where the artifact is to be.")]
 Inputs = Annotated[
@@ -209,14 +213,14 @@ def _openface(
         Path, typer.Argument(parser=_at_home, help="A folder of images, those in its subfolders included.")
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", parser=_at_home, help="The table: a .parquet, for --aus.")],
-    settings: Settings = None,
+    settings: OpenFace = None,
 ) -> None:
     """Run OpenFace on photographs at their own size. What is finished is kept, and the same command goes on."""
     from fer_core.steps.photographs import annotate_photographs
 
     if out.suffix != ".parquet":
         raise ActionUnitError(f"--out {out}: name a .parquet file")
-    chosen = experiment_from({}, "--set", settings or ()).openface
+    chosen = openface_from(settings or ())
     with reporter() as report:
         annotate_photographs(photographs, out, chosen, report)
         report.note(f"{out}")
@@ -276,7 +280,10 @@ def _predict(
 
 def _export(
     model: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", parser=_at_home, help="The folder that `fer distill` made.")
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT", parser=_at_home, help="The folder that `fer distill` or `fer train-ldg` made."
+        ),
     ],
     to: Annotated[ExportFormat, typer.Option(help="What to write.")],
     out: Annotated[Path, typer.Option(metavar="DIR", parser=_at_home, help="Where to.")] = EXPORTS,
@@ -308,10 +315,11 @@ def _serve_api(
     host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen at.")] = 8000,
 ) -> None:
-    """Answer POST /predict, until Ctrl-C."""
+    """Answer POST /predict, until Ctrl-C. FER_SERVICE_REQUESTS and the like in the environment are its limits."""
     from fer_core.service import serve
+    from fer_core.service.limits import limits_from
 
-    serve(model, host, port)
+    serve(model, host, port, limits_from(os.environ))
 
 
 def _command(step: Step) -> Callable[..., None]:

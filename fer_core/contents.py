@@ -65,12 +65,19 @@ def nobody(what: str, done: int, total: int) -> None:
     """A `Tell` that says nothing."""
 
 
-def look(path: Path, before: Seen | None = None, tell: Tell = nobody, beyond: Iterable[Path] = ()) -> Seen:
-    """Look at a file, or at all regular files below a folder, links followed.
+def look(
+    path: Path,
+    before: Seen | None = None,
+    tell: Tell = nobody,
+    beyond: Iterable[Path] = (),
+    without: tuple[str, ...] = (),
+) -> Seen:
+    """Look at a file, or at all regular files below a folder, links followed, hidden ones apart, which nothing reads.
 
     Args:
         before: what an earlier look found, which is taken for granted where nothing has changed since.
-        beyond: files elsewhere that what is in the folder names, and that count too.
+        beyond: files elsewhere, or hidden, that what is in the folder names, and that count too.
+        without: endings of the files in the folder that do not count.
 
     Raises:
         ArtifactError: a folder below may not be read.
@@ -78,7 +85,8 @@ def look(path: Path, before: Seen | None = None, tell: Tell = nobody, beyond: It
     if path.is_file():
         return look_at_files(path.parent, [path], path, before, tell)
     named = ((file, _status(file)) for file in set(beyond))
-    return _seen(_found(path, chain(_below(path), named), patient := _Patience(tell)), path, before, patient)
+    below = ((place, status) for place, status in _below(path) if not place.endswith(without))
+    return _seen(_found(path, chain(below, named), patient := _Patience(tell)), path, before, patient)
 
 
 def look_at_files(
@@ -158,7 +166,7 @@ class _Files:
 
 def _below(folder: Path) -> Iterator[tuple[str, os.stat_result | None]]:
     try:
-        for file in files_below(folder) if folder.is_dir() else ():
+        for file in files_below(folder, hidden=False) if folder.is_dir() else ():
             if file.kind == "regular":
                 yield file.place, file.status
     except OSError as error:

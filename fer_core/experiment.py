@@ -75,11 +75,11 @@ class DatasetSettings:
     """`ferplus` and `affectnet`: 8 adds contempt. As a table, what the dataset's own labels mean: an emotion, one of
     its own labels, "drop", or "unlabelled"; labels that it does not name keep their meaning."""
     protocol: Literal["majority", "ferplus"] = "majority"
-    """`ferplus` only, which images count: `majority` takes those for which one class alone has the most votes;
-    `ferplus` is what published figures go by: single votes are removed, and the top needs more than half of the rest.
-    """
+    """`ferplus` only, which images count: `majority` takes those for which one class alone has the most votes, or
+    where distributions are learnt from, those for which the classes have half of the votes; `ferplus` is what published
+    figures go by: single votes are removed, and the top needs more than half of the rest."""
     duplicates: Literal["drop", "keep"] = "drop"
-    """Images of validation and test that occur in an earlier split, or earlier in their own."""
+    """Images of validation, test and those without a label that occur in an earlier split, or earlier in their own."""
     labels: Literal["majority", "distribution"] = "majority"
     """What the LDG and SLL learn from: the hard label, or the crowd's distribution where there is one."""
     validation_share: Share = 0.1
@@ -201,7 +201,7 @@ class LdgSettings(Recipe):
     neighbour_gradient: bool = False
     """True where f(x_j) in KL(f(x_j) ‖ f(x_i)) carries a gradient too; what is remembered in a bank has none."""
     epochs_with_neighbours: Annotated[int, Field(ge=0)] = 0
-    """Epochs of LDG-AUs, where its neighbours or unlabelled images teach it something; 0 takes the LDG's."""
+    """Epochs of LDG-AUs, where Ω pulls it or labels are propagated; 0 takes the LDG's."""
     smoothing: Share = 0.0
     """Label smoothing: this share of every label is spread over all classes."""
     mixed: Share = 0.0
@@ -381,6 +381,18 @@ def experiment_from(document: dict[str, Any], origin: str, settings: Iterable[st
         raise ExperimentError(f"{origin}: {_explain(error)}") from error
     except OpenFaceError as error:
         raise ExperimentError(str(error)) from error
+
+
+def openface_from(settings: Sequence[str]) -> OpenFaceSettings:
+    """What `--set` says of OpenFace, for a command that has no experiment.
+
+    Raises:
+        ExperimentError: a key is unknown, or of something else than OpenFace; or a value is of the wrong type or range.
+    """
+    for setting in settings:
+        if not setting.strip().startswith("openface."):
+            raise ExperimentError(f"--set {setting}: would change nothing here, where openface.… alone counts")
+    return experiment_from({}, "--set", settings).openface
 
 
 def to_document(experiment: Experiment) -> dict[str, Any]:

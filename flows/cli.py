@@ -12,10 +12,10 @@ import typer
 from rich.console import Console
 
 from fer_core.artifacts import Artifact
-from fer_core.cli import STOPPED, ExperimentName, Interrupted, Settings, run_app, steps_app
+from fer_core.cli import STOPPED, ExperimentName, Interrupted, OpenFace, Settings, run_app, steps_app
 from fer_core.errors import FerError
 from fer_core.exit_codes import ExitCode
-from fer_core.experiment import experiment_from
+from fer_core.experiment import openface_from
 from fer_core.paths import whole_path
 from flows.display import best_student, print_table, shown
 from flows.prefect_server import (
@@ -37,7 +37,7 @@ from openface.names import spell
 _SECONDS_TO_STOP = 4.0
 
 Data = Annotated[
-    str | None, typer.Option("--data", metavar="PATH", help="The dataset's folder; drawn faces need none.")
+    str | None, typer.Option("--data", metavar="PATH", help="The dataset's folder, or its .csv; drawn faces need none.")
 ]
 Granted = Annotated[
     str | None, typer.Option("--data", metavar="DIR", help="The folder of all data and experiments that runs may name.")
@@ -118,12 +118,12 @@ def serve(data: Granted = None, artifacts: Artifacts = "artifacts", limit: Limit
     serve_experiments(url, data, artifacts, limit)
 
 
-def doctor(artifacts: Artifacts = "artifacts", settings: Settings = None) -> None:
+def doctor(artifacts: Artifacts = "artifacts", settings: OpenFace = None) -> None:
     """One line each; exit code 1 where something is not as it should be."""
     keep_prefect_off_the_network()
     from flows.doctor import examine
 
-    openface = experiment_from({}, "--set", settings or ()).openface
+    openface = openface_from(settings or ())
     with Console().status("looking"):
         checks = examine(whole_path(artifacts), openface)
     for check in checks:

@@ -193,6 +193,7 @@ def open_study(
     if limited:
         require_granted_settings(loaded)
     _require_named_files(loaded)
+    _refuse_an_end(loaded)
     if data is None and loaded.dataset.source != "sample":
         data = os.environ.get(DATA)
     folder = None if data is None else _path(data)
@@ -240,6 +241,15 @@ def _require_named_files(experiment: Experiment) -> None:
         named = getattr(getattr(experiment, section), key)
         if named and not (path := whole_path(named)).exists():
             raise ExperimentError(f"{section}.{key} = {path}: no such file; name one that is there")
+
+
+def _refuse_an_end(experiment: Experiment) -> None:
+    """See that no end is set to a run that would not keep to it."""
+    if experiment.run.hours and experiment.comparison is None:
+        raise ExperimentError(
+            f"run.hours = {experiment.run.hours:g}: ends comparisons alone; end this run with Ctrl-C, or in Prefect's "
+            "pages, and the same goes on from there when it is started again"
+        )
 
 
 def _check_cells(study: Study) -> None:

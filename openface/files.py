@@ -45,33 +45,37 @@ def is_hidden(inside: PurePath) -> bool:
 
     So is what macOS leaves in archives.
     """
-    return any(
-        part.startswith((".", "__MACOSX")) or part.lower() in _OF_A_SYSTEM or _AT_WORK.fullmatch(part)
-        for part in inside.parts
-    )
+    return any(map(_hides, inside.parts))
 
 
-def files_below(folder: Path) -> Iterator[FoundFile]:
+def _hides(part: str) -> bool:
+    return part.startswith((".", "__MACOSX")) or part.lower() in _OF_A_SYSTEM or bool(_AT_WORK.fullmatch(part))
+
+
+def files_below(folder: Path, *, hidden: bool = True) -> Iterator[FoundFile]:
     """All files at any depth, sorted by name in each folder; links are followed, a link back to its own parents not.
+
+    Args:
+        hidden: those that `is_hidden` tells of too.
 
     Raises:
         OSError: a folder below may not be read.
     """
-    yield from _walk(folder, frozenset())
+    yield from _walk(folder, frozenset(), hidden=hidden)
 
 
-def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[FoundFile]:
+def _walk(folder: Path, above: frozenset[tuple[int, int]], *, hidden: bool) -> Iterator[FoundFile]:
     own = folder.stat()
     here = above | {(own.st_dev, own.st_ino)}
     if here == above:
         return
     with os.scandir(folder) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
+        found = sorted((entry for entry in entries if hidden or not _hides(entry.name)), key=lambda entry: entry.name)
     for entry in found:
         status = _status(entry)
         mode = status.st_mode if status else 0
         if stat.S_ISDIR(mode):
-            yield from _walk(Path(entry.path), here)
+            yield from _walk(Path(entry.path), here, hidden=hidden)
         else:
             kind: Kind = "regular" if stat.S_ISREG(mode) else "special" if mode else "dangling"
             yield FoundFile(entry.path, kind, status)

@@ -119,7 +119,9 @@ class Lab:
     def _typed(self, step: str, what: str, out: str, settings: tuple[str, ...]) -> list[str]:
         command = [sys.executable, "-m", "fer_core", step, what, "--out", out]
         for setting in self._settings(settings):
-            command += ["--set", setting]
+            # Photographs have no dataset's settings.
+            if step != "openface" or setting.startswith("openface."):
+                command += ["--set", setting]
         return command
 
     def _settings(self, further: tuple[str, ...]) -> list[str]:

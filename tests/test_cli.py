@@ -234,6 +234,11 @@ def test_photographs_that_are_no_folder(tmp_path: Path) -> None:
         assert f"{tmp_path / name}: no such folder; give one that holds images" in mistake(done)
 
 
+def test_a_setting_that_openface_has_no_use_for_is_refused(tmp_path: Path) -> None:
+    done = fer("openface", tmp_path, "--out", tmp_path / "aus.parquet", "--set", "dataset.image_size=200")
+    assert mistake(done).startswith("error: --set dataset.image_size=200: would change nothing here")
+
+
 def test_nan_among_the_aus_names_image_and_column(prepared: dict[str, Path], tmp_path: Path) -> None:
     table = pd.read_parquet(prepared["table"])
     table.loc[4, "AU06_r"] = np.nan

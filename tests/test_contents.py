@@ -116,6 +116,27 @@ def test_a_signature_is_of_regular_files_and_of_any_name(tmp_path: Path) -> None
     assert signature(tmp_path) != first
 
 
+@pytest.mark.parametrize(
+    "kept",
+    [
+        ".DS_Store",
+        ".~lock.labels.csv#",
+        ".git/index",
+        "happy/@eaDir/a.jpg",
+        "Thumbs.db",
+        "aus.parquet.0123456789abcdef/a",
+    ],
+)
+def test_what_others_keep_beside_the_files_does_not_count(tmp_path: Path, kept: str) -> None:
+    """A look into the folder by Finder or a NAS, or a list that is open in an office program, changes no image."""
+    (tmp_path / "happy").mkdir()
+    (tmp_path / "happy" / "a.jpg").write_text("1")
+    first = signature(tmp_path)
+    (tmp_path / kept).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / kept).write_text("1")
+    assert signature(tmp_path) == first
+
+
 def test_a_signature_of_a_pipe_does_not_wait_for_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert signature(tmp_path / "pipe") == signature(tmp_path / "pipe")

@@ -585,6 +585,11 @@ def test_a_file_that_a_setting_names_is_looked_for_before_anything_is_made(setti
         study.with_settings([f"{setting}={tmp_path}/their"])
 
 
+def test_an_end_is_refused_of_a_run_that_would_not_keep_to_it(tmp_path: Path) -> None:
+    with pytest.raises(ExperimentError, match=r"run\.hours = 0\.5: ends comparisons alone"):
+        open_study("demo", None, None, None, ["run.hours=0.5"], str(tmp_path))
+
+
 def test_a_stopped_run_does_not_read_a_dataset_to_its_end(lab: Lab, tmp_path: Path) -> None:
     faces = class_folders(tmp_path / "faces")
     done = subprocess.run(

@@ -573,6 +573,13 @@ def test_what_is_set_wrongly_is_one_line(model: Path, settings: dict[str, str], 
     assert done.stderr.count("\n") == 1
 
 
+def test_the_limits_that_are_set_count_without_a_container_too() -> None:
+    environment = {**os.environ, "FER_SERVICE_REQUESTS": "many"}
+    command = [sys.executable, "-m", "fer_core", "serve-api", "nowhere"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: FER_SERVICE_REQUESTS=many: must be a whole number above 0\n")
+
+
 def test_a_port_that_is_taken_is_one_line(model: Path, running: Service) -> None:
     done = start(model, {"FER_SERVICE_PORT": str(running.port)})
     assert done.returncode == 2

@@ -111,6 +111,21 @@ def test_weights_count_wherever_they_lie_and_whatever_they_are_called(tmp_path: 
         assert wanted(step).fingerprint() not in marks
 
 
+@pytest.mark.parametrize("source", ["folder", "csv"])
+def test_an_experiment_beside_the_images_is_none_of_them(tmp_path: Path, source: str) -> None:
+    """In containers it lies in the dataset's folder, and with another λ only what follows is to be made anew."""
+    (tmp_path / "happy").mkdir()
+    (tmp_path / "happy" / "1.png").write_text("1")
+    (tmp_path / "labels.csv").write_text("path,label\nhappy/1.png,happy\n")
+    experiment = load_experiment("demo", [f"dataset.source={source}"])
+    before = request("prepare", experiment, outside=tmp_path)
+    (tmp_path / "my.toml").write_text("[ldg]\nlambda = 0.1\n")
+    assert before.seen_again().fingerprint() == before.fingerprint()
+    assert request("prepare", experiment, outside=tmp_path).fingerprint() == before.fingerprint()
+    (tmp_path / "happy" / "2.png").write_text("2")
+    assert request("prepare", experiment, outside=tmp_path).fingerprint() != before.fingerprint()
+
+
 def test_a_copied_list_of_images_is_the_same_and_an_absolute_path_in_it_stays(tmp_path: Path) -> None:
     (tmp_path / "shared.png").write_text("shared")
     experiment = load_experiment("demo", ["dataset.source=csv"])
@@ -155,6 +170,16 @@ def test_a_folder_of_lists_changes_with_the_images_that_these_name_elsewhere(
     (tmp_path / "faces" / "1.png").write_text("12")
     assert request("prepare", experiment, outside=tmp_path / given).fingerprint() != before.fingerprint()
     assert before.seen_again().fingerprint() != before.fingerprint()
+
+
+def test_a_hidden_image_that_a_list_names_counts(tmp_path: Path) -> None:
+    (tmp_path / ".faces").mkdir()
+    (tmp_path / ".faces" / "1.png").write_text("1")
+    (tmp_path / "labels.csv").write_text("path,label\n.faces/1.png,happy\n")
+    experiment = load_experiment("demo", ["dataset.source=csv"])
+    before = request("prepare", experiment, outside=tmp_path).fingerprint()
+    (tmp_path / ".faces" / "1.png").write_text("12")
+    assert request("prepare", experiment, outside=tmp_path).fingerprint() != before
 
 
 def test_what_a_list_names_in_its_folder_counts_once(tmp_path: Path) -> None:

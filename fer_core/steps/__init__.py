@@ -41,6 +41,9 @@ _REMEMBERED = {"remembered": 2}
 What is trained where every image has a label stays what it is."""
 _SHARED = ("prepare", "annotate", "graph")
 """Steps whose artifact all inputs of a step have to be made from, where it is an input too."""
+_EXPERIMENTS = (".toml",)
+"""Files that may lie beside the images and are none: a worker's runs have no other place for an experiment, and another
+λ in it leaves the images as they are."""
 
 
 @dataclass(frozen=True)
@@ -385,7 +388,8 @@ def _look(step: Step, experiment: Experiment, outside: Path | None, before: Seen
     listed = step.outside == "data" and experiment.dataset.source in ("csv", "affectnet")
     if listed and outside.is_file():
         return look_at_files(outside.parent, _listed_in(outside), outside, before, tell)
-    return look(outside, before, tell, _listed_beyond(outside) if listed else ())
+    without = _EXPERIMENTS if step.outside == "data" else ()
+    return look(outside, before, tell, _listed_beyond(outside) if listed else (), without)
 
 
 def _refuse_another(shared: str, step: str, inputs: Sequence[Artifact]) -> None:

@@ -1,6 +1,7 @@
 """Images that a CSV lists with labels, and with splits, face boxes and distributions where it has them."""
 
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -38,7 +39,10 @@ from fer_core.data.readers.source import (
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
 from openface.decoding import ENDINGS, UnreadableImage
+from openface.files import is_hidden
 
+_APART = re.compile(r"^/|(^|[/\\])\.(?![/\\])")
+"""Paths that are absolute, or have a part that begins with a dot, be it `..` or hidden, and is not `.` itself."""
 _DEPTH = 2
 """Images are looked for so many folders below the one that is given."""
 _TRIED = 20
@@ -112,11 +116,14 @@ def listed_files(folder: Path) -> list[Path]:
 
 
 def listed_beyond(folder: Path) -> list[Path]:
-    """The images that are there and not below a folder, which lists in it name by an absolute path or one with `..`."""
-    lists = [found for found in read_lists(folder) if any(name[0] == "/" or ".." in name for name in found.names)]
+    """The images that are there and not below a folder, or hidden in it, which lists in it name by such a path."""
+    lists = [found for found in read_lists(folder) if any(map(_APART.search, found.names))]
     inside = os.path.join(os.path.abspath(folder), "")
+    named = ((path, os.path.abspath(path)) for path in _locate(folder, lists))
     return [
-        path for path in _locate(folder, lists) if not os.path.abspath(path).startswith(inside) and os.path.isfile(path)
+        path
+        for path, place in named
+        if (not place.startswith(inside) or is_hidden(PurePath(place.removeprefix(inside)))) and os.path.isfile(path)
     ]
 
 

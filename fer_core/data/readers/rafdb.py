@@ -68,8 +68,8 @@ def read(settings: DatasetSettings, folder: Path) -> Source:
     if by_folders:
         return _read_class_folders(settings, inner)
     raise DatasetError(
-        f"{folder}: not RAF-DB; looked for basic/EmoLabel/{LABELS[0]} with basic/Image/{IMAGES}, and for train/0…6 "
-        "with test/0…6; give the folder that holds one of them with --data"
+        f"{folder}: not RAF-DB; looked for basic/EmoLabel/{LABELS[0]} with basic/Image/{IMAGES}, and for class folders "
+        "0…6 or 1…7 below train and test; give the folder that holds one of them with --data"
     )
 
 
