@@ -253,6 +253,25 @@ def test_what_the_labels_were_taken_for_and_what_was_unreadable_is_on_the_page(t
     assert json.loads((folder / "results.json").read_text())["dataset"]["unreadable"] == card.unreadable
 
 
+def test_images_that_are_left_out_of_a_published_split_are_counted(tmp_path: Path) -> None:
+    """The paper's table stands beside figures of RAF-DB, whose protocol speaks of the official parts."""
+    data = dataset(source="rafdb")
+    for name, counts, said in (
+        (
+            "dropped",
+            {"duplicates dropped": 3, "beyond the limit": 40},
+            "Left out: 3 copies of earlier images, pixel by",
+        ),
+        ("kept", {"duplicates kept": 3, "beyond the limit": 0}, "Kept: 3 copies of earlier images, pixel by pixel."),
+    ):
+        card = replace(data.card, counts=data.card.counts | counts)
+        wanted = report_request(tmp_path / name, experiment((1,)), replace(data, card=card), models=())
+        page = write(wanted, tmp_path / f"page-{name}")
+        assert said in page.text
+        assert ("40 beyond the limit" in page.text) == (name == "dropped")
+        assert ("Left out:" in page.text) == (name == "dropped")
+
+
 def test_the_linear_model_that_labels_the_others_stands_beside_the_models(tmp_path: Path) -> None:
     data = dataset()
     wanted = report_request(tmp_path / "in", experiment((1,)), data)
