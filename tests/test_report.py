@@ -108,6 +108,9 @@ def test_the_words_answer_the_questions(whole: Page) -> None:
     text = whole.text.replace("\N{NO-BREAK SPACE}", " ")
     assert "Median test accuracy over 3 seeds, 24 images" in text
     assert "LDG-AUs comes nearer to the crowd votes than LDG" in text or "LDG-AUs stays farther" in text
+    assert "With each at its temperature, so that none gains by being less sure" in text
+    assert "predict the mean crowd votes of the nearest training images" in text
+    assert "where the models have learnt from hard labels" in text
     assert "smoothed at their best" in text
     assert "looks deceptively good" in text
     assert "mind its licence before sharing" in text

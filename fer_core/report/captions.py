@@ -222,8 +222,21 @@ def _nearness(results: dict[str, Any]) -> list[str]:
     first, second = (_mean_divergence(results, pair[role], pair["seeds"]) for role in ("first", "second"))
     return [
         f"{verdict}: mean KL {fine(first)} against {fine(second)}, a difference of {signed(figures['mean'], 3)} "
-        f"({_intervals(figures, 3, len(pair['seeds']))})."
+        f"({_intervals(figures, 3, len(pair['seeds']))}).{_at_temperature(pair, results['models'])}"
     ]
+
+
+def _at_temperature(pair: dict[str, Any], models: Sequence[Mapping[str, Any]]) -> str:
+    """The same with both calibrated, where that changes anything: to be less sure is no merit of neighbours."""
+    names = (pair["first"], pair["second"])
+    if all(m["temperature"] == 1 for m in models if m["name"] in names and m["seed"] in pair["seeds"]):
+        return ""
+    figures = pair["kl_difference_at_temperature"]
+    verdict = {-1: "LDG-AUs is nearer", 1: "LDG-AUs is farther", 0: "this is left open"}[decided(figures)]
+    return (
+        f" With each at its temperature, so that none gains by being less sure, {verdict}: "
+        f"{signed(figures['mean'], 3)} ({_intervals(figures, 3, len(pair['seeds']))})."
+    )
 
 
 def _mean_divergence(results: dict[str, Any], name: str, seeds: list[int]) -> float:
