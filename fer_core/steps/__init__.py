@@ -324,7 +324,7 @@ STEPS: Mapping[str, Step] = {
 }
 
 COMPARISON_REPORT = Step(
-    "report", 3, STEPS["report"].summary, _comparison_settings, takes=("prepare", "annotate", "evaluate")
+    "report", 4, STEPS["report"].summary, _comparison_settings, takes=("prepare", "annotate", "evaluate")
 )
 """The report of an experiment with a comparison, whose cells may each have a dataset of their own."""
 
