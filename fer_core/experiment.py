@@ -108,7 +108,8 @@ class ActionUnitSettings:
 
     features: Literal["intensity", "presence", "both", "landmarks", "intensity+landmarks"] = "presence"
     """`both` is intensities and presences. Landmarks are OpenFace's 68 points, moved, scaled and turned onto the mean
-    shape of the training images; with intensities they want `standardise = true`."""
+    shape of the training images; with intensities they want `standardise = true`. Two kinds of features that are
+    standardised count alike in a distance, however many columns each has."""
     vectors: str = ""
     """A parquet or CSV of vectors of one's own, a column `id` and numbers, that images are linked by instead; then no
     action units are needed, and `min_confidence` does not count."""

@@ -1,5 +1,6 @@
 """Which AU rows are believed, and how they are scaled."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,12 @@ import pytest
 
 from fer_core.data.dataset import Dataset
 from fer_core.errors import ActionUnitError, ArtifactError
-from fer_core.experiment import ActionUnitSettings
-from fer_core.graph.action_units import action_units, read_au_table
+from fer_core.evaluation.baselines import au_neighbours_alone
+from fer_core.experiment import ActionUnitSettings, GraphSettings
+from fer_core.graph.action_units import ActionUnits, action_units, read_au_table
+from fer_core.graph.neighbours import link_neighbours
+from fer_core.graph.unlabelled import link_to_labelled
+from fer_core.progress import JsonLines
 from openface.columns import INTENSITIES, LANDMARKS, PRESENCES
 
 
@@ -157,6 +162,43 @@ def test_intensities_and_landmarks_are_one_vector(dataset: Dataset, tmp_path: Pa
     train = dataset.rows("train")
     train = train[units.usable[train]]
     np.testing.assert_allclose(units.vectors[train].std(axis=0), 1, atol=1e-2)
+
+
+def test_each_kind_of_features_that_is_standardised_counts_alike_in_a_distance(dataset: Dataset) -> None:
+    """Landmarks are 136 of 153 columns, and hid what the intensities say."""
+    table = with_landmarks(au_table(dataset))
+    for features in ("intensity+landmarks", "both"):
+        units = action_units(dataset, table, ActionUnitSettings(features=features, standardise=True))  # type: ignore[arg-type]
+        places = units.places[dataset.rows("train")][units.usable[dataset.rows("train")]]
+        intensity = np.isin(units.columns, INTENSITIES)
+        variances = places.var(axis=0)
+        assert variances[intensity].sum() == pytest.approx(variances[~intensity].sum(), rel=1e-3)
+        assert variances.sum() == pytest.approx(len(units.columns), rel=1e-3)
+        # What a linear model is fitted to stays as it was.
+        np.testing.assert_allclose(units.vectors[units.usable].std(axis=0).mean(), 1, atol=0.2)
+    for alone in (ActionUnitSettings(features="both"), ActionUnitSettings(features="landmarks", standardise=True)):
+        units = action_units(dataset, table, alone)
+        assert (units.places == units.vectors)[units.usable].all()
+
+
+def test_neighbours_are_nearest_where_distances_are_taken(dataset: Dataset, tmp_path: Path) -> None:
+    """By the vectors themselves, the second image is the first one's nearest; by their weights it is the third."""
+    vectors = np.zeros((len(dataset.manifest), 2), np.float32)
+    vectors[:] = np.arange(len(vectors))[:, None] * 100
+    first, second, third = dataset.rows("train")[:3]
+    vectors[second], vectors[third] = vectors[first] + (1, 0), vectors[first] + (0, 2)
+    usable, weights = np.ones(len(vectors), bool), np.array([4, 1], np.float32)
+    units = ActionUnits(("a", "b"), vectors, usable, {}, weights=weights)
+    graph, _ = link_neighbours(units, dataset.rows("train"), GraphSettings(k=1, backend="exact"), tmp_path, JsonLines())
+    labelled = link_to_labelled(units, dataset.rows("train"), GraphSettings(labelled_k=1))
+    assert graph.neighbours[first, 0] == labelled.neighbours[first, 0] == third
+    assert graph.distance[first, 0] == pytest.approx(2)
+    alone = au_neighbours_alone(
+        dataset, replace(units, usable=usable & (np.arange(len(usable)) != first)), np.array([first]), 1
+    )
+    crowd = dataset.crowd()
+    known = np.eye(len(dataset.card.labels))[dataset.labels()] if crowd is None else crowd
+    np.testing.assert_allclose(alone[0], known[third])
 
 
 def test_a_table_without_landmarks_says_how_to_get_them(dataset: Dataset, tmp_path: Path) -> None:

@@ -87,8 +87,18 @@ def test_a_temperature_that_the_images_do_not_support_stays_one() -> None:
 def test_an_interval_ends_where_temperatures_are_looked_for() -> None:
     always_right = supported_temperature(np.eye(3)[[0, 1, 2] * 9] * 0.5, np.array([0, 1, 2] * 9))
     assert always_right.low == pytest.approx(0.05)
-    assert 0.05 <= always_right.value < 0.06
+    assert 0.05 <= always_right.fitted < 0.06
     assert always_right.high < 1
+
+
+def test_images_that_are_all_right_make_no_prediction_surer_than_they_ask_for() -> None:
+    """30 are right at p = .8808. The end of the interval is where 30 ln p = -1.9207, at p = .9380 and T = .7364."""
+    found = supported_temperature(*coin(30, 0, 2.0))
+    assert 0.05 <= found.fitted < 0.06
+    assert found.value == found.high == pytest.approx(0.7364, rel=1e-3)
+    always_wrong = supported_temperature(*coin(0, 30, 2.0))
+    assert always_wrong.value == always_wrong.low > 1
+    assert supported_temperature(*coin(3, 0, 2.0)).value == 1
 
 
 def test_a_checkpoint_tells_how_good_it_is(dataset: Dataset, tmp_path: Path) -> None:

@@ -108,6 +108,9 @@ def test_the_words_answer_the_questions(whole: Page) -> None:
     text = whole.text.replace("\N{NO-BREAK SPACE}", " ")
     assert "Median test accuracy over 3 seeds, 24 images" in text
     assert "LDG-AUs comes nearer to the crowd votes than LDG" in text or "LDG-AUs stays farther" in text
+    assert "With each at its temperature, so that none gains by being less sure" in text
+    assert "predict the mean crowd votes of the nearest training images" in text
+    assert "where the models have learnt from hard labels" in text
     assert "smoothed at their best" in text
     assert "looks deceptively good" in text
     assert "mind its licence before sharing" in text
@@ -251,6 +254,25 @@ def test_what_the_labels_were_taken_for_and_what_was_unreadable_is_on_the_page(t
     assert "classes: neutral 9 (0)" in page
     assert "1 of 72 images: a/&lt;b&gt;." in page
     assert json.loads((folder / "results.json").read_text())["dataset"]["unreadable"] == card.unreadable
+
+
+def test_images_that_are_left_out_of_a_published_split_are_counted(tmp_path: Path) -> None:
+    """The paper's table stands beside figures of RAF-DB, whose protocol speaks of the official parts."""
+    data = dataset(source="rafdb")
+    for name, counts, said in (
+        (
+            "dropped",
+            {"duplicates dropped": 3, "beyond the limit": 40},
+            "Left out: 3 copies of earlier images, pixel by",
+        ),
+        ("kept", {"duplicates kept": 3, "beyond the limit": 0}, "Kept: 3 copies of earlier images, pixel by pixel."),
+    ):
+        card = replace(data.card, counts=data.card.counts | counts)
+        wanted = report_request(tmp_path / name, experiment((1,)), replace(data, card=card), models=())
+        page = write(wanted, tmp_path / f"page-{name}")
+        assert said in page.text
+        assert ("40 beyond the limit" in page.text) == (name == "dropped")
+        assert ("Left out:" in page.text) == (name == "dropped")
 
 
 def test_the_linear_model_that_labels_the_others_stands_beside_the_models(tmp_path: Path) -> None:

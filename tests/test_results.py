@@ -14,6 +14,7 @@ from fer_core.data.dataset import Dataset, DatasetCard
 from fer_core.evaluation.paired import compare, decided, difference, interval_over_seeds
 from fer_core.graph.action_units import action_units
 from fer_core.graph.neighbours import Graph
+from fer_core.report.captions import headlines
 from fer_core.report.results import (
     MODELS,
     Evidence,
@@ -92,6 +93,29 @@ def test_the_nearer_model_has_a_negative_kl_difference() -> None:
     assert figures["over_images"] == {"low": pytest.approx(-HALF_TO_QUARTER), "high": pytest.approx(-HALF_TO_QUARTER)}
     assert figures["over_seeds"] is None
     assert decided(figures) == -1
+
+
+def test_a_model_that_is_only_less_sure_is_no_nearer_at_the_temperatures() -> None:
+    """A temperature, or label smoothing, gives the same without any neighbours."""
+    data = dataset()
+    whole = evidence(data, names=("LDG",))
+    sharp = [replace_temperature(model, "LDG", 2.0, model.probabilities) for model in whole.models]
+    mild = [replace_temperature(model, "LDG-AUs", 1.0, model.calibrated) for model in sharp]
+    found = results(dataclasses.replace(whole, models=(*sharp, *mild)))
+    (pair,) = found["paired"]
+    assert pair["kl_difference"]["mean"] < -0.01
+    assert pair["kl_difference_at_temperature"]["per_seed"] == pytest.approx([0, 0], abs=1e-12)
+    pair["kl_difference"]["over_images"] = {"low": -0.2, "high": -0.1}
+    pair["kl_difference_at_temperature"]["over_images"] = {"low": -0.01, "high": 0.01}
+    (said,) = [sentence for sentence in headlines(found) if sentence.startswith("LDG-AUs comes nearer")]
+    assert "With each at its temperature, so that none gains by being less sure, this is left open: " in said
+    sharp = [replace_temperature(model, "LDG", 1.0, model.probabilities) for model in sharp]
+    found = results(dataclasses.replace(whole, models=(*sharp, *mild)))
+    assert not any("at its temperature" in sentence for sentence in headlines(found))
+
+
+def replace_temperature(model: JudgedModel, name: str, temperature: float, probabilities: np.ndarray) -> JudgedModel:
+    return JudgedModel(model.figures | {"name": name, "temperature": temperature}, probabilities)
 
 
 def test_the_interval_over_seeds_is_students_and_needs_three() -> None:

@@ -79,6 +79,15 @@ def test_soft_labels_of_the_plain_image_are_settled_by_what_settled_them_before(
     assert wanted("soft-labels", seed=None).settings() == {"soft_labels": {"views": 1}}
 
 
+def test_graphs_of_one_kind_of_features_are_settled_by_what_settled_them_before(wanted: Wanted) -> None:
+    """Two kinds share a distance in another way than before."""
+    for features, shared in (("intensity", False), ("landmarks", False), ("both", True), ("intensity+landmarks", True)):
+        for standardised in ("true", "false"):
+            chosen = (f"action_units.features={features}", f"action_units.standardise={standardised}")
+            settings = wanted("graph", *chosen, seed=None).settings()
+            assert ("weighed" in settings) is (shared and standardised == "true")
+
+
 def test_seed_and_inputs_count(wanted: Wanted) -> None:
     marks = {wanted("train-ldg", seed=seed, mark=mark).fingerprint() for seed in (1, 2) for mark in ("1", "2")}
     assert len(marks) == 4

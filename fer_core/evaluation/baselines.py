@@ -28,7 +28,7 @@ def au_neighbours_alone(dataset: Dataset, units: ActionUnits, rows: np.ndarray, 
     train = train[units.usable[train]]
     crowd = dataset.crowd()
     known = np.eye(len(dataset.card.labels))[dataset.labels()] if crowd is None else crowd
-    _, near = cKDTree(units.vectors[train]).query(units.vectors[rows], k=min(k, len(train)))
+    _, near = cKDTree(units.places[train]).query(units.places[rows], k=min(k, len(train)))
     mean: np.ndarray = known[train][near.reshape(len(rows), -1)].mean(axis=1)
     return mean
 

@@ -40,15 +40,20 @@ def compare(
     seeds = sorted(first.keys() & second.keys())
     right = {s: (_is_right(first[s], labels), _is_right(second[s], labels)) for s in seeds}
     points = {s: 100.0 * (a.astype(float) - b) for s, (a, b) in right.items()}
-    divergence = None
-    if truth is not None:
-        divergence = {s: _divergence(truth, first[s]) - _divergence(truth, second[s]) for s in seeds}
     return {
         "seeds": seeds,
         "mcnemar": [{"seed": s, **mcnemar(a, b)} for s, (a, b) in right.items()],
         "accuracy_difference_points": difference(points, resamples),
-        "kl_difference": None if divergence is None else difference(divergence, resamples),
+        "kl_difference": None if truth is None else divergence_difference(first, second, truth, resamples),
     }
+
+
+def divergence_difference(
+    first: Mapping[int, np.ndarray], second: Mapping[int, np.ndarray], truth: np.ndarray, resamples: int
+) -> Difference:
+    """The difference in KL from the truth over the seeds that both have; arguments as of `compare`."""
+    seeds = sorted(first.keys() & second.keys())
+    return difference({s: _divergence(truth, first[s]) - _divergence(truth, second[s]) for s in seeds}, resamples)
 
 
 def difference(by_seed: Mapping[int, np.ndarray], resamples: int) -> Difference:

@@ -28,6 +28,7 @@ class ActionUnits:
     usable: (N,) bool
     coverage: by split, how many images there are and how many were lost to what
     own: whether the user's own vectors stand in their place
+    weights: (D,) float32, what a column's differences are multiplied by in a distance; None where all count alike
     """
 
     columns: tuple[str, ...]
@@ -35,6 +36,12 @@ class ActionUnits:
     usable: np.ndarray
     coverage: dict[str, dict[str, int]]
     own: bool = False
+    weights: np.ndarray | None = None
+
+    @property
+    def places(self) -> np.ndarray:
+        """(N, D) float32: where the images are, as distances are taken."""
+        return self.vectors if self.weights is None else self.vectors * self.weights
 
     @property
     def called(self) -> str:
@@ -93,7 +100,25 @@ def action_units(dataset: Dataset, table: pd.DataFrame, settings: ActionUnitSett
 
         scaler = StandardScaler().fit(vectors[train & usable])
         vectors[usable] = scaler.transform(vectors[usable])
-    return ActionUnits(columns, vectors, usable, _coverage(dataset, lost), own=bool(settings.vectors))
+    own = bool(settings.vectors)
+    weights = _weights(columns) if settings.standardise and not own else None
+    return ActionUnits(columns, vectors, usable, _coverage(dataset, lost), own, weights)
+
+
+def _weights(columns: tuple[str, ...]) -> np.ndarray | None:
+    """(D,) factors by which each kind of feature counts alike in a distance, however many columns it has.
+
+    Landmarks are 136 of 153 columns of variance 1, and would drown the intensities. The factors' squares have a mean of
+    1, so that distances stay as large as they are without them. None where all columns are of one kind.
+    """
+    kinds = [kind for kind in (np.isin(columns, names) for names in _FAMILIES.values()) if kind.any()]
+    if len(kinds) < 2:
+        return None
+    squares = np.empty(len(columns), np.float32)
+    for kind in kinds:
+        squares[kind] = len(columns) / (len(kinds) * kind.sum())
+    weights: np.ndarray = np.sqrt(squares)
+    return weights
 
 
 def _own(dataset: Dataset, settings: ActionUnitSettings) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:

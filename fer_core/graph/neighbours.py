@@ -100,7 +100,7 @@ def link_neighbours(
             f"graph.k = {settings.k}, but only {len(rows)} of {len(train)} training images have {units.called}; "
             f"lower graph.k, or look at the coverage of the {table}"
         )
-    crowds = Crowds.of(units.vectors[rows], settings.seed)
+    crowds = Crowds.of(units.places[rows], settings.seed)
     _check_crowds(crowds, units, report)
     found = _search(crowds, settings, scratch, report)
     near, distance = found.near, found.distance

@@ -52,7 +52,7 @@ def link_to_labelled(units: ActionUnits, labelled: np.ndarray, settings: GraphSe
         )
     rows = np.flatnonzero(units.usable)
     # One more than k, since a labelled image finds itself.
-    distance, place = cKDTree(units.vectors[sources]).query(units.vectors[rows], k=k + 1)
+    distance, place = cKDTree(units.places[sources]).query(units.places[rows], k=k + 1)
     near, distance = _without_self(rows, sources[place], distance)
     sigma_squared = float(np.median(distance)) or 1.0 if settings.sigma == "auto" else float(settings.sigma) ** 2
     if settings.control == "random":

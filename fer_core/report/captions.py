@@ -14,6 +14,9 @@ from fer_core.report.plots import loss_is_cut
 from fer_core.report.results import MODELS, SECTIONS, Evidence, neighbour_counts, neighbours_row
 
 _PERCENT = "\N{NO-BREAK SPACE}%"
+_IN_THE_DATASET = ("read", "unreadable", "duplicates kept", "train", "validation", "test", "unlabelled")
+"""Counts of a dataset's card that are not of images left out; what is unreadable is named by itself."""
+_COPIES = "copies of earlier images, pixel by pixel"
 _SMALLEST_P = 0.001
 _SIGNIFICANT = 0.05
 _TEST_SET = (
@@ -111,6 +114,7 @@ def captions(results: dict[str, Any], evidence: Evidence) -> dict[str, Any]:
     return {
         "headlines": [_unbroken(sentence) for sentence in headlines(results)],
         "notices": [_unbroken(sentence) for sentence in _notices(results)],
+        "left_out": _left_out(results["dataset"]["counts"]),
         "test_set": _TEST_SET,
         "clipping": CLIPPING if results["dataset"]["truth"] else "",
         "clipping_elsewhere": CLIPPING if any(e["judged_on"]["truth"] for e in results["on_other_data"]) else "",
@@ -140,6 +144,15 @@ def headlines(results: dict[str, Any]) -> list[str]:
         *_distillation(results),
         *_control(results),
     ]
+
+
+def _left_out(counts: Mapping[str, int]) -> str:
+    """How many images are not in the dataset, by reason, and how many copies are; a published test set has all."""
+    names = {"duplicates dropped": _COPIES}
+    out = [f"{count(n)} {names.get(name, name)}" for name, n in counts.items() if n and name not in _IN_THE_DATASET]
+    kept = counts.get("duplicates kept", 0)
+    told = [f"Left out: {', '.join(out)}."] if out else []
+    return " ".join([*told, *([f"Kept: {count(kept)} {_COPIES}."] if kept else [])])
 
 
 def _notices(results: dict[str, Any]) -> list[str]:
@@ -209,8 +222,21 @@ def _nearness(results: dict[str, Any]) -> list[str]:
     first, second = (_mean_divergence(results, pair[role], pair["seeds"]) for role in ("first", "second"))
     return [
         f"{verdict}: mean KL {fine(first)} against {fine(second)}, a difference of {signed(figures['mean'], 3)} "
-        f"({_intervals(figures, 3, len(pair['seeds']))})."
+        f"({_intervals(figures, 3, len(pair['seeds']))}).{_at_temperature(pair, results['models'])}"
     ]
+
+
+def _at_temperature(pair: dict[str, Any], models: Sequence[Mapping[str, Any]]) -> str:
+    """The same with both calibrated, where that changes anything: to be less sure is no merit of neighbours."""
+    names = (pair["first"], pair["second"])
+    if all(m["temperature"] == 1 for m in models if m["name"] in names and m["seed"] in pair["seeds"]):
+        return ""
+    figures = pair["kl_difference_at_temperature"]
+    verdict = {-1: "LDG-AUs is nearer", 1: "LDG-AUs is farther", 0: "this is left open"}[decided(figures)]
+    return (
+        f" With each at its temperature, so that none gains by being less sure, {verdict}: "
+        f"{signed(figures['mean'], 3)} ({_intervals(figures, 3, len(pair['seeds']))})."
+    )
 
 
 def _mean_divergence(results: dict[str, Any], name: str, seeds: list[int]) -> float:

@@ -11,7 +11,7 @@ from fer_core.artifacts import Artifact
 from fer_core.data.dataset import UNLABELLED, Dataset
 from fer_core.evaluation.baselines import au_neighbours_alone, best_smoothing, smoothed, uniform
 from fer_core.evaluation.metrics import CLIP, bootstrap_mean, distribution_measures, mean_measures, unclipped_divergence
-from fer_core.evaluation.paired import compare
+from fer_core.evaluation.paired import compare, divergence_difference
 from fer_core.experiment import Experiment, to_document
 from fer_core.graph.action_units import ActionUnits
 from fer_core.graph.neighbours import Graph, GraphCard
@@ -197,13 +197,21 @@ def accuracy_table(models: Sequence[JudgedModel], choice: str) -> dict[str, Any]
 
 
 def paired(evidence: Evidence) -> list[dict[str, Any]]:
-    """The comparisons of `PAIRS` that have a seed in common; see `fer_core.evaluation.paired` for the signs."""
+    """The comparisons of `PAIRS` that have a seed in common; see `fer_core.evaluation.paired` for the signs.
+
+    `kl_difference_at_temperature` is of each model at its temperature: KL as trained is the less the less sure a model
+    is, which a temperature, or label smoothing, gives without any neighbours.
+    """
     labels, truth = _test_truth(evidence)
-    compared = []
+    resamples, compared = evidence.experiment.evaluation.bootstrap, []
     for first, second in PAIRS:
         one, other = _by_seed(evidence, first), _by_seed(evidence, second)
         if one.keys() & other.keys():
-            figures = compare(one, other, labels, truth, evidence.experiment.evaluation.bootstrap)
+            figures = compare(one, other, labels, truth, resamples)
+            calibrated = [{m.seed: m.calibrated for m in evidence.seeds_of(name)} for name in (first, second)]
+            figures["kl_difference_at_temperature"] = (
+                None if truth is None else divergence_difference(calibrated[0], calibrated[1], truth, resamples)
+            )
             compared.append({"first": first, "second": second, "difference_is": "first minus second", **figures})
     return compared
 

@@ -34,6 +34,8 @@ _READING = {"reading": 6}
 """How tables of the user's own are read; goes up when that changes. What is made of no such table stays what it is."""
 _OWN_LABELS = ("folder", "csv", "affectnet", "fer2013")
 """Sources whose labels mean what `fer_core.data.readers.classes` says."""
+_WEIGHED = {"weighed": 1}
+"""How several kinds of features share a distance; goes up when that changes. Graphs of one kind stay what they are."""
 _TAUGHT = {"taught": 2}
 """How a linear teacher is made; goes up when that changes."""
 _REMEMBERED = {"remembered": 2}
@@ -209,7 +211,8 @@ def _graph_settings(request: Request) -> Settings:
     units = {key: value for key, value in document["action_units"].items() if (key, value) != ("vectors", "")}
     if "vectors" in units:
         return {"action_units": _file_by_content(units, "vectors"), "graph": graph} | _READING | taught
-    return {"action_units": units, "graph": graph} | taught
+    shared = units["standardise"] and units["features"] in ("both", "intensity+landmarks")
+    return {"action_units": units, "graph": graph} | taught | (_WEIGHED if shared else {})
 
 
 def _ldg_settings(request: Request) -> Settings:
@@ -314,7 +317,7 @@ STEPS: Mapping[str, Step] = {
         ),
         Step(
             "report",
-            6,
+            7,
             "The paper's table, or a comparison's differences, and a page to look at.",
             _report_settings,
             needs=("prepare", "annotate", "graph"),
@@ -324,7 +327,7 @@ STEPS: Mapping[str, Step] = {
 }
 
 COMPARISON_REPORT = Step(
-    "report", 3, STEPS["report"].summary, _comparison_settings, takes=("prepare", "annotate", "evaluate")
+    "report", 4, STEPS["report"].summary, _comparison_settings, takes=("prepare", "annotate", "evaluate")
 )
 """The report of an experiment with a comparison, whose cells may each have a dataset of their own."""
 
