@@ -437,26 +437,29 @@ def _is_negative(image: Image.Image) -> bool:
 
 
 def _refuse_lost_bits(image: Image.Image) -> None:
-    brightest = _brightest(_seen(image))
+    brightest = _brightest(image)
     if brightest <= _LOST_BITS:
         # Pillow rounds what a PPM holds, and cuts off what others do.
         used = 8 + max(0, brightest - 1).bit_length()
         raise UnreadableImage(f"colour of 16 bits a channel, of which {used} are used; save it in 8 bits a channel")
 
 
-def _seen(image: Image.Image) -> np.ndarray:
-    """(N, 3) uint8 colours of the pixels that are not wholly transparent, or of all where no other is."""
-    if not image.has_transparency_data:
-        return np.asarray(image.convert("RGB")).reshape(-1, 3)
-    pixels = np.asarray(image.convert("RGBA")).reshape(-1, 4)
-    seen = pixels[:, 3] > 0
-    return pixels[seen if seen.any() else ..., :3]
+def _brightest(image: Image.Image) -> int:
+    """The least value of eight bits above which there are only as many as hot pixels may take."""
+    counts = _counts(image)
+    above = counts.sum() - np.cumsum(counts)
+    return int(np.argmax(above <= _HOT * counts.sum()))
 
 
-def _brightest(values: np.ndarray) -> int:
-    """The least value of uint8 above which there are only as many as hot pixels may take."""
-    above = values.size - np.cumsum(np.bincount(values.ravel(), minlength=256))
-    return int(np.argmax(above <= _HOT * values.size))
+def _counts(image: Image.Image) -> np.ndarray:
+    """(256,) how often colours have each value, in pixels that are not wholly transparent, or in all if no other is.
+
+    Pillow counts: numpy would first make eight bytes of each value, which a picture as large as may be has no room for.
+    """
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    seen = alpha if alpha is not None and alpha.getbbox() else None
+    counts: np.ndarray = np.reshape(image.convert("RGB").histogram(seen), (-1, 256)).sum(axis=0)
+    return counts
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

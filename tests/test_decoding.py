@@ -2,6 +2,7 @@
 
 import struct
 import time
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from io import BytesIO
@@ -310,6 +311,18 @@ def test_a_hot_pixel_or_a_transparent_part_hides_no_lost_bits() -> None:
         assert np.asarray(image)[:, :8].min() == 255
         assert remark_of(image) == "12 of 16 bits are used, and scaled to 8"
     np.testing.assert_array_equal(rgb_pixels(deep_colour(np.dstack([deep << 4, alpha])))[:, 8:, 1], SHADES[:, 8:])
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_what_deep_colour_uses_is_counted_without_a_copy_of_its_pixels(channels: int) -> None:
+    """As large as may be, it would else take most of what the service's container has."""
+    content = deep_colour(np.full((500, 500, channels), 40_000, np.uint16))
+    tracemalloc.start()
+    try:
+        open_image(content)
+        assert tracemalloc.get_traced_memory()[1] < 500 * 500
+    finally:
+        tracemalloc.stop()
 
 
 def photograph(kind: str, **how: object) -> bytes:
