@@ -75,7 +75,10 @@ _MOST_ENTRIES = 0xFFFF
 """Entries of a TIFF's directory that libtiff reads at most."""
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)
 """A JPEG's end, or what a segment of a stated length begins with; neither is in a picture's own data."""
-_PNG_END = b"IEND\xaeB`\x82"
+_SCAN = b"\xff\xda"
+_MOST_SCANS = 100
+"""Of a JPEG; programs write some twenty at most. A scan of ten bytes takes a decoder once through the whole picture."""
+_JPEG_END, _PNG_END = b"\xff\xd9", b"IEND\xaeB`\x82"
 _BYTES_OF = {1: 1, 3: 2, 4: 4, 6: 1, 8: 2, 9: 4, 16: 8, 17: 8}
 """Bytes of a TIFF's whole numbers, by type."""
 
@@ -363,6 +366,7 @@ def _decoded(image: Image.Image, *, alone: bool = True) -> Image.Image:
         _refuse_preview(image, alone=alone)
         is_deep, is_negative = _is_deep(image), _is_negative(image)
         _refuse_zeros(image)
+        _refuse_scans(image)
         image.load()
         upright = ImageOps.exif_transpose(image)
         if is_deep:
@@ -409,16 +413,33 @@ def _refuse_zeros(image: Image.Image) -> None:
             raise UnreadableImage("its end is missing, with zeros in its place; copy or download it anew")
 
 
+def _refuse_scans(image: Image.Image) -> None:
+    """Refuse a JPEG that is made to keep its decoder busy for hours."""
+    file = cast(BinaryIO | None, getattr(image, "fp", None))
+    if image.format not in ("JPEG", "MPO") or file is None:
+        return
+    file.seek(0)
+    content = file.read()
+    # Looking through markers takes longer, and what cameras append to a picture may hold any bytes.
+    if content.count(_SCAN) > _MOST_SCANS:
+        scans = (marker for marker in _markers(content) if marker == _SCAN)
+        if any(islice(scans, _MOST_SCANS, None)):
+            raise UnreadableImage(f"a JPEG of more than {_MOST_SCANS} scans; save it anew")
+
+
 def _has_end(content: bytes) -> bool:
-    """Tell whether a JPEG's or a PNG's end is there; that of a thumbnail in one of a JPEG's segments does not count."""
-    if content.startswith(b"\x89PNG"):
-        return _PNG_END in content
+    """Tell whether a JPEG's or a PNG's end is there."""
+    return _PNG_END in content if content.startswith(b"\x89PNG") else _JPEG_END in _markers(content)
+
+
+def _markers(content: bytes) -> Iterator[bytes]:
+    """A JPEG's markers up to its end; those of a thumbnail in one of its segments do not count."""
     place = 0
     while marker := _MARKER.search(content, place):
-        if marker[1] == b"\xd9":
-            return True
+        yield marker[0]
+        if marker[0] == _JPEG_END:
+            return
         place = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2], "big")
-    return False
 
 
 def _is_deep(image: Image.Image) -> bool:

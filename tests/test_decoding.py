@@ -347,6 +347,18 @@ def test_a_picture_whose_end_is_zeros_is_refused(kind: str, how: dict[str, objec
         np.testing.assert_array_equal(rgb_pixels(content + appended), expected)
 
 
+def test_a_jpeg_that_goes_through_its_picture_again_and_again_is_refused() -> None:
+    """In ten bytes a scan; as large as may be, a file of 20 MB would keep its decoder for hours."""
+    content = saved(Image.new("L", (64, 64), 128), "JPEG", progressive=True)
+    begun, scan = content[:-2], content[content.rindex(b"\xff\xda") : -2]
+    assert open_image(begun + 80 * scan + b"\xff\xd9").size == (64, 64)
+    with pytest.raises(UnreadableImage, match="a JPEG of more than 100 scans; save it anew"):
+        open_image(begun + 100 * scan + b"\xff\xd9")
+    exif = Image.Exif()
+    exif[0x927C] = 200 * b"\xff\xda"
+    assert open_image(saved(Image.new("L", (64, 64)), "JPEG", exif=exif) + 200 * b"\xff\xda").size == (64, 64)
+
+
 SPOILT = {
     "empty.jpg": (b"", "empty"),
     "text.jpg": (b"no picture at all", "known format"),
