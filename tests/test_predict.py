@@ -67,6 +67,16 @@ def test_the_cascade_finds_the_portrait_at_any_size() -> None:
     assert detect(np.full((50, 400, 3), 127, np.uint8)) == []
 
 
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 1), (2, 20_000)])
+def test_in_a_line_of_pixels_no_face_is_found(size: tuple[int, int]) -> None:
+    """As pages have them for rules; one in a folder ended the reading of all."""
+    line = np.full((*size, 3), 127, np.uint8)
+    assert open_detector("cascade")(line) == []
+    assert draw_faces(line, []).size < 4 * 480 * 1920 * 3
+    whole = FacePrediction(whole_image(line)[0], {"anger": 1.0}, "anger", 0)
+    assert draw_faces(line, [whole]).shape == line.shape
+
+
 @pytest.mark.parametrize("name", ["model.int8.onnx", "MODEL.ONNX"])
 def test_a_model_is_found_under_any_name_that_exports_have(exported: Path, tmp_path: Path, name: str) -> None:
     shutil.copyfile(exported, tmp_path / name)

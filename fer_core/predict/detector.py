@@ -80,10 +80,13 @@ def _yunet(path: Path) -> Detector:
 
 def _in_small(image: np.ndarray) -> tuple[np.ndarray, float]:
     """The image at most _LONGEST_SIDE long, and by which factor."""
-    factor = min(1.0, _LONGEST_SIDE / max(image.shape[:2]))
+    height, width = image.shape[:2]
+    factor = min(1.0, _LONGEST_SIDE / max(height, width))
     if factor == 1:
         return image, factor
-    return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), factor
+    # Of a line or a strip a pixel stays across, in which no face is found.
+    across, down = max(factor, 1 / width), max(factor, 1 / height)
+    return cv2.resize(image, None, fx=across, fy=down, interpolation=cv2.INTER_AREA), factor
 
 
 def _largest_first(boxes: list[Box]) -> list[Box]:

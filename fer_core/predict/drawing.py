@@ -20,6 +20,8 @@ Area = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels."""
 _SMALLEST_SIDE = 480
 """Pixels of a picture's shorter side below which it is enlarged, so that text can be read."""
+_ENLARGED = 1920
+"""Pixels of its longer side up to which it is, or a line of pixels would fill the memory."""
 _NARROWEST = 150
 """Pixels across a panel of bars; else it is about as wide as its face."""
 _WIDEST_SHARE = 0.45
@@ -38,7 +40,8 @@ def draw_faces(pixels: np.ndarray, faces: list[FacePrediction]) -> np.ndarray:
     Returns:
         (H', W', 3) uint8 RGB.
     """
-    factor = max(1.0, _SMALLEST_SIDE / min(pixels.shape[:2]))
+    shorter, longer = sorted(pixels.shape[:2])
+    factor = max(1.0, min(_SMALLEST_SIDE / shorter, _ENLARGED / longer))
     height, width = (round(side * factor) for side in pixels.shape[:2])
     image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(image, "RGBA")
@@ -135,7 +138,7 @@ def _shared(first: Area, second: Area) -> int:
 def _bars(draw: ImageDraw.ImageDraw, panel: Area, face: FacePrediction) -> None:
     left, top, right, bottom = panel
     line = (bottom - top) / (len(face.probabilities) + 0.8)
-    font = ImageFont.load_default(size=0.68 * line)
+    font = ImageFont.load_default(size=max(0.68 * line, 1))
     colours = emotion_colours(tuple(face.probabilities))
     draw.rounded_rectangle(panel, radius=line / 3, fill=_PANEL)
     bars_left, bars_right = left + 0.42 * (right - left), right - 0.24 * (right - left)
