@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -398,6 +398,19 @@ def test_memory_stays_the_same_however_long_a_video_is(exported: Path, tmp_path:
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
         peaks.append(int(done.stderr.split("peak ")[1]))
     assert peaks[1] < peaks[0] + 20_000, f"{peaks} kB"
+
+
+def test_of_large_photographs_few_are_held_at_a_time(exported: Path) -> None:
+    """A batch of 32 of a phone's 50 million pixels would take 5 GB."""
+    taken = list[int]()
+
+    def photographs() -> Iterator[np.ndarray]:
+        for number in range(32):
+            taken.append(number)
+            yield np.zeros((3000, 4000, 3), np.uint8)
+
+    next(Predictor(exported, detector=None)(photographs()))
+    assert len(taken) == 5
 
 
 @pytest.mark.parametrize(("stated", "every", "written"), [(65535, 1, 25), (25, 5000, 0.01)])
