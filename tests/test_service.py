@@ -615,6 +615,8 @@ def test_limits_are_read_and_those_that_are_none_are_left_alone() -> None:
     environment = {"FER_SERVICE_REQUEST_BYTES": "1000", "FER_SERVICE_REQUEST_SECONDS": "2.5", "FER_SERVICE_PORT": "1"}
     assert limits_from(environment) == Limits(request_bytes=1000, request_seconds=2.5)
     assert limits_from({"FER_SERVICE_REQUESTS": ""}) == Limits()
+    large = limits_from({"FER_SERVICE_REQUEST_BYTES": "300000000"})
+    assert large.bodies_bytes == 300_000_000, "there is room for the largest request"
     with pytest.raises(ServiceError, match=r"FER_SERVICE_REQUEST_FILES=1\.5"):
         limits_from({"FER_SERVICE_REQUEST_FILES": "1.5"})
 
