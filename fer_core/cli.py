@@ -304,14 +304,17 @@ def _serve_web(
 
 
 def _serve_api(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", parser=_at_home, help="What `fer export` wrote.")] = EXPORTS,
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", envvar="FER_MODEL", parser=_at_home, help="What `fer export` wrote.")
+    ] = EXPORTS,
     host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen at.")] = 8000,
 ) -> None:
     """Answer POST /predict, until Ctrl-C."""
     from fer_core.service import serve
+    from fer_core.service.limits import limits_from
 
-    serve(model, host, port)
+    serve(model, host, port, limits_from(os.environ))
 
 
 def _command(step: Step) -> Callable[..., None]:

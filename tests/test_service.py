@@ -581,6 +581,21 @@ def test_a_port_that_is_taken_is_one_line(model: Path, running: Service) -> None
     )
 
 
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"FER_SERVICE_REQUEST_FILES": "none"}, "FER_SERVICE_REQUEST_FILES=none: must be a whole number above 0\n"),
+        ({"FER_MODEL": "/nowhere"}, "no model at /nowhere; make one with `fer export … --to onnx`"),
+    ],
+)
+def test_the_command_line_heeds_the_same_settings(model: Path, settings: dict[str, str], line: str) -> None:
+    command = [sys.executable, "-m", "fer_core", "serve-api", "--port", "0"]
+    environment = {**os.environ, "FER_MODEL": str(model), **settings}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=20, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {line}")
+
+
 def start(model: Path, settings: dict[str, str]) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "FER_MODEL": str(model), "FER_SERVICE_PORT": "0", **settings}
     command = [sys.executable, "-m", "fer_core.service"]
