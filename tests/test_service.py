@@ -697,6 +697,16 @@ def test_the_page_shows_the_paths_and_asks_nobody_else(running: Service, tmp_pat
 # In a container
 
 
+def test_its_health_is_not_asked_of_a_proxy(running: Service) -> None:
+    """Docker's own settings put one into containers, and not all of them name loopback in `noProxy`."""
+    described = (ROOT / "docker" / "service.Dockerfile").read_text()
+    _, code = json.loads(described.partition("HEALTHCHECK ")[2].partition("CMD ")[2].partition("\n")[0])[1:]
+    environment = {**os.environ, "FER_SERVICE_PORT": str(running.port), "http_proxy": "http://127.0.0.1:9"}
+    for name in ("no_proxy", "NO_PROXY"):
+        environment.pop(name, None)
+    subprocess.run([sys.executable, "-c", code], env=environment, timeout=20, check=True)
+
+
 @pytest.fixture(scope="module")
 def image(images: "dict[str, Future[str]]") -> str:
     return images["service"].result()
