@@ -3,6 +3,7 @@
 import base64
 import hmac
 import os
+import signal
 import sys
 from functools import partial
 from http import HTTPStatus
@@ -68,7 +69,9 @@ def reports_server(folder: str, host: str, port: int, password: str) -> Threadin
 
 
 def main() -> None:
-    """Serve the folder named on the command line, to the container's network."""
+    """Serve the folder named on the command line, to the container's network, until SIGTERM."""
+    # A container's first process is not ended by it unless it says so, and would be waited for and killed.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     reports_server(sys.argv[1], "0.0.0.0", _PORT, os.environ.get(PASSWORD, "")).serve_forever()
 
 

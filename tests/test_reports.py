@@ -1,6 +1,9 @@
 """Reports over HTTP: with the password where there is one, and never without it."""
 
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -106,3 +109,20 @@ def test_who_says_nothing_is_not_waited_for(open_to_all: str, monkeypatch: pytes
     with socket.create_connection(("127.0.0.1", int(open_to_all.rpartition(":")[2]))) as silent:
         silent.settimeout(10)
         assert silent.recv(1) == b""
+
+
+SERVED = """
+import flows.report_server as served
+served._PORT, forever = 0, served.ThreadingHTTPServer.serve_forever
+served.ThreadingHTTPServer.serve_forever = lambda server: (print("up", flush=True), forever(server))
+served.main()
+"""
+
+
+def test_it_ends_when_asked_to_as_a_containers_first_process_too(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SERVED, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == 0, "by itself, which no signal does for a first process"
