@@ -16,6 +16,8 @@ from flows.guard import own_names, refusal
 
 PASSWORD = "FER_PASSWORD"
 """Environment: `user:password`, or empty for none."""
+_ADDRESS = "FER_REPORTS_URL"
+"""What people set in compose.yaml's environment; it hands it on under the guard's own name."""
 _PORT = 4201
 
 
@@ -34,7 +36,7 @@ class _Reports(SimpleHTTPRequestHandler):
         if not super().parse_request():
             return False
         headers = [(name.lower(), value) for name, value in self.headers.items()]
-        if reason := refusal(self.command, headers, self._names):
+        if reason := refusal(self.command, headers, self._names, _ADDRESS):
             self.send_error(HTTPStatus.FORBIDDEN, f"refused: {reason}")
             return False
         given = self.headers.get("Authorization", "")

@@ -73,6 +73,12 @@ def test_pages_of_another_origin_get_nothing_even_with_it(guarded: str, headers:
     assert b"a face" not in body
 
 
+def test_by_another_name_it_says_which_setting_of_compose_takes_it(open_to_all: str) -> None:
+    """FER_URL, which is set already by who reads this, is the other page's."""
+    _, body = ask(f"{open_to_all}/abc/", Host="lab.example:4201")
+    assert b"set FER_REPORTS_URL to the address" in body
+
+
 def test_the_link_in_prefects_page_leads_there(guarded: str) -> None:
     link = {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
     assert ask(f"{guarded}/abc/index.html", authorization="Basic YWRhOmdlaGVpbQ==", **link) == (200, b"a face")
