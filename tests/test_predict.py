@@ -380,7 +380,9 @@ def test_what_was_read_before_ctrl_c_is_kept(exported: Path, tmp_path: Path) -> 
     assert process.wait(10) == 130
     process.stdout.close()
     assert process.stderr is not None
+    told = process.stderr.read()
     process.stderr.close()
+    assert told == "stopped; what was read until then is kept, and the same command begins anew\n"
     assert 1 <= len(pd.read_csv(out)) < 4000
     assert not list(tmp_path.glob("*.unfinished"))
 

@@ -75,6 +75,20 @@ def served(folder: Path) -> Iterator[str]:
             assert server.stderr.read() == ""
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_ends_without_a_word(number: signal.Signals, tmp_path: Path) -> None:
+    """It has finished nothing, and nothing goes on."""
+    (tmp_path / "index.html").write_text("a page")
+    command = [sys.executable, "-m", "fer_core", "serve-web", str(tmp_path), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1) as server:
+        assert server.stdout is not None
+        assert server.stderr is not None
+        assert server.stdout.readline().startswith("The page is at http://127.0.0.1:")
+        server.send_signal(number)
+        assert server.wait(10) == 0
+        assert server.stderr.read() == ""
+
+
 @pytest.fixture(scope="module")
 def address(page: Path) -> Iterator[str]:
     with served(page) as url:
