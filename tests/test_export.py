@@ -223,15 +223,26 @@ def test_int8_cannot_do_without_faces(model: DeployedModel, tmp_path: Path) -> N
 def test_torchscript_says_what_torch_says(model: DeployedModel, exported: Path, tmp_path: Path) -> None:
     path = export(model.checkpoint, "torchscript", tmp_path, None, JsonLines())
     code = (
-        "import sys, numpy, torch; m = torch.jit.load(sys.argv[1]);"
-        "numpy.save(sys.argv[3], m(torch.from_numpy(numpy.load(sys.argv[2]))).numpy())"
+        "import sys, numpy, torch; told = dict.fromkeys(('labels', 'limits'), '');"
+        "m = torch.jit.load(sys.argv[1], _extra_files=told);"
+        "numpy.save(sys.argv[3], m(torch.from_numpy(numpy.load(sys.argv[2]))).numpy());"
+        "print(*(text.decode() for text in told.values()), sep='\\n')"
     )
     faces = faces_of(model)[:8]
     np.save(tmp_path / "faces.npy", faces)
-    subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, path, tmp_path / "faces.npy", tmp_path / "out.npy"], check=True
-    )
+    command: list[str | Path] = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-c",
+        code,
+        path,
+        tmp_path / "faces.npy",
+        tmp_path / "out.npy",
+    ]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), OnnxModel(exported)(faces), atol=PARITY)
+    assert [json.loads(said[0]), said[1]] == [list(EMOTIONS[:7]), LIMITS]
 
 
 def test_channels_are_gathered_in_turn_when_exported() -> None:

@@ -86,7 +86,7 @@ def _write_equal(
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder, name)
         if to == "torchscript":
-            _write_torchscript(deployed, made)
+            _write_torchscript(deployed, card, made)
             run = _run_torchscript(made)
         else:
             _write_onnx(deployed, card, made)
@@ -157,12 +157,15 @@ def _write_onnx(deployed: Deployed, card: ModelCard, path: Path) -> None:
 
 
 def _write_with_facts(proto: onnx.ModelProto, card: ModelCard, path: Path, precision: str = "float32") -> None:
-    facts = asdict(facts_of(card, precision))
-    properties = {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
-    onnx.helper.set_model_props(proto, properties)
+    onnx.helper.set_model_props(proto, _properties(card, precision))
     proto.producer_name = "fer"
     onnx.checker.check_model(proto)
     replace_file(path, proto.SerializeToString())
+
+
+def _properties(card: ModelCard, precision: str = "float32") -> dict[str, str]:
+    facts = asdict(facts_of(card, precision))
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
 
 
 def _write_int8(deployed: Deployed, card: ModelCard, path: Path, dataset: Dataset, report: Reporter) -> str:
@@ -230,12 +233,12 @@ class _Faces(CalibrationDataReader):  # type: ignore[misc]
         return None if faces is None else {INPUT: faces}
 
 
-def _write_torchscript(deployed: Deployed, path: Path) -> None:
+def _write_torchscript(deployed: Deployed, card: ModelCard, path: Path) -> None:
     side = deployed.face_side
     example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
     with _quiet(), torch.inference_mode():
         traced = torch.jit.trace(deployed, (example,))  # type: ignore[no-untyped-call]
-    replace_file(path, traced.save_to_buffer())
+    replace_file(path, traced.save_to_buffer(_extra_files=_properties(card)))
 
 
 def _run_torchscript(path: Path) -> Callable[[np.ndarray], np.ndarray]:

@@ -25,6 +25,8 @@ ExportFormat = Literal["onnx", "int8", "torchscript", "web"]
 class ModelFacts:
     """In an exported file each is a metadata property of the same name: texts as they are, the others in JSON.
 
+    In TorchScript's each is an extra file.
+
     stored_size, grey: how a face is to be cut out, see `fer_core.data.crops`; no size where others trained the weights
     accuracy: `value`, `low`, `high` in 0..1 and `images` of the test split; None where it was not judged
     calibration_error: of the probabilities that it gives, in 0..1, of the same images
