@@ -160,6 +160,29 @@ def test_int8_that_loses_too_much_keeps_16_bits_between_layers_and_says_its_own_
     assert "Exported in int8 weights, 16-bit activations; the figures are this export's own" in page
 
 
+@pytest.mark.parametrize("of_others", [True, False], ids=["published", "other splits"])
+def test_int8_says_on_what_it_was_judged_where_its_card_tells_of_no_such_images(
+    model: DeployedModel, tmp_path: Path, of_others: bool
+) -> None:
+    """Weights of others have no figures; and what `--in` names need not be what the card's are of."""
+    network, card = load_checkpoint(model.checkpoint)
+    (checkpoint := tmp_path / "checkpoint").mkdir()
+    save_weights(checkpoint / "selected.safetensors", network)
+    few = card.figures | {"test": card.figures["test"] | {"images": 3}}
+    theirs = {"source": "rafdb", "protocol": "As published.", "licence": "theirs"}
+    save_card(checkpoint, replace(card, figures={}, trained_on=theirs) if of_others else replace(card, figures=few))
+    path = export(checkpoint, "int8", tmp_path / "out", model.dataset, JsonLines())
+    told = open_dataset(model.dataset)
+    accuracy = OnnxModel(path).facts.accuracy
+    assert accuracy is not None
+    assert accuracy["images"] == len(told.rows("test"))
+    assert accuracy["dataset"] == f"{told.card.source} {told.card.protocol}"
+    page = (tmp_path / "out" / MODEL_CARD).read_text()
+    assert f"other than those that its training kept for judging: {told.card.source}. {told.card.protocol}" in page
+    assert "chose nothing" not in page
+    assert f"| to the {told.card.truth} |" in page or not told.card.truth
+
+
 def test_int8_that_is_not_close_with_16_bits_either_is_refused(model: DeployedModel, tmp_path: Path) -> None:
     checkpoint = with_outliers(model, tmp_path / "checkpoint", 1e7)
     with pytest.raises(ExportError, match="deploy it as --to onnx"):

@@ -188,7 +188,7 @@ def _write_int8(deployed: Deployed, card: ModelCard, path: Path, dataset: Datase
             _quantise(prepared, quantised, activations, dataset, report)
             comparison, predicted = compare(deployed, _run_onnx(quantised), dataset, report)
             if comparison.is_close:
-                own = judged_as(card, dataset, predicted)
+                own = judged_as(card, dataset, predicted, elsewhere=not _tells_of(card, comparison))
                 _write_with_facts(onnx.load(quantised), own, path, precision)
                 _write_comparison(comparison, path, report)
                 return markdown(own, precision)
@@ -197,6 +197,17 @@ def _write_int8(deployed: Deployed, card: ModelCard, path: Path, dataset: Datase
         f"{path}: int8 loses more than {LOST_POINTS} points of accuracy or {100 * LOST_TOPS:.0f} % of the top classes, "
         "with activations of 16 bits too; deploy it as --to onnx"
     )
+
+
+def _tells_of(card: ModelCard, comparison: Comparison) -> bool:
+    """Tell whether a card's figures are of the images compared on: as many, on which the checkpoint is as often right.
+
+    Weights of others have none; and who names a dataset may name another, or other splits of the same images.
+    """
+    test = card.figures.get("test")
+    if test is None or test["images"] != comparison.images:
+        return False
+    return bool(abs(100 * test["accuracy"] - comparison.checkpoint_accuracy) <= LOST_POINTS)
 
 
 def _quantise(prepared: Path, quantised: Path, activations: QuantType, dataset: Dataset, report: Reporter) -> None:
