@@ -314,6 +314,17 @@ def test_what_does_not_say_what_the_checkpoint_says_is_not_written(
     assert [path.suffix for path in tmp_path.iterdir()] == [".json"], "how they compare, and no model"
 
 
+def test_a_page_leaves_the_model_beside_it_alone(
+    model: DeployedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = "fer_core.export.web_page.write_web"
+    monkeypatch.setattr(write, lambda made, folder: folder.write_bytes(made.read_bytes()))
+    (tmp_path / "model.onnx").write_bytes(b"another checkpoint's, which is served")
+    page = export(model.checkpoint, "web", tmp_path, None, JsonLines())
+    assert OnnxModel(page).facts.labels == EMOTIONS[:7]
+    assert (tmp_path / "model.onnx").read_bytes() == b"another checkpoint's, which is served"
+
+
 def test_the_command(model: DeployedModel, tmp_path: Path) -> None:
     command = [
         sys.executable,

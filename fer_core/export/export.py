@@ -68,23 +68,18 @@ def export(checkpoint: Path, to: ExportFormat, out: Path, dataset_folder: Path |
         page = _write_int8(deployed, card, path, _needed(dataset, checkpoint), report)
     else:
         page = markdown(card)
-        _write_equal(deployed, card, to, out, dataset, report)
+        _write_equal(deployed, card, to, path, dataset, report)
     replace_file(out / MODEL_CARD, page.encode())
-    if to == "web":
-        from fer_core.export.web_page import write_web
-
-        write_web(out / FILES["onnx"], path)
     return path
 
 
 def _write_equal(
-    deployed: Deployed, card: ModelCard, to: ExportFormat, out: Path, dataset: Dataset | None, report: Reporter
+    deployed: Deployed, card: ModelCard, to: ExportFormat, path: Path, dataset: Dataset | None, report: Reporter
 ) -> None:
     """Write a format that must say what the checkpoint says, once it is seen to, where a dataset is at hand."""
     run: Callable[[np.ndarray], np.ndarray]
-    name = FILES["torchscript" if to == "torchscript" else "onnx"]
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder, name)
+        made = Path(folder, FILES["torchscript" if to == "torchscript" else "onnx"])
         if to == "torchscript":
             _write_torchscript(deployed, card, made)
             run = _run_torchscript(made)
@@ -95,12 +90,18 @@ def _write_equal(
             report.note("not compared with the checkpoint: its dataset is not at hand; name it with --in")
         else:
             comparison, _ = compare(deployed, run, dataset, report)
-            beside = _write_comparison(comparison, out / FILES[to], report)
+            beside = _write_comparison(comparison, path, report)
             if not comparison.is_equal:
                 raise ExportError(
-                    f"{out / FILES[to]}: not written, since it does not say what the checkpoint says; see {beside.name}"
+                    f"{path}: not written, since it does not say what the checkpoint says; see {beside.name}"
                 )
-        replace_file(out / name, made.read_bytes())
+        if to == "web":
+            from fer_core.export.web_page import write_web
+
+            # It has a copy of its own: the model beside it may be another checkpoint's, which is served.
+            write_web(made, path)
+        else:
+            replace_file(path, made.read_bytes())
 
 
 def _dataset(checkpoint: Path, folder: Path | None) -> Dataset | None:
