@@ -92,7 +92,9 @@ def test_onnx_tells_all_that_must_be_known(model: DeployedModel, exported: Path)
     assert facts.limits == LIMITS
     assert facts.accuracy is not None
     assert facts.accuracy["images"] == len(open_dataset(model.dataset).rows("test"))
-    assert (exported.parent / MODEL_CARD).read_text().startswith("# EF SLL · seed 1")
+    page = (exported.parent / MODEL_CARD).read_text()
+    of = "Of `model.onnx`, the last export into this folder."
+    assert page.startswith(f"# EF SLL · seed 1\n\n{of}\n\nefficientface for 7 classes")
     content = exported.read_bytes()
     assert str(Path.cwd()).encode() not in content, "a folder of this machine"
     assert b"site-packages" not in content

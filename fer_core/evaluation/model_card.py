@@ -126,8 +126,12 @@ def write_cards(folder: Path, card: ModelCard) -> None:
     replace_file(folder / MODEL_CARD, markdown(card).encode())
 
 
-def markdown(card: ModelCard, precision: str = "float32") -> str:
-    """The card as a page of Markdown; of an export in another precision, whose figures the card then has."""
+def markdown(card: ModelCard, precision: str = "float32", file: str = "") -> str:
+    """The card as a page of Markdown; of an export in another precision, whose figures the card then has.
+
+    Args:
+        file: an export's name, since others may lie beside it.
+    """
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -136,5 +140,5 @@ def markdown(card: ModelCard, precision: str = "float32") -> str:
     return environment.get_template("model_card.md.j2").render(
         asdict(card)
         | {"recipe": recipe, "limits": LIMITS, "precision": precision, "means": means, "deviations": deviations}
-        | {"clipping": CLIPPING}
+        | {"clipping": CLIPPING, "file": file}
     )

@@ -67,7 +67,7 @@ def export(checkpoint: Path, to: ExportFormat, out: Path, dataset_folder: Path |
     if to == "int8":
         page = _write_int8(deployed, card, path, _needed(dataset, checkpoint), report)
     else:
-        page = markdown(card)
+        page = markdown(card, file=path.name)
         _write_equal(deployed, card, to, path, dataset, report)
     replace_file(out / MODEL_CARD, page.encode())
     return path
@@ -192,7 +192,7 @@ def _write_int8(deployed: Deployed, card: ModelCard, path: Path, dataset: Datase
                 own = judged_as(card, dataset, predicted, elsewhere=not _tells_of(card, comparison))
                 _write_with_facts(onnx.load(quantised), own, path, precision)
                 _write_comparison(comparison, path, report)
-                return markdown(own, precision)
+                return markdown(own, precision, path.name)
             report.note(f"{precision} loses too much: {comparison}")
     raise ExportError(
         f"{path}: int8 loses more than {LOST_POINTS} points of accuracy or {100 * LOST_TOPS:.0f} % of the top classes, "
