@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol, cast
 
@@ -76,6 +76,8 @@ _MOST_ENTRIES = 0xFFFF
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)
 """A JPEG's end, or what a segment of a stated length begins with; neither is in a picture's own data."""
 _SCAN = b"\xff\xda"
+_MOST_SEGMENTS = 10_000
+"""Before a JPEG's first scan; large profiles, depth maps and the like take some hundreds."""
 _MOST_SCANS = 100
 """Of a JPEG; programs write some twenty at most. A scan of ten bytes takes a decoder once through the whole picture."""
 _JPEG_END, _PNG_END = b"\xff\xd9", b"IEND\xaeB`\x82"
@@ -254,7 +256,22 @@ def _all_of(file: BinaryIO) -> bytes:
 def _opened(file: BinaryIO, head: bytes) -> Image.Image:
     if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
         return _opened_heif(file)
+    if head.startswith(b"\xff\xd8"):
+        _refuse_endless(file.read())
+        file.seek(0)
     return Image.open(file, formats=_FORMATS)
+
+
+def _refuse_endless(jpeg: bytes) -> None:
+    """Refuse a JPEG that is made to fill its reader's memory, or to keep its decoder busy for hours."""
+    segments = takewhile(lambda marker: marker != _SCAN, _markers(jpeg))
+    if any(islice(segments, _MOST_SEGMENTS, None)):
+        raise UnreadableImage(f"a JPEG of more than {_MOST_SEGMENTS:,} segments; save it anew")
+    # Looking through the markers of all takes longer, and what cameras append to a picture may hold any bytes.
+    if jpeg.count(_SCAN) > _MOST_SCANS:
+        scans = (marker for marker in _markers(jpeg) if marker == _SCAN)
+        if any(islice(scans, _MOST_SCANS, None)):
+            raise UnreadableImage(f"a JPEG of more than {_MOST_SCANS} scans; save it anew")
 
 
 def _opened_heif(file: BinaryIO) -> Image.Image:
@@ -366,7 +383,6 @@ def _decoded(image: Image.Image, *, alone: bool = True) -> Image.Image:
         _refuse_preview(image, alone=alone)
         is_deep, is_negative = _is_deep(image), _is_negative(image)
         _refuse_zeros(image)
-        _refuse_scans(image)
         image.load()
         upright = ImageOps.exif_transpose(image)
         if is_deep:
@@ -411,20 +427,6 @@ def _refuse_zeros(image: Image.Image) -> None:
         file.seek(0)
         if not _has_end(file.read()):
             raise UnreadableImage("its end is missing, with zeros in its place; copy or download it anew")
-
-
-def _refuse_scans(image: Image.Image) -> None:
-    """Refuse a JPEG that is made to keep its decoder busy for hours."""
-    file = cast(BinaryIO | None, getattr(image, "fp", None))
-    if image.format not in ("JPEG", "MPO") or file is None:
-        return
-    file.seek(0)
-    content = file.read()
-    # Looking through markers takes longer, and what cameras append to a picture may hold any bytes.
-    if content.count(_SCAN) > _MOST_SCANS:
-        scans = (marker for marker in _markers(content) if marker == _SCAN)
-        if any(islice(scans, _MOST_SCANS, None)):
-            raise UnreadableImage(f"a JPEG of more than {_MOST_SCANS} scans; save it anew")
 
 
 def _has_end(content: bytes) -> bool:

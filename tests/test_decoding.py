@@ -347,6 +347,14 @@ def test_a_picture_whose_end_is_zeros_is_refused(kind: str, how: dict[str, objec
         np.testing.assert_array_equal(rgb_pixels(content + appended), expected)
 
 
+def test_a_jpeg_of_endless_segments_is_refused_before_they_are_listed() -> None:
+    """In four bytes each, those of 20 MB would fill 600 MB."""
+    content = saved(Image.new("L", (8, 8)), "JPEG")
+    assert open_image(content[:2] + 9000 * b"\xff\xe5\0\2" + content[2:]).size == (8, 8)
+    with pytest.raises(UnreadableImage, match="a JPEG of more than 10,000 segments; save it anew"):
+        open_image(content[:2] + 10_000 * b"\xff\xe5\0\2" + content[2:])
+
+
 def test_a_jpeg_that_goes_through_its_picture_again_and_again_is_refused() -> None:
     """In ten bytes a scan; as large as may be, a file of 20 MB would keep its decoder for hours."""
     content = saved(Image.new("L", (64, 64), 128), "JPEG", progressive=True)
