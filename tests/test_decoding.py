@@ -575,6 +575,19 @@ def test_an_avif_of_very_many_parts_is_not_looked_through(content: bytes) -> Non
     assert time.process_time() - began < 2
 
 
+def test_an_avif_whose_picture_is_a_film_is_refused() -> None:
+    """Its decoder goes through all frames, which take some twenty bytes each, to show the first."""
+    shades = [Image.new("RGB", (16, 16), (shade, 99, 99)) for shade in range(110)]
+    content = bytearray(saved(shades[0], "AVIF", save_all=True, append_images=shades[1:], speed=10))
+    assert remark_of(open_image(bytes(content))) == "the first of 110 pictures in the file"
+    length = content.find(b"iloc") + 22
+    start = int.from_bytes(content[length - 4 : length], "big")
+    content[8:12] = b"avif"
+    content[length : length + 4] = (len(content) - start).to_bytes(4, "big")
+    with pytest.raises(UnreadableImage, match="one of its pictures has more than 100 frames"):
+        open_image(bytes(content))
+
+
 def test_every_page_is_held_to_the_limit(tmp_path: Path) -> None:
     strip = zlib.compress(bytes(400 * 400))
     (tmp_path / "a.tif").write_bytes(tiff(page(16, len(strip)), page(400, len(strip)), data=strip))
