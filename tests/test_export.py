@@ -1,6 +1,7 @@
 """Exports say what their checkpoint says, on faces of any size, and carry what must be known of them."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pandas as pd
 import pytest
 import torch
 from helpers.deployed_model import DeployedModel
@@ -243,6 +245,15 @@ def test_int8_cannot_do_without_faces(model: DeployedModel, tmp_path: Path) -> N
     with pytest.raises(ExportError, match="--in"):
         export(alone, "int8", tmp_path / "out", None, JsonLines())
     assert export(alone, "int8", tmp_path / "out", model.dataset, JsonLines()).is_file()
+
+
+def test_int8_cannot_do_without_validation_images(model: DeployedModel, tmp_path: Path) -> None:
+    """As in a dataset that a model is only judged on."""
+    judged_on = shutil.copytree(model.dataset, tmp_path / "dataset")
+    manifest = pd.read_parquet(judged_on / "manifest.parquet").assign(split="test")
+    manifest.to_parquet(judged_on / "manifest.parquet", index=False)
+    with pytest.raises(ExportError, match="measures its ranges on validation images, of which this dataset has none"):
+        export(model.checkpoint, "int8", tmp_path / "out", judged_on, JsonLines())
 
 
 def test_torchscript_says_what_torch_says(model: DeployedModel, exported: Path, tmp_path: Path) -> None:

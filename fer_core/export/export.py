@@ -123,6 +123,11 @@ def _needed(dataset: Dataset | None, checkpoint: Path) -> Dataset:
             f"{checkpoint}: int8 measures its ranges on validation images, and the dataset is not beside "
             "the checkpoint; name what `fer prepare` made with --in"
         )
+    if not len(dataset.rows("validation")):
+        raise ExportError(
+            f"{checkpoint}: int8 measures its ranges on validation images, of which this dataset has none; "
+            "name another with --in"
+        )
     return dataset
 
 
