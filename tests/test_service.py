@@ -54,6 +54,7 @@ from fer_core.predict.detector import open_detector
 from fer_core.progress import JsonLines
 from fer_core.service.__main__ import listen_at
 from fer_core.service.batching import Batcher, ModelFailed
+from fer_core.service.finding import _Pixels
 from fer_core.service.limits import Limits, limits_from
 from openface.decoding import UnreadableImage, open_image
 
@@ -423,6 +424,23 @@ def test_a_batch_that_fails_ends_its_own_requests_and_no_other() -> None:
     np.testing.assert_array_equal(first, np.full((2, 2), 0.5))
     np.testing.assert_array_equal(last, np.full((2, 2), 0.5))
     assert sizes == [2, 2, 2, 2, 2]
+
+
+def test_a_large_image_is_not_passed_by_small_ones() -> None:
+    pixels, order = _Pixels(100), list[int]()
+
+    def take(count: int) -> None:
+        with pixels.take(count):
+            order.append(count)
+
+    waiting = [threading.Thread(target=take, args=(count,)) for count in (100, 10)]
+    with pixels.take(60):
+        for thread in waiting:
+            thread.start()
+            time.sleep(0.1)
+    for thread in waiting:
+        thread.join(10)
+    assert order == [100, 10]
 
 
 def test_who_has_gone_is_not_computed() -> None:
