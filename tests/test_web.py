@@ -389,6 +389,16 @@ def test_tab_goes_through_the_faces(visitor: WebDriver, page: Path, tmp_path: Pa
 
 
 @needs_browser
+def test_of_a_crowd_it_says_that_the_largest_faces_are_read(visitor: WebDriver, tmp_path: Path) -> None:
+    crowd = Image.new("RGB", (4 * 224, 4 * 224))
+    for number in range(16):
+        crowd.paste(Image.open(PORTRAIT).resize((224, 224)), (number % 4 * 224, number // 4 * 224))
+    crowd.save(tmp_path / "crowd.png")
+    choose(visitor, tmp_path / "crowd.png")
+    says(visitor, "12 faces, the largest of 1")
+
+
+@needs_browser
 def test_a_square_of_ones_own_by_keyboard(visitor: WebDriver, page: Path) -> None:
     choose(visitor, PORTRAIT)
     says(visitor, "One face.")
