@@ -32,7 +32,7 @@ from fer_core.models.checkpoint import load_checkpoint
 from fer_core.models.logits import predict_logits
 from fer_core.predict.detector import open_detector
 from fer_core.predict.drawing import draw_faces
-from fer_core.predict.predictor import FacePrediction, Predictor, uncertainty
+from fer_core.predict.predictor import FacePrediction, Predictor, TorchModel, uncertainty
 from fer_core.predict.table import columns, open_table
 
 FACE = Box(64, 56, 96)
@@ -131,6 +131,13 @@ def test_a_checkpoint_and_its_export_read_the_same(model: DeployedModel, exporte
         assert one.box == other.box
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
         assert sum(one.probabilities.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_on_a_gpu_a_checkpoint_keeps_all_bits_as_its_evaluation_does(model: DeployedModel) -> None:
+    read, rounded = TorchModel(model.checkpoint), list[bool]()
+    read._model.register_forward_pre_hook(lambda *given: rounded.append(torch.backends.cudnn.allow_tf32))
+    read(np.zeros((1, 48, 48, 3), np.uint8))
+    assert rounded == [False]
 
 
 def test_images_come_in_their_order_whatever_the_batch(exported: Path) -> None:

@@ -169,7 +169,9 @@ class TorchModel:
     def __call__(self, faces: np.ndarray) -> np.ndarray:
         import torch
 
-        with torch.inference_mode():
+        from fer_core.devices import exact_inference
+
+        with exact_inference():
             result: np.ndarray = self._model(torch.from_numpy(faces).to(self._device)).cpu().numpy()
         return result
 
