@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import docker
@@ -589,6 +590,25 @@ def test_what_is_set_wrongly_is_one_line(model: Path, settings: dict[str, str], 
     assert done.returncode == 2
     assert done.stderr.startswith(line)
     assert done.stderr.count("\n") == 1
+
+
+def test_a_model_that_may_not_be_read_is_not_told_to_be_missing() -> None:
+    """As the container's user finds what somebody with umask 077 exported; in a process of nobody's."""
+    code = (
+        "import os, sys; from pathlib import Path; from fer_core.service.server import _model_file\n"
+        "if os.geteuid() == 0: os.setuid(65534)\n"
+        "for place in sys.argv[1:]:\n"
+        "    try: _model_file(Path(place))\n"
+        "    except Exception as error: print(error)\n"
+    )
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        closed, own = Path(folder, "closed"), Path(folder, "own.onnx")
+        closed.mkdir(mode=0o000)
+        own.touch(mode=0o000)
+        command = [sys.executable, "-c", code, str(closed), str(own), folder]
+        said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said == [f"{place}: Permission denied; let this user read it" for place in (closed, own, own)]
 
 
 def test_a_port_that_is_taken_is_one_line(model: Path, running: Service) -> None:

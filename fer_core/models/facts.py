@@ -60,8 +60,17 @@ class ModelFacts:
 
 
 def onnx_files(path: Path) -> list[Path]:
-    """The file itself, or the .onnx files of the folder that `fer export` wrote, float32's first."""
-    return [path] if path.is_file() else sorted(path.glob("*.onnx"), key=lambda file: file.name != _FLOAT32)
+    """The file itself, or the .onnx files of the folder that `fer export` wrote, float32's first.
+
+    Raises:
+        OSError: this user may not read the folder, or the first of them.
+    """
+    # `glob` would pass over a folder that may not be read.
+    below = [file for file in path.iterdir() if file.name.endswith(".onnx")] if path.is_dir() else []
+    files = [path] if path.is_file() else sorted(below, key=lambda file: (file.name != _FLOAT32, file.name))
+    for first in files[:1]:
+        first.open("rb").close()
+    return files
 
 
 def facts_of(card: "ModelCard", precision: str = "float32") -> ModelFacts:
