@@ -307,6 +307,19 @@ def test_a_name_that_is_no_utf8_is_spelled_in_every_table(exported: Path, tmp_pa
     assert "ni\\xf1o.jpg" in plain.stdout
 
 
+def test_names_that_opencv_ends_the_process_at_are_spelled_or_refused(exported: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / os.fsdecode(b"ni\xf1o")
+    clip, out = video(tmp_path / "clip.mp4", 2).rename(foreign.with_suffix(".mp4")), tmp_path / "faces.csv"
+    done = fer("predict", clip, "--model", exported, "--out", out, "--pictures", tmp_path / "drawn")
+    assert done.returncode == 0, done.stderr
+    assert [file.name for file in (tmp_path / "drawn").iterdir()] == [clip.name]
+    (yunet := foreign.with_suffix(".onnx")).touch()
+    for option, given in (("--pictures", foreign), ("--out", foreign.with_suffix(".parquet")), ("--detector", yunet)):
+        done = fer("predict", clip, "--model", exported, option, given)
+        assert done.returncode == 2, done.stderr
+        assert "holds bytes that are no UTF-8; rename it, or name another place" in done.stderr
+
+
 def test_files_in_a_folder_that_are_not_read_are_counted_by_ending(exported: Path, tmp_path: Path) -> None:
     shutil.copy(PORTRAIT, tmp_path / "photo.jpg")
     write_video(tmp_path / "clip.mp4", moving())

@@ -12,6 +12,7 @@ import numpy as np
 
 from fer_core.data.crops import Box
 from fer_core.errors import DetectorError
+from fer_core.paths import require_utf8
 
 _CASCADE = "haarcascade_frontalface_alt2.xml"
 _STEP = 1.1
@@ -37,12 +38,15 @@ def open_detector(name: str) -> Detector:
 
     Raises:
         DetectorError: it is neither, or OpenCV cannot read the file.
+        InputError: its name is no UTF-8.
     """
     if name == "cascade":
         return _cascade()
     path = Path(name).expanduser()
     if path.suffix != ".onnx" or not path.is_file():
         raise DetectorError(f"--detector {name}: give cascade, or the .onnx file of a YuNet model")
+    # OpenCV would end the process.
+    require_utf8(name)
     try:
         return _yunet(path)
     except cv2.error as error:

@@ -1,5 +1,6 @@
 """Draw predictions into pictures and videos: a square around each face, its distribution as bars beside it."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -11,9 +12,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fer_core.artifacts import replace_file
 from fer_core.data.crops import Box
+from fer_core.paths import require_utf8
 from fer_core.predict.predictor import FacePrediction
 from fer_core.predict.sources import Frame
 from fer_core.report.style import emotion_colours
+from openface.names import spell
 
 Draw = Callable[[Frame, list[FacePrediction]], None]
 Area = tuple[int, int, int, int]
@@ -65,14 +68,18 @@ def drawn_into(folder: Path, source: str, rate: float, *, moving: bool) -> Itera
 
     Args:
         rate: frames a second of the video.
+
+    Raises:
+        InputError: the folder's name is no UTF-8, which OpenCV cannot write to.
     """
+    require_utf8(str(folder))
     folder.mkdir(parents=True, exist_ok=True)
     if not moving:
         yield lambda frame, faces: _save_picture(folder, frame, faces)
         return
     path = _free(folder, Path(source).stem or source, ".mp4")
-    # OpenCV tells the format by the ending.
-    beside = path.with_name(f"{path.stem}.unfinished.mp4")
+    # OpenCV tells the format by the ending, and is given UTF-8 alone; see `fer_core.predict.sources`.
+    beside = path.with_name(f"{spell(path.stem)}.unfinished.mp4")
     writers: list[cv2.VideoWriter] = []
 
     def draw(frame: Frame, faces: list[FacePrediction]) -> None:
@@ -81,7 +88,9 @@ def drawn_into(folder: Path, source: str, rate: float, *, moving: bool) -> Itera
         drawn = draw_faces(frame.pixels, faces)
         if not writers:
             size = (drawn.shape[1], drawn.shape[0])
-            writers.append(cv2.VideoWriter(str(beside), cv2.VideoWriter.fourcc(*"mp4v"), rate, size))
+            writers.append(
+                cv2.VideoWriter(os.path.join(os.curdir, beside), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
+            )
         writers[0].write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
 
     try:
