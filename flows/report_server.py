@@ -49,10 +49,13 @@ class _Reports(SimpleHTTPRequestHandler):
         return True
 
     def send_head(self) -> Any:
-        """Open the file that a request asks for, unless a link leads out of the folder to it."""
+        """Open the file that a request asks for, unless a link leads out of the folder to it, or it may not be read."""
         asked = self.translate_path(self.path)
         # Of a folder, the first of these two is opened where it is there.
         opened = [asked, *(os.path.join(asked, index) for index in ("index.html", "index.htm"))]
+        if any(map(_is_closed, opened)):
+            self.send_error(HTTPStatus.FORBIDDEN, "this server's user may not read it; chmod -R a+rX the artifacts")
+            return None
         if not all(stays_below(Path(file), Path(self.directory)) for file in opened):
             self.send_error(HTTPStatus.NOT_FOUND, "File not found")
             return None
@@ -63,6 +66,17 @@ class _Reports(SimpleHTTPRequestHandler):
         self.send_header("Content-Security-Policy", "default-src 'none'; img-src data:; style-src 'unsafe-inline'")
         self.send_header("X-Content-Type-Options", "nosniff")
         super().end_headers()
+
+
+def _is_closed(path: str) -> bool:
+    """Tell whether this user may not read what is there, such as what was made with umask 077."""
+    try:
+        os.stat(path)
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return not os.access(path, os.X_OK if os.path.isdir(path) else os.R_OK)
 
 
 def reports_server(folder: str, host: str, port: int, password: str) -> ThreadingHTTPServer:

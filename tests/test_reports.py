@@ -1,6 +1,5 @@
 """Reports over HTTP: with the password where there is one, and never without it."""
 
-import signal
 import socket
 import subprocess
 import sys
@@ -8,7 +7,9 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -118,17 +119,49 @@ def test_who_says_nothing_is_not_waited_for(open_to_all: str, monkeypatch: pytes
 
 
 SERVED = """
+import os
 import flows.report_server as served
-served._PORT, forever = 0, served.ThreadingHTTPServer.serve_forever
-served.ThreadingHTTPServer.serve_forever = lambda server: (print("up", flush=True), forever(server))
+forever = served.ThreadingHTTPServer.serve_forever
+
+def serve(server):
+    if os.geteuid() == 0: os.setuid(65534)
+    print(server.server_port, flush=True)
+    forever(server)
+
+served._PORT, served.ThreadingHTTPServer.serve_forever = 0, serve
 served.main()
 """
+"""The program at any free port; as nobody where this process is root, whom nothing is denied."""
+
+
+@contextmanager
+def in_a_process(folder: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """The program and its address."""
+    command = [sys.executable, "-c", SERVED, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process, f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        finally:
+            process.kill()
 
 
 def test_it_ends_when_asked_to_as_a_containers_first_process_too(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", SERVED, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "up\n"
-        process.send_signal(signal.SIGTERM)
+    with in_a_process(tmp_path) as (process, _):
+        process.terminate()
         assert process.wait(5) == 0, "by itself, which no signal does for a first process"
+
+
+def test_a_report_that_may_not_be_read_is_not_told_to_be_missing() -> None:
+    """As the container's user finds what somebody with umask 077 made."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        (closed := Path(folder, "closed")).mkdir(mode=0o700)
+        (closed / "index.html").touch()
+        Path(folder, "own.html").touch(mode=0o600)
+        with in_a_process(Path(folder)) as (_, address):
+            for path in ("closed/", "closed/index.html", "own.html"):
+                status, body = ask(f"{address}/{path}")
+                assert (status, b"chmod -R a+rX" in body) == (403, True), path
+            assert ask(f"{address}/nothing")[0] == 404
+        closed.chmod(0o755)
