@@ -188,6 +188,11 @@ def test_health_says_which_model(running: Service) -> None:
     assert said["request_bytes"] == Limits().request_bytes
 
 
+def test_health_may_be_asked_without_its_words(running: Service) -> None:
+    answer = running.client.head("/health")
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
 def test_metrics_count_what_happened(running: Service) -> None:
     names = [
         'fer_requests_total{path="/predict",status="200"}',
