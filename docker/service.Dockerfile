@@ -35,6 +35,7 @@ ENV PATH=/opt/fer/bin:$PATH PYTHONPATH=/opt/src PYTHONSAFEPATH=1 PYTHONUNBUFFERE
     FER_MODEL=/model FER_SERVICE_HOST=0.0.0.0 FER_SERVICE_PORT=8000
 USER fer
 EXPOSE 8000
+# Not by way of a proxy, which Docker's own settings put into containers.
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s \
-    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['FER_SERVICE_PORT'] + '/health', timeout=4)"]
+    CMD ["python", "-c", "import os, urllib.request as u; u.build_opener(u.ProxyHandler({})).open('http://127.0.0.1:' + os.environ['FER_SERVICE_PORT'] + '/health', timeout=4)"]
 ENTRYPOINT ["python", "-m", "fer_core.service"]

@@ -24,9 +24,11 @@ RUN --mount=type=cache,target=/root/.cache/pip \
       *)    echo "TORCH=$TORCH: must be auto, cpu or cuda"; exit 1 ;; \
     esac; \
     echo "torch for $TORCH" && /opt/fer/bin/pip install --disable-pip-version-check -q -r torch.txt
-# annoy is compiled with -march=native unless told otherwise, and would die on an older processor than this one.
+# annoy is compiled with -march=native unless told otherwise, and would die on an older processor than this one. On ARM,
+# where compilers know no x86, it is compiled for all.
 RUN --mount=type=cache,target=/root/.cache/pip \
-    ANNOY_COMPILER_ARGS=-O3,-ffast-math,-fno-associative-math,-std=c++14,-DANNOYLIB_MULTITHREADED_BUILD,-fpermissive,-march=x86-64-v3 \
+    if [ "$(uname -m)" = x86_64 ]; then march=,-march=x86-64-v3; fi; \
+    ANNOY_COMPILER_ARGS="-O3,-ffast-math,-fno-associative-math,-std=c++14,-DANNOYLIB_MULTITHREADED_BUILD,-fpermissive$march" \
     /opt/fer/bin/pip install --disable-pip-version-check -q --no-cache-dir --no-binary annoy "$(grep '^annoy' requirements.txt)"
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/fer/bin/pip install --disable-pip-version-check -q -r requirements.txt \

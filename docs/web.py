@@ -22,7 +22,7 @@ _LOADED = "return 'ready' in document.body.dataset"
 
 def main(folder: Path) -> None:
     """A desk by day, and a phone by night."""
-    code = "import sys, pathlib, fer_core.export_web as w; w.serve_web(pathlib.Path(sys.argv[1]), 0, print)"
+    code = "import sys, pathlib, fer_core.export.web_page as w; w.serve_web(pathlib.Path(sys.argv[1]), 0, print)"
     with (
         subprocess.Popen([sys.executable, "-u", "-c", code, str(folder)], stdout=subprocess.PIPE, text=True) as server,
         tempfile.TemporaryDirectory() as profile,

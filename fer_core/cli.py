@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from io import TextIOWrapper
 from itertools import pairwise
 from pathlib import Path
@@ -273,8 +274,12 @@ def _predict(
     if aligned and detector != _CASCADE:
         raise InputError(f"--detector {detector}: with --aligned no face is looked for; leave one of them out")
     predictor = Predictor(model, None if aligned else detector, batch)
-    with reporter() if out else nullcontext() as report:
-        unreadable = predict(sources, predictor, out, pictures, every, report)
+    try:
+        with reporter() if out else nullcontext() as report:
+            unreadable = predict(sources, predictor, out, pictures, every, report)
+    except Interrupted:
+        print("stopped; what was read until then is kept, and the same command begins anew", file=sys.stderr)
+        sys.exit(ExitCode.INTERRUPTED)
     sys.exit(ExitCode.FAILED if unreadable else 0)
 
 
@@ -307,11 +312,14 @@ def _serve_web(
     """Show the exported page, until Ctrl-C; the camera's pictures stay in the browser."""
     from fer_core.export.web_page import serve_web
 
-    serve_web(folder, port, print)
+    with suppress(Interrupted):
+        serve_web(folder, port, partial(print, flush=True))
 
 
 def _serve_api(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", parser=_at_home, help="What `fer export` wrote.")] = EXPORTS,
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", envvar="FER_MODEL", parser=_at_home, help="What `fer export` wrote.")
+    ] = EXPORTS,
     host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen at.")] = 8000,
 ) -> None:

@@ -3,8 +3,8 @@
 import ctypes
 import os
 import platform
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -136,6 +136,16 @@ def dtype_of(precision: Precision) -> torch.dtype:
 def mixed_precision(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """Autocast to bfloat16 where that is the precision."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+@contextmanager
+def exact_inference() -> Iterator[None]:
+    """Inference in which a GPU's convolutions keep all of float32's bits: a checkpoint predicts the same everywhere.
+
+    Torch by itself lets them round their inputs to TF32's ten bits.
+    """
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
 
 
 def keep_freed_memory() -> None:

@@ -34,17 +34,18 @@ def configured_address() -> str:
     return told if not told or "://" in told else f"http://{told.removeprefix('//')}"
 
 
-def refusal(method: str, headers: Headers, names: frozenset[str]) -> str:
+def refusal(method: str, headers: Headers, names: frozenset[str], setting: str = ADDRESS) -> str:
     """Why a request is not let through, or "".
 
     Args:
         method: of the request; `GET` for a web socket.
         headers: all of them.
         names: what the server may be called.
+        setting: where a person sets one more.
     """
     hosts, origins = _values(headers, "host"), _values(headers, "origin")
     if len(hosts) != 1 or not (called := _address(f"//{hosts[0]}")) or called[0] not in names:
-        return f"not called by a name of this server; set {ADDRESS} to the address that you call it by"
+        return f"not called by a name of this server; set {setting} to the address that you call it by"
     if len(origins) > 1:
         return "from several origins"
     if origins:

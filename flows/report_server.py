@@ -3,6 +3,7 @@
 import base64
 import hmac
 import os
+import signal
 import sys
 from functools import partial
 from http import HTTPStatus
@@ -15,6 +16,8 @@ from flows.guard import own_names, refusal
 
 PASSWORD = "FER_PASSWORD"
 """Environment: `user:password`, or empty for none."""
+_ADDRESS = "FER_REPORTS_URL"
+"""What people set in compose.yaml's environment; it hands it on under the guard's own name."""
 _PORT = 4201
 
 
@@ -33,7 +36,7 @@ class _Reports(SimpleHTTPRequestHandler):
         if not super().parse_request():
             return False
         headers = [(name.lower(), value) for name, value in self.headers.items()]
-        if reason := refusal(self.command, headers, self._names):
+        if reason := refusal(self.command, headers, self._names, _ADDRESS):
             self.send_error(HTTPStatus.FORBIDDEN, f"refused: {reason}")
             return False
         given = self.headers.get("Authorization", "")
@@ -46,10 +49,13 @@ class _Reports(SimpleHTTPRequestHandler):
         return True
 
     def send_head(self) -> Any:
-        """Open the file that a request asks for, unless a link leads out of the folder to it."""
+        """Open the file that a request asks for, unless a link leads out of the folder to it, or it may not be read."""
         asked = self.translate_path(self.path)
         # Of a folder, the first of these two is opened where it is there.
         opened = [asked, *(os.path.join(asked, index) for index in ("index.html", "index.htm"))]
+        if any(map(_is_closed, opened)):
+            self.send_error(HTTPStatus.FORBIDDEN, "this server's user may not read it; chmod -R a+rX the artifacts")
+            return None
         if not all(stays_below(Path(file), Path(self.directory)) for file in opened):
             self.send_error(HTTPStatus.NOT_FOUND, "File not found")
             return None
@@ -62,13 +68,26 @@ class _Reports(SimpleHTTPRequestHandler):
         super().end_headers()
 
 
+def _is_closed(path: str) -> bool:
+    """Tell whether this user may not read what is there, such as what was made with umask 077."""
+    try:
+        os.stat(path)
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return not os.access(path, os.X_OK if os.path.isdir(path) else os.R_OK)
+
+
 def reports_server(folder: str, host: str, port: int, password: str) -> ThreadingHTTPServer:
     """A server that is bound and not yet serving."""
     return ThreadingHTTPServer((host, port), partial(_Reports, password, directory=folder))
 
 
 def main() -> None:
-    """Serve the folder named on the command line, to the container's network."""
+    """Serve the folder named on the command line, to the container's network, until SIGTERM."""
+    # A container's first process is not ended by it unless it says so, and would be waited for and killed.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     reports_server(sys.argv[1], "0.0.0.0", _PORT, os.environ.get(PASSWORD, "")).serve_forever()
 
 

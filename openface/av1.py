@@ -17,6 +17,10 @@ _HOLD_BOXES = {b"meta": 4, b"moov": 0, b"trak": 0, b"mdia": 0, b"minf": 0}
 _SEQUENCE_HEADER = 1
 _MOST_PARTS = 100_000
 """Boxes, rows of a table or units that are looked at; an animation of ten thousand pictures has fewer."""
+_FRAMES = (3, 6)
+"""Units that begin a frame: its header alone, or all of it."""
+_MOST_FRAMES = 100
+"""Of one picture, all of which a decoder goes through; layers and what a picture refers to are some ten at most."""
 _LONGEST_HEADER = 1024
 """Bytes of a sequence header; one with all that it can have is shorter."""
 _LONGEST_TICK = 32
@@ -28,10 +32,10 @@ def largest_frame(content: bytes) -> tuple[int, int]:
     """Width and height of the largest frame that an AVIF's AV1 declares; nought where it declares none.
 
     Raises:
-        ValueError: it is cut short, or of so many parts that looking through them would take long.
+        ValueError: it is cut short, or of so many parts or frames that going through them would take long.
     """
     streams = _not_too_many(_streams(memoryview(content)))
-    units = _not_too_many(unit for stream in streams for unit in _units(stream))
+    units = _not_too_many(unit for stream in streams for unit in _of_one_picture(_units(stream)))
     headers = (unit[:_LONGEST_HEADER] for kind, unit in units if kind == _SEQUENCE_HEADER)
     return max((_frame_size(_Bits(header)) for header in headers), key=math.prod, default=(0, 0))
 
@@ -41,6 +45,15 @@ def _not_too_many(parts: Iterable[Part]) -> Iterator[Part]:
         if number >= _MOST_PARTS:
             raise ValueError(f"it has more than {_MOST_PARTS:,} parts")
         yield part
+
+
+def _of_one_picture(units: Iterable[tuple[int, memoryview]]) -> Iterator[tuple[int, memoryview]]:
+    frames = 0
+    for kind, unit in units:
+        frames += kind in _FRAMES
+        if frames > _MOST_FRAMES:
+            raise ValueError(f"one of its pictures has more than {_MOST_FRAMES} frames")
+        yield kind, unit
 
 
 class _Bits:

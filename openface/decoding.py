@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol, cast
 
@@ -75,7 +75,12 @@ _MOST_ENTRIES = 0xFFFF
 """Entries of a TIFF's directory that libtiff reads at most."""
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)
 """A JPEG's end, or what a segment of a stated length begins with; neither is in a picture's own data."""
-_PNG_END = b"IEND\xaeB`\x82"
+_SCAN = b"\xff\xda"
+_MOST_SEGMENTS = 10_000
+"""Before a JPEG's first scan; large profiles, depth maps and the like take some hundreds."""
+_MOST_SCANS = 100
+"""Of a JPEG; programs write some twenty at most. A scan of ten bytes takes a decoder once through the whole picture."""
+_JPEG_END, _PNG_END = b"\xff\xd9", b"IEND\xaeB`\x82"
 _BYTES_OF = {1: 1, 3: 2, 4: 4, 6: 1, 8: 2, 9: 4, 16: 8, 17: 8}
 """Bytes of a TIFF's whole numbers, by type."""
 
@@ -251,7 +256,22 @@ def _all_of(file: BinaryIO) -> bytes:
 def _opened(file: BinaryIO, head: bytes) -> Image.Image:
     if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
         return _opened_heif(file)
+    if head.startswith(b"\xff\xd8"):
+        _refuse_endless(file.read())
+        file.seek(0)
     return Image.open(file, formats=_FORMATS)
+
+
+def _refuse_endless(jpeg: bytes) -> None:
+    """Refuse a JPEG that is made to fill its reader's memory, or to keep its decoder busy for hours."""
+    segments = takewhile(lambda marker: marker != _SCAN, _markers(jpeg))
+    if any(islice(segments, _MOST_SEGMENTS, None)):
+        raise UnreadableImage(f"a JPEG of more than {_MOST_SEGMENTS:,} segments; save it anew")
+    # Looking through the markers of all takes longer, and what cameras append to a picture may hold any bytes.
+    if jpeg.count(_SCAN) > _MOST_SCANS:
+        scans = (marker for marker in _markers(jpeg) if marker == _SCAN)
+        if any(islice(scans, _MOST_SCANS, None)):
+            raise UnreadableImage(f"a JPEG of more than {_MOST_SCANS} scans; save it anew")
 
 
 def _opened_heif(file: BinaryIO) -> Image.Image:
@@ -410,15 +430,18 @@ def _refuse_zeros(image: Image.Image) -> None:
 
 
 def _has_end(content: bytes) -> bool:
-    """Tell whether a JPEG's or a PNG's end is there; that of a thumbnail in one of a JPEG's segments does not count."""
-    if content.startswith(b"\x89PNG"):
-        return _PNG_END in content
+    """Tell whether a JPEG's or a PNG's end is there."""
+    return _PNG_END in content if content.startswith(b"\x89PNG") else _JPEG_END in _markers(content)
+
+
+def _markers(content: bytes) -> Iterator[bytes]:
+    """A JPEG's markers up to its end; those of a thumbnail in one of its segments do not count."""
     place = 0
     while marker := _MARKER.search(content, place):
-        if marker[1] == b"\xd9":
-            return True
+        yield marker[0]
+        if marker[0] == _JPEG_END:
+            return
         place = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2], "big")
-    return False
 
 
 def _is_deep(image: Image.Image) -> bool:
@@ -437,26 +460,29 @@ def _is_negative(image: Image.Image) -> bool:
 
 
 def _refuse_lost_bits(image: Image.Image) -> None:
-    brightest = _brightest(_seen(image))
+    brightest = _brightest(image)
     if brightest <= _LOST_BITS:
         # Pillow rounds what a PPM holds, and cuts off what others do.
         used = 8 + max(0, brightest - 1).bit_length()
         raise UnreadableImage(f"colour of 16 bits a channel, of which {used} are used; save it in 8 bits a channel")
 
 
-def _seen(image: Image.Image) -> np.ndarray:
-    """(N, 3) uint8 colours of the pixels that are not wholly transparent, or of all where no other is."""
-    if not image.has_transparency_data:
-        return np.asarray(image.convert("RGB")).reshape(-1, 3)
-    pixels = np.asarray(image.convert("RGBA")).reshape(-1, 4)
-    seen = pixels[:, 3] > 0
-    return pixels[seen if seen.any() else ..., :3]
+def _brightest(image: Image.Image) -> int:
+    """The least value of eight bits above which there are only as many as hot pixels may take."""
+    counts = _counts(image)
+    above = counts.sum() - np.cumsum(counts)
+    return int(np.argmax(above <= _HOT * counts.sum()))
 
 
-def _brightest(values: np.ndarray) -> int:
-    """The least value of uint8 above which there are only as many as hot pixels may take."""
-    above = values.size - np.cumsum(np.bincount(values.ravel(), minlength=256))
-    return int(np.argmax(above <= _HOT * values.size))
+def _counts(image: Image.Image) -> np.ndarray:
+    """(256,) how often colours have each value, in pixels that are not wholly transparent, or in all if no other is.
+
+    Pillow counts: numpy would first make eight bytes of each value, which a picture as large as may be has no room for.
+    """
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    seen = alpha if alpha is not None and alpha.getbbox() else None
+    counts: np.ndarray = np.reshape(image.convert("RGB").histogram(seen), (-1, 256)).sum(axis=0)
+    return counts
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

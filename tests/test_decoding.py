@@ -2,6 +2,7 @@
 
 import struct
 import time
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from io import BytesIO
@@ -312,6 +313,18 @@ def test_a_hot_pixel_or_a_transparent_part_hides_no_lost_bits() -> None:
     np.testing.assert_array_equal(rgb_pixels(deep_colour(np.dstack([deep << 4, alpha])))[:, 8:, 1], SHADES[:, 8:])
 
 
+@pytest.mark.parametrize("channels", [3, 4])
+def test_what_deep_colour_uses_is_counted_without_a_copy_of_its_pixels(channels: int) -> None:
+    """As large as may be, it would else take most of what the service's container has."""
+    content = deep_colour(np.full((500, 500, channels), 40_000, np.uint16))
+    tracemalloc.start()
+    try:
+        open_image(content)
+        assert tracemalloc.get_traced_memory()[1] < 500 * 500
+    finally:
+        tracemalloc.stop()
+
+
 def photograph(kind: str, **how: object) -> bytes:
     """A picture with a thumbnail in it, as cameras write them."""
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
@@ -332,6 +345,26 @@ def test_a_picture_whose_end_is_zeros_is_refused(kind: str, how: dict[str, objec
     expected = rgb_pixels(content)
     for appended in (bytes(1), bytes(5000), b"a film" + bytes(9), bytes(7) + b"\xff\xd9"):
         np.testing.assert_array_equal(rgb_pixels(content + appended), expected)
+
+
+def test_a_jpeg_of_endless_segments_is_refused_before_they_are_listed() -> None:
+    """In four bytes each, those of 20 MB would fill 600 MB."""
+    content = saved(Image.new("L", (8, 8)), "JPEG")
+    assert open_image(content[:2] + 9000 * b"\xff\xe5\0\2" + content[2:]).size == (8, 8)
+    with pytest.raises(UnreadableImage, match="a JPEG of more than 10,000 segments; save it anew"):
+        open_image(content[:2] + 10_000 * b"\xff\xe5\0\2" + content[2:])
+
+
+def test_a_jpeg_that_goes_through_its_picture_again_and_again_is_refused() -> None:
+    """In ten bytes a scan; as large as may be, a file of 20 MB would keep its decoder for hours."""
+    content = saved(Image.new("L", (64, 64), 128), "JPEG", progressive=True)
+    begun, scan = content[:-2], content[content.rindex(b"\xff\xda") : -2]
+    assert open_image(begun + 80 * scan + b"\xff\xd9").size == (64, 64)
+    with pytest.raises(UnreadableImage, match="a JPEG of more than 100 scans; save it anew"):
+        open_image(begun + 100 * scan + b"\xff\xd9")
+    exif = Image.Exif()
+    exif[0x927C] = 200 * b"\xff\xda"
+    assert open_image(saved(Image.new("L", (64, 64)), "JPEG", exif=exif) + 200 * b"\xff\xda").size == (64, 64)
 
 
 SPOILT = {
@@ -540,6 +573,19 @@ def test_an_avif_of_very_many_parts_is_not_looked_through(content: bytes) -> Non
     with pytest.raises(ValueError, match=r"it has more than 100,000 parts|its parts lie one upon the other"):
         largest_frame(content)
     assert time.process_time() - began < 2
+
+
+def test_an_avif_whose_picture_is_a_film_is_refused() -> None:
+    """Its decoder goes through all frames, which take some twenty bytes each, to show the first."""
+    shades = [Image.new("RGB", (16, 16), (shade, 99, 99)) for shade in range(110)]
+    content = bytearray(saved(shades[0], "AVIF", save_all=True, append_images=shades[1:], speed=10))
+    assert remark_of(open_image(bytes(content))) == "the first of 110 pictures in the file"
+    length = content.find(b"iloc") + 22
+    start = int.from_bytes(content[length - 4 : length], "big")
+    content[8:12] = b"avif"
+    content[length : length + 4] = (len(content) - start).to_bytes(4, "big")
+    with pytest.raises(UnreadableImage, match="one of its pictures has more than 100 frames"):
+        open_image(bytes(content))
 
 
 def test_every_page_is_held_to_the_limit(tmp_path: Path) -> None:

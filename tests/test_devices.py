@@ -174,3 +174,17 @@ def test_a_quota_of_the_first_version_of_groups_counts(tmp_path: Path) -> None:
 
 def test_without_control_groups_every_core_counts(tmp_path: Path) -> None:
     assert list(granted_cores(tmp_path / "nowhere", tmp_path)) == []
+
+
+@pytest.mark.parametrize(("machine", "flag"), [("x86_64", ["-march=x86-64-v3"]), ("aarch64", []), ("arm64", [])])
+def test_the_trainers_image_is_built_on_arm_too(machine: str, flag: list[str], tmp_path: Path) -> None:
+    """Its compiler knows no x86, and refused to compile annoy for it."""
+    (uname := tmp_path / "uname").write_text(f"#!/bin/sh\necho {machine}\n")
+    uname.chmod(0o755)
+    lines = (ROOT / "docker" / "trainer.Dockerfile").read_text().splitlines()
+    (place,) = [number for number, line in enumerate(lines) if line.lstrip().startswith("ANNOY_COMPILER_ARGS=")]
+    command = f"{lines[place - 1]}\n{lines[place]}\nprintenv ANNOY_COMPILER_ARGS"
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    said = subprocess.run(["sh", "-c", command], env=path, capture_output=True, text=True, check=True).stdout
+    assert said.startswith("-O3,")
+    assert [argument for argument in said.strip().split(",") if "march" in argument] == flag

@@ -115,6 +115,20 @@ def logits_of(model: Artifact, images: np.ndarray) -> np.ndarray:
     return found
 
 
+def test_on_a_gpu_it_is_judged_elsewhere_with_all_bits_as_at_home(
+    checkpoint: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounded, logits = list[bool](), Deployed.logits
+
+    def seen(deployed: Deployed, images: torch.Tensor) -> torch.Tensor:
+        rounded.append(torch.backends.cudnn.allow_tf32)
+        return logits(deployed, images)
+
+    monkeypatch.setattr(Deployed, "logits", seen)
+    evaluated(prepared(tmp_path / "others", others(tmp_path / "drawn")), checkpoint, tmp_path / "out")
+    assert set(rounded) == {False}
+
+
 def test_the_dataset_it_was_trained_on_is_judged_as_ever(home: Path, checkpoint: Artifact, tmp_path: Path) -> None:
     own = Artifact(home / "own", "prepare", "prepare own")
     figures, table, _ = evaluated(own, checkpoint, tmp_path / "out")

@@ -1,6 +1,7 @@
 """Exports say what their checkpoint says, on faces of any size, and carry what must be known of them."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pandas as pd
 import pytest
 import torch
 from helpers.deployed_model import DeployedModel
@@ -92,7 +94,9 @@ def test_onnx_tells_all_that_must_be_known(model: DeployedModel, exported: Path)
     assert facts.limits == LIMITS
     assert facts.accuracy is not None
     assert facts.accuracy["images"] == len(open_dataset(model.dataset).rows("test"))
-    assert (exported.parent / MODEL_CARD).read_text().startswith("# EF SLL · seed 1")
+    page = (exported.parent / MODEL_CARD).read_text()
+    of = "Of `model.onnx`, the last export into this folder."
+    assert page.startswith(f"# EF SLL · seed 1\n\n{of}\n\nefficientface for 7 classes")
     content = exported.read_bytes()
     assert str(Path.cwd()).encode() not in content, "a folder of this machine"
     assert b"site-packages" not in content
@@ -160,6 +164,29 @@ def test_int8_that_loses_too_much_keeps_16_bits_between_layers_and_says_its_own_
     assert "Exported in int8 weights, 16-bit activations; the figures are this export's own" in page
 
 
+@pytest.mark.parametrize("of_others", [True, False], ids=["published", "other splits"])
+def test_int8_says_on_what_it_was_judged_where_its_card_tells_of_no_such_images(
+    model: DeployedModel, tmp_path: Path, of_others: bool
+) -> None:
+    """Weights of others have no figures; and what `--in` names need not be what the card's are of."""
+    network, card = load_checkpoint(model.checkpoint)
+    (checkpoint := tmp_path / "checkpoint").mkdir()
+    save_weights(checkpoint / "selected.safetensors", network)
+    few = card.figures | {"test": card.figures["test"] | {"images": 3}}
+    theirs = {"source": "rafdb", "protocol": "As published.", "licence": "theirs"}
+    save_card(checkpoint, replace(card, figures={}, trained_on=theirs) if of_others else replace(card, figures=few))
+    path = export(checkpoint, "int8", tmp_path / "out", model.dataset, JsonLines())
+    told = open_dataset(model.dataset)
+    accuracy = OnnxModel(path).facts.accuracy
+    assert accuracy is not None
+    assert accuracy["images"] == len(told.rows("test"))
+    assert accuracy["dataset"] == f"{told.card.source} {told.card.protocol}"
+    page = (tmp_path / "out" / MODEL_CARD).read_text()
+    assert f"other than those that its training kept for judging: {told.card.source}. {told.card.protocol}" in page
+    assert "chose nothing" not in page
+    assert f"| to the {told.card.truth} |" in page or not told.card.truth
+
+
 def test_int8_that_is_not_close_with_16_bits_either_is_refused(model: DeployedModel, tmp_path: Path) -> None:
     checkpoint = with_outliers(model, tmp_path / "checkpoint", 1e7)
     with pytest.raises(ExportError, match="deploy it as --to onnx"):
@@ -220,18 +247,38 @@ def test_int8_cannot_do_without_faces(model: DeployedModel, tmp_path: Path) -> N
     assert export(alone, "int8", tmp_path / "out", model.dataset, JsonLines()).is_file()
 
 
+def test_int8_cannot_do_without_validation_images(model: DeployedModel, tmp_path: Path) -> None:
+    """As in a dataset that a model is only judged on."""
+    judged_on = shutil.copytree(model.dataset, tmp_path / "dataset")
+    manifest = pd.read_parquet(judged_on / "manifest.parquet").assign(split="test")
+    manifest.to_parquet(judged_on / "manifest.parquet", index=False)
+    with pytest.raises(ExportError, match="measures its ranges on validation images, of which this dataset has none"):
+        export(model.checkpoint, "int8", tmp_path / "out", judged_on, JsonLines())
+
+
 def test_torchscript_says_what_torch_says(model: DeployedModel, exported: Path, tmp_path: Path) -> None:
     path = export(model.checkpoint, "torchscript", tmp_path, None, JsonLines())
     code = (
-        "import sys, numpy, torch; m = torch.jit.load(sys.argv[1]);"
-        "numpy.save(sys.argv[3], m(torch.from_numpy(numpy.load(sys.argv[2]))).numpy())"
+        "import sys, numpy, torch; told = dict.fromkeys(('labels', 'limits'), '');"
+        "m = torch.jit.load(sys.argv[1], _extra_files=told);"
+        "numpy.save(sys.argv[3], m(torch.from_numpy(numpy.load(sys.argv[2]))).numpy());"
+        "print(*(text.decode() for text in told.values()), sep='\\n')"
     )
     faces = faces_of(model)[:8]
     np.save(tmp_path / "faces.npy", faces)
-    subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, path, tmp_path / "faces.npy", tmp_path / "out.npy"], check=True
-    )
+    command: list[str | Path] = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-c",
+        code,
+        path,
+        tmp_path / "faces.npy",
+        tmp_path / "out.npy",
+    ]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), OnnxModel(exported)(faces), atol=PARITY)
+    assert [json.loads(said[0]), said[1]] == [list(EMOTIONS[:7]), LIMITS]
 
 
 def test_channels_are_gathered_in_turn_when_exported() -> None:
@@ -278,6 +325,17 @@ def test_what_does_not_say_what_the_checkpoint_says_is_not_written(
     with pytest.raises(ExportError, match="not written, since it does not say what the checkpoint says"):
         export(model.checkpoint, to, tmp_path, model.dataset, JsonLines())
     assert [path.suffix for path in tmp_path.iterdir()] == [".json"], "how they compare, and no model"
+
+
+def test_a_page_leaves_the_model_beside_it_alone(
+    model: DeployedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = "fer_core.export.web_page.write_web"
+    monkeypatch.setattr(write, lambda made, folder: folder.write_bytes(made.read_bytes()))
+    (tmp_path / "model.onnx").write_bytes(b"another checkpoint's, which is served")
+    page = export(model.checkpoint, "web", tmp_path, None, JsonLines())
+    assert OnnxModel(page).facts.labels == EMOTIONS[:7]
+    assert (tmp_path / "model.onnx").read_bytes() == b"another checkpoint's, which is served"
 
 
 def test_the_command(model: DeployedModel, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from fer_core.models.checkpoint import load_checkpoint
 from fer_core.models.logits import predict_logits
 from fer_core.predict.detector import open_detector
 from fer_core.predict.drawing import draw_faces
-from fer_core.predict.predictor import FacePrediction, Predictor, uncertainty
+from fer_core.predict.predictor import FacePrediction, Predictor, TorchModel, uncertainty
 from fer_core.predict.table import columns, open_table
 
 FACE = Box(64, 56, 96)
@@ -65,6 +65,16 @@ def test_the_cascade_finds_the_portrait_at_any_size() -> None:
     two = np.concatenate([portrait, cv2.resize(portrait, (448, 448))[:224]], axis=1)
     assert [box.side for box in detect(two)] == sorted((box.side for box in detect(two)), reverse=True)
     assert detect(np.full((50, 400, 3), 127, np.uint8)) == []
+
+
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 1), (2, 20_000)])
+def test_in_a_line_of_pixels_no_face_is_found(size: tuple[int, int]) -> None:
+    """As pages have them for rules; one in a folder ended the reading of all."""
+    line = np.full((*size, 3), 127, np.uint8)
+    assert open_detector("cascade")(line) == []
+    assert draw_faces(line, []).size < 4 * 480 * 1920 * 3
+    whole = FacePrediction(whole_image(line)[0], {"anger": 1.0}, "anger", 0)
+    assert draw_faces(line, [whole]).shape == line.shape
 
 
 @pytest.mark.parametrize("name", ["model.int8.onnx", "MODEL.ONNX"])
@@ -121,6 +131,13 @@ def test_a_checkpoint_and_its_export_read_the_same(model: DeployedModel, exporte
         assert one.box == other.box
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
         assert sum(one.probabilities.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_on_a_gpu_a_checkpoint_keeps_all_bits_as_its_evaluation_does(model: DeployedModel) -> None:
+    read, rounded = TorchModel(model.checkpoint), list[bool]()
+    read._model.register_forward_pre_hook(lambda *given: rounded.append(torch.backends.cudnn.allow_tf32))
+    read(np.zeros((1, 48, 48, 3), np.uint8))
+    assert rounded == [False]
 
 
 def test_images_come_in_their_order_whatever_the_batch(exported: Path) -> None:
@@ -290,6 +307,19 @@ def test_a_name_that_is_no_utf8_is_spelled_in_every_table(exported: Path, tmp_pa
     assert "ni\\xf1o.jpg" in plain.stdout
 
 
+def test_names_that_opencv_ends_the_process_at_are_spelled_or_refused(exported: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / os.fsdecode(b"ni\xf1o")
+    clip, out = video(tmp_path / "clip.mp4", 2).rename(foreign.with_suffix(".mp4")), tmp_path / "faces.csv"
+    done = fer("predict", clip, "--model", exported, "--out", out, "--pictures", tmp_path / "drawn")
+    assert done.returncode == 0, done.stderr
+    assert [file.name for file in (tmp_path / "drawn").iterdir()] == [clip.name]
+    (yunet := foreign.with_suffix(".onnx")).touch()
+    for option, given in (("--pictures", foreign), ("--out", foreign.with_suffix(".parquet")), ("--detector", yunet)):
+        done = fer("predict", clip, "--model", exported, option, given)
+        assert done.returncode == 2, done.stderr
+        assert "holds bytes that are no UTF-8; rename it, or name another place" in done.stderr
+
+
 def test_files_in_a_folder_that_are_not_read_are_counted_by_ending(exported: Path, tmp_path: Path) -> None:
     shutil.copy(PORTRAIT, tmp_path / "photo.jpg")
     write_video(tmp_path / "clip.mp4", moving())
@@ -370,7 +400,9 @@ def test_what_was_read_before_ctrl_c_is_kept(exported: Path, tmp_path: Path) -> 
     assert process.wait(10) == 130
     process.stdout.close()
     assert process.stderr is not None
+    told = process.stderr.read()
     process.stderr.close()
+    assert told == "stopped; what was read until then is kept, and the same command begins anew\n"
     assert 1 <= len(pd.read_csv(out)) < 4000
     assert not list(tmp_path.glob("*.unfinished"))
 
@@ -388,6 +420,19 @@ def test_memory_stays_the_same_however_long_a_video_is(exported: Path, tmp_path:
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
         peaks.append(int(done.stderr.split("peak ")[1]))
     assert peaks[1] < peaks[0] + 20_000, f"{peaks} kB"
+
+
+def test_of_large_photographs_few_are_held_at_a_time(exported: Path) -> None:
+    """A batch of 32 of a phone's 50 million pixels would take 5 GB."""
+    taken = list[int]()
+
+    def photographs() -> Iterator[np.ndarray]:
+        for number in range(32):
+            taken.append(number)
+            yield np.zeros((3000, 4000, 3), np.uint8)
+
+    next(Predictor(exported, detector=None)(photographs()))
+    assert len(taken) == 5
 
 
 @pytest.mark.parametrize(("stated", "every", "written"), [(65535, 1, 25), (25, 5000, 0.01)])

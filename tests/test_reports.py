@@ -1,11 +1,15 @@
 """Reports over HTTP: with the password where there is one, and never without it."""
 
 import socket
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -70,6 +74,12 @@ def test_pages_of_another_origin_get_nothing_even_with_it(guarded: str, headers:
     assert b"a face" not in body
 
 
+def test_by_another_name_it_says_which_setting_of_compose_takes_it(open_to_all: str) -> None:
+    """FER_URL, which is set already by who reads this, is the other page's."""
+    _, body = ask(f"{open_to_all}/abc/", Host="lab.example:4201")
+    assert b"set FER_REPORTS_URL to the address" in body
+
+
 def test_the_link_in_prefects_page_leads_there(guarded: str) -> None:
     link = {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
     assert ask(f"{guarded}/abc/index.html", authorization="Basic YWRhOmdlaGVpbQ==", **link) == (200, b"a face")
@@ -106,3 +116,52 @@ def test_who_says_nothing_is_not_waited_for(open_to_all: str, monkeypatch: pytes
     with socket.create_connection(("127.0.0.1", int(open_to_all.rpartition(":")[2]))) as silent:
         silent.settimeout(10)
         assert silent.recv(1) == b""
+
+
+SERVED = """
+import os
+import flows.report_server as served
+forever = served.ThreadingHTTPServer.serve_forever
+
+def serve(server):
+    if os.geteuid() == 0: os.setuid(65534)
+    print(server.server_port, flush=True)
+    forever(server)
+
+served._PORT, served.ThreadingHTTPServer.serve_forever = 0, serve
+served.main()
+"""
+"""The program at any free port; as nobody where this process is root, whom nothing is denied."""
+
+
+@contextmanager
+def in_a_process(folder: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """The program and its address."""
+    command = [sys.executable, "-c", SERVED, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process, f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        finally:
+            process.kill()
+
+
+def test_it_ends_when_asked_to_as_a_containers_first_process_too(tmp_path: Path) -> None:
+    with in_a_process(tmp_path) as (process, _):
+        process.terminate()
+        assert process.wait(5) == 0, "by itself, which no signal does for a first process"
+
+
+def test_a_report_that_may_not_be_read_is_not_told_to_be_missing() -> None:
+    """As the container's user finds what somebody with umask 077 made."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        (closed := Path(folder, "closed")).mkdir(mode=0o700)
+        (closed / "index.html").touch()
+        Path(folder, "own.html").touch(mode=0o600)
+        with in_a_process(Path(folder)) as (_, address):
+            for path in ("closed/", "closed/index.html", "own.html"):
+                status, body = ask(f"{address}/{path}")
+                assert (status, b"chmod -R a+rX" in body) == (403, True), path
+            assert ask(f"{address}/nothing")[0] == 404
+        closed.chmod(0o755)

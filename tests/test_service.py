@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import docker
@@ -54,6 +55,7 @@ from fer_core.predict.detector import open_detector
 from fer_core.progress import JsonLines
 from fer_core.service.__main__ import listen_at
 from fer_core.service.batching import Batcher, ModelFailed
+from fer_core.service.finding import _Pixels
 from fer_core.service.limits import Limits, limits_from
 from openface.decoding import UnreadableImage, open_image
 
@@ -184,6 +186,11 @@ def test_health_says_which_model(running: Service) -> None:
     assert said["model"]["accuracy"] == {"value": 0.5, "low": 0.4, "high": 0.6, "images": 100}
     assert said["model"]["limits"] == "It knows colours, not faces."
     assert said["request_bytes"] == Limits().request_bytes
+
+
+def test_health_may_be_asked_without_its_words(running: Service) -> None:
+    answer = running.client.head("/health")
+    assert (answer.status_code, answer.content) == (200, b"")
 
 
 def test_metrics_count_what_happened(running: Service) -> None:
@@ -425,6 +432,23 @@ def test_a_batch_that_fails_ends_its_own_requests_and_no_other() -> None:
     assert sizes == [2, 2, 2, 2, 2]
 
 
+def test_a_large_image_is_not_passed_by_small_ones() -> None:
+    pixels, order = _Pixels(100), list[int]()
+
+    def take(count: int) -> None:
+        with pixels.take(count):
+            order.append(count)
+
+    waiting = [threading.Thread(target=take, args=(count,)) for count in (100, 10)]
+    with pixels.take(60):
+        for thread in waiting:
+            thread.start()
+            time.sleep(0.1)
+    for thread in waiting:
+        thread.join(10)
+    assert order == [100, 10]
+
+
 def test_who_has_gone_is_not_computed() -> None:
     async def ask() -> None:
         batcher = Batcher(lambda faces: np.ones((len(faces), 2)), 8, 0.1, sizes.append)
@@ -580,12 +604,46 @@ def test_the_limits_that_are_set_count_without_a_container_too() -> None:
     assert (done.returncode, done.stderr) == (2, "error: FER_SERVICE_REQUESTS=many: must be a whole number above 0\n")
 
 
+def test_a_model_that_may_not_be_read_is_not_told_to_be_missing() -> None:
+    """As the container's user finds what somebody with umask 077 exported; in a process of nobody's."""
+    code = (
+        "import os, sys; from pathlib import Path; from fer_core.service.server import _model_file\n"
+        "if os.geteuid() == 0: os.setuid(65534)\n"
+        "for place in sys.argv[1:]:\n"
+        "    try: _model_file(Path(place))\n"
+        "    except Exception as error: print(error)\n"
+    )
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        closed, own = Path(folder, "closed"), Path(folder, "own.onnx")
+        closed.mkdir(mode=0o000)
+        own.touch(mode=0o000)
+        command = [sys.executable, "-c", code, str(closed), str(own), folder]
+        said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said == [f"{place}: Permission denied; let this user read it" for place in (closed, own, own)]
+
+
 def test_a_port_that_is_taken_is_one_line(model: Path, running: Service) -> None:
     done = start(model, {"FER_SERVICE_PORT": str(running.port)})
     assert done.returncode == 2
     assert done.stderr == (
         f"error: 127.0.0.1:{running.port}: Address already in use; choose another --port or --host\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"FER_SERVICE_REQUEST_FILES": "none"}, "FER_SERVICE_REQUEST_FILES=none: must be a whole number above 0\n"),
+        ({"FER_MODEL": "/nowhere"}, "no model at /nowhere; make one with `fer export … --to onnx`"),
+    ],
+)
+def test_the_command_line_heeds_the_same_settings(model: Path, settings: dict[str, str], line: str) -> None:
+    command = [sys.executable, "-m", "fer_core", "serve-api", "--port", "0"]
+    environment = {**os.environ, "FER_MODEL": str(model), **settings}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=20, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {line}")
 
 
 def start(model: Path, settings: dict[str, str]) -> "subprocess.CompletedProcess[str]":
@@ -622,6 +680,8 @@ def test_limits_are_read_and_those_that_are_none_are_left_alone() -> None:
     environment = {"FER_SERVICE_REQUEST_BYTES": "1000", "FER_SERVICE_REQUEST_SECONDS": "2.5", "FER_SERVICE_PORT": "1"}
     assert limits_from(environment) == Limits(request_bytes=1000, request_seconds=2.5)
     assert limits_from({"FER_SERVICE_REQUESTS": ""}) == Limits()
+    large = limits_from({"FER_SERVICE_REQUEST_BYTES": "300000000"})
+    assert large.bodies_bytes == 300_000_000, "there is room for the largest request"
     with pytest.raises(ServiceError, match=r"FER_SERVICE_REQUEST_FILES=1\.5"):
         limits_from({"FER_SERVICE_REQUEST_FILES": "1.5"})
 
@@ -685,6 +745,23 @@ def test_the_page_shows_the_paths_and_asks_nobody_else(running: Service, tmp_pat
 
 
 # In a container
+
+
+def test_its_container_has_room_for_the_threads_of_a_large_server() -> None:
+    """Of 512 threads of a processor's; beyond the room, requests were answered with 500."""
+    (serve,) = re.findall(r"^  serve:\n((?:    .*\n|\n)+)", (ROOT / "compose.yaml").read_text(), re.MULTILINE)
+    (room,) = re.findall(r"pids_limit: (\d+)", serve)
+    assert int(room) > 2 * 512
+
+
+def test_its_health_is_not_asked_of_a_proxy(running: Service) -> None:
+    """Docker's own settings put one into containers, and not all of them name loopback in `noProxy`."""
+    described = (ROOT / "docker" / "service.Dockerfile").read_text()
+    _, code = json.loads(described.partition("HEALTHCHECK ")[2].partition("CMD ")[2].partition("\n")[0])[1:]
+    environment = {**os.environ, "FER_SERVICE_PORT": str(running.port), "http_proxy": "http://127.0.0.1:9"}
+    for name in ("no_proxy", "NO_PROXY"):
+        environment.pop(name, None)
+    subprocess.run([sys.executable, "-c", code], env=environment, timeout=20, check=True)
 
 
 @pytest.fixture(scope="module")

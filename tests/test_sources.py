@@ -137,6 +137,25 @@ def test_a_video_under_any_name_is_read(tmp_path: Path) -> None:
         assert len(list(frames_of(source))) == 30
 
 
+def test_a_video_that_is_named_by_its_time_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg knows no protocol called 2026-05-01T10."""
+    video(tmp_path / "2026-05-01T10:20:30.mp4", 3)
+    monkeypatch.chdir(tmp_path)
+    for name in (".", "2026-05-01T10:20:30.mp4"):
+        (source,) = find_sources([name])
+        assert [(frame.source, frame.reason) for frame in frames_of(source)] == [("2026-05-01T10:20:30.mp4", "")] * 3
+
+
+def test_a_video_whose_name_is_no_utf8_is_read(tmp_path: Path) -> None:
+    """OpenCV ends the process at such a name."""
+    video(tmp_path / "clip.mp4", 3).rename(tmp_path / os.fsdecode(b"ni\xf1o.mp4"))
+    (source,) = find_sources([str(tmp_path)])
+    assert [frame.reason for frame in frames_of(source)] == ["", "", ""]
+    (tmp_path / os.fsdecode(b"ni\xf1o.mp4")).write_bytes(b"no video at all")
+    (source,) = find_sources([str(tmp_path)])
+    assert [frame.reason for frame in frames_of(source)] == ["cannot be read as a video"]
+
+
 def test_what_is_no_video_is_told_as_it_is(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.avi").write_text("no video at all")

@@ -75,6 +75,20 @@ def served(folder: Path) -> Iterator[str]:
             assert server.stderr.read() == ""
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_ends_without_a_word(number: signal.Signals, tmp_path: Path) -> None:
+    """It has finished nothing, and nothing goes on."""
+    (tmp_path / "index.html").write_text("a page")
+    command = [sys.executable, "-m", "fer_core", "serve-web", str(tmp_path), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1) as server:
+        assert server.stdout is not None
+        assert server.stderr is not None
+        assert server.stdout.readline().startswith("The page is at http://127.0.0.1:")
+        server.send_signal(number)
+        assert server.wait(10) == 0
+        assert server.stderr.read() == ""
+
+
 @pytest.fixture(scope="module")
 def address(page: Path) -> Iterator[str]:
     with served(page) as url:
@@ -372,6 +386,16 @@ def test_tab_goes_through_the_faces(visitor: WebDriver, page: Path, tmp_path: Pa
         np.testing.assert_allclose(bars(visitor), in_python(page, Image.open(scene), square), atol=1e-4)
     visitor.find_elements(By.CSS_SELECTOR, ".box")[0].click()
     says(visitor, "the bars are of number 1")
+
+
+@needs_browser
+def test_of_a_crowd_it_says_that_the_largest_faces_are_read(visitor: WebDriver, tmp_path: Path) -> None:
+    crowd = Image.new("RGB", (4 * 224, 4 * 224))
+    for number in range(16):
+        crowd.paste(Image.open(PORTRAIT).resize((224, 224)), (number % 4 * 224, number // 4 * 224))
+    crowd.save(tmp_path / "crowd.png")
+    choose(visitor, tmp_path / "crowd.png")
+    says(visitor, "12 faces, the largest of 1")
 
 
 @needs_browser

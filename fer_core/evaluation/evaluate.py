@@ -12,6 +12,7 @@ from torch import nn
 
 from fer_core.data.dataset import Dataset
 from fer_core.data.views import Views
+from fer_core.devices import exact_inference
 from fer_core.evaluation.calibration import probabilities
 from fer_core.evaluation.common_ground import CommonGround, common_ground, judged_on_in_words
 from fer_core.evaluation.judge import judge, judge_against
@@ -124,7 +125,7 @@ def _logits_as_deployed(
     """(len(rows), classes) logits of the stored images, prepared as a deployed model prepares faces."""
     deployed = Deployed(model, card).eval().to(device)
     parts = []
-    with torch.inference_mode():
+    with exact_inference():
         for start in range(0, len(rows), _BATCH):
             stored = dataset.images[rows[start : start + _BATCH]]
             images = torch.from_numpy(stored).to(device).expand(-1, -1, -1, 3)  # (B, S, S, 3), grey three times

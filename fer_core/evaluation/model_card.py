@@ -103,11 +103,12 @@ def describe(card: ModelCard, model: nn.Module, views: Views, dataset: Dataset) 
     return replace(card, temperature=temperature, figures=figures)
 
 
-def judged_as(card: ModelCard, dataset: Dataset, predicted: np.ndarray) -> ModelCard:
+def judged_as(card: ModelCard, dataset: Dataset, predicted: np.ndarray, *, elsewhere: bool) -> ModelCard:
     """The card with an export's own figures on the test images in place of the checkpoint's.
 
     Args:
         predicted: (N, classes) probabilities that the export gives, at the card's temperature.
+        elsewhere: they are other test images than the card tells of, which `judged_on` then says.
     """
     rows = dataset.rows("test")
     as_trained = probabilities(np.log(np.maximum(predicted, np.finfo(np.float32).tiny)), 1 / card.temperature)
@@ -115,7 +116,8 @@ def judged_as(card: ModelCard, dataset: Dataset, predicted: np.ndarray) -> Model
         "test": judge(dataset, rows, as_trained, _RESAMPLES),
         "calibrated": judge(dataset, rows, predicted, _RESAMPLES),
     }
-    return replace(card, figures=card.figures | figures)
+    told = {name: getattr(dataset.card, name) for name in ("source", "protocol", "truth")}
+    return replace(card, figures=card.figures | figures | ({"judged_on": told} if elsewhere else {}))
 
 
 def write_cards(folder: Path, card: ModelCard) -> None:
@@ -124,8 +126,12 @@ def write_cards(folder: Path, card: ModelCard) -> None:
     replace_file(folder / MODEL_CARD, markdown(card).encode())
 
 
-def markdown(card: ModelCard, precision: str = "float32") -> str:
-    """The card as a page of Markdown; of an export in another precision, whose figures the card then has."""
+def markdown(card: ModelCard, precision: str = "float32", file: str = "") -> str:
+    """The card as a page of Markdown; of an export in another precision, whose figures the card then has.
+
+    Args:
+        file: an export's name, since others may lie beside it.
+    """
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -134,5 +140,5 @@ def markdown(card: ModelCard, precision: str = "float32") -> str:
     return environment.get_template("model_card.md.j2").render(
         asdict(card)
         | {"recipe": recipe, "limits": LIMITS, "precision": precision, "means": means, "deviations": deviations}
-        | {"clipping": CLIPPING}
+        | {"clipping": CLIPPING, "file": file}
     )

@@ -67,26 +67,21 @@ def export(checkpoint: Path, to: ExportFormat, out: Path, dataset_folder: Path |
     if to == "int8":
         page = _write_int8(deployed, card, path, _needed(dataset, checkpoint), report)
     else:
-        page = markdown(card)
-        _write_equal(deployed, card, to, out, dataset, report)
+        page = markdown(card, file=path.name)
+        _write_equal(deployed, card, to, path, dataset, report)
     replace_file(out / MODEL_CARD, page.encode())
-    if to == "web":
-        from fer_core.export.web_page import write_web
-
-        write_web(out / FILES["onnx"], path)
     return path
 
 
 def _write_equal(
-    deployed: Deployed, card: ModelCard, to: ExportFormat, out: Path, dataset: Dataset | None, report: Reporter
+    deployed: Deployed, card: ModelCard, to: ExportFormat, path: Path, dataset: Dataset | None, report: Reporter
 ) -> None:
     """Write a format that must say what the checkpoint says, once it is seen to, where a dataset is at hand."""
     run: Callable[[np.ndarray], np.ndarray]
-    name = FILES["torchscript" if to == "torchscript" else "onnx"]
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder, name)
+        made = Path(folder, FILES["torchscript" if to == "torchscript" else "onnx"])
         if to == "torchscript":
-            _write_torchscript(deployed, made)
+            _write_torchscript(deployed, card, made)
             run = _run_torchscript(made)
         else:
             _write_onnx(deployed, card, made)
@@ -95,12 +90,18 @@ def _write_equal(
             report.note("not compared with the checkpoint: its dataset is not at hand; name it with --in")
         else:
             comparison, _ = compare(deployed, run, dataset, report)
-            beside = _write_comparison(comparison, out / FILES[to], report)
+            beside = _write_comparison(comparison, path, report)
             if not comparison.is_equal:
                 raise ExportError(
-                    f"{out / FILES[to]}: not written, since it does not say what the checkpoint says; see {beside.name}"
+                    f"{path}: not written, since it does not say what the checkpoint says; see {beside.name}"
                 )
-        replace_file(out / name, made.read_bytes())
+        if to == "web":
+            from fer_core.export.web_page import write_web
+
+            # It has a copy of its own: the model beside it may be another checkpoint's, which is served.
+            write_web(made, path)
+        else:
+            replace_file(path, made.read_bytes())
 
 
 def _dataset(checkpoint: Path, folder: Path | None) -> Dataset | None:
@@ -121,6 +122,11 @@ def _needed(dataset: Dataset | None, checkpoint: Path) -> Dataset:
         raise ExportError(
             f"{checkpoint}: int8 measures its ranges on validation images, and the dataset is not beside "
             "the checkpoint; name what `fer prepare` made with --in"
+        )
+    if not len(dataset.rows("validation")):
+        raise ExportError(
+            f"{checkpoint}: int8 measures its ranges on validation images, of which this dataset has none; "
+            "name another with --in"
         )
     return dataset
 
@@ -157,12 +163,15 @@ def _write_onnx(deployed: Deployed, card: ModelCard, path: Path) -> None:
 
 
 def _write_with_facts(proto: onnx.ModelProto, card: ModelCard, path: Path, precision: str = "float32") -> None:
-    facts = asdict(facts_of(card, precision))
-    properties = {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
-    onnx.helper.set_model_props(proto, properties)
+    onnx.helper.set_model_props(proto, _properties(card, precision))
     proto.producer_name = "fer"
     onnx.checker.check_model(proto)
     replace_file(path, proto.SerializeToString())
+
+
+def _properties(card: ModelCard, precision: str = "float32") -> dict[str, str]:
+    facts = asdict(facts_of(card, precision))
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
 
 
 def _write_int8(deployed: Deployed, card: ModelCard, path: Path, dataset: Dataset, report: Reporter) -> str:
@@ -185,15 +194,26 @@ def _write_int8(deployed: Deployed, card: ModelCard, path: Path, dataset: Datase
             _quantise(prepared, quantised, activations, dataset, report)
             comparison, predicted = compare(deployed, _run_onnx(quantised), dataset, report)
             if comparison.is_close:
-                own = judged_as(card, dataset, predicted)
+                own = judged_as(card, dataset, predicted, elsewhere=not _tells_of(card, comparison))
                 _write_with_facts(onnx.load(quantised), own, path, precision)
                 _write_comparison(comparison, path, report)
-                return markdown(own, precision)
+                return markdown(own, precision, path.name)
             report.note(f"{precision} loses too much: {comparison}")
     raise ExportError(
         f"{path}: int8 loses more than {LOST_POINTS} points of accuracy or {100 * LOST_TOPS:.0f} % of the top classes, "
         "with activations of 16 bits too; deploy it as --to onnx"
     )
+
+
+def _tells_of(card: ModelCard, comparison: Comparison) -> bool:
+    """Tell whether a card's figures are of the images compared on: as many, on which the checkpoint is as often right.
+
+    Weights of others have none; and who names a dataset may name another, or other splits of the same images.
+    """
+    test = card.figures.get("test")
+    if test is None or test["images"] != comparison.images:
+        return False
+    return bool(abs(100 * test["accuracy"] - comparison.checkpoint_accuracy) <= LOST_POINTS)
 
 
 def _quantise(prepared: Path, quantised: Path, activations: QuantType, dataset: Dataset, report: Reporter) -> None:
@@ -230,12 +250,12 @@ class _Faces(CalibrationDataReader):  # type: ignore[misc]
         return None if faces is None else {INPUT: faces}
 
 
-def _write_torchscript(deployed: Deployed, path: Path) -> None:
+def _write_torchscript(deployed: Deployed, card: ModelCard, path: Path) -> None:
     side = deployed.face_side
     example = torch.zeros(2, side, side, 3, dtype=torch.uint8)
     with _quiet(), torch.inference_mode():
         traced = torch.jit.trace(deployed, (example,))  # type: ignore[no-untyped-call]
-    replace_file(path, traced.save_to_buffer())
+    replace_file(path, traced.save_to_buffer(_extra_files=_properties(card)))
 
 
 def _run_torchscript(path: Path) -> Callable[[np.ndarray], np.ndarray]:

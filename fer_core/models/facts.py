@@ -1,5 +1,6 @@
 """Facts that a program needs to use a model, and facts that its user should know."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,8 +26,11 @@ ExportFormat = Literal["onnx", "int8", "torchscript", "web"]
 class ModelFacts:
     """In an exported file each is a metadata property of the same name: texts as they are, the others in JSON.
 
+    In TorchScript's each is an extra file.
+
     stored_size, grey: how a face is to be cut out, see `fer_core.data.crops`; no size where others trained the weights
-    accuracy: `value`, `low`, `high` in 0..1 and `images` of the test split; None where it was not judged
+    accuracy: `value`, `low`, `high` in 0..1 and `images` of the test split, and `dataset` where that is of another
+        than it was trained on; None where it was not judged
     calibration_error: of the probabilities that it gives, in 0..1, of the same images
     precision: of its weights and activations, such as "float32"
     """
@@ -56,13 +60,23 @@ class ModelFacts:
 
 
 def onnx_files(path: Path) -> list[Path]:
-    """The file itself, or the .onnx files of the folder that `fer export` wrote, float32's first."""
-    return [path] if path.is_file() else sorted(path.glob("*.onnx"), key=lambda file: file.name != _FLOAT32)
+    """The file itself, or the .onnx files of the folder that `fer export` wrote, float32's first.
+
+    Raises:
+        OSError: this user may not read the folder, or the first of them.
+    """
+    # `glob` would pass over a folder that may not be read.
+    below = [file for file in path.iterdir() if file.name.endswith(".onnx")] if path.is_dir() else []
+    files = [path] if path.is_file() else sorted(below, key=lambda file: (file.name != _FLOAT32, file.name))
+    for first in files[:1]:
+        first.open("rb").close()
+    return files
 
 
 def facts_of(card: "ModelCard", precision: str = "float32") -> ModelFacts:
     """The facts in an exported file's metadata, as the service tells them."""
     test, calibrated = card.figures.get("test"), card.figures.get("calibrated")
+    elsewhere = {"dataset": _words(card.figures["judged_on"])} if "judged_on" in card.figures else {}
     return ModelFacts(
         name=card.name,
         seed=card.seed,
@@ -74,11 +88,16 @@ def facts_of(card: "ModelCard", precision: str = "float32") -> ModelFacts:
         stored_size=card.stored_size,
         grey=len(card.mean) == 1,
         temperature=card.temperature,
-        trained_on=" ".join(str(card.trained_on[k]) for k in ("source", "protocol") if card.trained_on.get(k)),
-        accuracy=None if test is None else test["accuracy_interval"] | {"images": test["images"]},
+        trained_on=_words(card.trained_on),
+        accuracy=None if test is None else test["accuracy_interval"] | {"images": test["images"]} | elsewhere,
         licence=str(card.trained_on.get("licence", "")),
         limits=LIMITS,
         fer_version=str(card.trained_on.get("code", "")),
         calibration_error=None if calibrated is None else calibrated["calibration_error"],
         precision=precision,
     )
+
+
+def _words(dataset: Mapping[str, Any]) -> str:
+    """A dataset's source and protocol, as far as they are known."""
+    return " ".join(str(dataset[key]) for key in ("source", "protocol") if dataset.get(key))

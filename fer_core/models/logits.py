@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_core.data.views import Crops, Views
-from fer_core.devices import Precision, mixed_precision
+from fer_core.devices import Precision, exact_inference, mixed_precision
 
 _BATCH = 256
 
@@ -27,13 +27,10 @@ def predict_logits(
 
     Returns:
         (len(rows), classes) float32.
-
-    In float32 a GPU's convolutions keep all of its bits, so that a checkpoint predicts the same everywhere.
     """
     model.eval()
     parts = []
-    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-    with torch.inference_mode(), mixed_precision(views.device, precision), exact:
+    with exact_inference(), mixed_precision(views.device, precision):
         for start in range(0, len(rows), _BATCH):
             images = _seen(views, rows, crops, slice(start, start + _BATCH))
             parts.append(model(images.flip(3) if mirrored else images).float())

@@ -12,6 +12,7 @@ import numpy as np
 
 from fer_core.data.crops import Box
 from fer_core.errors import DetectorError
+from fer_core.paths import require_utf8
 
 _CASCADE = "haarcascade_frontalface_alt2.xml"
 _STEP = 1.1
@@ -37,12 +38,15 @@ def open_detector(name: str) -> Detector:
 
     Raises:
         DetectorError: it is neither, or OpenCV cannot read the file.
+        InputError: its name is no UTF-8.
     """
     if name == "cascade":
         return _cascade()
     path = Path(name).expanduser()
     if path.suffix != ".onnx" or not path.is_file():
         raise DetectorError(f"--detector {name}: give cascade, or the .onnx file of a YuNet model")
+    # OpenCV would end the process.
+    require_utf8(name)
     try:
         return _yunet(path)
     except cv2.error as error:
@@ -80,10 +84,13 @@ def _yunet(path: Path) -> Detector:
 
 def _in_small(image: np.ndarray) -> tuple[np.ndarray, float]:
     """The image at most _LONGEST_SIDE long, and by which factor."""
-    factor = min(1.0, _LONGEST_SIDE / max(image.shape[:2]))
+    height, width = image.shape[:2]
+    factor = min(1.0, _LONGEST_SIDE / max(height, width))
     if factor == 1:
         return image, factor
-    return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), factor
+    # Of a line or a strip a pixel stays across, in which no face is found.
+    across, down = max(factor, 1 / width), max(factor, 1 / height)
+    return cv2.resize(image, None, fx=across, fy=down, interpolation=cv2.INTER_AREA), factor
 
 
 def _largest_first(boxes: list[Box]) -> list[Box]:

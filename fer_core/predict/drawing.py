@@ -1,5 +1,6 @@
 """Draw predictions into pictures and videos: a square around each face, its distribution as bars beside it."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -11,15 +12,19 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fer_core.artifacts import replace_file
 from fer_core.data.crops import Box
+from fer_core.paths import require_utf8
 from fer_core.predict.predictor import FacePrediction
 from fer_core.predict.sources import Frame
 from fer_core.report.style import emotion_colours
+from openface.names import spell
 
 Draw = Callable[[Frame, list[FacePrediction]], None]
 Area = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels."""
 _SMALLEST_SIDE = 480
 """Pixels of a picture's shorter side below which it is enlarged, so that text can be read."""
+_ENLARGED = 1920
+"""Pixels of its longer side up to which it is, or a line of pixels would fill the memory."""
 _NARROWEST = 150
 """Pixels across a panel of bars; else it is about as wide as its face."""
 _WIDEST_SHARE = 0.45
@@ -38,7 +43,8 @@ def draw_faces(pixels: np.ndarray, faces: list[FacePrediction]) -> np.ndarray:
     Returns:
         (H', W', 3) uint8 RGB.
     """
-    factor = max(1.0, _SMALLEST_SIDE / min(pixels.shape[:2]))
+    shorter, longer = sorted(pixels.shape[:2])
+    factor = max(1.0, min(_SMALLEST_SIDE / shorter, _ENLARGED / longer))
     height, width = (round(side * factor) for side in pixels.shape[:2])
     image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(image, "RGBA")
@@ -62,14 +68,18 @@ def drawn_into(folder: Path, source: str, rate: float, *, moving: bool) -> Itera
 
     Args:
         rate: frames a second of the video.
+
+    Raises:
+        InputError: the folder's name is no UTF-8, which OpenCV cannot write to.
     """
+    require_utf8(str(folder))
     folder.mkdir(parents=True, exist_ok=True)
     if not moving:
         yield lambda frame, faces: _save_picture(folder, frame, faces)
         return
     path = _free(folder, Path(source).stem or source, ".mp4")
-    # OpenCV tells the format by the ending.
-    beside = path.with_name(f"{path.stem}.unfinished.mp4")
+    # OpenCV tells the format by the ending, and is given UTF-8 alone; see `fer_core.predict.sources`.
+    beside = path.with_name(f"{spell(path.stem)}.unfinished.mp4")
     writers: list[cv2.VideoWriter] = []
 
     def draw(frame: Frame, faces: list[FacePrediction]) -> None:
@@ -78,7 +88,9 @@ def drawn_into(folder: Path, source: str, rate: float, *, moving: bool) -> Itera
         drawn = draw_faces(frame.pixels, faces)
         if not writers:
             size = (drawn.shape[1], drawn.shape[0])
-            writers.append(cv2.VideoWriter(str(beside), cv2.VideoWriter.fourcc(*"mp4v"), rate, size))
+            writers.append(
+                cv2.VideoWriter(os.path.join(os.curdir, beside), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
+            )
         writers[0].write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
 
     try:
@@ -135,7 +147,7 @@ def _shared(first: Area, second: Area) -> int:
 def _bars(draw: ImageDraw.ImageDraw, panel: Area, face: FacePrediction) -> None:
     left, top, right, bottom = panel
     line = (bottom - top) / (len(face.probabilities) + 0.8)
-    font = ImageFont.load_default(size=0.68 * line)
+    font = ImageFont.load_default(size=max(0.68 * line, 1))
     colours = emotion_colours(tuple(face.probabilities))
     draw.rounded_rectangle(panel, radius=line / 3, fill=_PANEL)
     bars_left, bars_right = left + 0.42 * (right - left), right - 0.24 * (right - left)

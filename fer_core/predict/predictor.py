@@ -19,6 +19,8 @@ from fer_core.predict.sources import Frame
 from openface.decoding import Picture, UnreadableImage, open_image, remark_of
 
 CASCADE = "cascade"
+_HELD = 50_000_000
+"""Pixels of images that are held in memory, above which their faces are read however few they are."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Predictor:
     Args:
         path: what `fer distill`, `fer train-ldg` or `fer export` made.
         detector: `cascade`, a YuNet model's .onnx file, or None for images that are faces already.
-        batch: faces at a time; at most as many images are held in memory.
+        batch: faces at a time; at most as many images are held in memory, and fewer large ones.
 
     Raises:
         CheckpointError: `path` is no model of this project.
@@ -101,10 +103,14 @@ class Predictor:
         held: list[tuple[Frame, list[Box]]] = []
         for frame in frames:
             held.append((frame, [] if frame.pixels is None else self._detect(frame.pixels)))
-            if at_once or len(held) >= self._batch or sum(len(boxes) for _, boxes in held) >= self._batch:
+            if at_once or self._is_enough(held):
                 yield from self._judged(held)
                 held = []
         yield from self._judged(held)
+
+    def _is_enough(self, held: list[tuple[Frame, list[Box]]]) -> bool:
+        pixels = sum(frame.pixels.size // 3 for frame, _ in held if frame.pixels is not None)
+        return max(len(held), sum(len(boxes) for _, boxes in held)) >= self._batch or pixels >= _HELD
 
     def _judged(self, held: list[tuple[Frame, list[Box]]]) -> Iterator[tuple[Frame, list[FacePrediction]]]:
         faces = [self._cut_out(frame, box) for frame, boxes in held for box in boxes]
@@ -163,7 +169,9 @@ class TorchModel:
     def __call__(self, faces: np.ndarray) -> np.ndarray:
         import torch
 
-        with torch.inference_mode():
+        from fer_core.devices import exact_inference
+
+        with exact_inference():
             result: np.ndarray = self._model(torch.from_numpy(faces).to(self._device)).cpu().numpy()
         return result
 

@@ -5,9 +5,11 @@ and timed where the file says how long each is shown. Everywhere else in the pro
 """
 
 import glob
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -17,7 +19,7 @@ import cv2
 import numpy as np
 
 from fer_core.errors import InputError
-from fer_core.paths import refuse_address
+from fer_core.paths import refuse_address, require_utf8
 from fer_core.predict.mirrored import mirroring_of
 from openface.decoding import ENDINGS, UnreadableImage, pictures_in, read_header, remark_of
 from openface.names import printable
@@ -344,6 +346,22 @@ def _open_video(name: str) -> cv2.VideoCapture:
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
-        return cv2.VideoCapture(name, cv2.CAP_FFMPEG)
+        with _for_opencv(name) as path:
+            return cv2.VideoCapture(path, cv2.CAP_FFMPEG)
+    except OSError:
+        return cv2.VideoCapture()
     finally:
         cv2.utils.logging.setLogLevel(level)
+
+
+@contextmanager
+def _for_opencv(name: str) -> Iterator[str]:
+    """A path of a file for OpenCV: a name that is no UTF-8 would end this process without a word."""
+    try:
+        require_utf8(name)
+    except InputError:
+        with open(name, "rb") as file:
+            yield f"/dev/fd/{file.fileno()}"
+    else:
+        # FFmpeg would take what stands before a colon in a name for a protocol's.
+        yield os.path.join(os.curdir, name)

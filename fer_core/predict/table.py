@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fer_core.errors import InputError
+from fer_core.paths import require_utf8
 from fer_core.predict.predictor import FacePrediction
 from fer_core.predict.sources import Frame
 from openface.names import spell
@@ -62,12 +63,14 @@ def open_table(path: Path, labels: tuple[str, ...]) -> Iterator[Write]:
     """Write rows beside `path`, which is there when all of them are, or when the user stops it.
 
     Raises:
-        InputError: the ending is none of ENDINGS, or the file cannot be written.
+        InputError: the ending is none of ENDINGS, or the file cannot be written, or not by pyarrow.
     """
     if path.suffix.lower() not in ENDINGS:
         raise InputError(f"{path}: name a file that ends with {', '.join(ENDINGS)}")
     if path.is_dir():
         raise InputError(f"{path}: a folder; name a file that is to hold the table")
+    if path.suffix.lower() == ".parquet":
+        require_utf8(str(path))
     beside = path.with_name(f"{path.name}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -88,7 +88,8 @@ class ModelAnswer(_Answer):
     labels: list[str]
     trained_on: str
     accuracy: dict[str, Any] | None = Field(
-        description="On so many `images` of its test split: `value`, `low` and `high` of its interval, in 0..1."
+        description="On so many `images` of its test split, or of that of the `dataset`, where one is named: `value`, "
+        "`low` and `high` of its interval, in 0..1."
     )
     calibration_error: float | None = Field(description="Of its probabilities on the same images, in 0..1.")
     precision: str = Field(description="Of its weights and activations.", examples=["float32"])

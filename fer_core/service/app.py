@@ -78,6 +78,8 @@ def _add_paths(app: FastAPI, service: "_Service", metrics: ServiceMetrics) -> No
     ) -> PredictAnswer | Response:
         return await service.predict(request, aligned)
 
+    # Balancers and monitors ask so, and `curl -I`.
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", summary="Whether it answers, and with which model")
     async def health() -> HealthAnswer:
         return service.health

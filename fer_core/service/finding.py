@@ -3,6 +3,7 @@
 import asyncio
 import math
 import threading
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -84,17 +85,25 @@ class Finder:
 
 
 class _Pixels:
-    """Lets threads decode as long as their images have no more pixels together than this."""
+    """Lets threads decode as long as their images have no more pixels together than this, in the order they ask.
+
+    Else a large image would wait as long as small ones come, and its thread with it.
+    """
 
     def __init__(self, most: int) -> None:
         self._free = most
+        self._line = deque[object]()
         self._changed = threading.Condition()
 
     @contextmanager
     def take(self, count: int) -> Iterator[None]:
+        place = object()
         with self._changed:
-            self._changed.wait_for(lambda: count <= self._free)
+            self._line.append(place)
+            self._changed.wait_for(lambda: self._line[0] is place and count <= self._free)
+            self._line.popleft()
             self._free -= count
+            self._changed.notify_all()
         try:
             yield
         finally:

@@ -48,7 +48,9 @@ def limits_from(environment: Mapping[str, str]) -> Limits:
         name = variable.removeprefix(PREFIX).lower()
         if variable.startswith(PREFIX) and name in _OPERATORS and text:
             given[name] = _number(variable, text, types[name])
-    return Limits(**given)  # type: ignore[arg-type]
+    # Else one that is larger than all that may be held would be asked to come again for ever.
+    bodies = max(Limits.bodies_bytes, given.get("request_bytes", 0))
+    return Limits(**given, bodies_bytes=bodies)  # type: ignore[arg-type]
 
 
 def _number(variable: str, text: str, of: type[int] | type[float]) -> float:

@@ -73,7 +73,7 @@ def _model_file(path: Path) -> Path:
     try:
         found = onnx_files(path)
     except OSError as error:
-        raise ServiceError(f"{path}: {error.strerror}; let this user read it") from error
+        raise ServiceError(f"{error.filename or path}: {error.strerror}; let this user read it") from error
     if not found:
         raise ServiceError(f"no model at {path}; make one with `fer export … --to onnx`, and name its file or folder")
     return found[0]

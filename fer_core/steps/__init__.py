@@ -310,7 +310,7 @@ STEPS: Mapping[str, Step] = {
         ),
         Step(
             "evaluate",
-            5,
+            6,
             "Judge a model on the validation and the test split, or on another dataset's test split.",
             _section("evaluation"),
             needs=("prepare", "train-ldg|distill"),

@@ -199,7 +199,7 @@ function nearest(faces, before) {
 }
 
 function showFaces() {
-  const { faces } = result;
+  const { faces, found: all } = result;
   const best = faces.map(({ probabilities }) => labels[top(probabilities)]);
   const words = faces.map(({ probabilities }, index) => `${best[index]} ${percent(Math.max(...probabilities))}`);
   stage.place(result, chosen, words, best);
@@ -210,7 +210,8 @@ function showFaces() {
   }
   const { probabilities } = faces[chosen];
   answer.show(probabilities);
-  const sentence = faces.length > 1 ? `${faces.length} faces; the bars are of number ${chosen + 1}. Click another, or Tab to it.` : found();
+  const largest = all > faces.length ? `, the largest of ${all}` : "";
+  const sentence = faces.length > 1 ? `${faces.length} faces${largest}; the bars are of number ${chosen + 1}. Click another, or Tab to it.` : found();
   say(sentence, `${best[chosen]}. ${certaintyInWords(probabilities)}.`);
 }
 

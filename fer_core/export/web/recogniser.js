@@ -19,7 +19,7 @@ export class Recogniser {
    * @param {ImageBitmap} bitmap handed over, not usable afterwards
    * @param {"picture"|"frame"} kind
    * @param {"find"|"aligned"|{x, y, side}} where
-   * @returns {Promise<{faces: {x, y, side, probabilities: number[]}[], width, height, findingMs, modelMs}>}
+   * @returns {Promise<{faces: {x, y, side, probabilities: number[]}[], found, width, height, findingMs, modelMs}>}
    */
   look(bitmap, kind, where) {
     const id = ++this.#last;

@@ -45,7 +45,8 @@ async function answer({ id, bitmap, ...how }) {
  */
 async function look(bitmap, { kind, where }) {
   const started = performance.now();
-  const squares = squaresIn(bitmap, kind, where).slice(0, MOST_FACES);
+  const all = squaresIn(bitmap, kind, where);
+  const squares = all.slice(0, MOST_FACES);
   const found = performance.now();
   const faces = [];
   for (const square of squares) {
@@ -54,6 +55,7 @@ async function look(bitmap, { kind, where }) {
   const ended = performance.now();
   return {
     faces,
+    found: all.length,
     width: bitmap.width,
     height: bitmap.height,
     findingMs: where === "find" ? found - started : null,
