@@ -402,11 +402,13 @@ class Store:
             StoreError: it refuses, is full, or holds a file where a folder belongs.
             StoreAway: it has not answered for minutes.
         """
-        deadline = time.monotonic() + self._patience
+        deadline: float | None = None
         while True:
             try:
                 return self._asked(what)
             except (ConnectionError, TimeoutError) as error:
+                # From the first failure on, before which a large file may have been under way for longer.
+                deadline = deadline or time.monotonic() + self._patience
                 if time.monotonic() > deadline:
                     raise StoreAway(f"{self.place}: not reached for {self._patience:.0f} s ({error})") from error
             time.sleep(_SECONDS_BETWEEN_TRIES)

@@ -310,6 +310,26 @@ def test_a_store_that_stays_away_is_told(tmp_path: Path) -> None:
         store.has("graph", FINGERPRINT)
 
 
+def test_a_file_that_breaks_off_after_longer_than_a_stores_patience_is_copied_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of gigabytes, on their way for minutes before the network drops for a moment."""
+    (tmp_path / "store").mkdir()
+    store, copy, tries = Store(str(tmp_path / "store"), patience=0.5), shutil.copyfile, list[Path]()
+
+    def break_off_once(source: Path, target: Path) -> None:
+        tries.append(source)
+        if len(tries) == 1:
+            time.sleep(0.6)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        copy(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", break_off_once)
+    monkeypatch.setattr("flows.store._SECONDS_BETWEEN_TRIES", 0.1)
+    assert store.push(artifact_in(tmp_path / "here"))
+    assert len(tries) == 3
+
+
 def test_places_that_are_no_store_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no such folder; mount or make it"):
         Store(str(tmp_path / "missing"))
