@@ -9,6 +9,7 @@ its own, lower number.
 """
 
 import json
+import math
 import os
 import re
 import secrets
@@ -29,6 +30,8 @@ MACHINE = "FER_MACHINE"
 SECONDS_BETWEEN_BEATS = 10.0
 SECONDS_OF_SILENCE = 30.0
 """Without a new beat, and its holder counts as dead."""
+_SECONDS_UNWATCHED = 10.0
+"""More between two looks, and the second counts as the first: a store that was away has taken no beats either."""
 _LEAST_SECONDS_BETWEEN_STATES, _MOST_SECONDS_BETWEEN_STATES = 10.0, 300.0
 _SHARE_OF_TIME = 0.05
 """Resume states are copied for no more of the time than this, and so more rarely where that takes long."""
@@ -57,12 +60,15 @@ class Silence:
     seconds: float = SECONDS_OF_SILENCE
     _seen: object = None
     _since: float = 0.0
+    _looked: float = -math.inf
 
     def of(self, sign: object) -> bool:
         """Tell whether the sign of life, a lease with its beat for one, has been the same for too long."""
-        if sign != self._seen:
-            self._seen, self._since = sign, time.monotonic()
-        return time.monotonic() - self._since >= self.seconds
+        now = time.monotonic()
+        if sign != self._seen or now - self._looked > _SECONDS_UNWATCHED:
+            self._seen, self._since = sign, now
+        self._looked = now
+        return now - self._since >= self.seconds
 
 
 def machine_name() -> str:

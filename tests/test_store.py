@@ -203,6 +203,22 @@ def test_silence_is_measured_by_the_clock_of_who_waits() -> None:
     assert silence.of(Holder(1, "other", beat=6, released=False))
 
 
+def test_a_time_in_which_nobody_could_look_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the store is away for all, the holder cannot beat either; it gets as long as ever to do so afterwards."""
+    clock = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    silence, holder = Silence(seconds=30), Holder(1, "other", beat=5, released=False)
+
+    def later(seconds: float) -> bool:
+        clock[0] += seconds
+        return silence.of(holder)
+
+    assert not any(later(3) for _ in range(4))
+    assert not later(120)
+    assert not any(later(3) for _ in range(9))
+    assert later(3)
+
+
 def test_a_resume_state_goes_on_elsewhere(store: Store, tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
