@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from fer_core.artifacts import open_artifact, unfinished
+from fer_core.steps import STEPS
 from flows.events import Event, Note
 from flows.lease import Holder, Lease, LeaseLost, Silence, kept, latest, machine_name, take
 from flows.runner import Runner, StepCommand
@@ -62,7 +63,7 @@ def _lease_of(
     while (found := store.fetch(command.step, command.out.name, command.out.parent.parent)) is None:
         holder = latest(store, room_of(command))
         if _is_free(holder, silence, dead):
-            lease = take(store, room_of(command), holder, owner)
+            lease = take(store, room_of(command), holder, owner, STEPS[command.step].resumes)
             # It may have been published, and its leases cleared, between the two looks.
             if lease and not store.has(command.step, command.out.name):
                 return lease

@@ -15,6 +15,7 @@ import pytest
 from helpers.s3 import s3_server, way_to
 
 from fer_core.artifacts import Artifact, finished, make_artifact, open_artifact
+from fer_core.steps import STEPS
 from flows.lease import Holder, LeaseLost, Silence, latest, take
 from flows.made_once import make_once
 from flows.runner import StepCommand, Subprocesses
@@ -278,6 +279,56 @@ def test_a_state_that_cannot_be_copied_whole_leaves_the_one_before(store: Store,
     assert following is not None
     assert following.fetch_resume_state(tmp_path / "there")
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["resume.pt"]
+
+
+@pytest.mark.parametrize(
+    ("step", "kept"),
+    [
+        ("train-ldg", [".unfinished", "resume.pt"]),
+        ("distill", [".unfinished", "resume.pt"]),
+        ("annotate", [".unfinished", "openface/findings.jsonl"]),
+        ("prepare", []),
+    ],
+)
+def test_a_resume_state_is_what_the_step_goes_on_from_and_no_more(step: str, kept: list[str], tmp_path: Path) -> None:
+    """A dataset's images half decoded, or the pictures that OpenFace is at, would go over the network for nothing."""
+    (tmp_path / "store").mkdir()
+    store, folder = Store(str(tmp_path / "store")), tmp_path / "here.unfinished"
+    (folder / "openface" / "run-1" / "in").mkdir(parents=True)
+    for name in (".unfinished", "resume.pt", "openface/findings.jsonl", "openface/run-1/in/0.png", "decoded.npy"):
+        (folder / name).write_text(name)
+    lease = take(store, f"{step}/{FINGERPRINT}", Holder(0), "first", STEPS[step].resumes)
+    assert lease is not None
+    lease.save_resume_state(folder)
+    following = take(store, f"{step}/{FINGERPRINT}", Holder(1), "second")
+    assert following is not None
+    assert following.fetch_resume_state(tmp_path / "there") == bool(kept)
+    found = [path for path in (tmp_path / "there").rglob("*") if path.is_file()]
+    assert sorted(str(path.relative_to(tmp_path / "there")) for path in found) == kept
+
+
+def test_a_journal_that_grows_while_it_is_copied_is_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "store").mkdir()
+    store, folder, copy = Store(str(tmp_path / "store")), tmp_path / "here.unfinished", shutil.copyfile
+    folder.mkdir()
+    (folder / "findings.jsonl").write_text("one\n")
+
+    def copy_what_has_grown(source: Path, target: Path) -> None:
+        with source.open("a") as journal:
+            journal.write("two\n")
+        copy(source, target)
+
+    lease = take(store, ROOM, Holder(0), "first")
+    assert lease is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", copy_what_has_grown)
+        lease.save_resume_state(folder)
+    following = take(store, ROOM, latest(store, ROOM), "second")
+    assert following is not None
+    assert following.fetch_resume_state(tmp_path / "there")
+    assert (tmp_path / "there" / "findings.jsonl").read_text() == "one\ntwo\n"
 
 
 def test_what_was_made_before_there_was_a_store_is_put_into_it(store: Store, tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ class Step:
     takes: steps of which there may be artifacts.
     outside: what the user's path stands for where the step takes one.
     settings: the part of an experiment that its output depends on, given its inputs.
+    resumes: patterns of the files in its unfinished folder from which another try goes on.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Step:
     takes: tuple[str, ...] = ()
     seeded: bool = False
     outside: str = ""
+    resumes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -269,6 +271,7 @@ STEPS: Mapping[str, Step] = {
             _annotate_settings,
             needs=("prepare",),
             outside="aus",
+            resumes=("openface/*",),
         ),
         Step(
             "graph",
@@ -285,6 +288,7 @@ STEPS: Mapping[str, Step] = {
             needs=("prepare",),
             takes=("graph",),
             seeded=True,
+            resumes=("resume.pt",),
         ),
         Step(
             "soft-labels",
@@ -301,6 +305,7 @@ STEPS: Mapping[str, Step] = {
             needs=("prepare",),
             takes=("soft-labels",),
             seeded=True,
+            resumes=("resume.pt",),
         ),
         Step(
             "evaluate",
