@@ -14,6 +14,7 @@ from typing import Any, Self
 from uuid import UUID
 
 import httpx
+from httpx import codes
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
@@ -34,7 +35,7 @@ from flows.named_files import push_named_files
 from flows.runner import Runner, StepCommand, StepFailed
 from flows.sent_step import SentStep, code_version, outcome
 from flows.steps_worker import CORES_A_STEP, DEPLOYMENT, make_steps_pool, notices, online, worker_name
-from flows.store import DiskFull, Store, StoreAway, StoreError
+from flows.store import SECONDS_OF_PATIENCE, DiskFull, Store, StoreAway, StoreError
 from flows.study import Study
 
 _SECONDS_BETWEEN_LOOKS = 3.0
@@ -113,17 +114,7 @@ class Elsewhere:
             with self._pushing[path]:
                 self._store.push(open_artifact(path))
         with get_client(sync_client=True) as client:
-            queue = self._queue(command, client)
-            run = run_deployment(
-                DEPLOYMENT,
-                parameters={"sent": asdict(self._sent(command, queue))},
-                flow_run_name=str(task_run.name),
-                timeout=0,
-                # Prefect's client asks again where an answer was lost; the step must not be sent twice.
-                idempotency_key=secrets.token_hex(16),
-                work_queue_name=queue,
-            )
-            assert isinstance(run, FlowRun)
+            run, queue = self._begun(command, client)
             sent = _Sent(client, self._runs, run.id, queue, self._store, room_of(command), on_event)
             try:
                 self._follow(command, sent)
@@ -134,6 +125,40 @@ class Elsewhere:
             raise StepFailed(
                 command.step, ExitCode.STORE_AWAY, f"{room_of(command)}: not in the store {self._store.place}"
             )
+
+    def _begun(self, command: StepCommand, client: SyncPrefectClient) -> tuple[FlowRun, str]:
+        """The step's run and its queue, asked for again where Prefect's server is away.
+
+        Raises:
+            StepFailed: it has been away for minutes, or this run was stopped.
+        """
+        # Where an answer was lost, the step must not be sent twice.
+        key = secrets.token_hex(16)
+        deadline = time.monotonic() + SECONDS_OF_PATIENCE
+        while True:
+            try:
+                queue = self._queue(command, client)
+                return self._handed_over(command, queue, key), queue
+            except httpx.HTTPError as error:
+                if not _is_away(error):
+                    raise
+                if time.monotonic() > deadline:
+                    reason = f"Prefect's server was not reached for {SECONDS_OF_PATIENCE:.0f} s ({error})"
+                    raise StepFailed(command.step, ExitCode.FAILED, reason) from error
+            if self._stopped.wait(_SECONDS_BETWEEN_LOOKS):
+                raise StepFailed(command.step, ExitCode.INTERRUPTED, "stopped")
+
+    def _handed_over(self, command: StepCommand, queue: str, key: str) -> FlowRun:
+        run = run_deployment(
+            DEPLOYMENT,
+            parameters={"sent": asdict(self._sent(command, queue))},
+            flow_run_name=str(task_run.name),
+            timeout=0,
+            idempotency_key=key,
+            work_queue_name=queue,
+        )
+        assert isinstance(run, FlowRun)
+        return run
 
     def _sent(self, command: StepCommand, queue: str) -> SentStep:
         file = Path(command.experiment)
@@ -335,6 +360,13 @@ class _Sent:
             others = ", ".join(notice.host for notice in here if notice.code != code_version())
         if others:
             self._on_event(Note(f"waits: {others} has another version of this project's code; update it"))
+
+
+def _is_away(error: httpx.HTTPError) -> bool:
+    """Tell whether nothing answers, or a proxy for what does not."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code in (codes.BAD_GATEWAY, codes.SERVICE_UNAVAILABLE, codes.GATEWAY_TIMEOUT)
+    return isinstance(error, httpx.TransportError)
 
 
 def _stays(command: StepCommand) -> bool:

@@ -23,7 +23,8 @@ from helpers.s3 import s3_server, way_to
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Running
 
 from fer_core.artifacts import make_artifact, open_artifact
@@ -33,7 +34,7 @@ from flows.cache import clear_copies
 from flows.containers import Containers, runner_here
 from flows.elsewhere import Elsewhere, SentRuns
 from flows.events import Metrics, Note, Progress, event_line, parse_event
-from flows.runner import StepCommand, Subprocesses
+from flows.runner import StepCommand, StepFailed, Subprocesses
 from flows.sent_step import SentStep, _input, _study, code_version, outcome
 from flows.steps_worker import notices, queues_here
 from flows.store import Store, StoreAway, StoreError
@@ -356,6 +357,31 @@ def client_of(lab: Lab, asked: list[str] | None = None) -> Iterator[SyncPrefectC
     hooks = {"request": [lambda request: written.append(request.url.path)]}
     with SyncPrefectClient(lab.api, httpx_settings={"event_hooks": hooks}) as client:
         yield client
+
+
+def test_a_step_that_begins_while_the_heads_server_is_away_is_sent_once_it_is_back(lab: Lab, tmp_path: Path) -> None:
+    head = Elsewhere(Store(lab.store), Subprocesses(), "auto")
+    command = StepCommand("graph", "demo", (), (), tmp_path / "artifacts" / "graph" / "0123456789abcdef")
+    with temporary_settings({PREFECT_API_URL: lab.api}), head:
+        lab.stop()
+
+        def start_and_look() -> None:
+            lab.start()
+            with client_of(lab) as client:
+                wait_until(lambda: steps_sent(client), 60)
+            head._stopped.set()
+
+        back = threading.Timer(4, start_and_look)
+        back.start()
+        with pytest.raises(StepFailed, match="stopped"):
+            head(command, lambda event: None)
+        back.join()
+    with client_of(lab) as client:
+        assert len(steps_sent(client)) == 1
+
+
+def steps_sent(client: SyncPrefectClient) -> list[FlowRun]:
+    return client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=["fer-step"])))
 
 
 def test_a_worker_of_other_code_takes_nothing_and_is_told(lab: Lab, tmp_path: Path) -> None:
