@@ -16,7 +16,7 @@ import httpx
 import pandas as pd
 import pytest
 import torch
-from helpers.machines import Lab, Machine, lab_in, machines, wait_until
+from helpers.machines import Lab, Machine, lab_in, machines, wait_until, wrong_clock
 from helpers.measured import seconds_of, tell_measured
 from helpers.openface_images import picture
 from helpers.s3 import s3_server, way_to
@@ -378,6 +378,11 @@ def test_a_step_that_begins_while_the_heads_server_is_away_is_sent_once_it_is_ba
         back.join()
     with client_of(lab) as client:
         assert len(steps_sent(client)) == 1
+
+
+def test_a_step_sent_by_a_machine_whose_clock_is_fast_begins_at_once(lab: Lab) -> None:
+    with machines(lab, "left"):
+        end_of(lab.run_part("graph", TINY, **wrong_clock(300)), 150)
 
 
 def steps_sent(client: SyncPrefectClient) -> list[FlowRun]:
