@@ -47,7 +47,7 @@ _READS_A_SECOND = 10
 _SECONDS_UNTIL_TOLD = 15.0
 """A step may wait for a worker that is busy; then it is said which workers will not take it."""
 _SECONDS_TO_BEGIN = 600.0
-"""To start a process and fetch the inputs, which gives no sign; then the lease does."""
+"""Without a word of a step that has no lease yet: of a process that starts, or a worker that fetches."""
 _LOGS_AT_A_TIME = 200
 _BEFORE_NOW = timedelta(minutes=10)
 """A step is asked for as of so long ago: where this clock is fast, the server's would let it wait until it is time."""
@@ -309,14 +309,16 @@ class _Sent:
         """The number of its lease if its machine is dead, 0 if that died before it had one; None while it lives.
 
         Args:
-            state: the run's, which changes while it begins; it may then wait long for another run's lease, which beats.
+            state: the run's, which changes while it begins. A worker that fetches for long says so, and one that waits
+                for another run's lease sees it beat.
         """
         try:
             holder = latest(self._store, self._room)
         except (StoreAway, StoreError):
             return None
         holds = str(self._run) in holder.owner and not holder.released
-        if not (self._silence.of(holder) if holds else self._silence_before_lease.of((state, holder))):
+        signs = (state, holder, self._lines_read)
+        if not (self._silence.of(holder) if holds else self._silence_before_lease.of(signs)):
             return None
         self._end(Crashed(message="Its machine gives no sign any more."), force=True)
         return holder.number if holds else 0

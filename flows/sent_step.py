@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -42,6 +43,7 @@ from openface.errors import EngineRefused
 STEP_FLOW = "fer-step"
 _SECONDS_BETWEEN_PROGRESS = 4.0
 _SECONDS_BETWEEN_TRIES = 2.0
+_SECONDS_BETWEEN_WORDS = 60.0
 TROUBLE_HERE = (ExitCode.STORE_AWAY, ExitCode.ENGINE_AWAY, ExitCode.DISK_FULL, ExitCode.UNFIT)
 """Ends of a step for which its machine is to blame, so that another may do better."""
 _ARTIFACT = re.compile(r"[a-z-]+/[0-9a-f]{16}")
@@ -130,10 +132,12 @@ def _run(sent: SentStep) -> None:
         )
     store = _patiently_opened()
     artifacts = artifacts_folder()
+    tell = _teller(artifacts / sent.step / sent.fingerprint)
     with ExitStack() as held:
-        # Each locked when it is here, since what the next one takes may have the others cleared.
-        inputs = [held.enter_context(_input(store, named, artifacts)) for named in sent.inputs]
-        sent = replace(sent, settings=(*sent.settings, *settings_of_fetched(store, sent.files, artifacts)))
+        with _telling_that_it_fetches(tell):
+            # Each locked when it is here, since what the next one takes may have the others cleared.
+            inputs = [held.enter_context(_input(store, named, artifacts)) for named in sent.inputs]
+            sent = replace(sent, settings=(*sent.settings, *settings_of_fetched(store, sent.files, artifacts)))
         files = [artifacts / f".{FILES}" / sha256 for sha256 in sent.files.values() if sha256]
         held.enter_context(in_use([], files))
         study = held.enter_context(_study(sent, artifacts))
@@ -142,7 +146,7 @@ def _run(sent: SentStep) -> None:
         _require_same(wanted, sent)
         command = replace(study.command(wanted), threads=sent.threads)
         try:
-            make_once(store, command, runner, _teller(command.out), str(flow_run.id), sent.dead)
+            make_once(store, command, runner, tell, str(flow_run.id), sent.dead)
         except StepFailed as failure:
             raise _of_this_machine(failure) from failure
 
@@ -171,6 +175,24 @@ def _runner(study: Study, step: str) -> Runner:
         return runner_here(study)
     except ExperimentError as error:
         raise StepFailed(step, ExitCode.UNFIT, f"{machine_name()}: {error}") from error
+
+
+@contextmanager
+def _telling_that_it_fetches(tell: Callable[[Event], None]) -> Iterator[None]:
+    """Say so again and again, since a machine without a lease that says nothing for minutes counts as dead."""
+    done = threading.Event()
+
+    def say() -> None:
+        while not done.wait(_SECONDS_BETWEEN_WORDS):
+            tell(Note(f"{machine_name()} is still fetching what it reads"))
+
+    thread = threading.Thread(target=say, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 @contextmanager

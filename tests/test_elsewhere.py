@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pandas as pd
@@ -32,10 +33,10 @@ from fer_core.errors import ArtifactError
 from fer_core.models.architectures import build
 from flows.cache import clear_copies
 from flows.containers import Containers, runner_here
-from flows.elsewhere import Elsewhere, SentRuns
-from flows.events import Metrics, Note, Progress, event_line, parse_event
+from flows.elsewhere import Elsewhere, SentRuns, _Sent
+from flows.events import Event, Metrics, Note, Progress, event_line, parse_event
 from flows.runner import StepCommand, StepFailed, Subprocesses
-from flows.sent_step import SentStep, _input, _study, code_version, outcome
+from flows.sent_step import SentStep, _input, _study, _telling_that_it_fetches, code_version, outcome
 from flows.steps_worker import notices, queues_here
 from flows.store import Store, StoreAway, StoreError
 from flows.store_command import unused_rooms
@@ -532,6 +533,38 @@ def test_an_input_is_locked_while_others_are_fetched(tmp_path: Path) -> None:
     with _input(store, "graph/0123456789abcdef", artifacts) as found:
         assert clear_copies(artifacts, store, 0) == []
     assert clear_copies(artifacts, store, 0) == [found.path]
+
+
+def test_a_machine_that_fetches_for_long_is_alive_as_long_as_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred machines fetch 8.7 GB each in twelve minutes, over 10 Gbit/s."""
+    clock, state = [1000.0], uuid4()
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    with SyncPrefectClient("http://127.0.0.1:1/api") as client:
+        room = "train-ldg/0123456789abcdef"
+        sent = _Sent(client, SentRuns(), uuid4(), "gpu", Store(str(tmp_path)), room, lambda event: None)
+
+        def died_within(seconds: int, says_so: bool) -> bool:
+            for second in range(0, seconds, 5):
+                clock[0] += 5
+                sent._lines_read += says_so and second % 60 == 0
+                if sent.died(state) is not None:
+                    return True
+            return False
+
+        assert not died_within(1800, says_so=True)
+        assert not died_within(500, says_so=False)
+        assert died_within(200, says_so=False)
+
+
+def test_a_worker_says_that_it_fetches(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = list[Event]()
+    monkeypatch.setattr("flows.sent_step._SECONDS_BETWEEN_WORDS", 0.05)
+    monkeypatch.setenv("FER_MACHINE", "left")
+    with _telling_that_it_fetches(said.append):
+        wait_until(lambda: len(said) > 1, 10)
+    assert set(said) == {Note("left is still fetching what it reads")}
 
 
 def test_a_step_says_how_it_ended_by_its_state() -> None:
