@@ -11,6 +11,7 @@ uploads, the one whose published.json came first counts, for good.
 """
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -22,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -186,6 +187,11 @@ class Store:
         out = artifacts / step / fingerprint
         if (found := finished(out, fingerprint)) or not (there := self.published(step, fingerprint)):
             return found
+        with _fetching_alone(out):
+            return finished(out, fingerprint) or self._fetched(there, out)
+
+    def _fetched(self, there: Published, out: Path) -> Artifact | None:
+        step, fingerprint = there.step, there.fingerprint
         beside = out.with_name(f"{fingerprint}.fetched-{secrets.token_hex(4)}")
         try:
             for name, size in there.files.items():
@@ -483,6 +489,40 @@ def _filesystem(place: str) -> tuple[Any, str]:
     except ImportError as error:
         raise StoreError(f"{STORE}={place}: s3fs is missing; `pip install s3fs`") from error
     return files, str(root).rstrip("/")
+
+
+@contextmanager
+def _fetching_alone(out: Path) -> Iterator[None]:
+    """See that of the steps that begin on this machine together, one fetches what they all read, and the others wait.
+
+    Raises:
+        DiskFull: this machine has no room for a file.
+        StoreError: this user may not write there.
+    """
+    path = out.with_name(f".{out.name}.fetching")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _locked(path)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise DiskFull(f"{path}: {error.strerror}; free some space there") from error
+        raise StoreError(f"{path}: {error.strerror}; let this user write there") from error
+    with lock:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _locked(path: Path) -> IO[str]:
+    """A file's lock, once whoever had it is done and has taken the file away."""
+    while True:
+        lock = path.open("a", encoding="utf-8")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                return lock
+        lock.close()
 
 
 def _sha256_of(file: Path) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -86,6 +87,37 @@ def test_what_another_step_fetches_meanwhile_stays_where_it_reads_it(
     assert store.fetch("graph", FINGERPRINT, tmp_path / "there") == finished(out, FINGERPRINT)
     assert out.stat().st_ino == number
     assert [path.name for path in out.parent.iterdir()] == [FINGERPRINT]
+
+
+def test_steps_that_begin_together_fetch_what_they_all_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine with eight GPUs would else fetch, and hold, a dataset of gigabytes eight times."""
+    (tmp_path / "store").mkdir()
+    store, get, fetched = Store(str(tmp_path / "store")), Store.get_file, list[str]()
+    store.push(artifact_in(tmp_path / "here"))
+
+    def get_slowly(self: Store, name: str, file: Path, size: int, sha256: str | None = None) -> None:
+        fetched.append(Path(name).name)
+        time.sleep(0.2)
+        get(self, name, file, size, sha256)
+
+    monkeypatch.setattr(Store, "get_file", get_slowly)
+    with ThreadPoolExecutor() as pool:
+        fetches = [pool.submit(store.fetch, "graph", FINGERPRINT, tmp_path / "there") for _ in range(4)]
+    assert {fetch.result() for fetch in fetches} == {finished(tmp_path / "there" / ROOM, FINGERPRINT)}
+    assert sorted(fetched) == ["graph.txt", "manifest.json"]
+    assert [path.name for path in (tmp_path / "there" / "graph").iterdir()] == [FINGERPRINT]
+
+
+def test_a_fetch_that_broke_off_leaves_the_next_one_free(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    store = Store(str(tmp_path / "store"))
+    store.push(artifact_in(tmp_path / "here"))
+    (tmp_path / "there" / "graph").mkdir(parents=True)
+    (tmp_path / "there" / "graph" / f".{FINGERPRINT}.fetching").touch()
+    assert store.fetch("graph", FINGERPRINT, tmp_path / "there") is not None
+    assert [path.name for path in (tmp_path / "there" / "graph").iterdir()] == [FINGERPRINT]
 
 
 def test_what_is_published_is_on_the_disk_before_its_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
