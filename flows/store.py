@@ -308,12 +308,15 @@ class Store:
             sha256: of what was written, where that is known.
 
         Raises:
-            StoreError: it has another size, or holds something else.
+            StoreError: it is gone, has another size, or holds something else.
             DiskFull: this machine has no room for it.
         """
-        self._ask(lambda: self._get_file(name, file))
         # Without the file alone, its room would still count as whole.
         room = "/".join(name.split("/")[:2])
+        try:
+            self._ask(lambda: self._get_file(name, file))
+        except FileNotFoundError as gone:
+            raise StoreError(f"{self.place}/{name}: is gone; delete {room} there") from gone
         if (actual := file.stat().st_size) != size:
             raise StoreError(f"{self.place}/{name}: {actual} bytes where {size} were written; delete {room} there")
         if sha256 is not None and _sha256_of(file) != sha256:
@@ -329,6 +332,11 @@ class Store:
         name = f"{_TRIED}-{secrets.token_hex(8)}"
         self.replace(name, b"")
         self.remove(name)
+
+    def remove_room(self, room: str) -> None:
+        """An artifact or a user's file, what counts first: else half of it would count if this were to break off."""
+        self.remove(f"{room}/{PUBLISHED}")
+        self.remove(room)
 
     def remove(self, name: str) -> None:
         """A file or a folder, if it is there."""

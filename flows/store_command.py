@@ -59,7 +59,9 @@ def collect_garbage(
     unused = rooms | leftovers(store, hours, set(rooms))
     for name, size in unused.items():
         print(f"{'deleted' if yes else 'would go'}: {name} · {size / 1e6:,.1f} MB")
-        if yes:
+        if yes and name in rooms:
+            store.remove_room(name)
+        elif yes:
             store.remove(name)
     told = "deleted" if yes else "would go; delete it with --yes"
     print(f"{len(unused)} folders and files, {sum(unused.values()) / 1e9:.2f} GB: {told}")

@@ -170,6 +170,16 @@ def test_a_bit_that_has_turned_in_the_store_is_told_and_nothing_is_taken(store: 
     assert list((tmp_path / "there" / "graph").iterdir()) == []
 
 
+def test_a_file_that_is_gone_from_the_store_is_told_and_nothing_is_taken(store: Store, tmp_path: Path) -> None:
+    store.push(artifact_in(tmp_path / "here"))
+    there = store.published("graph", FINGERPRINT)
+    assert there is not None
+    store.remove(f"{ROOM}/{there.upload}/below/graph.txt")
+    with pytest.raises(StoreError, match=rf"graph\.txt: is gone; delete {ROOM} there"):
+        store.fetch("graph", FINGERPRINT, tmp_path / "there")
+    assert list((tmp_path / "there" / "graph").iterdir()) == []
+
+
 def test_what_an_earlier_version_has_published_is_taken(store: Store, tmp_path: Path) -> None:
     store.push(artifact_in(tmp_path / "here"))
     told = store.read_json(f"{ROOM}/published.json")

@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from fer_core.errors import FerError
 from flows.cache import cache_limit, clear_copies, in_use
 from flows.lease import Holder, take
 from flows.store import Store
-from flows.store_command import unused_rooms
+from flows.store_command import collect_garbage, unused_rooms
 
 FER = str(Path(sys.executable).with_name("fer"))
 
@@ -81,6 +82,26 @@ def test_gc_takes_what_no_report_was_made_from_and_nobody_is_making(store: Store
         "prepare/0000000000000001",
         "report/0000000000000003",
     ]
+
+
+def test_what_gc_has_deleted_half_of_counts_no_more(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *_, unused = reported(store, tmp_path / "artifacts")
+    delete = shutil.rmtree
+
+    def break_off(folder: str, **options: object) -> None:
+        (Path(folder) / next(name for name in os.listdir(folder) if name.startswith("upload-")) / "index.html").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", break_off)
+        with pytest.raises(KeyboardInterrupt):
+            collect_garbage(store.place, 0.0, yes=True)
+    assert not store.has("graph", unused.fingerprint)
+    assert store.push(unused)
+    delete(unused.path)
+    assert store.fetch("graph", unused.fingerprint, tmp_path / "artifacts") == unused
 
 
 def days_old(store: Store, name: str, days: float) -> None:
