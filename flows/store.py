@@ -438,7 +438,8 @@ class Store:
         except FileExistsError:
             raise
         except OSError as error:
-            if error.errno in _REFUSED:
+            # Of a refusal by S3, s3fs tells no number.
+            if error.errno in _REFUSED or isinstance(error, PermissionError):
                 raise StoreError(f"{self.place}: {error}; let this user read and write there") from error
             if error.errno in _NOT_OURS:
                 raise StoreError(f"{self.place}: {error}: not as this project writes it; delete it there") from error

@@ -463,6 +463,20 @@ def test_a_bucket_that_is_not_there_is_refused(s3: str, monkeypatch: pytest.Monk
         Store("s3://nowhere/fer")
 
 
+def test_keys_that_a_bucket_refuses_are_told_at_once(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not as a network that is gone, after three minutes in the middle of a run, as when a token has expired."""
+    reach(s3, monkeypatch)
+    assert httpx.put(f"{s3}/locked").status_code == 200
+    assert httpx.post(f"{s3}/moto-api/reset-auth", content=b"0").status_code == 200
+    try:
+        began = time.monotonic()
+        with pytest.raises(StoreError, match=r"s3://locked/fer: .*; let this user read and write there"):
+            Store("s3://locked/fer")
+        assert time.monotonic() - began < 5
+    finally:
+        httpx.post(f"{s3}/moto-api/reset-auth", content=b"inf")
+
+
 def test_a_full_store_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "store").mkdir()
     store = Store(str(tmp_path / "store"), patience=1)
