@@ -18,10 +18,12 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -373,6 +375,7 @@ class Store:
     def _put_file(self, file: Path, name: str) -> None:
         if self._local:
             shutil.copyfile(file, target := self._with_folder(name))
+            self._share(target)
             # What names it is on the disk at once, and outlives a power cut for good.
             with target.open("rb") as written:
                 os.fsync(written.fileno())
@@ -382,8 +385,24 @@ class Store:
     def _with_folder(self, name: str) -> Path:
         self._require_mounted()
         path = Path(self._at(name))
+        missing = list(takewhile(lambda folder: not folder.exists(), path.parents))
         path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in missing:
+            self._share(folder)
         return path
+
+    def _share(self, path: Path) -> None:
+        """Let all use it who may write into the store's folder, since other machines' users do, whatever the umask."""
+        root, own = Path(self._root).stat(), path.stat()
+        writable = root.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        shared = writable << 1 | writable | (writable >> 1 if path.is_dir() else 0)
+        # Some file systems have no rights, and another user may have made the folder meanwhile.
+        with suppress(OSError):
+            if writable and own.st_gid != root.st_gid:
+                os.chown(path, -1, root.st_gid)
+        with suppress(OSError):
+            if shared & ~own.st_mode:
+                path.chmod(stat.S_IMODE(own.st_mode) | shared)
 
     def _require_mounted(self) -> None:
         """Else files would be looked for, and written, below an empty mount point."""
@@ -406,6 +425,7 @@ class Store:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        self._share(beside)
         return beside
 
     def _ask(self, what: Callable[[], Answer]) -> Answer:

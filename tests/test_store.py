@@ -142,6 +142,28 @@ def test_what_is_published_is_on_the_disk_before_its_entry(tmp_path: Path, monke
     assert {on_disk[2], on_disk[4]} == entries
 
 
+@pytest.mark.parametrize(
+    ("root", "folders", "files"), [(0o2777, 0o777, 0o666), (0o2770, 0o770, 0o660), (0o755, 0o700, 0o600)]
+)
+def test_who_may_write_into_a_stores_folder_may_use_all_that_is_in_it(
+    root: int, folders: int, files: int, tmp_path: Path
+) -> None:
+    """Other machines' users have other numbers and umasks, and take over each other's leases."""
+    place = tmp_path / "store"
+    place.mkdir()
+    place.chmod(root)
+    before = os.umask(0o077)
+    try:
+        store = Store(str(place))
+        store.push(artifact_in(tmp_path / "here"))
+        assert take(store, "graph/00000000000000aa", Holder(0), "first")
+    finally:
+        os.umask(before)
+    inside = list(place.rglob("*"))
+    assert {path.stat().st_mode & 0o777 for path in inside if path.is_dir()} == {folders}
+    assert {path.stat().st_mode & 0o777 for path in inside if path.is_file()} == {files}
+
+
 def test_of_two_uploads_the_first_counts_for_good(store: Store, tmp_path: Path) -> None:
     assert store.push(artifact_in(tmp_path / "first", "first"))
     before = store.names_in(ROOM)
