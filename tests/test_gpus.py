@@ -18,7 +18,7 @@ from helpers.machines import wait_until
 
 from fer_core.errors import ExperimentError
 from flows.containers import runner_here
-from flows.gpus import GpuPool, usable_gpus
+from flows.gpus import GpuPool, locks_folder, usable_gpus
 from flows.runner import StepCommand, Subprocesses
 from flows.study import open_study
 from openface.docker_engine import ContainerSpec, create, engine
@@ -195,6 +195,23 @@ def test_several_steps_on_each_gpu_fill_the_others_first(tmp_path: Path) -> None
         assert [held.enter_context(pool.lent(stopped)) for _ in range(4)] == ["a", "b", "a", "b"]
         stopped.set()
         assert held.enter_context(pool.lent(stopped)) is None
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_runs_of_several_users_share_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them would else lend all; what one's umask keeps from the others, they could not lock."""
+    monkeypatch.delenv("FER_INSIDE", raising=False)
+    folder = locks_folder(tmp_path / "artifacts")
+    monkeypatch.setattr("os.getuid", lambda: 4711)
+    assert locks_folder(tmp_path / "others") == folder
+    before = os.umask(0o077)
+    try:
+        with GpuPool(usable_gpus(), 1, folder).lent(threading.Event()) as gpu:
+            assert [path.name for path in folder.iterdir()] == [f"{gpu}.0"]
+    finally:
+        os.umask(before)
+    assert folder.stat().st_mode & 0o7777 == 0o1777
+    assert (folder / "GPU-aaaa-0.0").stat().st_mode & 0o777 == 0o666
 
 
 def test_runs_share_the_gpus_and_a_killed_one_lets_go(tmp_path: Path) -> None:
