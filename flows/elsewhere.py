@@ -204,6 +204,8 @@ class Elsewhere:
                 continue
             if run.state.is_completed():
                 return
+            if run.state.is_cancelled():
+                raise StepFailed(command.step, ExitCode.INTERRUPTED, "its run was cancelled")
             if run.state.is_final():
                 exit_code, reason = outcome(run.state)
                 raise StepFailed(command.step, exit_code, reason)

@@ -26,7 +26,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
-from prefect.states import Running
+from prefect.states import Cancelling, Running
 
 from fer_core.artifacts import make_artifact, open_artifact
 from fer_core.errors import ArtifactError
@@ -315,15 +315,20 @@ def test_a_queue_that_nobody_serves_is_told_and_waited_for(lab: Lab) -> None:
         end_of(run)
 
 
-def test_a_step_whose_run_is_deleted_ends_with_that_line(lab: Lab) -> None:
+@pytest.mark.parametrize("what", ["deleted", "cancelled"])
+def test_a_step_whose_run_somebody_ends_ends_with_that_line(what: str, lab: Lab) -> None:
     run = lab.run_part("graph", TINY)
     line_with("waits: no worker", run)
     with client_of(lab) as client:
-        (waiting,) = client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=["fer-step"])))
-        client.delete_flow_run(waiting.id)
-    said, _ = run.communicate(timeout=120)
-    assert run.returncode != 0
-    assert "its run was deleted" in said
+        (waiting,) = steps_sent(client)
+        if what == "deleted":
+            client.delete_flow_run(waiting.id)
+        else:
+            client.set_flow_run_state(waiting.id, Cancelling())
+        said, _ = run.communicate(timeout=120)
+        assert run.returncode != 0
+        assert f"its run was {what}" in said
+        assert len(steps_sent(client)) == (what == "cancelled")
 
 
 def test_the_states_of_all_steps_are_one_request(lab: Lab) -> None:
