@@ -37,7 +37,7 @@ from flows.made_once import make_once
 from flows.named_files import settings_of_fetched
 from flows.runner import Runner, StepFailed
 from flows.store import FILES, SECONDS_OF_PATIENCE, DiskFull, Store, StoreAway, StoreError, open_store
-from flows.study import Study
+from flows.study import STEPS_ON_A_GPU, Study
 from openface.errors import EngineRefused
 
 STEP_FLOW = "fer-step"
@@ -222,7 +222,11 @@ def _study(sent: SentStep, artifacts: Path) -> Iterator[Study]:
         experiment = load_experiment(source, sent.settings)
         require_granted_settings(experiment)
         # How many run at a time, and so share the memory, is this machine's affair.
-        experiment = replace(experiment, run=replace(experiment.run, jobs=0, steps_per_gpu=workers_steps_per_gpu()))
+        here = replace(experiment.run, jobs=0, steps_per_gpu=workers_steps_per_gpu())
+        if sent.step not in STEPS_ON_A_GPU:
+            # Else a machine without a GPU would refuse what needs none.
+            here = replace(here, device="auto")
+        experiment = replace(experiment, run=here)
         yield Study(experiment, source, sent.settings, None, None, artifacts)
 
 

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -36,7 +36,7 @@ from flows.containers import Containers, runner_here
 from flows.elsewhere import Elsewhere, SentRuns, _Sent
 from flows.events import Event, Metrics, Note, Progress, event_line, parse_event
 from flows.runner import StepCommand, StepFailed, Subprocesses
-from flows.sent_step import SentStep, _input, _study, _telling_that_it_fetches, code_version, outcome
+from flows.sent_step import SentStep, _input, _runner, _study, _telling_that_it_fetches, code_version, outcome
 from flows.steps_worker import notices, queues_here
 from flows.store import Store, StoreAway, StoreError
 from flows.store_command import unused_rooms
@@ -508,6 +508,17 @@ def test_what_is_sent_shares_a_machine_with_as_many_steps_as_that_takes(tmp_path
     sent = SentStep("c", "graph", "f", "demo", None, ("run.jobs=16",), (), None, 1)
     with _study(sent, tmp_path) as study:
         assert study.jobs == max(1, usable_cores() // 2)
+
+
+def test_a_machine_without_a_gpu_makes_what_needs_none_of_a_run_on_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.containers.machine_has_gpu", lambda: False)
+    monkeypatch.setattr("flows.gpus.gpus_by_name", dict)
+    for step, fit in (("graph", True), ("train-ldg", False)):
+        sent = SentStep("c", step, "f", "demo", None, ("run.device=cuda",), (), None, 1)
+        with _study(sent, tmp_path) as study, nullcontext() if fit else pytest.raises(StepFailed, match="no GPU here"):
+            assert isinstance(_runner(study, step), Subprocesses)
 
 
 def test_a_machine_takes_as_many_steps_on_each_gpu_as_it_is_told(
