@@ -378,5 +378,7 @@ def _is_away(error: httpx.HTTPError) -> bool:
 
 
 def _stays(command: StepCommand) -> bool:
-    """Tell whether it needs what lies on this machine alone: the user's images, an AU table."""
-    return command.step in ("prepare", "report") or command.outside is not None
+    """Tell whether it needs what lies on this machine alone: the user's images, an AU table, an OpenFace of theirs."""
+    if command.step in ("prepare", "report") or command.outside is not None:
+        return True
+    return command.step == "annotate" and bool(load_experiment(command.experiment, command.settings).openface.binary)

@@ -39,6 +39,7 @@ from flows.runner import Runner, StepFailed
 from flows.store import FILES, SECONDS_OF_PATIENCE, DiskFull, Store, StoreAway, StoreError, open_store
 from flows.study import STEPS_ON_A_GPU, Study
 from openface.errors import EngineRefused
+from openface.settings import OpenFaceSettings
 
 STEP_FLOW = "fer-step"
 _SECONDS_BETWEEN_PROGRESS = 4.0
@@ -220,6 +221,9 @@ def _study(sent: SentStep, artifacts: Path) -> Iterator[Study]:
         elif Path(source).name != source:
             raise ExperimentError(f"{source}: no bundled experiment")
         experiment = load_experiment(source, sent.settings)
+        if sent.step != "annotate":
+            # The others run no OpenFace, whichever it was that ran on the head.
+            experiment = replace(experiment, openface=OpenFaceSettings())
         require_granted_settings(experiment)
         # How many run at a time, and so share the memory, is this machine's affair.
         here = replace(experiment.run, jobs=0, steps_per_gpu=workers_steps_per_gpu())
@@ -236,7 +240,8 @@ def _require_same(wanted: Request, sent: SentStep) -> None:
             sent.step,
             ExitCode.UNFIT,
             f"{machine_name()} would make {here} where {sent.fingerprint} is wanted; "
-            "give it the same OpenFace image as the head, by `docker save` and `docker load`",
+            "give it the same OpenFace image as the head, by `docker save` and `docker load`, and the same "
+            "FER_OPENFACE_ARGUMENTS",
         )
 
 

@@ -29,11 +29,11 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 from prefect.states import Cancelling, Running
 
 from fer_core.artifacts import make_artifact, open_artifact
-from fer_core.errors import ArtifactError
+from fer_core.errors import ArtifactError, ExperimentError
 from fer_core.models.architectures import build
 from flows.cache import clear_copies
 from flows.containers import Containers, runner_here
-from flows.elsewhere import Elsewhere, SentRuns, _Sent
+from flows.elsewhere import Elsewhere, SentRuns, _Sent, _stays
 from flows.events import Event, Metrics, Note, Progress, event_line, parse_event
 from flows.runner import StepCommand, StepFailed, Subprocesses
 from flows.sent_step import SentStep, _input, _runner, _study, _telling_that_it_fetches, code_version, outcome
@@ -508,6 +508,24 @@ def test_what_is_sent_shares_a_machine_with_as_many_steps_as_that_takes(tmp_path
     sent = SentStep("c", "graph", "f", "demo", None, ("run.jobs=16",), (), None, 1)
     with _study(sent, tmp_path) as study:
         assert study.jobs == max(1, usable_cores() // 2)
+
+
+def test_an_openface_of_the_heads_own_runs_there_and_is_no_matter_to_other_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As without Docker; workers run no program that another machine names."""
+    own = ("openface.binary=/opt/OpenFace/build/bin/FaceLandmarkImg",)
+    out = tmp_path / "annotate" / "0123456789abcdef"
+    for settings, stays in ((own, True), ((), False)):
+        assert _stays(StepCommand("annotate", "demo", settings, (), out)) == stays
+    monkeypatch.setenv("FER_ARTIFACTS_FOLDER", str(tmp_path))
+    for step, refused in (("train-ldg", False), ("annotate", True)):
+        sent = SentStep("c", step, "f", "demo", None, own, (), None, 1)
+        with (
+            pytest.raises(ExperimentError, match="no program of yours") if refused else nullcontext(),
+            _study(sent, tmp_path) as study,
+        ):
+            assert study.experiment.openface.binary == ""
 
 
 def test_a_machine_without_a_gpu_makes_what_needs_none_of_a_run_on_gpus(
