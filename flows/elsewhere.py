@@ -64,7 +64,7 @@ def runner_for(study: Study) -> Runner:
     if study.store is None:
         return here
     study.store.require_writable()
-    return Elsewhere(study.store, here, study.experiment.run.device)
+    return Elsewhere(study.store, here, study.experiment.run.device, study.jobs)
 
 
 class Elsewhere:
@@ -74,10 +74,12 @@ class Elsewhere:
         store: what this machine and the workers share.
         here: runs what stays.
         device: `run.device` of the experiment.
+        jobs: steps that this machine runs at a time.
     """
 
-    def __init__(self, store: Store, here: Runner, device: str) -> None:
+    def __init__(self, store: Store, here: Runner, device: str, jobs: int = 1) -> None:
         self._store, self._here, self._device = store, here, device
+        self._slots = threading.Semaphore(jobs)
         self._stopped = threading.Event()
         self._runs = SentRuns()
         self._pushing: dict[Path, threading.Lock] = defaultdict(threading.Lock)
@@ -104,13 +106,18 @@ class Elsewhere:
     def __call__(self, command: StepCommand, on_event: Callable[[Event], None]) -> None:
         try:
             if _stays(command):
-                make_once(self._store, command, self._here, on_event)
+                make_once(self._store, command, self._run_here, on_event)
             else:
                 self._send(command, on_event)
         except (StoreError, DiskFull) as error:
             raise StepFailed(command.step, ExitCode.MISTAKE, str(error)) from error
         except (StoreAway, LeaseLost) as away:
             raise StepFailed(command.step, ExitCode.STORE_AWAY, str(away)) from away
+
+    def _run_here(self, command: StepCommand, on_event: Callable[[Event], None]) -> None:
+        # The threads that wait for other machines are many.
+        with self._slots:
+            self._here(command, on_event)
 
     def _send(self, command: StepCommand, on_event: Callable[[Event], None]) -> None:
         for path in command.inputs:

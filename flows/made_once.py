@@ -11,14 +11,16 @@ from fer_core.artifacts import open_artifact, unfinished
 from fer_core.steps import STEPS
 from flows.events import Event, Note
 from flows.lease import Holder, Lease, LeaseLost, Silence, kept, latest, machine_name, take
-from flows.runner import Runner, StepCommand
+from flows.runner import StepCommand
 from flows.store import Store, StoreAway, StoreError
 
+Run = Callable[[StepCommand, Callable[[Event], None]], None]
+"""Runs a step to its end, as a `Runner` does."""
 _SECONDS_BETWEEN_LOOKS = 2.0
 
 
 def make_once(
-    store: Store, command: StepCommand, run: Runner, on_event: Callable[[Event], None], owner: str = "", dead: int = 0
+    store: Store, command: StepCommand, run: Run, on_event: Callable[[Event], None], owner: str = "", dead: int = 0
 ) -> None:
     """See that a step's artifact is at `command.out` and in the store, and make it only if nobody else has or does.
 
@@ -80,7 +82,7 @@ def _is_free(holder: Holder, silence: Silence, dead: int) -> bool:
     return holder.released or 0 < holder.number == dead or silence.of(holder)
 
 
-def _make(lease: Lease, command: StepCommand, run: Runner, on_event: Callable[[Event], None]) -> None:
+def _make(lease: Lease, command: StepCommand, run: Run, on_event: Callable[[Event], None]) -> None:
     lost = threading.Event()
 
     def listen(event: Event) -> None:

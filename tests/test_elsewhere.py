@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -508,6 +509,28 @@ def test_what_is_sent_shares_a_machine_with_as_many_steps_as_that_takes(tmp_path
     sent = SentStep("c", "graph", "f", "demo", None, ("run.jobs=16",), (), None, 1)
     with _study(sent, tmp_path) as study:
         assert study.jobs == max(1, usable_cores() // 2)
+
+
+def test_steps_that_stay_on_the_head_run_as_many_at_a_time_as_it_runs(tmp_path: Path) -> None:
+    """A comparison's datasets would else be prepared all at once, each with memory of its own."""
+    (tmp_path / "store").mkdir()
+    commands = [StepCommand("prepare", "demo", (), (), tmp_path / "prepare" / f"{number:016x}") for number in range(6)]
+    running, most = set[Path](), list[int]()
+
+    class Preparing(Subprocesses):
+        def __call__(self, command: StepCommand, on_event: Callable[[Event], None]) -> None:
+            running.add(command.out)
+            most.append(len(running))
+            time.sleep(0.2)
+            make_artifact(command.out, "prepare", command.out.name, {}, {}, lambda folder: None)
+            running.remove(command.out)
+
+    head = Elsewhere(Store(str(tmp_path / "store")), Preparing(), "auto", jobs=2)
+    with ThreadPoolExecutor(6) as pool:
+        for made in [pool.submit(head, command, lambda event: None) for command in commands]:
+            made.result()
+    assert max(most) == 2
+    assert all(command.out.is_dir() for command in commands)
 
 
 def test_an_openface_of_the_heads_own_runs_there_and_is_no_matter_to_other_steps(
