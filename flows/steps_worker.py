@@ -18,7 +18,7 @@ from typing import Any
 
 from httpx import codes
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import FlowRun, State, WorkerStatus
 from prefect.exceptions import ObjectAlreadyExists, PrefectHTTPStatusError
 from pydantic import TypeAdapter, ValidationError
@@ -128,9 +128,11 @@ def worker_name(host: str, queue: str) -> str:
 
 
 def make_steps_pool(client: SyncPrefectClient) -> None:
-    """The pool, its queues and the deployment; again changes nothing."""
-    pool = WorkPoolCreate(name=STEPS_POOL, type=STEPS_POOL, base_job_template=NO_TEMPLATE)
-    client.create_work_pool(pool, overwrite=True)
+    """The pool, its queues and the deployment; again changes nothing, a pause or a limit of somebody's included."""
+    try:
+        client.create_work_pool(WorkPoolCreate(name=STEPS_POOL, type=STEPS_POOL, base_job_template=NO_TEMPLATE))
+    except ObjectAlreadyExists:
+        client.update_work_pool(STEPS_POOL, WorkPoolUpdate(base_job_template=NO_TEMPLATE))
     for queue in _QUEUES:
         with suppress(ObjectAlreadyExists):
             client.create_work_queue(queue, work_pool_name=STEPS_POOL)

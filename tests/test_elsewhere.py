@@ -24,6 +24,7 @@ from helpers.openface_images import picture
 from helpers.s3 import s3_server, way_to
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
@@ -38,7 +39,7 @@ from flows.elsewhere import Elsewhere, SentRuns, _Sent, _stays
 from flows.events import Event, Metrics, Note, Progress, event_line, parse_event
 from flows.runner import StepCommand, StepFailed, Subprocesses
 from flows.sent_step import SentStep, _input, _runner, _study, _telling_that_it_fetches, code_version, outcome
-from flows.steps_worker import notices, queues_here
+from flows.steps_worker import STEPS_POOL, make_steps_pool, notices, queues_here
 from flows.store import Store, StoreAway, StoreError
 from flows.store_command import unused_rooms
 from openface.machine import usable_cores
@@ -394,6 +395,16 @@ def test_a_step_sent_by_a_machine_whose_clock_is_fast_begins_at_once(lab: Lab) -
 
 def steps_sent(client: SyncPrefectClient) -> list[FlowRun]:
     return client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=["fer-step"])))
+
+
+def test_a_pool_that_somebody_has_paused_stays_so(lab: Lab) -> None:
+    """As for the time in which machines are seen to; each run and each worker makes the pool where it is missing."""
+    with client_of(lab) as client:
+        make_steps_pool(client)
+        client.update_work_pool(STEPS_POOL, WorkPoolUpdate(is_paused=True, concurrency_limit=3))
+        make_steps_pool(client)
+        pool = client.read_work_pool(STEPS_POOL)
+    assert (pool.is_paused, pool.concurrency_limit) == (True, 3)
 
 
 def test_a_worker_of_other_code_takes_nothing_and_is_told(lab: Lab, tmp_path: Path) -> None:
