@@ -31,7 +31,7 @@ from flows.granted import ARTIFACTS, OPENFACE
 from flows.lease import machine_name
 from flows.prefect_server import NoServer, require_server, users_server
 from flows.sent_step import STEP_FLOW, TROUBLE_HERE, code_version, outcome
-from flows.store import Store, StoreAway, StoreError, open_store
+from flows.store import WORKERS, Store, StoreAway, StoreError, open_store
 from openface.docker_engine import engine, require_image
 from openface.errors import EngineAway, EngineRefused
 from openface.machine import usable_cores
@@ -41,8 +41,6 @@ STEPS_POOL = "fer-steps"
 """The pool, and its type."""
 _QUEUES = ("gpu", "cpu", "openface")
 DEPLOYMENT = f"{STEP_FLOW}/{STEP_FLOW}"
-WORKERS = "workers"
-"""Folder of the store in which each machine says what it has."""
 CORES_A_STEP = 2
 _SECONDS_AHEAD = 600.0
 """How far a worker's clock may be behind: a step asked for now lies in its future."""

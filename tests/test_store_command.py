@@ -169,6 +169,16 @@ def test_an_upload_of_a_users_file_that_broke_off_goes_alone(store: Store, tmp_p
     assert "upload-dead" not in store.names_in(f"files/{sha256}")
 
 
+def test_what_a_dead_machine_said_of_itself_goes(store: Store) -> None:
+    """A container that is made anew has another name, and a killed one takes its notice along no more."""
+    for name, days in (("dead.json", 2), ("alive.json", 0)):
+        store.replace(f"workers/{name}", b"{}")
+        days_old(store, f"workers/{name}", days)
+    assert "would go: workers/dead.json" in fer_store(store, "gc").stdout
+    assert fer_store(store, "gc", "--yes").returncode == 0
+    assert store.names_in("workers") == ["alive.json"]
+
+
 def test_pull_fetches_the_latest_report_or_a_named_one(store: Store, tmp_path: Path) -> None:
     where = ("--artifacts", str(tmp_path / "there"))
     assert "no report in it" in fer_store(store, "pull", *where).stderr
