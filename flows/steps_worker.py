@@ -195,8 +195,9 @@ async def _announce(store: Store, queues: dict[str, int], limit: int) -> None:
             await asyncio.to_thread(store.replace, _notice_file(), json.dumps(asdict(notice)).encode())
             if os.environ.get(INSIDE):
                 _OFFERED.touch()
-            for path in await asyncio.to_thread(clear_copies, Path(artifacts), store, limit):
-                print(f"{path}: cleared, since copies take more than {CACHE}", flush=True)
+            # On a disk that is smaller than the limit, copies would else keep this machine from taking steps for good.
+            for path in await asyncio.to_thread(clear_copies, Path(artifacts), store, limit, 2 * _LEAST_FREE):
+                print(f"{path}: cleared, since copies take more than {CACHE} or the disk is full", flush=True)
         await asyncio.sleep(_SECONDS_BETWEEN_NOTICES)
 
 

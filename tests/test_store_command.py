@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -210,6 +211,21 @@ def test_copies_used_least_recently_go_first_and_those_in_use_stay(store: Store,
         assert clear_copies(folder, store, 350_000) == [second.path]
     assert clear_copies(folder, store, 0) == [first.path, third.path]
     assert kept.path.is_dir()
+
+
+def test_copies_go_where_the_disk_is_smaller_than_their_limit(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk takes no steps, and its copies would stay below their limit for ever."""
+    folder = tmp_path / "artifacts"
+    copies = [made(folder, "graph", number, size=100_000) for number in (1, 2, 3)]
+    for age, copy in zip((300, 200, 100), copies, strict=True):
+        store.push(copy)
+        when = copy.file("manifest.json").stat().st_mtime - age
+        os.utime(copy.file("manifest.json"), (when, when))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=50_000))
+    assert clear_copies(folder, store, 1_000_000, free=50_000) == []
+    assert clear_copies(folder, store, 1_000_000, free=200_000) == [copy.path for copy in copies[:2]]
 
 
 def put(file: Path, size: int, days: float = 0.0) -> Path:
