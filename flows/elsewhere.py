@@ -27,7 +27,7 @@ from prefect.states import Cancelling, Crashed
 
 from fer_core.artifacts import open_artifact
 from fer_core.exit_codes import ExitCode
-from fer_core.experiment import load_experiment
+from fer_core.experiment import Experiment
 from flows.containers import runner_here
 from flows.events import Event, Note, parse_event
 from flows.lease import LeaseLost, Silence, latest
@@ -37,7 +37,7 @@ from flows.runner import Runner, StepCommand, StepFailed
 from flows.sent_step import SentStep, code_version, outcome
 from flows.steps_worker import CORES_A_STEP, DEPLOYMENT, make_steps_pool, notices, online, worker_name
 from flows.store import SECONDS_OF_PATIENCE, DiskFull, Store, StoreAway, StoreError
-from flows.study import Study
+from flows.study import Study, experiment_as_begun
 
 _SECONDS_BETWEEN_LOOKS = 3.0
 _SECONDS_A_LOOK_COUNTS = 1.0
@@ -172,20 +172,19 @@ class Elsewhere:
         return run
 
     def _sent(self, command: StepCommand, queue: str) -> SentStep:
-        file = Path(command.experiment)
         return SentStep(
             code_version(),
             command.step,
             command.out.name,
-            file.name if file.is_absolute() else command.experiment,
-            file.read_text(encoding="utf-8") if file.is_absolute() else None,
+            command.experiment if command.document is None else Path(command.experiment).name,
+            command.document,
             command.settings,
             tuple(f"{path.parent.name}/{path.name}" for path in command.inputs),
             command.seed,
             # A machine takes a step of this queue for every two cores, whatever this one has.
             min(command.threads, CORES_A_STEP) if queue == "cpu" else command.threads,
             self._dead.get(room_of(command), 0),
-            push_named_files(self._store, load_experiment(command.experiment, command.settings), command.reads),
+            push_named_files(self._store, _experiment_of(command), command.reads),
         )
 
     def _queue(self, command: StepCommand, client: SyncPrefectClient) -> str:
@@ -388,4 +387,8 @@ def _stays(command: StepCommand) -> bool:
     """Tell whether it needs what lies on this machine alone: the user's images, an AU table, an OpenFace of theirs."""
     if command.step in ("prepare", "report") or command.outside is not None:
         return True
-    return command.step == "annotate" and bool(load_experiment(command.experiment, command.settings).openface.binary)
+    return command.step == "annotate" and bool(_experiment_of(command).openface.binary)
+
+
+def _experiment_of(command: StepCommand) -> Experiment:
+    return experiment_as_begun(command.experiment, command.document, command.settings)

@@ -42,6 +42,7 @@ from flows.sent_step import SentStep, _input, _runner, _study, _telling_that_it_
 from flows.steps_worker import STEPS_POOL, make_steps_pool, notices, queues_here
 from flows.store import Store, StoreAway, StoreError
 from flows.store_command import unused_rooms
+from flows.study import open_study
 from openface.machine import usable_cores
 
 pytestmark = pytest.mark.machines
@@ -514,6 +515,20 @@ def test_what_is_sent_fits_a_machine_of_fewer_cores(tmp_path: Path) -> None:
     assert [head._sent(command, queue).threads for queue in ("cpu", "gpu", "openface")] == [2, 16, 16]
     spec = Containers("image", 1 << 30, 8)._spec(command, tmp_path, "")
     assert (spec.cores, spec.environment["OMP_NUM_THREADS"]) == (8, "16")
+
+
+def test_what_is_sent_is_the_experiment_that_the_run_began_with(tmp_path: Path) -> None:
+    """Its file may be the next experiment's by then; a worker would make something else of it, and be blamed."""
+    (tmp_path / "store").mkdir()
+    file = tmp_path / "mine.toml"
+    file.write_text(first := "[dataset]\nsource = 'sample'\n[ldg]\nepochs = 3\n")
+    study = open_study(str(file), None, None, None, (), str(tmp_path / "artifacts"))
+    command = study.command(study.request("prepare", ()))
+    file.write_text("[dataset]\nsource = 'sample'\n[ldg]\nepochs = 5\n")
+    sent = Elsewhere(Store(str(tmp_path / "store")), Subprocesses(), "auto")._sent(command, "cpu")
+    assert (sent.experiment, sent.document) == ("mine.toml", first)
+    with _study(sent, tmp_path) as there:
+        assert there.experiment.ldg.epochs == 3
 
 
 def test_what_is_sent_shares_a_machine_with_as_many_steps_as_that_takes(tmp_path: Path) -> None:
