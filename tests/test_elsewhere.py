@@ -21,6 +21,7 @@ import torch
 from helpers.machines import Lab, Machine, lab_in, machines, wait_until, wrong_clock
 from helpers.measured import seconds_of, tell_measured
 from helpers.openface_images import picture
+from helpers.prefect_home import with_database
 from helpers.s3 import s3_server, way_to
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
@@ -316,6 +317,23 @@ def test_a_queue_that_nobody_serves_is_told_and_waited_for(lab: Lab) -> None:
     assert "`fer doctor` tells more" in line_with("waits: no worker for steps of the queue cpu", run)
     with machines(lab, "late"):
         end_of(run)
+
+
+def test_a_run_with_a_store_and_a_server_of_its_own_says_what_is_missing(tmp_path: Path) -> None:
+    """Its steps would wait for ever for workers that cannot know of them."""
+    (tmp_path / "store").mkdir()
+    alone = {"FER_STORE": str(tmp_path / "store"), "PREFECT_HOME": with_database(tmp_path / "home")}
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("fer")), "run", TINY, "--artifacts", str(tmp_path / "artifacts")],
+        env={name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"} | alone,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "set PREFECT_API_URL to the one that they ask" in done.stderr
 
 
 @pytest.mark.parametrize("what", ["deleted", "cancelled"])
