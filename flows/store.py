@@ -30,7 +30,7 @@ from typing import IO, Any, TypeVar
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from fer_core.artifacts import Artifact, finished, replace_folder
+from fer_core.artifacts import MANIFEST, Artifact, finished, replace_folder
 from fer_core.errors import FerError
 from fer_core.paths import NO_ROOM
 from fer_core.steps import STEPS
@@ -182,17 +182,31 @@ class Store:
         return False
 
     def fetch(self, step: str, fingerprint: str, artifacts: Path) -> Artifact | None:
-        """Copy an artifact from the store to where it belongs below `artifacts`; None where the store has none.
+        """Copy an artifact from the store to where it belongs below `artifacts`; None where neither has one.
+
+        What this machine has made itself gives way to what the store has: another machine's came first, and others go
+        on from it. On a GPU its bits are not the same.
 
         Raises:
             StoreError: what is there is not what was published.
             DiskFull: this machine has no room for it.
         """
         out = artifacts / step / fingerprint
-        if (found := finished(out, fingerprint)) or not (there := self.published(step, fingerprint)):
+        found, there = finished(out, fingerprint), self.published(step, fingerprint)
+        if there is None or _counts(found, there):
             return found
         with _fetching_alone(out):
-            return finished(out, fingerprint) or self._fetched(there, out)
+            if _counts(found := finished(out, fingerprint), there):
+                return found
+            if found is None:
+                return self._fetched(there, out)
+            late = out.with_name(f"{fingerprint}.late")
+            shutil.rmtree(late, ignore_errors=True)
+            out.rename(late)
+            try:
+                return self._fetched(there, out)
+            finally:
+                shutil.rmtree(late, ignore_errors=True)
 
     def _fetched(self, there: Published, out: Path) -> Artifact | None:
         step, fingerprint = there.step, there.fingerprint
@@ -520,6 +534,15 @@ def _filesystem(place: str) -> tuple[Any, str]:
     except ImportError as error:
         raise StoreError(f"{STORE}={place}: s3fs is missing; `pip install s3fs`") from error
     return files, str(root).rstrip("/")
+
+
+def _counts(found: Artifact | None, there: Published) -> bool:
+    """Tell whether a copy on this machine is the one in the store; of what an earlier version stored, any counts."""
+    told = there.sha256.get(MANIFEST)
+    try:
+        return found is not None and (told is None or _sha256_of(found.file(MANIFEST)) == told)
+    except FileNotFoundError:
+        return False  # It has just been put out of the way, or cleared.
 
 
 @contextmanager

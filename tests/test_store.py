@@ -421,6 +421,16 @@ def test_a_full_disk_here_is_not_the_stores(tmp_path: Path) -> None:
         subprocess.run(["umount", str(small)], check=True)
 
 
+def test_what_was_made_here_and_came_too_late_gives_way_to_what_counts(store: Store, tmp_path: Path) -> None:
+    """As where the network drops at the end of a training: another machine ends it, and this one keeps its own."""
+    late = artifact_in(tmp_path / "here", "mine, and late")
+    store.push(artifact_in(tmp_path / "elsewhere", "first"))
+    found = store.fetch("graph", FINGERPRINT, tmp_path / "here")
+    assert found == finished(late.path, FINGERPRINT)
+    assert late.file("below/graph.txt").read_text() == "first"
+    assert [path.name for path in late.path.parent.iterdir()] == [FINGERPRINT]
+
+
 def test_a_store_that_is_away_is_asked_again(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     store = Store(str(tmp_path / "store"), patience=30)
