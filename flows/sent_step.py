@@ -1,6 +1,7 @@
 """A step sent to another machine: its parameters, and the flow that runs it there, sealed as at home."""
 
 import hashlib
+import math
 import os
 import re
 import tempfile
@@ -42,7 +43,8 @@ from openface.errors import EngineRefused
 from openface.settings import OpenFaceSettings
 
 STEP_FLOW = "fer-step"
-_SECONDS_BETWEEN_PROGRESS = 4.0
+_SECONDS_BETWEEN_PROGRESS, _SHARE_BETWEEN_PROGRESS = 4.0, 0.01
+"""At least so long, and so much of the time so far: each is a row in Prefect's database, and stays there."""
 _SECONDS_BETWEEN_TRIES = 2.0
 _SECONDS_BETWEEN_WORDS = 60.0
 TROUBLE_HERE = (ExitCode.STORE_AWAY, ExitCode.ENGINE_AWAY, ExitCode.DISK_FULL, ExitCode.UNFIT)
@@ -246,15 +248,18 @@ def _require_same(wanted: Request, sent: SentStep) -> None:
 
 
 def _teller(out: Path) -> Callable[[Event], None]:
-    """Writes events into the run's log, where the run that sent the step reads them; progress every few seconds."""
-    logger, last = get_run_logger(), 0.0
+    """Writes events into the run's log, where the run that sent the step reads them; progress now and then."""
+    logger, began, last = get_run_logger(), time.monotonic(), -math.inf
 
     def tell(event: Event) -> None:
         nonlocal last
         if isinstance(event, Progress):
-            if event.done < event.total and time.monotonic() - last < _SECONDS_BETWEEN_PROGRESS:
+            now = time.monotonic()
+            pause = max(_SECONDS_BETWEEN_PROGRESS, _SHARE_BETWEEN_PROGRESS * (now - began))
+            done, total = event.of_step()
+            if done < total and now - last < pause:
                 return
-            last = time.monotonic()
+            last = now
         # Its last word is a folder of this machine, of no use elsewhere.
         if event != Note(str(out)):
             logger.info("%s", event_line(event))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -39,7 +40,7 @@ from flows.containers import Containers, runner_here
 from flows.elsewhere import Elsewhere, SentRuns, _Sent, _stays
 from flows.events import Event, Metrics, Note, Progress, event_line, parse_event
 from flows.runner import StepCommand, StepFailed, Subprocesses
-from flows.sent_step import SentStep, _input, _runner, _study, _telling_that_it_fetches, code_version, outcome
+from flows.sent_step import SentStep, _input, _runner, _study, _teller, _telling_that_it_fetches, code_version, outcome
 from flows.steps_worker import STEPS_POOL, make_steps_pool, notices, queues_here
 from flows.store import Store, StoreAway, StoreError
 from flows.store_command import unused_rooms
@@ -666,6 +667,25 @@ def test_a_worker_says_that_it_fetches(monkeypatch: pytest.MonkeyPatch) -> None:
     with _telling_that_it_fetches(said.append):
         wait_until(lambda: len(said) > 1, 10)
     assert set(said) == {Note("left is still fetching what it reads")}
+
+
+def test_a_training_of_ten_hours_tells_its_progress_some_hundred_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each time is a row in Prefect's database for good, and a hundred machines would add two million a day."""
+    clock = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("flows.sent_step.get_run_logger", lambda: logging.getLogger("step"))
+    caplog.set_level(logging.INFO, "step")
+    tell = _teller(tmp_path)
+    for epoch in range(1, 101):
+        for second in range(0, 360, 2):
+            clock[0] += 2
+            tell(Progress(f"LDG · epoch {epoch} of 100", second + 2, 360))
+        if epoch == 1:
+            assert len(caplog.records) == 90, "at first, every four seconds"
+    assert len(caplog.records) < 700
+    assert parse_event(caplog.messages[-1]) == Progress("LDG · epoch 100 of 100", 360, 360)
 
 
 def test_a_step_says_how_it_ended_by_its_state() -> None:
