@@ -32,7 +32,7 @@ from flows.lease import machine_name
 from flows.prefect_server import NoServer, require_server, users_server
 from flows.sent_step import STEP_FLOW, TROUBLE_HERE, code_version, outcome
 from flows.store import WORKERS, Store, StoreAway, StoreError, open_store
-from openface.docker_engine import engine, require_image
+from openface.docker_engine import engine, remove_orphans, require_image
 from openface.errors import EngineAway, EngineRefused
 from openface.machine import usable_cores
 from openface.settings import INSIDE, OpenFaceSettings
@@ -120,6 +120,16 @@ def queues_here() -> dict[str, int]:
     return queues
 
 
+def end_earlier_life() -> None:
+    """Take away the containers that this one started before it was killed and started again.
+
+    Later they could not be told from today's, whose processes get the same numbers.
+    """
+    if os.environ.get(INSIDE):
+        with suppress(EngineAway, EngineRefused), engine() as client:
+            remove_orphans(client, starting=True)
+
+
 def worker_name(host: str, queue: str) -> str:
     """The name that Prefect's page shows."""
     return f"{host} {queue}"
@@ -155,6 +165,7 @@ def main() -> None:
             raise NoServer("PREFECT_API_URL is not set; give the head's, such as http://head:4200/api")
         require_server()
         store.require_writable()
+        end_earlier_life()
         queues = queues_here()
     except (FerError, StoreAway) as error:
         sys.exit(f"error: {error}")
