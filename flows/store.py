@@ -172,8 +172,14 @@ class Store:
             return False
         upload = f"upload-{secrets.token_hex(8)}"
         files = artifact.files()
-        for name in files:
-            self.put_file(artifact.file(name), f"{room}/{upload}/{name}")
+        try:
+            for name in files:
+                self.put_file(artifact.file(name), f"{room}/{upload}/{name}")
+        except StoreError:
+            # As of a full one, which half an upload must not keep full.
+            with suppress(StoreError, StoreAway):
+                self.remove(f"{room}/{upload}")
+            raise
         sha256 = {name: _sha256_of(artifact.file(name)) for name in files}
         told = {"upload": upload, "files": files, "sha256": sha256, "made_from": sorted(artifact.inputs())}
         if self.create(f"{room}/{PUBLISHED}", json.dumps(told, indent=1).encode()):
@@ -389,14 +395,21 @@ class Store:
             self._files.pipe_file(self._at(name), content)
 
     def _put_file(self, file: Path, name: str) -> None:
-        if self._local:
-            shutil.copyfile(file, target := self._with_folder(name))
+        if not self._local:
+            self._files.put_file(str(file), self._at(name))
+            return
+        target = self._with_folder(name)
+        try:
+            shutil.copyfile(file, target)
             self._share(target)
             # What names it is on the disk at once, and outlives a power cut for good.
             with target.open("rb") as written:
                 os.fsync(written.fileno())
-        else:
-            self._files.put_file(str(file), self._at(name))
+        except OSError:
+            # Each try of a resume state has a name of its own, and half of each would stay.
+            with suppress(OSError):
+                target.unlink(missing_ok=True)
+            raise
 
     def _with_folder(self, name: str) -> Path:
         self._require_mounted()

@@ -521,6 +521,34 @@ def test_a_full_store_is_told_as_such(tmp_path: Path, monkeypatch: pytest.Monkey
         store.push(artifact_in(tmp_path / "here"))
 
 
+def test_a_full_store_keeps_no_half_of_what_did_not_fit(tmp_path: Path) -> None:
+    """Else it would be full again as soon as somebody has made room."""
+
+    def work(out: Path) -> None:
+        for name in ("selected.safetensors", "last.safetensors"):
+            (out / name).write_bytes(b"x" * 700_000)
+
+    made = make_artifact(tmp_path / "graph" / FINGERPRINT, "graph", FINGERPRINT, {}, {}, work)
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "resume.pt").write_bytes(b"x" * 2_000_000)
+    (small := tmp_path / "small").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(small)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount")
+    try:
+        store = Store(str(small))
+        with pytest.raises(StoreError, match="No space left on device"):
+            store.push(made)
+        lease = take(store, ROOM, Holder(0), "first")
+        assert lease is not None
+        with pytest.raises(StoreError, match="No space left on device"):
+            lease.save_resume_state(tmp_path / "work")
+        left = [path.name for path in small.rglob("*") if path.is_file()]
+        assert sorted(left) == ["fer-store.json", "lease-000001.json"]
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
 def test_a_file_system_without_hard_links_is_told_at_once(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
