@@ -72,13 +72,16 @@ def in_use(artifacts: Iterable[Artifact], files: Iterable[Path] = ()) -> Iterato
         yield
 
 
-def clear_copies(artifacts: Path, store: Store, limit: int) -> list[Path]:
+def clear_copies(artifacts: Path, store: Store, limit: int, free: int = 0) -> list[Path]:
     """Delete copies until `limit` bytes are left, except those in use and artifacts that the store has not.
 
     What broke off and was not touched for a day goes first, then what was used least recently.
+
+    Args:
+        free: bytes of the disk that are to be free, however little the copies take.
     """
-    copies = sorted(_copies(artifacts), key=lambda copy: (not copy.broke_off, copy.used))
-    too_much, cleared = sum(copy.size for copy in copies) - limit, list[Path]()
+    copies, cleared = sorted(_copies(artifacts), key=lambda copy: (not copy.broke_off, copy.used)), list[Path]()
+    too_much = max(sum(copy.size for copy in copies) - limit, free - shutil.disk_usage(artifacts).free)
     for copy in copies:
         if too_much <= 0:
             break

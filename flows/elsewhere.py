@@ -8,12 +8,14 @@ from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
 import httpx
+from httpx import codes
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
@@ -25,17 +27,18 @@ from prefect.states import Cancelling, Crashed
 
 from fer_core.artifacts import open_artifact
 from fer_core.exit_codes import ExitCode
-from fer_core.experiment import load_experiment
+from fer_core.experiment import Experiment
 from flows.containers import runner_here
 from flows.events import Event, Note, parse_event
 from flows.lease import LeaseLost, Silence, latest
 from flows.made_once import make_once, room_of
 from flows.named_files import push_named_files
+from flows.prefect_server import has_no_workers
 from flows.runner import Runner, StepCommand, StepFailed
 from flows.sent_step import SentStep, code_version, outcome
 from flows.steps_worker import CORES_A_STEP, DEPLOYMENT, make_steps_pool, notices, online, worker_name
-from flows.store import DiskFull, Store, StoreAway, StoreError
-from flows.study import Study
+from flows.store import SECONDS_OF_PATIENCE, DiskFull, Store, StoreAway, StoreError
+from flows.study import Study, experiment_as_begun
 
 _SECONDS_BETWEEN_LOOKS = 3.0
 _SECONDS_A_LOOK_COUNTS = 1.0
@@ -45,8 +48,14 @@ _READS_A_SECOND = 10
 _SECONDS_UNTIL_TOLD = 15.0
 """A step may wait for a worker that is busy; then it is said which workers will not take it."""
 _SECONDS_TO_BEGIN = 600.0
-"""To start a process and fetch the inputs, which gives no sign; then the lease does."""
+"""Without a word of a step that has no lease yet: of a process that starts, or a worker that fetches."""
 _LOGS_AT_A_TIME = 200
+_NO_WORKERS = (
+    "FER_STORE is set, so that steps go to workers, and none can reach a server for this run alone; set "
+    "PREFECT_API_URL to the one that they ask, such as http://head:4200/api, or unset FER_STORE"
+)
+_BEFORE_NOW = timedelta(minutes=10)
+"""A step is asked for as of so long ago: where this clock is fast, the server's would let it wait until it is time."""
 
 
 def runner_for(study: Study) -> Runner:
@@ -60,7 +69,7 @@ def runner_for(study: Study) -> Runner:
     if study.store is None:
         return here
     study.store.require_writable()
-    return Elsewhere(study.store, here, study.experiment.run.device)
+    return Elsewhere(study.store, here, study.experiment.run.device, study.jobs)
 
 
 class Elsewhere:
@@ -70,10 +79,12 @@ class Elsewhere:
         store: what this machine and the workers share.
         here: runs what stays.
         device: `run.device` of the experiment.
+        jobs: steps that this machine runs at a time.
     """
 
-    def __init__(self, store: Store, here: Runner, device: str) -> None:
+    def __init__(self, store: Store, here: Runner, device: str, jobs: int = 1) -> None:
         self._store, self._here, self._device = store, here, device
+        self._slots = threading.Semaphore(jobs)
         self._stopped = threading.Event()
         self._runs = SentRuns()
         self._pushing: dict[Path, threading.Lock] = defaultdict(threading.Lock)
@@ -100,7 +111,7 @@ class Elsewhere:
     def __call__(self, command: StepCommand, on_event: Callable[[Event], None]) -> None:
         try:
             if _stays(command):
-                make_once(self._store, command, self._here, on_event)
+                make_once(self._store, command, self._run_here, on_event)
             else:
                 self._send(command, on_event)
         except (StoreError, DiskFull) as error:
@@ -108,22 +119,19 @@ class Elsewhere:
         except (StoreAway, LeaseLost) as away:
             raise StepFailed(command.step, ExitCode.STORE_AWAY, str(away)) from away
 
+    def _run_here(self, command: StepCommand, on_event: Callable[[Event], None]) -> None:
+        # The threads that wait for other machines are many.
+        with self._slots:
+            self._here(command, on_event)
+
     def _send(self, command: StepCommand, on_event: Callable[[Event], None]) -> None:
+        if has_no_workers():
+            raise StepFailed(command.step, ExitCode.MISTAKE, _NO_WORKERS)
         for path in command.inputs:
             with self._pushing[path]:
                 self._store.push(open_artifact(path))
         with get_client(sync_client=True) as client:
-            queue = self._queue(command, client)
-            run = run_deployment(
-                DEPLOYMENT,
-                parameters={"sent": asdict(self._sent(command, queue))},
-                flow_run_name=str(task_run.name),
-                timeout=0,
-                # Prefect's client asks again where an answer was lost; the step must not be sent twice.
-                idempotency_key=secrets.token_hex(16),
-                work_queue_name=queue,
-            )
-            assert isinstance(run, FlowRun)
+            run, queue = self._begun(command, client)
             sent = _Sent(client, self._runs, run.id, queue, self._store, room_of(command), on_event)
             try:
                 self._follow(command, sent)
@@ -135,21 +143,55 @@ class Elsewhere:
                 command.step, ExitCode.STORE_AWAY, f"{room_of(command)}: not in the store {self._store.place}"
             )
 
+    def _begun(self, command: StepCommand, client: SyncPrefectClient) -> tuple[FlowRun, str]:
+        """The step's run and its queue, asked for again where Prefect's server is away.
+
+        Raises:
+            StepFailed: it has been away for minutes, or this run was stopped.
+        """
+        # Where an answer was lost, the step must not be sent twice.
+        key = secrets.token_hex(16)
+        deadline = time.monotonic() + SECONDS_OF_PATIENCE
+        while True:
+            try:
+                queue = self._queue(command, client)
+                return self._handed_over(command, queue, key), queue
+            except httpx.HTTPError as error:
+                if not _is_away(error):
+                    raise
+                if time.monotonic() > deadline:
+                    reason = f"Prefect's server was not reached for {SECONDS_OF_PATIENCE:.0f} s ({error})"
+                    raise StepFailed(command.step, ExitCode.FAILED, reason) from error
+            if self._stopped.wait(_SECONDS_BETWEEN_LOOKS):
+                raise StepFailed(command.step, ExitCode.INTERRUPTED, "stopped")
+
+    def _handed_over(self, command: StepCommand, queue: str, key: str) -> FlowRun:
+        run = run_deployment(
+            DEPLOYMENT,
+            parameters={"sent": asdict(self._sent(command, queue))},
+            scheduled_time=datetime.now(UTC) - _BEFORE_NOW,
+            flow_run_name=str(task_run.name),
+            timeout=0,
+            idempotency_key=key,
+            work_queue_name=queue,
+        )
+        assert isinstance(run, FlowRun)
+        return run
+
     def _sent(self, command: StepCommand, queue: str) -> SentStep:
-        file = Path(command.experiment)
         return SentStep(
             code_version(),
             command.step,
             command.out.name,
-            file.name if file.is_absolute() else command.experiment,
-            file.read_text(encoding="utf-8") if file.is_absolute() else None,
+            command.experiment if command.document is None else Path(command.experiment).name,
+            command.document,
             command.settings,
             tuple(f"{path.parent.name}/{path.name}" for path in command.inputs),
             command.seed,
             # A machine takes a step of this queue for every two cores, whatever this one has.
             min(command.threads, CORES_A_STEP) if queue == "cpu" else command.threads,
             self._dead.get(room_of(command), 0),
-            push_named_files(self._store, load_experiment(command.experiment, command.settings), command.reads),
+            push_named_files(self._store, _experiment_of(command), command.reads),
         )
 
     def _queue(self, command: StepCommand, client: SyncPrefectClient) -> str:
@@ -175,6 +217,8 @@ class Elsewhere:
                 continue
             if run.state.is_completed():
                 return
+            if run.state.is_cancelled():
+                raise StepFailed(command.step, ExitCode.INTERRUPTED, "its run was cancelled")
             if run.state.is_final():
                 exit_code, reason = outcome(run.state)
                 raise StepFailed(command.step, exit_code, reason)
@@ -280,14 +324,16 @@ class _Sent:
         """The number of its lease if its machine is dead, 0 if that died before it had one; None while it lives.
 
         Args:
-            state: the run's, which changes while it begins; it may then wait long for another run's lease, which beats.
+            state: the run's, which changes while it begins. A worker that fetches for long says so, and one that waits
+                for another run's lease sees it beat.
         """
         try:
             holder = latest(self._store, self._room)
         except (StoreAway, StoreError):
             return None
         holds = str(self._run) in holder.owner and not holder.released
-        if not (self._silence.of(holder) if holds else self._silence_before_lease.of((state, holder))):
+        signs = (state, holder, self._lines_read)
+        if not (self._silence.of(holder) if holds else self._silence_before_lease.of(signs)):
             return None
         self._end(Crashed(message="Its machine gives no sign any more."), force=True)
         return holder.number if holds else 0
@@ -337,6 +383,19 @@ class _Sent:
             self._on_event(Note(f"waits: {others} has another version of this project's code; update it"))
 
 
+def _is_away(error: httpx.HTTPError) -> bool:
+    """Tell whether nothing answers, or a proxy for what does not."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code in (codes.BAD_GATEWAY, codes.SERVICE_UNAVAILABLE, codes.GATEWAY_TIMEOUT)
+    return isinstance(error, httpx.TransportError)
+
+
 def _stays(command: StepCommand) -> bool:
-    """Tell whether it needs what lies on this machine alone: the user's images, an AU table."""
-    return command.step in ("prepare", "report") or command.outside is not None
+    """Tell whether it needs what lies on this machine alone: the user's images, an AU table, an OpenFace of theirs."""
+    if command.step in ("prepare", "report") or command.outside is not None:
+        return True
+    return command.step == "annotate" and bool(_experiment_of(command).openface.binary)
+
+
+def _experiment_of(command: StepCommand) -> Experiment:
+    return experiment_as_begun(command.experiment, command.document, command.settings)

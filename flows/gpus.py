@@ -6,7 +6,7 @@ import re
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -22,6 +22,8 @@ ALL = "all"
 """Stands for a GPU whose name nobody tells: of an engine on another machine, or of Windows' Linux subsystem."""
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _SECONDS_BETWEEN_LOOKS = 1.0
+_FOR_ALL_USERS = 0o1777
+"""As /tmp is: everybody may write there, and take away what is his own."""
 
 
 def usable_gpus() -> tuple[str, ...]:
@@ -53,19 +55,26 @@ def workers_steps_per_gpu() -> int:
 class GpuPool:
     """Lends each GPU to as many steps at a time as it has slots.
 
-    A slot is a locked file: one kernel owns both the GPUs and the locks. So several runs share them, and whoever is
-    killed lets go.
+    A slot is a locked file: one kernel owns both the GPUs and the locks. So several runs share them, those of other
+    users too, and whoever is killed lets go.
 
     Args:
         gpus: their names.
         steps_per_gpu: slots of each.
         folder: the place of the locked files, the same for all runs of this machine.
+
+    Raises:
+        ExperimentError: this user may not write there.
     """
 
     def __init__(self, gpus: Sequence[str], steps_per_gpu: int, folder: Path) -> None:
         # A second step goes to another GPU before it shares one.
         self._slots = [(gpu, folder / f"{gpu}.{slot}") for slot in range(steps_per_gpu) for gpu in gpus]
-        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # It is the user's whose run was the first here.
+            folder.mkdir(parents=True)
+            folder.chmod(_FOR_ALL_USERS)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise ExperimentError(f"{folder}: not writable by you; runs of all users lock GPUs there, so let all write")
 
     @contextmanager
     def lent(self, stopped: threading.Event) -> Iterator[str | None]:
@@ -85,7 +94,7 @@ class GpuPool:
 
     def _first_free(self) -> tuple[str, IO[str]] | None:
         for gpu, path in self._slots:
-            lock = path.open("a", encoding="utf-8")
+            lock = _opened(path)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -95,11 +104,22 @@ class GpuPool:
         return None
 
 
+def _opened(path: Path) -> IO[str]:
+    """A slot's file, which a run of any user may lock."""
+    if not path.exists():
+        # With its rights from the start. Without links, as below some containers' artifacts, there is one user alone.
+        with tempfile.NamedTemporaryFile(dir=path.parent) as made, suppress(OSError):
+            os.fchmod(made.fileno(), 0o666)
+            os.link(made.name, path)
+    # Not to be made if it is there: in /tmp, another user's would be refused.
+    return path.open("r+" if path.exists() else "a", encoding="utf-8")
+
+
 def locks_folder(artifacts: Path) -> Path:
     """A folder that all runs on this machine share; in containers, which have a /tmp each, beside the artifacts."""
     if os.environ.get(INSIDE):
         return artifacts / ".gpus"
-    return Path(tempfile.gettempdir()) / f"fer-gpus-{os.getuid()}"
+    return Path(tempfile.gettempdir()) / "fer-gpus"
 
 
 def _shown(visible: str, by_name: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:

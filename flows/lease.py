@@ -9,6 +9,7 @@ its own, lower number.
 """
 
 import json
+import math
 import os
 import re
 import secrets
@@ -16,7 +17,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,8 @@ MACHINE = "FER_MACHINE"
 SECONDS_BETWEEN_BEATS = 10.0
 SECONDS_OF_SILENCE = 30.0
 """Without a new beat, and its holder counts as dead."""
+_SECONDS_UNWATCHED = 10.0
+"""More between two looks, and the second counts as the first: a store that was away has taken no beats either."""
 _LEAST_SECONDS_BETWEEN_STATES, _MOST_SECONDS_BETWEEN_STATES = 10.0, 300.0
 _SHARE_OF_TIME = 0.05
 """Resume states are copied for no more of the time than this, and so more rarely where that takes long."""
@@ -57,12 +60,15 @@ class Silence:
     seconds: float = SECONDS_OF_SILENCE
     _seen: object = None
     _since: float = 0.0
+    _looked: float = -math.inf
 
     def of(self, sign: object) -> bool:
         """Tell whether the sign of life, a lease with its beat for one, has been the same for too long."""
-        if sign != self._seen:
-            self._seen, self._since = sign, time.monotonic()
-        return time.monotonic() - self._since >= self.seconds
+        now = time.monotonic()
+        if sign != self._seen or now - self._looked > _SECONDS_UNWATCHED:
+            self._seen, self._since = sign, now
+        self._looked = now
+        return now - self._since >= self.seconds
 
 
 def machine_name() -> str:
@@ -88,10 +94,26 @@ def latest(store: Store, room: str) -> Holder:
         return holder
 
 
-def take(store: Store, room: str, after: Holder, owner: str) -> "Lease | None":
-    """Take the lease that follows `after`; None where another machine was first."""
-    lease = Lease(store, room, after.number + 1, f"{owner} {secrets.token_hex(4)}")
+def take(store: Store, room: str, after: Holder, owner: str, resumes: tuple[str, ...] = ("**/*",)) -> "Lease | None":
+    """Take the lease that follows `after`; None where another machine was first.
+
+    Args:
+        resumes: patterns of the files that belong to a resume state.
+    """
+    lease = Lease(store, room, after.number + 1, f"{owner} {secrets.token_hex(4)}", resumes)
     return lease if store.create(lease.file, lease.content(released=False)) else None
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """A file of a resume state."""
+
+    time_and_size: tuple[int, int]
+    """Before it was copied, by which a change is noticed."""
+    at: str
+    """Its name in the store."""
+    size: int
+    """Its bytes there: it may have grown while it was copied, as a journal does."""
 
 
 @dataclass
@@ -102,9 +124,10 @@ class Lease:
     room: str
     number: int
     owner: str
+    resumes: tuple[str, ...]
     _beat: int = 0
-    _saved: dict[str, tuple[int, int, str]] = field(default_factory=dict)
-    """By file of the last resume state: its time, its size, and where it lies in the store."""
+    _saved: dict[str, _Saved] = field(default_factory=dict)
+    """The last resume state, by the name of each file."""
 
     @property
     def file(self) -> str:
@@ -139,25 +162,29 @@ class Lease:
         self.store.replace(self.file, self.content(released=True))
 
     def save_resume_state(self, folder: Path) -> None:
-        """Copy what an unfinished step has written so far; what has not changed since the last time stays."""
-        before, now = self._saved, dict[str, tuple[int, int, str]]()
+        """Copy what an unfinished step would go on from; what has not changed since the last time stays."""
+        if not self.resumes:
+            return
+        before, now, state = self._saved, dict[str, _Saved](), f"{self.room}/{_RESUME}{self.number}"
         try:
-            for path in _newest_first(folder):
+            for path in _newest_first(folder, self.resumes):
                 status, name = path.stat(), str(path.relative_to(folder))
-                key = before.get(name, (0, 0, ""))
-                if key[:2] != (status.st_mtime_ns, status.st_size):
-                    key = (status.st_mtime_ns, status.st_size, f"{secrets.token_hex(8)}-{path.name}")
-                    self.store.put_file(path, f"{self.room}/{_RESUME}{self.number}/{key[2]}")
-                now[name] = key
+                time_and_size = status.st_mtime_ns, status.st_size
+                if name in before and before[name].time_and_size == time_and_size:
+                    now[name] = before[name]
+                    continue
+                at = f"{secrets.token_hex(8)}-{path.name}"
+                self.store.put_file(path, f"{state}/{at}")
+                now[name] = _Saved(time_and_size, at, self.store.size(f"{state}/{at}"))
         except FileNotFoundError:
             return  # The step has just ended, or deletes files: what was saved before stays until there is a whole one.
-        if not now:
+        if now.keys() <= {UNFINISHED}:
             return
-        told = {name: {"at": at, "size": size} for name, (_, size, at) in now.items()}
-        self.store.replace(f"{self.room}/{_RESUME}{self.number}.json", json.dumps(told).encode())
+        told = {name: {"at": saved.at, "size": saved.size} for name, saved in now.items()}
+        self.store.replace(f"{state}.json", json.dumps(told).encode())
         self._saved = now
-        for _, _, at in set(before.values()) - set(now.values()):
-            self.store.remove(f"{self.room}/{_RESUME}{self.number}/{at}")
+        for at in {saved.at for saved in before.values()} - {saved.at for saved in now.values()}:
+            self.store.remove(f"{state}/{at}")
 
     def fetch_resume_state(self, folder: Path) -> bool:
         """Put the latest holder's resume state into a folder, instead of what is there; False where there is none.
@@ -250,12 +277,13 @@ def _move_files(source: Path, folder: Path) -> None:
         path.replace(target)
 
 
-def _newest_first(folder: Path) -> list[Path]:
+def _newest_first(folder: Path, patterns: Iterable[str]) -> list[Path]:
     """Files in the order opposite to that in which they were written.
 
     A step writes what its resume file speaks of before that file. Copied in the opposite order, a state never speaks of
     what is not in it, even while the step goes on writing.
     """
-    found = folder.rglob("*") if folder.is_dir() else ()
+    # The mark says what the others belong to.
+    found = {path for pattern in (UNFINISHED, *patterns) for path in folder.glob(pattern)}
     files = [path for path in found if path.is_file() and path.suffix != UNFINISHED]
     return sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True)

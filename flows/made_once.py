@@ -8,16 +8,19 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from fer_core.artifacts import open_artifact, unfinished
+from fer_core.steps import STEPS
 from flows.events import Event, Note
 from flows.lease import Holder, Lease, LeaseLost, Silence, kept, latest, machine_name, take
-from flows.runner import Runner, StepCommand
+from flows.runner import StepCommand
 from flows.store import Store, StoreAway, StoreError
 
+Run = Callable[[StepCommand, Callable[[Event], None]], None]
+"""Runs a step to its end, as a `Runner` does."""
 _SECONDS_BETWEEN_LOOKS = 2.0
 
 
 def make_once(
-    store: Store, command: StepCommand, run: Runner, on_event: Callable[[Event], None], owner: str = "", dead: int = 0
+    store: Store, command: StepCommand, run: Run, on_event: Callable[[Event], None], owner: str = "", dead: int = 0
 ) -> None:
     """See that a step's artifact is at `command.out` and in the store, and make it only if nobody else has or does.
 
@@ -62,7 +65,7 @@ def _lease_of(
     while (found := store.fetch(command.step, command.out.name, command.out.parent.parent)) is None:
         holder = latest(store, room_of(command))
         if _is_free(holder, silence, dead):
-            lease = take(store, room_of(command), holder, owner)
+            lease = take(store, room_of(command), holder, owner, STEPS[command.step].resumes)
             # It may have been published, and its leases cleared, between the two looks.
             if lease and not store.has(command.step, command.out.name):
                 return lease
@@ -79,7 +82,7 @@ def _is_free(holder: Holder, silence: Silence, dead: int) -> bool:
     return holder.released or 0 < holder.number == dead or silence.of(holder)
 
 
-def _make(lease: Lease, command: StepCommand, run: Runner, on_event: Callable[[Event], None]) -> None:
+def _make(lease: Lease, command: StepCommand, run: Run, on_event: Callable[[Event], None]) -> None:
     lost = threading.Event()
 
     def listen(event: Event) -> None:

@@ -27,8 +27,9 @@ from flows.experiment_worker import ENTRYPOINTS, FLOW, NO_TEMPLATE, POOL, POOL_T
 from flows.pipeline import annotate, full_pipeline
 
 _DEAD = "fer: a run whose worker died is marked crashed"
-_SILENCE = timedelta(seconds=90)
-"""Three heartbeats."""
+_SILENCE = timedelta(minutes=15)
+"""Thirty heartbeats. While the server is away, or the network to a worker, it hears none of a run that is well, and a
+worker that is back ends its dead runs at once."""
 
 
 _DIED = "Its worker died. Run it again: what is made is kept."
@@ -131,7 +132,11 @@ def _mark_dead_runs_crashed(client: SyncPrefectClient) -> None:
         ],
     )
     # One that is there stays: with it would go what it knows of the runs under way.
-    if not client.read_automations_by_name(_DEAD):
+    known = client.read_automations_by_name(_DEAD)
+    for one in known:
+        if one.trigger.model_dump().get("within") != _SILENCE:
+            client.update_automation(one.id, automation)
+    if not known:
         client.create_automation(automation)
 
 

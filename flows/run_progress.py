@@ -26,7 +26,7 @@ class RunProgress:
     """Counts the steps of a run; to be told of each from any thread."""
 
     def __init__(self, planned: Mapping[str, int], jobs: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """`planned` steps by kind, of which `jobs` run at a time."""
+        """`planned` steps by kind, of which this machine runs `jobs` at a time."""
         self._left = dict(planned)
         self._total = sum(planned.values())
         self._jobs = jobs
@@ -90,7 +90,9 @@ class RunProgress:
         shortest = min(known.values())
         work = sum(count * known.get(kind, guess.get(kind, shortest)) for kind, count in self._left.items())
         work -= sum(running.share * known.get(running.kind, 0.0) for running in self._running.values())
-        return max(work, 0.0) / self._jobs
+        # Of steps on other machines, it is seen how many run.
+        at_a_time = max(self._jobs, sum(running.share > 0 for running in self._running.values()))
+        return max(work, 0.0) / at_a_time
 
 
 def _about(seconds: float) -> str:

@@ -48,6 +48,8 @@ class StepCommand:
     """It starts OpenFace's containers itself, and so is not run in one."""
     uses_gpu: bool = False
     """It computes on a GPU where there is one."""
+    document: str | None = None
+    """What the experiment's file held when the run began; None of a bundled one."""
 
     def arguments(self) -> list[str]:
         """The arguments after `fer`."""

@@ -1,9 +1,11 @@
 """A step sent to another machine: its parameters, and the flow that runs it there, sealed as at home."""
 
 import hashlib
+import math
 import os
 import re
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -36,12 +38,15 @@ from flows.made_once import make_once
 from flows.named_files import settings_of_fetched
 from flows.runner import Runner, StepFailed
 from flows.store import FILES, SECONDS_OF_PATIENCE, DiskFull, Store, StoreAway, StoreError, open_store
-from flows.study import Study
+from flows.study import STEPS_ON_A_GPU, Study
 from openface.errors import EngineRefused
+from openface.settings import OpenFaceSettings
 
 STEP_FLOW = "fer-step"
-_SECONDS_BETWEEN_PROGRESS = 4.0
+_SECONDS_BETWEEN_PROGRESS, _SHARE_BETWEEN_PROGRESS = 4.0, 0.01
+"""At least so long, and so much of the time so far: each is a row in Prefect's database, and stays there."""
 _SECONDS_BETWEEN_TRIES = 2.0
+_SECONDS_BETWEEN_WORDS = 60.0
 TROUBLE_HERE = (ExitCode.STORE_AWAY, ExitCode.ENGINE_AWAY, ExitCode.DISK_FULL, ExitCode.UNFIT)
 """Ends of a step for which its machine is to blame, so that another may do better."""
 _ARTIFACT = re.compile(r"[a-z-]+/[0-9a-f]{16}")
@@ -130,10 +135,12 @@ def _run(sent: SentStep) -> None:
         )
     store = _patiently_opened()
     artifacts = artifacts_folder()
+    tell = _teller(artifacts / sent.step / sent.fingerprint)
     with ExitStack() as held:
-        # Each locked when it is here, since what the next one takes may have the others cleared.
-        inputs = [held.enter_context(_input(store, named, artifacts)) for named in sent.inputs]
-        sent = replace(sent, settings=(*sent.settings, *settings_of_fetched(store, sent.files, artifacts)))
+        with _telling_that_it_fetches(tell):
+            # Each locked when it is here, since what the next one takes may have the others cleared.
+            inputs = [held.enter_context(_input(store, named, artifacts)) for named in sent.inputs]
+            sent = replace(sent, settings=(*sent.settings, *settings_of_fetched(store, sent.files, artifacts)))
         files = [artifacts / f".{FILES}" / sha256 for sha256 in sent.files.values() if sha256]
         held.enter_context(in_use([], files))
         study = held.enter_context(_study(sent, artifacts))
@@ -142,7 +149,7 @@ def _run(sent: SentStep) -> None:
         _require_same(wanted, sent)
         command = replace(study.command(wanted), threads=sent.threads)
         try:
-            make_once(store, command, runner, _teller(command.out), str(flow_run.id), sent.dead)
+            make_once(store, command, runner, tell, str(flow_run.id), sent.dead)
         except StepFailed as failure:
             raise _of_this_machine(failure) from failure
 
@@ -174,6 +181,24 @@ def _runner(study: Study, step: str) -> Runner:
 
 
 @contextmanager
+def _telling_that_it_fetches(tell: Callable[[Event], None]) -> Iterator[None]:
+    """Say so again and again, since a machine without a lease that says nothing for minutes counts as dead."""
+    done = threading.Event()
+
+    def say() -> None:
+        while not done.wait(_SECONDS_BETWEEN_WORDS):
+            tell(Note(f"{machine_name()} is still fetching what it reads"))
+
+    thread = threading.Thread(target=say, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@contextmanager
 def _input(store: Store, named: str, artifacts: Path) -> Iterator[Artifact]:
     """An artifact that the step reads, fetched and locked."""
     if not _ARTIFACT.fullmatch(named) or (step := named.partition("/")[0]) not in STEPS:
@@ -198,9 +223,16 @@ def _study(sent: SentStep, artifacts: Path) -> Iterator[Study]:
         elif Path(source).name != source:
             raise ExperimentError(f"{source}: no bundled experiment")
         experiment = load_experiment(source, sent.settings)
+        if sent.step != "annotate":
+            # The others run no OpenFace, whichever it was that ran on the head.
+            experiment = replace(experiment, openface=OpenFaceSettings())
         require_granted_settings(experiment)
         # How many run at a time, and so share the memory, is this machine's affair.
-        experiment = replace(experiment, run=replace(experiment.run, jobs=0, steps_per_gpu=workers_steps_per_gpu()))
+        here = replace(experiment.run, jobs=0, steps_per_gpu=workers_steps_per_gpu())
+        if sent.step not in STEPS_ON_A_GPU:
+            # Else a machine without a GPU would refuse what needs none.
+            here = replace(here, device="auto")
+        experiment = replace(experiment, run=here)
         yield Study(experiment, source, sent.settings, None, None, artifacts)
 
 
@@ -210,20 +242,24 @@ def _require_same(wanted: Request, sent: SentStep) -> None:
             sent.step,
             ExitCode.UNFIT,
             f"{machine_name()} would make {here} where {sent.fingerprint} is wanted; "
-            "give it the same OpenFace image as the head, by `docker save` and `docker load`",
+            "give it the same OpenFace image as the head, by `docker save` and `docker load`, and the same "
+            "FER_OPENFACE_ARGUMENTS",
         )
 
 
 def _teller(out: Path) -> Callable[[Event], None]:
-    """Writes events into the run's log, where the run that sent the step reads them; progress every few seconds."""
-    logger, last = get_run_logger(), 0.0
+    """Writes events into the run's log, where the run that sent the step reads them; progress now and then."""
+    logger, began, last = get_run_logger(), time.monotonic(), -math.inf
 
     def tell(event: Event) -> None:
         nonlocal last
         if isinstance(event, Progress):
-            if event.done < event.total and time.monotonic() - last < _SECONDS_BETWEEN_PROGRESS:
+            now = time.monotonic()
+            pause = max(_SECONDS_BETWEEN_PROGRESS, _SHARE_BETWEEN_PROGRESS * (now - began))
+            done, total = event.of_step()
+            if done < total and now - last < pause:
                 return
-            last = time.monotonic()
+            last = now
         # Its last word is a folder of this machine, of no use elsewhere.
         if event != Note(str(out)):
             logger.info("%s", event_line(event))

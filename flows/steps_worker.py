@@ -18,7 +18,7 @@ from typing import Any
 
 from httpx import codes
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import FlowRun, State, WorkerStatus
 from prefect.exceptions import ObjectAlreadyExists, PrefectHTTPStatusError
 from pydantic import TypeAdapter, ValidationError
@@ -31,8 +31,8 @@ from flows.granted import ARTIFACTS, OPENFACE
 from flows.lease import machine_name
 from flows.prefect_server import NoServer, require_server, users_server
 from flows.sent_step import STEP_FLOW, TROUBLE_HERE, code_version, outcome
-from flows.store import Store, StoreAway, StoreError, open_store
-from openface.docker_engine import engine, require_image
+from flows.store import WORKERS, Store, StoreAway, StoreError, open_store
+from openface.docker_engine import engine, remove_orphans, require_image
 from openface.errors import EngineAway, EngineRefused
 from openface.machine import usable_cores
 from openface.settings import INSIDE, OpenFaceSettings
@@ -41,8 +41,6 @@ STEPS_POOL = "fer-steps"
 """The pool, and its type."""
 _QUEUES = ("gpu", "cpu", "openface")
 DEPLOYMENT = f"{STEP_FLOW}/{STEP_FLOW}"
-WORKERS = "workers"
-"""Folder of the store in which each machine says what it has."""
 CORES_A_STEP = 2
 _SECONDS_AHEAD = 600.0
 """How far a worker's clock may be behind: a step asked for now lies in its future."""
@@ -122,15 +120,27 @@ def queues_here() -> dict[str, int]:
     return queues
 
 
+def end_earlier_life() -> None:
+    """Take away the containers that this one started before it was killed and started again.
+
+    Later they could not be told from today's, whose processes get the same numbers.
+    """
+    if os.environ.get(INSIDE):
+        with suppress(EngineAway, EngineRefused), engine() as client:
+            remove_orphans(client, starting=True)
+
+
 def worker_name(host: str, queue: str) -> str:
     """The name that Prefect's page shows."""
     return f"{host} {queue}"
 
 
 def make_steps_pool(client: SyncPrefectClient) -> None:
-    """The pool, its queues and the deployment; again changes nothing."""
-    pool = WorkPoolCreate(name=STEPS_POOL, type=STEPS_POOL, base_job_template=NO_TEMPLATE)
-    client.create_work_pool(pool, overwrite=True)
+    """The pool, its queues and the deployment; again changes nothing, a pause or a limit of somebody's included."""
+    try:
+        client.create_work_pool(WorkPoolCreate(name=STEPS_POOL, type=STEPS_POOL, base_job_template=NO_TEMPLATE))
+    except ObjectAlreadyExists:
+        client.update_work_pool(STEPS_POOL, WorkPoolUpdate(base_job_template=NO_TEMPLATE))
     for queue in _QUEUES:
         with suppress(ObjectAlreadyExists):
             client.create_work_queue(queue, work_pool_name=STEPS_POOL)
@@ -155,6 +165,7 @@ def main() -> None:
             raise NoServer("PREFECT_API_URL is not set; give the head's, such as http://head:4200/api")
         require_server()
         store.require_writable()
+        end_earlier_life()
         queues = queues_here()
     except (FerError, StoreAway) as error:
         sys.exit(f"error: {error}")
@@ -195,8 +206,9 @@ async def _announce(store: Store, queues: dict[str, int], limit: int) -> None:
             await asyncio.to_thread(store.replace, _notice_file(), json.dumps(asdict(notice)).encode())
             if os.environ.get(INSIDE):
                 _OFFERED.touch()
-            for path in await asyncio.to_thread(clear_copies, Path(artifacts), store, limit):
-                print(f"{path}: cleared, since copies take more than {CACHE}", flush=True)
+            # On a disk that is smaller than the limit, copies would else keep this machine from taking steps for good.
+            for path in await asyncio.to_thread(clear_copies, Path(artifacts), store, limit, 2 * _LEAST_FREE):
+                print(f"{path}: cleared, since copies take more than {CACHE} or the disk is full", flush=True)
         await asyncio.sleep(_SECONDS_BETWEEN_NOTICES)
 
 

@@ -11,23 +11,26 @@ uploads, the one whose published.json came first counts, for good.
 """
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from fer_core.artifacts import Artifact, finished, replace_folder
+from fer_core.artifacts import MANIFEST, Artifact, finished, replace_folder
 from fer_core.errors import FerError
 from fer_core.paths import NO_ROOM
 from fer_core.steps import STEPS
@@ -37,6 +40,8 @@ STORE = "FER_STORE"
 PUBLISHED = "published.json"
 FILES = "files"
 """The room of files of users', weights and vectors, each called by its SHA-256."""
+WORKERS = "workers"
+"""Folder in which each machine that works says what it has."""
 _MARK = "fer-store.json"
 _PROJECT = "fer"
 _TRIED = ".written-to-try"
@@ -167,8 +172,14 @@ class Store:
             return False
         upload = f"upload-{secrets.token_hex(8)}"
         files = artifact.files()
-        for name in files:
-            self.put_file(artifact.file(name), f"{room}/{upload}/{name}")
+        try:
+            for name in files:
+                self.put_file(artifact.file(name), f"{room}/{upload}/{name}")
+        except StoreError:
+            # As of a full one, which half an upload must not keep full.
+            with suppress(StoreError, StoreAway):
+                self.remove(f"{room}/{upload}")
+            raise
         sha256 = {name: _sha256_of(artifact.file(name)) for name in files}
         told = {"upload": upload, "files": files, "sha256": sha256, "made_from": sorted(artifact.inputs())}
         if self.create(f"{room}/{PUBLISHED}", json.dumps(told, indent=1).encode()):
@@ -177,15 +188,34 @@ class Store:
         return False
 
     def fetch(self, step: str, fingerprint: str, artifacts: Path) -> Artifact | None:
-        """Copy an artifact from the store to where it belongs below `artifacts`; None where the store has none.
+        """Copy an artifact from the store to where it belongs below `artifacts`; None where neither has one.
+
+        What this machine has made itself gives way to what the store has: another machine's came first, and others go
+        on from it. On a GPU its bits are not the same.
 
         Raises:
             StoreError: what is there is not what was published.
             DiskFull: this machine has no room for it.
         """
         out = artifacts / step / fingerprint
-        if (found := finished(out, fingerprint)) or not (there := self.published(step, fingerprint)):
+        found, there = finished(out, fingerprint), self.published(step, fingerprint)
+        if there is None or _counts(found, there):
             return found
+        with _fetching_alone(out):
+            if _counts(found := finished(out, fingerprint), there):
+                return found
+            if found is None:
+                return self._fetched(there, out)
+            late = out.with_name(f"{fingerprint}.late")
+            shutil.rmtree(late, ignore_errors=True)
+            out.rename(late)
+            try:
+                return self._fetched(there, out)
+            finally:
+                shutil.rmtree(late, ignore_errors=True)
+
+    def _fetched(self, there: Published, out: Path) -> Artifact | None:
+        step, fingerprint = there.step, there.fingerprint
         beside = out.with_name(f"{fingerprint}.fetched-{secrets.token_hex(4)}")
         try:
             for name, size in there.files.items():
@@ -302,12 +332,15 @@ class Store:
             sha256: of what was written, where that is known.
 
         Raises:
-            StoreError: it has another size, or holds something else.
+            StoreError: it is gone, has another size, or holds something else.
             DiskFull: this machine has no room for it.
         """
-        self._ask(lambda: self._get_file(name, file))
         # Without the file alone, its room would still count as whole.
         room = "/".join(name.split("/")[:2])
+        try:
+            self._ask(lambda: self._get_file(name, file))
+        except FileNotFoundError as gone:
+            raise StoreError(f"{self.place}/{name}: is gone; delete {room} there") from gone
         if (actual := file.stat().st_size) != size:
             raise StoreError(f"{self.place}/{name}: {actual} bytes where {size} were written; delete {room} there")
         if sha256 is not None and _sha256_of(file) != sha256:
@@ -323,6 +356,11 @@ class Store:
         name = f"{_TRIED}-{secrets.token_hex(8)}"
         self.replace(name, b"")
         self.remove(name)
+
+    def remove_room(self, room: str) -> None:
+        """An artifact or a user's file, what counts first: else half of it would count if this were to break off."""
+        self.remove(f"{room}/{PUBLISHED}")
+        self.remove(room)
 
     def remove(self, name: str) -> None:
         """A file or a folder, if it is there."""
@@ -357,19 +395,43 @@ class Store:
             self._files.pipe_file(self._at(name), content)
 
     def _put_file(self, file: Path, name: str) -> None:
-        if self._local:
-            shutil.copyfile(file, target := self._with_folder(name))
+        if not self._local:
+            self._files.put_file(str(file), self._at(name))
+            return
+        target = self._with_folder(name)
+        try:
+            shutil.copyfile(file, target)
+            self._share(target)
             # What names it is on the disk at once, and outlives a power cut for good.
             with target.open("rb") as written:
                 os.fsync(written.fileno())
-        else:
-            self._files.put_file(str(file), self._at(name))
+        except OSError:
+            # Each try of a resume state has a name of its own, and half of each would stay.
+            with suppress(OSError):
+                target.unlink(missing_ok=True)
+            raise
 
     def _with_folder(self, name: str) -> Path:
         self._require_mounted()
         path = Path(self._at(name))
+        missing = list(takewhile(lambda folder: not folder.exists(), path.parents))
         path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in missing:
+            self._share(folder)
         return path
+
+    def _share(self, path: Path) -> None:
+        """Let all use it who may write into the store's folder, since other machines' users do, whatever the umask."""
+        root, own = Path(self._root).stat(), path.stat()
+        writable = root.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        shared = writable << 1 | writable | (writable >> 1 if path.is_dir() else 0)
+        # Some file systems have no rights, and another user may have made the folder meanwhile.
+        with suppress(OSError):
+            if writable and own.st_gid != root.st_gid:
+                os.chown(path, -1, root.st_gid)
+        with suppress(OSError):
+            if shared & ~own.st_mode:
+                path.chmod(stat.S_IMODE(own.st_mode) | shared)
 
     def _require_mounted(self) -> None:
         """Else files would be looked for, and written, below an empty mount point."""
@@ -392,6 +454,7 @@ class Store:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        self._share(beside)
         return beside
 
     def _ask(self, what: Callable[[], Answer]) -> Answer:
@@ -402,11 +465,13 @@ class Store:
             StoreError: it refuses, is full, or holds a file where a folder belongs.
             StoreAway: it has not answered for minutes.
         """
-        deadline = time.monotonic() + self._patience
+        deadline: float | None = None
         while True:
             try:
                 return self._asked(what)
             except (ConnectionError, TimeoutError) as error:
+                # From the first failure on, before which a large file may have been under way for longer.
+                deadline = deadline or time.monotonic() + self._patience
                 if time.monotonic() > deadline:
                     raise StoreAway(f"{self.place}: not reached for {self._patience:.0f} s ({error})") from error
             time.sleep(_SECONDS_BETWEEN_TRIES)
@@ -422,7 +487,8 @@ class Store:
         except FileExistsError:
             raise
         except OSError as error:
-            if error.errno in _REFUSED:
+            # Of a refusal by S3, s3fs tells no number.
+            if error.errno in _REFUSED or isinstance(error, PermissionError):
                 raise StoreError(f"{self.place}: {error}; let this user read and write there") from error
             if error.errno in _NOT_OURS:
                 raise StoreError(f"{self.place}: {error}: not as this project writes it; delete it there") from error
@@ -481,6 +547,49 @@ def _filesystem(place: str) -> tuple[Any, str]:
     except ImportError as error:
         raise StoreError(f"{STORE}={place}: s3fs is missing; `pip install s3fs`") from error
     return files, str(root).rstrip("/")
+
+
+def _counts(found: Artifact | None, there: Published) -> bool:
+    """Tell whether a copy on this machine is the one in the store; of what an earlier version stored, any counts."""
+    told = there.sha256.get(MANIFEST)
+    try:
+        return found is not None and (told is None or _sha256_of(found.file(MANIFEST)) == told)
+    except FileNotFoundError:
+        return False  # It has just been put out of the way, or cleared.
+
+
+@contextmanager
+def _fetching_alone(out: Path) -> Iterator[None]:
+    """See that of the steps that begin on this machine together, one fetches what they all read, and the others wait.
+
+    Raises:
+        DiskFull: this machine has no room for a file.
+        StoreError: this user may not write there.
+    """
+    path = out.with_name(f".{out.name}.fetching")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _locked(path)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise DiskFull(f"{path}: {error.strerror}; free some space there") from error
+        raise StoreError(f"{path}: {error.strerror}; let this user write there") from error
+    with lock:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _locked(path: Path) -> IO[str]:
+    """A file's lock, once whoever had it is done and has taken the file away."""
+    while True:
+        lock = path.open("a", encoding="utf-8")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                return lock
+        lock.close()
 
 
 def _sha256_of(file: Path) -> str:

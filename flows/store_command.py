@@ -10,7 +10,7 @@ from rich.table import Table
 
 from fer_core.paths import whole_path
 from flows.lease import latest
-from flows.store import FILES, STORE, Published, Store, StoreError, open_store
+from flows.store import FILES, STORE, WORKERS, Published, Store, StoreError, open_store
 
 _HOURS_KEPT = 24.0
 """The artifacts of a run under way are in no report yet."""
@@ -59,7 +59,9 @@ def collect_garbage(
     unused = rooms | leftovers(store, hours, set(rooms))
     for name, size in unused.items():
         print(f"{'deleted' if yes else 'would go'}: {name} · {size / 1e6:,.1f} MB")
-        if yes:
+        if yes and name in rooms:
+            store.remove_room(name)
+        elif yes:
             store.remove(name)
     told = "deleted" if yes else "would go; delete it with --yes"
     print(f"{len(unused)} folders and files, {sum(unused.values()) / 1e9:.2f} GB: {told}")
@@ -108,12 +110,15 @@ def unused_rooms(store: Store, hours: float) -> dict[str, int]:
 def leftovers(store: Store, hours: float, but: Container[str] = ()) -> dict[str, int]:
     """Bytes of what is old and lies beside an upload that counts: others that broke off, and a dead machine's leases.
 
+    And of what machines said of themselves that work no more: who works says it again every few seconds.
+
     Args:
         but: rooms that are not looked into.
     """
     rooms = [room for room in _all_rooms(store) if room not in but]
-    names = [name for room in rooms for name in store.beside_published(room) if _is_old(store, name, hours)]
-    return {name: store.size(name) for name in names}
+    names = [name for room in rooms for name in store.beside_published(room)]
+    names += [f"{WORKERS}/{name}" for name in store.names_in(WORKERS)]
+    return {name: store.size(name) for name in names if _is_old(store, name, hours)}
 
 
 def _name(one: Published) -> str:

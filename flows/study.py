@@ -1,6 +1,7 @@
 """An experiment on its data, checked before anything starts; every step of a run gets its part of it."""
 
 import os
+import tomllib
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from fer_core.artifacts import Artifact, finished
 from fer_core.comparison import cells
 from fer_core.contents import Tell, nobody
 from fer_core.errors import ActionUnitError, DatasetError, ExperimentError, InputError
-from fer_core.experiment import BUNDLED, Experiment, find_experiment, load_experiment
+from fer_core.experiment import BUNDLED, Experiment, experiment_from, find_experiment, load_experiment
 from fer_core.paths import require_utf8, whole_path, whole_place
 from fer_core.steps import (
     NAMED_FILES,
@@ -51,6 +52,8 @@ class Study:
     artifacts: Path
     store: Store | None = None
     """What this machine shares with others, which then run its steps too."""
+    document: str | None = None
+    """What the experiment's file held when it was opened; None of a bundled one."""
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -125,6 +128,7 @@ class Study:
             self._read_by(wanted),
             runs_openface(wanted),
             wanted.step.name in STEPS_ON_A_GPU and self.experiment.run.device != "cpu",
+            self.document,
         )
 
     def _read_by(self, wanted: Request) -> tuple[Path, ...]:
@@ -157,11 +161,25 @@ class Study:
             ExperimentError: one cannot be read, or names what is not there, or what a worker's runs may not.
         """
         settings = (*self.settings, *further)
-        experiment = load_experiment(self.source, settings)
+        experiment = experiment_as_begun(self.source, self.document, settings)
         if limits_apply():
             require_granted_settings(experiment)
         _require_named_files(experiment)
         return replace(self, experiment=experiment, settings=settings)
+
+
+def experiment_as_begun(source: str, document: str | None, settings: Sequence[str]) -> Experiment:
+    """The experiment of a run that has begun: its file may hold the next one by now.
+
+    Args:
+        document: what the file held; None of a bundled experiment.
+
+    Raises:
+        ExperimentError: a setting cannot be read.
+    """
+    if document is None:
+        return load_experiment(source, settings)
+    return experiment_from(tomllib.loads(document), source, settings)
 
 
 def open_study(
@@ -205,7 +223,8 @@ def open_study(
     _require_data(loaded, folder, table, made)
     for given in (source, str(made)):
         require_utf8(given)
-    study = Study(loaded, source, tuple(settings), folder, table, made, open_store())
+    document = Path(source).read_text(encoding="utf-8-sig") if Path(source).is_absolute() else None
+    study = Study(loaded, source, tuple(settings), folder, table, made, open_store(), document)
     if loaded.comparison:
         _check_cells(study)
     return study

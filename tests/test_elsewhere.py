@@ -2,42 +2,49 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pandas as pd
 import pytest
 import torch
-from helpers.machines import Lab, Machine, lab_in, machines, wait_until
+from helpers.machines import Lab, Machine, lab_in, machines, wait_until, wrong_clock
 from helpers.measured import seconds_of, tell_measured
 from helpers.openface_images import picture
+from helpers.prefect_home import with_database
 from helpers.s3 import s3_server, way_to
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
-from prefect.states import Running
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.states import Cancelling, Running
 
 from fer_core.artifacts import make_artifact, open_artifact
-from fer_core.errors import ArtifactError
+from fer_core.errors import ArtifactError, ExperimentError
 from fer_core.models.architectures import build
 from flows.cache import clear_copies
 from flows.containers import Containers, runner_here
-from flows.elsewhere import Elsewhere, SentRuns
-from flows.events import Metrics, Note, Progress, event_line, parse_event
-from flows.runner import StepCommand, Subprocesses
-from flows.sent_step import SentStep, _input, _study, code_version, outcome
-from flows.steps_worker import notices, queues_here
+from flows.elsewhere import Elsewhere, SentRuns, _Sent, _stays
+from flows.events import Event, Metrics, Note, Progress, event_line, parse_event
+from flows.runner import StepCommand, StepFailed, Subprocesses
+from flows.sent_step import SentStep, _input, _runner, _study, _teller, _telling_that_it_fetches, code_version, outcome
+from flows.steps_worker import STEPS_POOL, make_steps_pool, notices, queues_here
 from flows.store import Store, StoreAway, StoreError
 from flows.store_command import unused_rooms
+from flows.study import open_study
 from openface.machine import usable_cores
 
 pytestmark = pytest.mark.machines
@@ -313,15 +320,37 @@ def test_a_queue_that_nobody_serves_is_told_and_waited_for(lab: Lab) -> None:
         end_of(run)
 
 
-def test_a_step_whose_run_is_deleted_ends_with_that_line(lab: Lab) -> None:
+def test_a_run_with_a_store_and_a_server_of_its_own_says_what_is_missing(tmp_path: Path) -> None:
+    """Its steps would wait for ever for workers that cannot know of them."""
+    (tmp_path / "store").mkdir()
+    alone = {"FER_STORE": str(tmp_path / "store"), "PREFECT_HOME": with_database(tmp_path / "home")}
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("fer")), "run", TINY, "--artifacts", str(tmp_path / "artifacts")],
+        env={name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"} | alone,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "set PREFECT_API_URL to the one that they ask" in done.stderr
+
+
+@pytest.mark.parametrize("what", ["deleted", "cancelled"])
+def test_a_step_whose_run_somebody_ends_ends_with_that_line(what: str, lab: Lab) -> None:
     run = lab.run_part("graph", TINY)
     line_with("waits: no worker", run)
     with client_of(lab) as client:
-        (waiting,) = client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=["fer-step"])))
-        client.delete_flow_run(waiting.id)
-    said, _ = run.communicate(timeout=120)
-    assert run.returncode != 0
-    assert "its run was deleted" in said
+        (waiting,) = steps_sent(client)
+        if what == "deleted":
+            client.delete_flow_run(waiting.id)
+        else:
+            client.set_flow_run_state(waiting.id, Cancelling())
+        said, _ = run.communicate(timeout=120)
+        assert run.returncode != 0
+        assert f"its run was {what}" in said
+        assert len(steps_sent(client)) == (what == "cancelled")
 
 
 def test_the_states_of_all_steps_are_one_request(lab: Lab) -> None:
@@ -356,6 +385,46 @@ def client_of(lab: Lab, asked: list[str] | None = None) -> Iterator[SyncPrefectC
     hooks = {"request": [lambda request: written.append(request.url.path)]}
     with SyncPrefectClient(lab.api, httpx_settings={"event_hooks": hooks}) as client:
         yield client
+
+
+def test_a_step_that_begins_while_the_heads_server_is_away_is_sent_once_it_is_back(lab: Lab, tmp_path: Path) -> None:
+    head = Elsewhere(Store(lab.store), Subprocesses(), "auto")
+    command = StepCommand("graph", "demo", (), (), tmp_path / "artifacts" / "graph" / "0123456789abcdef")
+    with temporary_settings({PREFECT_API_URL: lab.api}), head:
+        lab.stop()
+
+        def start_and_look() -> None:
+            lab.start()
+            with client_of(lab) as client:
+                wait_until(lambda: steps_sent(client), 60)
+            head._stopped.set()
+
+        back = threading.Timer(4, start_and_look)
+        back.start()
+        with pytest.raises(StepFailed, match="stopped"):
+            head(command, lambda event: None)
+        back.join()
+    with client_of(lab) as client:
+        assert len(steps_sent(client)) == 1
+
+
+def test_a_step_sent_by_a_machine_whose_clock_is_fast_begins_at_once(lab: Lab) -> None:
+    with machines(lab, "left"):
+        end_of(lab.run_part("graph", TINY, **wrong_clock(300)), 150)
+
+
+def steps_sent(client: SyncPrefectClient) -> list[FlowRun]:
+    return client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=["fer-step"])))
+
+
+def test_a_pool_that_somebody_has_paused_stays_so(lab: Lab) -> None:
+    """As for the time in which machines are seen to; each run and each worker makes the pool where it is missing."""
+    with client_of(lab) as client:
+        make_steps_pool(client)
+        client.update_work_pool(STEPS_POOL, WorkPoolUpdate(is_paused=True, concurrency_limit=3))
+        make_steps_pool(client)
+        pool = client.read_work_pool(STEPS_POOL)
+    assert (pool.is_paused, pool.concurrency_limit) == (True, 3)
 
 
 def test_a_worker_of_other_code_takes_nothing_and_is_told(lab: Lab, tmp_path: Path) -> None:
@@ -467,10 +536,75 @@ def test_what_is_sent_fits_a_machine_of_fewer_cores(tmp_path: Path) -> None:
     assert (spec.cores, spec.environment["OMP_NUM_THREADS"]) == (8, "16")
 
 
+def test_what_is_sent_is_the_experiment_that_the_run_began_with(tmp_path: Path) -> None:
+    """Its file may be the next experiment's by then; a worker would make something else of it, and be blamed."""
+    (tmp_path / "store").mkdir()
+    file = tmp_path / "mine.toml"
+    file.write_text(first := "[dataset]\nsource = 'sample'\n[ldg]\nepochs = 3\n")
+    study = open_study(str(file), None, None, None, (), str(tmp_path / "artifacts"))
+    command = study.command(study.request("prepare", ()))
+    file.write_text("[dataset]\nsource = 'sample'\n[ldg]\nepochs = 5\n")
+    sent = Elsewhere(Store(str(tmp_path / "store")), Subprocesses(), "auto")._sent(command, "cpu")
+    assert (sent.experiment, sent.document) == ("mine.toml", first)
+    with _study(sent, tmp_path) as there:
+        assert there.experiment.ldg.epochs == 3
+
+
 def test_what_is_sent_shares_a_machine_with_as_many_steps_as_that_takes(tmp_path: Path) -> None:
     sent = SentStep("c", "graph", "f", "demo", None, ("run.jobs=16",), (), None, 1)
     with _study(sent, tmp_path) as study:
         assert study.jobs == max(1, usable_cores() // 2)
+
+
+def test_steps_that_stay_on_the_head_run_as_many_at_a_time_as_it_runs(tmp_path: Path) -> None:
+    """A comparison's datasets would else be prepared all at once, each with memory of its own."""
+    (tmp_path / "store").mkdir()
+    commands = [StepCommand("prepare", "demo", (), (), tmp_path / "prepare" / f"{number:016x}") for number in range(6)]
+    running, most = set[Path](), list[int]()
+
+    class Preparing(Subprocesses):
+        def __call__(self, command: StepCommand, on_event: Callable[[Event], None]) -> None:
+            running.add(command.out)
+            most.append(len(running))
+            time.sleep(0.2)
+            make_artifact(command.out, "prepare", command.out.name, {}, {}, lambda folder: None)
+            running.remove(command.out)
+
+    head = Elsewhere(Store(str(tmp_path / "store")), Preparing(), "auto", jobs=2)
+    with ThreadPoolExecutor(6) as pool:
+        for made in [pool.submit(head, command, lambda event: None) for command in commands]:
+            made.result()
+    assert max(most) == 2
+    assert all(command.out.is_dir() for command in commands)
+
+
+def test_an_openface_of_the_heads_own_runs_there_and_is_no_matter_to_other_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As without Docker; workers run no program that another machine names."""
+    own = ("openface.binary=/opt/OpenFace/build/bin/FaceLandmarkImg",)
+    out = tmp_path / "annotate" / "0123456789abcdef"
+    for settings, stays in ((own, True), ((), False)):
+        assert _stays(StepCommand("annotate", "demo", settings, (), out)) == stays
+    monkeypatch.setenv("FER_ARTIFACTS_FOLDER", str(tmp_path))
+    for step, refused in (("train-ldg", False), ("annotate", True)):
+        sent = SentStep("c", step, "f", "demo", None, own, (), None, 1)
+        with (
+            pytest.raises(ExperimentError, match="no program of yours") if refused else nullcontext(),
+            _study(sent, tmp_path) as study,
+        ):
+            assert study.experiment.openface.binary == ""
+
+
+def test_a_machine_without_a_gpu_makes_what_needs_none_of_a_run_on_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.containers.machine_has_gpu", lambda: False)
+    monkeypatch.setattr("flows.gpus.gpus_by_name", dict)
+    for step, fit in (("graph", True), ("train-ldg", False)):
+        sent = SentStep("c", step, "f", "demo", None, ("run.device=cuda",), (), None, 1)
+        with _study(sent, tmp_path) as study, nullcontext() if fit else pytest.raises(StepFailed, match="no GPU here"):
+            assert isinstance(_runner(study, step), Subprocesses)
 
 
 def test_a_machine_takes_as_many_steps_on_each_gpu_as_it_is_told(
@@ -501,6 +635,57 @@ def test_an_input_is_locked_while_others_are_fetched(tmp_path: Path) -> None:
     with _input(store, "graph/0123456789abcdef", artifacts) as found:
         assert clear_copies(artifacts, store, 0) == []
     assert clear_copies(artifacts, store, 0) == [found.path]
+
+
+def test_a_machine_that_fetches_for_long_is_alive_as_long_as_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred machines fetch 8.7 GB each in twelve minutes, over 10 Gbit/s."""
+    clock, state = [1000.0], uuid4()
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    with SyncPrefectClient("http://127.0.0.1:1/api") as client:
+        room = "train-ldg/0123456789abcdef"
+        sent = _Sent(client, SentRuns(), uuid4(), "gpu", Store(str(tmp_path)), room, lambda event: None)
+
+        def died_within(seconds: int, says_so: bool) -> bool:
+            for second in range(0, seconds, 5):
+                clock[0] += 5
+                sent._lines_read += says_so and second % 60 == 0
+                if sent.died(state) is not None:
+                    return True
+            return False
+
+        assert not died_within(1800, says_so=True)
+        assert not died_within(500, says_so=False)
+        assert died_within(200, says_so=False)
+
+
+def test_a_worker_says_that_it_fetches(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = list[Event]()
+    monkeypatch.setattr("flows.sent_step._SECONDS_BETWEEN_WORDS", 0.05)
+    monkeypatch.setenv("FER_MACHINE", "left")
+    with _telling_that_it_fetches(said.append):
+        wait_until(lambda: len(said) > 1, 10)
+    assert set(said) == {Note("left is still fetching what it reads")}
+
+
+def test_a_training_of_ten_hours_tells_its_progress_some_hundred_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each time is a row in Prefect's database for good, and a hundred machines would add two million a day."""
+    clock = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("flows.sent_step.get_run_logger", lambda: logging.getLogger("step"))
+    caplog.set_level(logging.INFO, "step")
+    tell = _teller(tmp_path)
+    for epoch in range(1, 101):
+        for second in range(0, 360, 2):
+            clock[0] += 2
+            tell(Progress(f"LDG · epoch {epoch} of 100", second + 2, 360))
+        if epoch == 1:
+            assert len(caplog.records) == 90, "at first, every four seconds"
+    assert len(caplog.records) < 700
+    assert parse_event(caplog.messages[-1]) == Progress("LDG · epoch 100 of 100", 360, 360)
 
 
 def test_a_step_says_how_it_ended_by_its_state() -> None:

@@ -3,12 +3,13 @@
 import json
 import os
 import signal
+import socket
 import socketserver
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from helpers.machines import wait_until
 
 from fer_core.errors import ExperimentError
 from flows.containers import runner_here
-from flows.gpus import GpuPool, usable_gpus
+from flows.gpus import GpuPool, locks_folder, usable_gpus
 from flows.runner import StepCommand, Subprocesses
+from flows.steps_worker import end_earlier_life
 from flows.study import open_study
-from openface.docker_engine import ContainerSpec, create, engine
+from openface.docker_engine import OWNER, PROCESS, ContainerSpec, create, engine, remove_orphans
 from openface.machine import gpus_in
 
 TWO = """GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-aaaa-0)
@@ -197,6 +199,23 @@ def test_several_steps_on_each_gpu_fill_the_others_first(tmp_path: Path) -> None
         assert held.enter_context(pool.lent(stopped)) is None
 
 
+@pytest.mark.usefixtures("two_gpus")
+def test_runs_of_several_users_share_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them would else lend all; what one's umask keeps from the others, they could not lock."""
+    monkeypatch.delenv("FER_INSIDE", raising=False)
+    folder = locks_folder(tmp_path / "artifacts")
+    monkeypatch.setattr("os.getuid", lambda: 4711)
+    assert locks_folder(tmp_path / "others") == folder
+    before = os.umask(0o077)
+    try:
+        with GpuPool(usable_gpus(), 1, folder).lent(threading.Event()) as gpu:
+            assert [path.name for path in folder.iterdir()] == [f"{gpu}.0"]
+    finally:
+        os.umask(before)
+    assert folder.stat().st_mode & 0o7777 == 0o1777
+    assert (folder / "GPU-aaaa-0.0").stat().st_mode & 0o777 == 0o666
+
+
 def test_runs_share_the_gpus_and_a_killed_one_lets_go(tmp_path: Path) -> None:
     program = (
         "import sys, threading, time; from pathlib import Path; from flows.gpus import GpuPool\n"
@@ -258,7 +277,7 @@ class Recorder(BaseHTTPRequestHandler):
             type(self).created.append(asked)
         self._answer(201, {"Id": "c", "Warnings": []})
 
-    def _answer(self, status: int, body: dict[str, Any]) -> None:
+    def _answer(self, status: int, body: Any) -> None:
         content = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -272,18 +291,58 @@ class Recorder(BaseHTTPRequestHandler):
         return "here"
 
 
+class EarlierLife(Recorder):
+    """One that still has a container of an earlier life of this one, whose process had the number of today's."""
+
+    removed: list[str]
+
+    def do_GET(self) -> None:
+        labels = {OWNER: socket.gethostname(), PROCESS: str(os.getpid())}
+        if "/containers/json" in self.path:
+            self._answer(200, [{"Id": "left"}])
+        elif "/containers/left/json" in self.path:
+            self._answer(200, {"Id": "left", "Config": {"Labels": labels}})
+        else:
+            super().do_GET()
+
+    def do_DELETE(self) -> None:
+        type(self).removed.append(self.path.partition("?")[0].rpartition("/")[2])
+        self._answer(200, {})
+
+
+@contextmanager
+def served(engine: type[Recorder], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with socketserver.ThreadingUnixStreamServer(str(folder / "engine"), engine) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv("FER_DOCKER_HOST", f"unix://{folder}/engine")
+        yield
+        server.shutdown()
+        thread.join()
+
+
 @pytest.fixture
 def created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
     """What the engine is asked to create."""
     Recorder.created = []
-    with socketserver.ThreadingUnixStreamServer(str(tmp_path / "engine"), Recorder) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        monkeypatch.setenv("FER_DOCKER_HOST", f"unix://{tmp_path}/engine")
+    with served(Recorder, tmp_path, monkeypatch):
         yield Recorder.created
-        server.shutdown()
-        thread.join()
+
+
+def test_a_worker_that_starts_again_takes_away_what_it_left_on_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    EarlierLife.removed = []
+    with served(EarlierLife, tmp_path, monkeypatch):
+        monkeypatch.delenv("FER_INSIDE", raising=False)
+        end_earlier_life()
+        monkeypatch.setenv("FER_INSIDE", "1")
+        with engine() as client:
+            assert remove_orphans(client) == 0, "it looks like one of today's"
+        assert EarlierLife.removed == []
+        end_earlier_life()
+    assert EarlierLife.removed == ["left"]
 
 
 def test_the_engine_is_asked_for_that_gpu_alone(created: list[dict[str, Any]]) -> None:

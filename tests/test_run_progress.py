@@ -34,6 +34,18 @@ def test_what_is_left_is_told_from_what_like_steps_took() -> None:
     assert (progress.percent(), progress.words()) == (100, "16 of 16 steps · done")
 
 
+def test_as_many_machines_as_work_make_the_rest_shorter() -> None:
+    now = [0.0]
+    progress = RunProgress({"train-ldg": 20}, jobs=1, clock=lambda: now[0])
+    for number in range(20):
+        progress.started(f"train {number}", "train-ldg")  # Sent; ten machines have taken one.
+    now[0] = 300.0
+    for number in range(10):
+        progress.moved(f"train {number}", 0.5)
+    # Trainings of 600 s: ten halves and ten whole ones, ten at a time.
+    assert progress.words() == "0 of 20 steps · about 15 min left"
+
+
 def test_a_step_that_failed_is_not_done() -> None:
     progress = RunProgress({"prepare": 1, "annotate": 1}, jobs=1)
     progress.started("prepare", "prepare")

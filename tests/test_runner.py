@@ -192,6 +192,23 @@ def test_a_step_does_not_outlive_a_killed_flow() -> None:
     assert not alive(step)
 
 
+def test_processes_that_share_a_steps_work_do_not_outlive_it() -> None:
+    step = (
+        "import os, time\nfrom fer_core.processes import process_a_core\n"
+        "with process_a_core() as pool:\n    print(pool.submit(os.getpid).result(), flush=True)\n    time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", step], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
+    ) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        parent.kill()
+    deadline = time.monotonic() + 5
+    while alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(worker)
+
+
 def test_prefects_own_server_answers_nobody_but_its_run() -> None:
     run = (
         "import os, urllib.request, urllib.error\n"

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -15,6 +16,7 @@ import pytest
 from helpers.s3 import s3_server, way_to
 
 from fer_core.artifacts import Artifact, finished, make_artifact, open_artifact
+from fer_core.steps import STEPS
 from flows.lease import Holder, LeaseLost, Silence, latest, take
 from flows.made_once import make_once
 from flows.runner import StepCommand, Subprocesses
@@ -87,6 +89,37 @@ def test_what_another_step_fetches_meanwhile_stays_where_it_reads_it(
     assert [path.name for path in out.parent.iterdir()] == [FINGERPRINT]
 
 
+def test_steps_that_begin_together_fetch_what_they_all_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine with eight GPUs would else fetch, and hold, a dataset of gigabytes eight times."""
+    (tmp_path / "store").mkdir()
+    store, get, fetched = Store(str(tmp_path / "store")), Store.get_file, list[str]()
+    store.push(artifact_in(tmp_path / "here"))
+
+    def get_slowly(self: Store, name: str, file: Path, size: int, sha256: str | None = None) -> None:
+        fetched.append(Path(name).name)
+        time.sleep(0.2)
+        get(self, name, file, size, sha256)
+
+    monkeypatch.setattr(Store, "get_file", get_slowly)
+    with ThreadPoolExecutor() as pool:
+        fetches = [pool.submit(store.fetch, "graph", FINGERPRINT, tmp_path / "there") for _ in range(4)]
+    assert {fetch.result() for fetch in fetches} == {finished(tmp_path / "there" / ROOM, FINGERPRINT)}
+    assert sorted(fetched) == ["graph.txt", "manifest.json"]
+    assert [path.name for path in (tmp_path / "there" / "graph").iterdir()] == [FINGERPRINT]
+
+
+def test_a_fetch_that_broke_off_leaves_the_next_one_free(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    store = Store(str(tmp_path / "store"))
+    store.push(artifact_in(tmp_path / "here"))
+    (tmp_path / "there" / "graph").mkdir(parents=True)
+    (tmp_path / "there" / "graph" / f".{FINGERPRINT}.fetching").touch()
+    assert store.fetch("graph", FINGERPRINT, tmp_path / "there") is not None
+    assert [path.name for path in (tmp_path / "there" / "graph").iterdir()] == [FINGERPRINT]
+
+
 def test_what_is_published_is_on_the_disk_before_its_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a power cut would leave an entry that counts for good, and half of what it names."""
     (tmp_path / "store").mkdir()
@@ -107,6 +140,28 @@ def test_what_is_published_is_on_the_disk_before_its_entry(tmp_path: Path, monke
     assert len(uploads) == 3
     assert set(on_disk[:2]) | {on_disk[3]} == uploads
     assert {on_disk[2], on_disk[4]} == entries
+
+
+@pytest.mark.parametrize(
+    ("root", "folders", "files"), [(0o2777, 0o777, 0o666), (0o2770, 0o770, 0o660), (0o755, 0o700, 0o600)]
+)
+def test_who_may_write_into_a_stores_folder_may_use_all_that_is_in_it(
+    root: int, folders: int, files: int, tmp_path: Path
+) -> None:
+    """Other machines' users have other numbers and umasks, and take over each other's leases."""
+    place = tmp_path / "store"
+    place.mkdir()
+    place.chmod(root)
+    before = os.umask(0o077)
+    try:
+        store = Store(str(place))
+        store.push(artifact_in(tmp_path / "here"))
+        assert take(store, "graph/00000000000000aa", Holder(0), "first")
+    finally:
+        os.umask(before)
+    inside = list(place.rglob("*"))
+    assert {path.stat().st_mode & 0o777 for path in inside if path.is_dir()} == {folders}
+    assert {path.stat().st_mode & 0o777 for path in inside if path.is_file()} == {files}
 
 
 def test_of_two_uploads_the_first_counts_for_good(store: Store, tmp_path: Path) -> None:
@@ -133,6 +188,16 @@ def test_a_bit_that_has_turned_in_the_store_is_told_and_nothing_is_taken(store: 
     assert there is not None
     store.replace(f"{ROOM}/{there.upload}/below/graph.txt", b"linkef")
     with pytest.raises(StoreError, match=rf"graph\.txt: holds something else than was written; delete {ROOM} there"):
+        store.fetch("graph", FINGERPRINT, tmp_path / "there")
+    assert list((tmp_path / "there" / "graph").iterdir()) == []
+
+
+def test_a_file_that_is_gone_from_the_store_is_told_and_nothing_is_taken(store: Store, tmp_path: Path) -> None:
+    store.push(artifact_in(tmp_path / "here"))
+    there = store.published("graph", FINGERPRINT)
+    assert there is not None
+    store.remove(f"{ROOM}/{there.upload}/below/graph.txt")
+    with pytest.raises(StoreError, match=rf"graph\.txt: is gone; delete {ROOM} there"):
         store.fetch("graph", FINGERPRINT, tmp_path / "there")
     assert list((tmp_path / "there" / "graph").iterdir()) == []
 
@@ -203,6 +268,22 @@ def test_silence_is_measured_by_the_clock_of_who_waits() -> None:
     assert silence.of(Holder(1, "other", beat=6, released=False))
 
 
+def test_a_time_in_which_nobody_could_look_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the store is away for all, the holder cannot beat either; it gets as long as ever to do so afterwards."""
+    clock = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    silence, holder = Silence(seconds=30), Holder(1, "other", beat=5, released=False)
+
+    def later(seconds: float) -> bool:
+        clock[0] += seconds
+        return silence.of(holder)
+
+    assert not any(later(3) for _ in range(4))
+    assert not later(120)
+    assert not any(later(3) for _ in range(9))
+    assert later(3)
+
+
 def test_a_resume_state_goes_on_elsewhere(store: Store, tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
@@ -264,6 +345,56 @@ def test_a_state_that_cannot_be_copied_whole_leaves_the_one_before(store: Store,
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["resume.pt"]
 
 
+@pytest.mark.parametrize(
+    ("step", "kept"),
+    [
+        ("train-ldg", [".unfinished", "resume.pt"]),
+        ("distill", [".unfinished", "resume.pt"]),
+        ("annotate", [".unfinished", "openface/findings.jsonl"]),
+        ("prepare", []),
+    ],
+)
+def test_a_resume_state_is_what_the_step_goes_on_from_and_no_more(step: str, kept: list[str], tmp_path: Path) -> None:
+    """A dataset's images half decoded, or the pictures that OpenFace is at, would go over the network for nothing."""
+    (tmp_path / "store").mkdir()
+    store, folder = Store(str(tmp_path / "store")), tmp_path / "here.unfinished"
+    (folder / "openface" / "run-1" / "in").mkdir(parents=True)
+    for name in (".unfinished", "resume.pt", "openface/findings.jsonl", "openface/run-1/in/0.png", "decoded.npy"):
+        (folder / name).write_text(name)
+    lease = take(store, f"{step}/{FINGERPRINT}", Holder(0), "first", STEPS[step].resumes)
+    assert lease is not None
+    lease.save_resume_state(folder)
+    following = take(store, f"{step}/{FINGERPRINT}", Holder(1), "second")
+    assert following is not None
+    assert following.fetch_resume_state(tmp_path / "there") == bool(kept)
+    found = [path for path in (tmp_path / "there").rglob("*") if path.is_file()]
+    assert sorted(str(path.relative_to(tmp_path / "there")) for path in found) == kept
+
+
+def test_a_journal_that_grows_while_it_is_copied_is_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "store").mkdir()
+    store, folder, copy = Store(str(tmp_path / "store")), tmp_path / "here.unfinished", shutil.copyfile
+    folder.mkdir()
+    (folder / "findings.jsonl").write_text("one\n")
+
+    def copy_what_has_grown(source: Path, target: Path) -> None:
+        with source.open("a") as journal:
+            journal.write("two\n")
+        copy(source, target)
+
+    lease = take(store, ROOM, Holder(0), "first")
+    assert lease is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", copy_what_has_grown)
+        lease.save_resume_state(folder)
+    following = take(store, ROOM, latest(store, ROOM), "second")
+    assert following is not None
+    assert following.fetch_resume_state(tmp_path / "there")
+    assert (tmp_path / "there" / "findings.jsonl").read_text() == "one\ntwo\n"
+
+
 def test_what_was_made_before_there_was_a_store_is_put_into_it(store: Store, tmp_path: Path) -> None:
     made = artifact_in(tmp_path / "here")
     command = StepCommand("graph", "demo", (), (), made.path)
@@ -290,6 +421,16 @@ def test_a_full_disk_here_is_not_the_stores(tmp_path: Path) -> None:
         subprocess.run(["umount", str(small)], check=True)
 
 
+def test_what_was_made_here_and_came_too_late_gives_way_to_what_counts(store: Store, tmp_path: Path) -> None:
+    """As where the network drops at the end of a training: another machine ends it, and this one keeps its own."""
+    late = artifact_in(tmp_path / "here", "mine, and late")
+    store.push(artifact_in(tmp_path / "elsewhere", "first"))
+    found = store.fetch("graph", FINGERPRINT, tmp_path / "here")
+    assert found == finished(late.path, FINGERPRINT)
+    assert late.file("below/graph.txt").read_text() == "first"
+    assert [path.name for path in late.path.parent.iterdir()] == [FINGERPRINT]
+
+
 def test_a_store_that_is_away_is_asked_again(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     store = Store(str(tmp_path / "store"), patience=30)
@@ -308,6 +449,26 @@ def test_a_store_that_stays_away_is_told(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "store")
     with pytest.raises(StoreAway, match=r"store: not reached for 1 s"):
         store.has("graph", FINGERPRINT)
+
+
+def test_a_file_that_breaks_off_after_longer_than_a_stores_patience_is_copied_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of gigabytes, on their way for minutes before the network drops for a moment."""
+    (tmp_path / "store").mkdir()
+    store, copy, tries = Store(str(tmp_path / "store"), patience=0.5), shutil.copyfile, list[Path]()
+
+    def break_off_once(source: Path, target: Path) -> None:
+        tries.append(source)
+        if len(tries) == 1:
+            time.sleep(0.6)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        copy(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", break_off_once)
+    monkeypatch.setattr("flows.store._SECONDS_BETWEEN_TRIES", 0.1)
+    assert store.push(artifact_in(tmp_path / "here"))
+    assert len(tries) == 3
 
 
 def test_places_that_are_no_store_are_refused(tmp_path: Path) -> None:
@@ -334,6 +495,20 @@ def test_a_bucket_that_is_not_there_is_refused(s3: str, monkeypatch: pytest.Monk
         Store("s3://nowhere/fer")
 
 
+def test_keys_that_a_bucket_refuses_are_told_at_once(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not as a network that is gone, after three minutes in the middle of a run, as when a token has expired."""
+    reach(s3, monkeypatch)
+    assert httpx.put(f"{s3}/locked").status_code == 200
+    assert httpx.post(f"{s3}/moto-api/reset-auth", content=b"0").status_code == 200
+    try:
+        began = time.monotonic()
+        with pytest.raises(StoreError, match=r"s3://locked/fer: .*; let this user read and write there"):
+            Store("s3://locked/fer")
+        assert time.monotonic() - began < 5
+    finally:
+        httpx.post(f"{s3}/moto-api/reset-auth", content=b"inf")
+
+
 def test_a_full_store_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "store").mkdir()
     store = Store(str(tmp_path / "store"), patience=1)
@@ -344,6 +519,34 @@ def test_a_full_store_is_told_as_such(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(shutil, "copyfile", full)
     with pytest.raises(StoreError, match="No space left on device; free some space there, or run `fer store gc`"):
         store.push(artifact_in(tmp_path / "here"))
+
+
+def test_a_full_store_keeps_no_half_of_what_did_not_fit(tmp_path: Path) -> None:
+    """Else it would be full again as soon as somebody has made room."""
+
+    def work(out: Path) -> None:
+        for name in ("selected.safetensors", "last.safetensors"):
+            (out / name).write_bytes(b"x" * 700_000)
+
+    made = make_artifact(tmp_path / "graph" / FINGERPRINT, "graph", FINGERPRINT, {}, {}, work)
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "resume.pt").write_bytes(b"x" * 2_000_000)
+    (small := tmp_path / "small").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(small)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount")
+    try:
+        store = Store(str(small))
+        with pytest.raises(StoreError, match="No space left on device"):
+            store.push(made)
+        lease = take(store, ROOM, Holder(0), "first")
+        assert lease is not None
+        with pytest.raises(StoreError, match="No space left on device"):
+            lease.save_resume_state(tmp_path / "work")
+        left = [path.name for path in small.rglob("*") if path.is_file()]
+        assert sorted(left) == ["fer-store.json", "lease-000001.json"]
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])

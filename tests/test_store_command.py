@@ -3,10 +3,12 @@
 import fcntl
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +17,7 @@ from fer_core.errors import FerError
 from flows.cache import cache_limit, clear_copies, in_use
 from flows.lease import Holder, take
 from flows.store import Store
-from flows.store_command import unused_rooms
+from flows.store_command import collect_garbage, unused_rooms
 
 FER = str(Path(sys.executable).with_name("fer"))
 
@@ -83,6 +85,26 @@ def test_gc_takes_what_no_report_was_made_from_and_nobody_is_making(store: Store
     ]
 
 
+def test_what_gc_has_deleted_half_of_counts_no_more(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *_, unused = reported(store, tmp_path / "artifacts")
+    delete = shutil.rmtree
+
+    def break_off(folder: str, **options: object) -> None:
+        (Path(folder) / next(name for name in os.listdir(folder) if name.startswith("upload-")) / "index.html").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", break_off)
+        with pytest.raises(KeyboardInterrupt):
+            collect_garbage(store.place, 0.0, yes=True)
+    assert not store.has("graph", unused.fingerprint)
+    assert store.push(unused)
+    delete(unused.path)
+    assert store.fetch("graph", unused.fingerprint, tmp_path / "artifacts") == unused
+
+
 def days_old(store: Store, name: str, days: float) -> None:
     """Have a file or folder of the store look as if it was written then."""
     root, when = Path(store.place) / name, time.time() - days * 86400
@@ -148,6 +170,16 @@ def test_an_upload_of_a_users_file_that_broke_off_goes_alone(store: Store, tmp_p
     assert "upload-dead" not in store.names_in(f"files/{sha256}")
 
 
+def test_what_a_dead_machine_said_of_itself_goes(store: Store) -> None:
+    """A container that is made anew has another name, and a killed one takes its notice along no more."""
+    for name, days in (("dead.json", 2), ("alive.json", 0)):
+        store.replace(f"workers/{name}", b"{}")
+        days_old(store, f"workers/{name}", days)
+    assert "would go: workers/dead.json" in fer_store(store, "gc").stdout
+    assert fer_store(store, "gc", "--yes").returncode == 0
+    assert store.names_in("workers") == ["alive.json"]
+
+
 def test_pull_fetches_the_latest_report_or_a_named_one(store: Store, tmp_path: Path) -> None:
     where = ("--artifacts", str(tmp_path / "there"))
     assert "no report in it" in fer_store(store, "pull", *where).stderr
@@ -179,6 +211,21 @@ def test_copies_used_least_recently_go_first_and_those_in_use_stay(store: Store,
         assert clear_copies(folder, store, 350_000) == [second.path]
     assert clear_copies(folder, store, 0) == [first.path, third.path]
     assert kept.path.is_dir()
+
+
+def test_copies_go_where_the_disk_is_smaller_than_their_limit(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk takes no steps, and its copies would stay below their limit for ever."""
+    folder = tmp_path / "artifacts"
+    copies = [made(folder, "graph", number, size=100_000) for number in (1, 2, 3)]
+    for age, copy in zip((300, 200, 100), copies, strict=True):
+        store.push(copy)
+        when = copy.file("manifest.json").stat().st_mtime - age
+        os.utime(copy.file("manifest.json"), (when, when))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=50_000))
+    assert clear_copies(folder, store, 1_000_000, free=50_000) == []
+    assert clear_copies(folder, store, 1_000_000, free=200_000) == [copy.path for copy in copies[:2]]
 
 
 def put(file: Path, size: int, days: float = 0.0) -> Path:

@@ -23,7 +23,7 @@ from fer_core.artifacts import replace_file
 from fer_core.data.dataset import Dataset, open_dataset
 from fer_core.data.order import Epochs, cut, draw_epoch, draw_views, send_together, shuffled, stream
 from fer_core.data.views import Views
-from fer_core.devices import choose_device, processor_of
+from fer_core.devices import Processor, choose_device, processor_of
 from fer_core.errors import TrainingError
 from fer_core.experiment import AugmentSettings, Experiment, LdgSettings, Recipe
 from fer_core.graph.neighbours import Graph
@@ -377,6 +377,28 @@ def test_an_epoch_that_was_broken_off_leaves_nothing_to_what_is_selected(
         with pytest.raises(KeyboardInterrupt):
             train_it("killed", [0.5, 0.6])
     assert same(train_it("killed", [0.4]), undisturbed)
+
+
+def test_a_training_that_goes_on_on_other_hardware_says_so(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where a machine dies and another one, which multiplies other numbers, takes its training over."""
+    objective = cross_entropy_to(targets(dataset, "majority"))
+    training = Training("EF SLL", "efficientface", RECIPE, 2, AugmentSettings((0.8, 1.0)), objective)
+    (folder := tmp_path / "model").mkdir()
+    here, other = processor_of(CPU), Processor("AVX-1024", bfloat16=False, cores=1)
+    with monkeypatch.context() as patched:
+        patched.setattr("fer_core.train.loop.processor_of", lambda device: other)
+        patched.setattr("fer_core.train.loop.save_weights", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(training, dataset, Run(1, folder, CPU, JsonLines()))
+    train(training, dataset, Run(1, folder, CPU, JsonLines()))
+    assert "goes on after epoch 2, begun on AVX-1024, float32" in capsys.readouterr().out
+    assert read_card(folder).trained_on["hardware"] == f"AVX-1024, float32; then {here.kind}, float32"
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("content", [b"PK half a file", b""])

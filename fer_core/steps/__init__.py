@@ -57,6 +57,7 @@ class Step:
     takes: steps of which there may be artifacts.
     outside: what the user's path stands for where the step takes one.
     settings: the part of an experiment that its output depends on, given its inputs.
+    resumes: patterns of the files in its unfinished folder from which another try goes on.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Step:
     takes: tuple[str, ...] = ()
     seeded: bool = False
     outside: str = ""
+    resumes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -275,6 +277,7 @@ STEPS: Mapping[str, Step] = {
             _annotate_settings,
             needs=("prepare",),
             outside="aus",
+            resumes=("openface/*",),
         ),
         Step(
             "graph",
@@ -291,6 +294,7 @@ STEPS: Mapping[str, Step] = {
             needs=("prepare",),
             takes=("graph",),
             seeded=True,
+            resumes=("resume.pt",),
         ),
         Step(
             "soft-labels",
@@ -307,6 +311,7 @@ STEPS: Mapping[str, Step] = {
             needs=("prepare",),
             takes=("soft-labels",),
             seeded=True,
+            resumes=("resume.pt",),
         ),
         Step(
             "evaluate",

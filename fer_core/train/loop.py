@@ -85,9 +85,11 @@ def train(training: Training, dataset: Dataset, run: Run) -> None:
     model = to_train(_initial_model(training, dataset, run), run.device, precision)
     views = _views(dataset, recipe.input_size, run.device, precision)
     optimiser, schedule = _optimiser(model, training, dataset, run)
-    history, selected = _resume(run.folder, model, optimiser, schedule, memory, run.report)
+    history, selected, hardware = _resume(run.folder, model, optimiser, schedule, memory, run.report)
+    hardware = list(dict.fromkeys([*hardware, f"{processor_of(run.device).kind}, {precision}"]))
     if history:
-        run.report.note(f"{training.name} · seed {run.seed} goes on after epoch {len(history)}")
+        begun = f", begun on {' and '.join(hardware[:-1])}" if len(hardware) > 1 else ""
+        run.report.note(f"{training.name} · seed {run.seed} goes on after epoch {len(history)}{begun}")
     labels = torch.from_numpy(dataset.labels()).to(run.device)
     capture = run.capture and run.device.type == "cuda"
     step = TrainingStep(
@@ -115,13 +117,13 @@ def train(training: Training, dataset: Dataset, run: Run) -> None:
             state = _state(model, optimiser, schedule, memory, history)
             if selected_epoch(history) == epoch:
                 selected = state["model"]
-            written = thread.submit(_write_resume, run.folder, state | {"selected": selected})
+            written = thread.submit(_write_resume, run.folder, state | {"selected": selected, "hardware": hardware})
             run.report.metrics(model=training.name, seed=run.seed, **history[-1])
         written.result()
     save_weights(run.folder / "last.safetensors", model)
     save_tensors(run.folder / _SELECTED, selected)
     model.load_state_dict(selected)
-    card = _card(training, dataset, run, history, precision)
+    card = _card(training, dataset, run, history, hardware)
     write_cards(run.folder, describe(card, model, views, dataset))
     (run.folder / _RESUME).unlink()
 
@@ -239,25 +241,25 @@ def _resume(
     schedule: LRScheduler,
     memory: dict[str, Tensor],
     report: Reporter,
-) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
-    """The history so far, and the best weights of it."""
+) -> tuple[list[dict[str, float]], dict[str, Tensor], list[str]]:
+    """The history so far, the best weights of it, and what it was trained on, as far as that was written down."""
     path = folder / _RESUME
     if not path.exists():
-        return [], {}
+        return [], {}, []
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
         selected: dict[str, Tensor] = state["selected"]
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
         reason = (str(error).splitlines() or ["cut short"])[0]  # Torch's EOFError has no words.
         report.note(f"{path}: damaged ({reason}), so training starts again")
-        return [], {}
+        return [], {}, []
     model.load_state_dict(state["model"])
     optimiser.load_state_dict(state["optimiser"])
     schedule.load_state_dict(state["schedule"])
     for name, tensor in memory.items():
         tensor.copy_(state["memory"][name])
     history: list[dict[str, float]] = state["history"]
-    return history, selected
+    return history, selected, state.get("hardware", [])
 
 
 def _state(
@@ -298,7 +300,7 @@ def _write_resume(folder: Path, state: dict[str, Any]) -> None:
 
 
 def _card(
-    training: Training, dataset: Dataset, run: Run, history: list[dict[str, float]], precision: Precision
+    training: Training, dataset: Dataset, run: Run, history: list[dict[str, float]], hardware: list[str]
 ) -> ModelCard:
     return ModelCard(
         architecture=training.architecture,
@@ -313,7 +315,7 @@ def _card(
         selected_epoch=selected_epoch(history),
         history=history,
         trained_on=trained_on(dataset, training.epoch_rows(dataset), training.au_coverage)
-        | {"hardware": f"{processor_of(run.device).kind}, {precision}"},
+        | {"hardware": "; then ".join(hardware)},
         recipe={k: v for k, v in asdict(training.recipe).items() if k.rstrip("_") not in training.unused_settings},
     )
 
