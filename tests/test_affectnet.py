@@ -13,9 +13,9 @@ from fer_core.experiment import DatasetSettings
 EIGHT = DatasetSettings(source="affectnet", classes=8)
 
 
-def annotate(part: Path, name: str, label: object, ending: str = ".jpg") -> None:
+def annotate(part: Path, name: str, label: str | np.ndarray) -> None:
     """An image with its four annotations, as its makers hand them out."""
-    save_image(part / "images" / f"{name}{ending}", 20 + 10 * len(list(part.glob("images/*"))))
+    save_image(part / "images" / f"{name}.jpg", 20 + 10 * len(list(part.glob("images/*"))))
     (part / "annotations").mkdir(exist_ok=True)
     np.save(part / "annotations" / f"{name}_exp.npy", label)
     np.save(part / "annotations" / f"{name}_val.npy", "-0.25")
@@ -24,7 +24,7 @@ def annotate(part: Path, name: str, label: object, ending: str = ".jpg") -> None
 
 
 def by_split(source: Source) -> dict[str, int]:
-    return source.records["split"].value_counts().to_dict()
+    return {str(split): int(count) for split, count in source.records["split"].value_counts().items()}
 
 
 def test_arrays_are_read_and_the_validation_part_is_the_test_split(tmp_path: Path) -> None:

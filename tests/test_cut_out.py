@@ -122,7 +122,7 @@ def test_a_table_that_names_the_faces_themselves_is_taken_at_its_word() -> None:
 
 
 def test_an_image_that_is_the_whole_photograph_takes_the_surest_face() -> None:
-    images = cut_out(("a", "a", *[np.nan] * 4), ("b", "b", 200, 40, 70, 70))
+    images = cut_out(("a", "a", np.nan, np.nan, np.nan, np.nan), ("b", "b", 200, 40, 70, 70))
     rows = found(("a", 400, 90, 4.0), ("a", 140, 90, 1.0), ("b", 235, 75, 3.0), confidence=[0.98, 0.5, 0.9])
     assert intensities(rows, images) == {"a": 4.0, "b": 3.0}
 
@@ -169,6 +169,6 @@ def test_a_list_of_boxes_and_a_table_of_the_photographs_go_through_the_steps(tmp
     assert json.loads((tmp_path / "a" / "aus.json").read_text()) == {"ok": 24 if kept is None else 23}
     table = pd.read_parquet(tmp_path / "a" / "aus.parquet").set_index("id")["AU01_r"]
     manifest = pd.read_parquet(tmp_path / "dataset" / "manifest.parquet").set_index("id")
-    for name, left in manifest["box_left"].items():
-        number = int(str(manifest.loc[name, "photograph"]).removesuffix(".png")[1:])
+    for name, photograph, left in zip(manifest.index, manifest["photograph"], manifest["box_left"], strict=True):
+        number = int(photograph.removesuffix(".png")[1:])
         assert round(10 * float(table[name])) == 2 * number + (left > 80), name
