@@ -60,11 +60,16 @@ def _folders() -> list[Path]:
     return [Path(os.environ[name]).resolve() for name in (ARTIFACTS, DATA) if name in os.environ]
 
 
+def own_openface() -> OpenFaceSettings:
+    """The OpenFace that this worker runs."""
+    return OpenFaceSettings(image=os.environ.get(OPENFACE) or OpenFaceSettings().image)
+
+
 def _require_own_program(openface: OpenFaceSettings) -> None:
     if openface.binary:
         raise ExperimentError("openface.binary: the worker runs no program of yours; it has OpenFace in an image")
-    own = {"image": os.environ.get(OPENFACE) or OpenFaceSettings().image, "program": OpenFaceSettings().program}
-    for key, value in own.items():
+    for key in ("image", "program"):
+        value = getattr(own_openface(), key)
         if getattr(openface, key) != value:
             raise ExperimentError(
                 f"openface.{key} = {getattr(openface, key)}: the worker runs its own, {value}; leave this setting out"

@@ -32,7 +32,7 @@ from flows.cache import in_use
 from flows.containers import runner_here
 from flows.events import Event, Note, Progress, event_line
 from flows.gpus import workers_steps_per_gpu
-from flows.granted import artifacts_folder, require_granted_settings
+from flows.granted import artifacts_folder, own_openface, require_granted_settings
 from flows.lease import LeaseLost, machine_name
 from flows.made_once import make_once
 from flows.named_files import settings_of_fetched
@@ -40,7 +40,6 @@ from flows.runner import Runner, StepFailed
 from flows.store import FILES, SECONDS_OF_PATIENCE, DiskFull, Store, StoreAway, StoreError, open_store
 from flows.study import STEPS_ON_A_GPU, Study
 from openface.errors import EngineRefused
-from openface.settings import OpenFaceSettings
 
 STEP_FLOW = "fer-step"
 _SECONDS_BETWEEN_PROGRESS, _SHARE_BETWEEN_PROGRESS = 4.0, 0.01
@@ -224,8 +223,8 @@ def _study(sent: SentStep, artifacts: Path) -> Iterator[Study]:
             raise ExperimentError(f"{source}: no bundled experiment")
         experiment = load_experiment(source, sent.settings)
         if sent.step != "annotate":
-            # The others run no OpenFace, whichever it was that ran on the head.
-            experiment = replace(experiment, openface=OpenFaceSettings())
+            # The others run no OpenFace, whichever it was that ran on the head; this worker's own is granted.
+            experiment = replace(experiment, openface=own_openface())
         require_granted_settings(experiment)
         # How many run at a time, and so share the memory, is this machine's affair.
         here = replace(experiment.run, jobs=0, steps_per_gpu=workers_steps_per_gpu())

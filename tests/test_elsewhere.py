@@ -587,6 +587,7 @@ def test_an_openface_of_the_heads_own_runs_there_and_is_no_matter_to_other_steps
     for settings, stays in ((own, True), ((), False)):
         assert _stays(StepCommand("annotate", "demo", settings, (), out)) == stays
     monkeypatch.setenv("FER_ARTIFACTS_FOLDER", str(tmp_path))
+    monkeypatch.setenv("FER_OPENFACE_IMAGE", "lab/openface:7")
     for step, refused in (("train-ldg", False), ("annotate", True)):
         sent = SentStep("c", step, "f", "demo", None, own, (), None, 1)
         with (
