@@ -78,7 +78,12 @@ def run(
     numbers = None if seeds is None else seeds_in(seeds)
     data, aus = (None if path is None else spell(path) for path in (data, aus))
     # Once more than the flow does, so that a mistake is told before anything is started.
-    open_study(experiment, data, aus, numbers, laid_over, artifacts)
+    study = open_study(experiment, data, aus, numbers, laid_over, artifacts)
+    if study.store is not None and users_server() is None:
+        raise NoServer(
+            "FER_STORE is set, so that steps go to workers, and none can reach a server for this run alone; set "
+            "PREFECT_API_URL to the one that they ask, such as http://head:4200/api, or unset FER_STORE"
+        )
     server = _start_server()
     _stop_in_time(server)
     with Console().status("starting Prefect"):

@@ -33,7 +33,6 @@ from flows.events import Event, Note, parse_event
 from flows.lease import LeaseLost, Silence, latest
 from flows.made_once import make_once, room_of
 from flows.named_files import push_named_files
-from flows.prefect_server import has_no_workers
 from flows.runner import Runner, StepCommand, StepFailed
 from flows.sent_step import SentStep, code_version, outcome
 from flows.steps_worker import CORES_A_STEP, DEPLOYMENT, make_steps_pool, notices, online, worker_name
@@ -50,10 +49,6 @@ _SECONDS_UNTIL_TOLD = 15.0
 _SECONDS_TO_BEGIN = 600.0
 """Without a word of a step that has no lease yet: of a process that starts, or a worker that fetches."""
 _LOGS_AT_A_TIME = 200
-_NO_WORKERS = (
-    "FER_STORE is set, so that steps go to workers, and none can reach a server for this run alone; set "
-    "PREFECT_API_URL to the one that they ask, such as http://head:4200/api, or unset FER_STORE"
-)
 _BEFORE_NOW = timedelta(minutes=10)
 """A step is asked for as of so long ago: where this clock is fast, the server's would let it wait until it is time."""
 
@@ -125,8 +120,6 @@ class Elsewhere:
             self._here(command, on_event)
 
     def _send(self, command: StepCommand, on_event: Callable[[Event], None]) -> None:
-        if has_no_workers():
-            raise StepFailed(command.step, ExitCode.MISTAKE, _NO_WORKERS)
         for path in command.inputs:
             with self._pushing[path]:
                 self._store.push(open_artifact(path))

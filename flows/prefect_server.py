@@ -43,8 +43,6 @@ _OFF_THE_NETWORK = {
 _EPHEMERAL = {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1", "PREFECT_UI_ENABLED": "0"}
 _QUIET = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
 _SECONDS_TO_START = 60.0
-_of_runs = set[str]()
-"""Addresses of servers that this process has started for a run of its own."""
 _RAISED = re.compile(r"[\w.]+(Error|Exception): ")
 """How the line of a traceback begins that says what was wrong."""
 
@@ -322,13 +320,7 @@ def server_of_a_run() -> OwnServer:
     # Whoever else is on this machine, a page in a browser included, has no business there.
     prefect_home()
     password = f"fer:{secrets.token_urlsafe(24)}"
-    _of_runs.add(url := f"http://127.0.0.1:{free_port()}/api")
-    return OwnServer(url, _EPHEMERAL, password)
-
-
-def has_no_workers() -> bool:
-    """Tell whether this process's server is one for a run alone, which no other machine can reach."""
-    return os.environ.get("PREFECT_API_URL") in _of_runs
+    return OwnServer(f"http://127.0.0.1:{free_port()}/api", _EPHEMERAL, password)
 
 
 def end_with_parent() -> None:

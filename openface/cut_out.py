@@ -108,7 +108,7 @@ def _pairs(rows: pd.DataFrame, cut_out: CutOut) -> pd.DataFrame:
 
 
 def _tell_of_photographs(pairs: pd.DataFrame) -> "pd.Series[bool]":
-    """Whether the landmarks of each photograph are where a box is; of faces cut out before, they are elsewhere.
+    """Tell of each photograph if its landmarks are where a box is; those of faces cut out before are elsewhere.
 
     Photographs whose boxes begin in their corner are left out, since in these both are one place.
     """

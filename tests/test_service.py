@@ -748,7 +748,7 @@ def test_the_page_shows_the_paths_and_asks_nobody_else(running: Service, tmp_pat
 
 
 def test_its_container_has_room_for_the_threads_of_a_large_server() -> None:
-    """Of 512 threads of a processor's; beyond the room, requests were answered with 500."""
+    """A processor has 512 threads at most; beyond the room, requests were answered with 500."""
     (serve,) = re.findall(r"^  serve:\n((?:    .*\n|\n)+)", (ROOT / "compose.yaml").read_text(), re.MULTILINE)
     (room,) = re.findall(r"pids_limit: (\d+)", serve)
     assert int(room) > 2 * 512

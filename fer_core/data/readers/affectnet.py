@@ -6,22 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from fer_core.data.readers.classes import name_classes
-from fer_core.data.readers.folder import ClassFolders, read_class_folders, source_of_folders, without_dropped
+from fer_core.data.readers.folder import ClassFolders, FolderImage, read_class_folders, source_of_folders
 from fer_core.data.readers.listed import AFFECTNET, read_affectnet_lists
 from fer_core.data.readers.lists import holds_lists
 from fer_core.data.readers.names import emotion_of, number_of, split_of
-from fer_core.data.readers.source import (
-    Source,
-    find_images,
-    read_file,
-    subfolders,
-    unique_ids,
-    unwrapped,
-    without_ending,
-)
+from fer_core.data.readers.source import Source, find_images, subfolders, unwrapped, without_ending
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
 
@@ -93,27 +83,10 @@ def _read_arrays(settings: DatasetSettings, folder: Path, parts: Sequence[_Part]
             f"{folder}: none of its {len(found):,} images has an annotation, such as "
             f"{parts[0].folder.name}/{_ANNOTATIONS}/0{_EXPRESSION}; unpack the annotations there"
         )
-    classes = name_classes([str(labels[row]) for row in annotated], settings, folder, AFFECTNET)
-    paths = [found[row][1] for row in annotated]
-    names = [path.relative_to(folder).as_posix() for path in paths]
-    records = pd.DataFrame(
-        {
-            "id": unique_ids([without_ending(name) for name in names], names),
-            "label": classes.index,
-            "split": _as_published([found[row][0].split for row in annotated]),
-        }
-    )
-    source = Source(
-        name="affectnet",
-        labels=classes.labels,
-        records=records,
-        distributions=None,
-        truth="",
-        protocol=_PROTOCOL,
-        read_image=lambda row: read_file(paths[row]),
-        notes=tuple(_without([path for (_, path), label in zip(found, labels, strict=True) if label is None])),
-    )
-    return without_dropped(source, classes)
+    splits = _as_published([found[row][0].split for row in annotated])
+    images = [FolderImage(found[row][1], str(labels[row]), split) for row, split in zip(annotated, splits, strict=True)]
+    without = [path for (_, path), label in zip(found, labels, strict=True) if label is None]
+    return _source(settings, folder, images, tuple(_told(without)))
 
 
 def _label_in(array: Path) -> str | None:
@@ -139,9 +112,9 @@ def _as_published(splits: Sequence[str]) -> list[str]:
     return list(splits) if "test" in splits else [split.replace("validation", "test") for split in splits]
 
 
-def _without(images: Sequence[Path]) -> Iterator[str]:
-    if images:
-        yield f"images without an annotation, not read: {len(images):,}, such as {images[0].name}"
+def _told(without: Sequence[Path]) -> Iterator[str]:
+    if without:
+        yield f"images without an annotation, not read: {len(without):,}, such as {without[0].name}"
 
 
 def _has_class_folders(folder: Path) -> bool:
@@ -155,7 +128,9 @@ def _read_class_folders(settings: DatasetSettings, folder: Path) -> Source:
     found = read_class_folders(settings, folder)
     splits = _as_published([image.split for image in found.images])
     images = [replace(image, split=split) for image, split in zip(found.images, splits, strict=True)]
+    return _source(settings, folder, images, found.notes)
+
+
+def _source(settings: DatasetSettings, folder: Path, images: list[FolderImage], notes: tuple[str, ...]) -> Source:
     ids = [without_ending(image.path.relative_to(folder).as_posix()) for image in images]
-    return source_of_folders(
-        "affectnet", settings, folder, ClassFolders(images, found.notes), ids, AFFECTNET, _PROTOCOL
-    )
+    return source_of_folders("affectnet", settings, folder, ClassFolders(images, notes), ids, AFFECTNET, _PROTOCOL)
