@@ -21,7 +21,8 @@ from flows.prefect_server import (
     trouble_with,
     users_server,
 )
-from flows.store import STORE, Store, StoreAway, StoreError
+from flows.shared_place import STORE, StoreAway, StoreError
+from flows.store import Store
 from openface.docker_engine import ContainerSpec, create, engine, has_gpu, memory_of, remove, wait_for
 from openface.errors import EngineAway, EngineRefused
 from openface.program import check_spec, is_program

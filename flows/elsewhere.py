@@ -35,8 +35,9 @@ from flows.made_once import make_once, room_of
 from flows.named_files import push_named_files
 from flows.runner import Runner, StepCommand, StepFailed
 from flows.sent_step import SentStep, code_version, outcome
+from flows.shared_place import SECONDS_OF_PATIENCE, DiskFull, StoreAway, StoreError
 from flows.steps_worker import CORES_A_STEP, DEPLOYMENT, make_steps_pool, notices, online, worker_name
-from flows.store import SECONDS_OF_PATIENCE, DiskFull, Store, StoreAway, StoreError
+from flows.store import Store
 from flows.study import Study, experiment_as_begun
 
 _SECONDS_BETWEEN_LOOKS = 3.0

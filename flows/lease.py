@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fer_core.artifacts import UNFINISHED
-from flows.store import Store, StoreAway, StoreError, safe_name
+from flows.shared_place import StoreAway, StoreError, safe_name
+from flows.store import Store
 
 MACHINE = "FER_MACHINE"
 """Environment: this machine's name in messages, in the store and in Prefect, where it is not the host's."""

@@ -12,7 +12,8 @@ from fer_core.steps import STEPS
 from flows.events import Event, Note
 from flows.lease import Holder, Lease, LeaseLost, Silence, kept, latest, machine_name, take
 from flows.runner import StepCommand
-from flows.store import Store, StoreAway, StoreError
+from flows.shared_place import StoreAway, StoreError
+from flows.store import Store
 
 Run = Callable[[StepCommand, Callable[[Event], None]], None]
 """Runs a step to its end, as a `Runner` does."""

@@ -37,7 +37,8 @@ from flows.lease import LeaseLost, machine_name
 from flows.made_once import make_once
 from flows.named_files import settings_of_fetched
 from flows.runner import Runner, StepFailed
-from flows.store import FILES, SECONDS_OF_PATIENCE, DiskFull, Store, StoreAway, StoreError, open_store
+from flows.shared_place import SECONDS_OF_PATIENCE, DiskFull, StoreAway, StoreError
+from flows.store import FILES, Store, open_store
 from flows.study import STEPS_ON_A_GPU, Study
 from openface.errors import EngineRefused
 

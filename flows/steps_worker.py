@@ -31,7 +31,8 @@ from flows.granted import ARTIFACTS, OPENFACE
 from flows.lease import machine_name
 from flows.prefect_server import NoServer, require_server, users_server
 from flows.sent_step import STEP_FLOW, TROUBLE_HERE, code_version, outcome
-from flows.store import WORKERS, Store, StoreAway, StoreError, open_store
+from flows.shared_place import StoreAway, StoreError
+from flows.store import WORKERS, Store, open_store
 from openface.docker_engine import engine, remove_orphans, require_image
 from openface.errors import EngineAway, EngineRefused
 from openface.machine import usable_cores

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from fer_core.paths import whole_path
 from flows.lease import latest
-from flows.store import FILES, STORE, WORKERS, Published, Store, StoreError, open_store
+from flows.shared_place import STORE, StoreError
+from flows.store import FILES, WORKERS, Published, Store, open_store
 
 _HOURS_KEPT = 24.0
 """The artifacts of a run under way are in no report yet."""

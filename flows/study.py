@@ -27,7 +27,8 @@ from fer_core.steps import (
 from flows.gpus import usable_gpus
 from flows.granted import DATA, OPENFACE, is_path, limits_apply, require_granted_paths, require_granted_settings
 from flows.runner import StepCommand
-from flows.store import DiskFull, Store, StoreAway, StoreError, open_store
+from flows.shared_place import DiskFull, StoreAway, StoreError
+from flows.store import Store, open_store
 from openface.machine import usable_cores
 from openface.names import unspell
 

@@ -41,8 +41,9 @@ from flows.elsewhere import Elsewhere, SentRuns, _Sent, _stays
 from flows.events import Event, Metrics, Note, Progress, event_line, parse_event
 from flows.runner import StepCommand, StepFailed, Subprocesses
 from flows.sent_step import SentStep, _input, _runner, _study, _teller, _telling_that_it_fetches, code_version, outcome
+from flows.shared_place import StoreAway, StoreError
 from flows.steps_worker import STEPS_POOL, make_steps_pool, notices, queues_here
-from flows.store import Store, StoreAway, StoreError
+from flows.store import Store
 from flows.store_command import unused_rooms
 from flows.study import open_study
 from openface.machine import usable_cores

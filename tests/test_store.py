@@ -20,7 +20,8 @@ from fer_core.steps import STEPS
 from flows.lease import Holder, LeaseLost, Silence, latest, take
 from flows.made_once import make_once
 from flows.runner import StepCommand, Subprocesses
-from flows.store import DiskFull, Store, StoreAway, StoreError, open_store
+from flows.shared_place import DiskFull, StoreAway, StoreError
+from flows.store import Store, open_store
 
 FINGERPRINT = "0123456789abcdef"
 ROOM = f"graph/{FINGERPRINT}"
@@ -466,7 +467,7 @@ def test_a_file_that_breaks_off_after_longer_than_a_stores_patience_is_copied_ag
         copy(source, target)
 
     monkeypatch.setattr(shutil, "copyfile", break_off_once)
-    monkeypatch.setattr("flows.store._SECONDS_BETWEEN_TRIES", 0.1)
+    monkeypatch.setattr("flows.shared_place._SECONDS_BETWEEN_TRIES", 0.1)
     assert store.push(artifact_in(tmp_path / "here"))
     assert len(tries) == 3
 
