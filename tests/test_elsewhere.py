@@ -109,7 +109,7 @@ def test_a_machine_that_dies_in_mid_training_is_gone_on_for(lab: Lab) -> None:
         wait_until(lambda: epochs_pushed(Store(lab.store), f"train-ldg/{fingerprint}"), 60)
         left.kill()
         # It takes one step at a time, and has a training of its own.
-        wait_until(lambda: any(right.artifacts.glob("train-ldg/*/model.json")), 120)
+        wait_until(lambda: any(right.artifacts.glob("train-ldg/*/model.json")), 300)
         free = time.monotonic()
         wait_until(lambda: any(right.artifacts.glob(f"train-ldg/{fingerprint}*")), 120)
         tell_measured(f"a dead machine's training is taken over {time.monotonic() - free:.0f} s after another is free")
