@@ -19,7 +19,8 @@ from fer_core.experiment import Experiment, load_experiment
 from fer_core.graph.action_units import action_units
 from fer_core.graph.neighbours import load_graph
 from fer_core.graph.own_vectors import read_vectors
-from fer_core.report.page import read_evidence, render
+from fer_core.report.evidence import read_evidence
+from fer_core.report.page import render
 from fer_core.report.results import results
 from fer_core.steps import request, runs_openface
 from fer_core.steps.run import _columns_in_words, run_step

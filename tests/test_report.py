@@ -20,7 +20,8 @@ from fer_core.errors import ArtifactError
 from fer_core.experiment import experiment_from, load_experiment
 from fer_core.graph.neighbours import save_teacher
 from fer_core.report.captions import captions
-from fer_core.report.page import experiment_toml, read_evidence, render, write_report
+from fer_core.report.evidence import read_evidence
+from fer_core.report.page import experiment_toml, render, write_report
 from fer_core.report.results import results
 from fer_core.report.style import emotion_colours, face_uri
 from fer_core.steps import Request, request

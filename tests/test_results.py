@@ -15,18 +15,9 @@ from fer_core.evaluation.paired import compare, decided, difference, interval_ov
 from fer_core.graph.action_units import action_units
 from fer_core.graph.neighbours import Graph
 from fer_core.report.captions import headlines
-from fer_core.report.results import (
-    MODELS,
-    Evidence,
-    Generator,
-    JudgedModel,
-    accuracy_table,
-    identical_neighbours,
-    label_agreement,
-    missing,
-    models_table,
-    results,
-)
+from fer_core.report.evidence import MODELS, Evidence, Generator, JudgedModel
+from fer_core.report.models_table import models_table
+from fer_core.report.results import accuracy_table, identical_neighbours, label_agreement, missing, results
 
 HALF_TO_QUARTER = 0.5 * math.log(2) + 0.5 * math.log(2 / 3)
 """KL of (½, ½) from (¼, ¾)."""

@@ -9,9 +9,10 @@ import numpy as np
 from fer_core.evaluation.common_ground import judged_on_in_words
 from fer_core.evaluation.metrics import CLIPPING
 from fer_core.evaluation.paired import SEEDS_FOR_AN_INTERVAL, decided
+from fer_core.report.evidence import MODELS, Evidence
 from fer_core.report.face_sheets import mistaken_model, shown_generators
 from fer_core.report.plots import loss_is_cut
-from fer_core.report.results import MODELS, SECTIONS, Evidence, neighbour_counts, neighbours_row
+from fer_core.report.results import SECTIONS, neighbour_counts, neighbours_row
 
 _PERCENT = "\N{NO-BREAK SPACE}%"
 _IN_THE_DATASET = ("read", "unreadable", "duplicates kept", "train", "validation", "test", "unlabelled")

@@ -15,7 +15,8 @@ from fer_core.errors import ArtifactError
 from fer_core.evaluation.metrics import CLIP, distribution_measures
 from fer_core.evaluation.seeds_and_images import interval, mean_over_seeds, means_of_resampled_images
 from fer_core.experiment import ComparisonSettings, Experiment, Stage, experiment_from, to_document
-from fer_core.report.results import MODEL_COLUMNS, JudgedModel, checkpoint_of, model_row, read_test_predictions
+from fer_core.report.evidence import JudgedModel, checkpoint_of, read_test_predictions
+from fer_core.report.models_table import MODEL_COLUMNS, model_row
 from fer_core.steps import STEPS, Request, annotated_as_asked
 
 NETWORKS: Mapping[Network, str] = {"generator": "generator", "student": "EfficientFace"}

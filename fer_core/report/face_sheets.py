@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import entr
 
 from fer_core.data.dataset import UNLABELLED, Dataset
-from fer_core.report.results import GENERATORS, Evidence, Generator, JudgedModel
+from fer_core.report.evidence import GENERATORS, Evidence, Generator, JudgedModel
 from fer_core.report.style import emotion_colours, face_uri
 
 _NEIGHBOUR_ROWS = 10

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
 from fer_core.evaluation.metrics import CALIBRATION_BINS
-from fer_core.report.results import Evidence, JudgedModel
+from fer_core.report.evidence import Evidence, JudgedModel
 from fer_core.report.style import FAINT, INK, MODEL_COLOURS, Picture, new_figure, picture
 from openface.columns import FACS_NAMES, INTENSITIES, PRESENCES
 

@@ -1,23 +1,19 @@
-"""All metrics of a run: results.json, from evaluated models to the paper's table, and results.csv, a row for each."""
+"""All metrics of a run: results.json, from evaluated models to the paper's table."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from fer_core.artifacts import Artifact
 from fer_core.data.dataset import UNLABELLED, Dataset
 from fer_core.evaluation.baselines import au_neighbours_alone, best_smoothing, smoothed, uniform
 from fer_core.evaluation.metrics import CLIP, bootstrap_mean, distribution_measures, mean_measures, unclipped_divergence
 from fer_core.evaluation.paired import compare, divergence_difference
-from fer_core.experiment import Experiment, to_document
-from fer_core.graph.action_units import ActionUnits
-from fer_core.graph.neighbours import Graph, GraphCard
+from fer_core.experiment import to_document
+from fer_core.report.evidence import GENERATORS, MODELS, Evidence, JudgedModel
 
-MODELS = ("EF + LDG-AUs", "EF + LDG", "EF SLL", "LDG-AUs", "LDG")
-"""The columns of the paper's table."""
 SECTIONS = {"LDG": "ldg", "LDG-AUs": "ldg", "EF SLL": "sll", "EF + LDG": "distill", "EF + LDG-AUs": "distill"}
 """The experiment's section that each model learns by."""
 _WHEREABOUTS = ("weights", "pretrained_on")
@@ -30,7 +26,6 @@ PAPER_TABLE = {
 }
 """Mastropasqua & Acevedo's accuracies on RAF-DB; the median of EF + LDG is above its maximum in their print."""
 
-GENERATORS = ("LDG-AUs", "LDG")
 PAIRS = (
     ("LDG-AUs", "LDG"),
     ("EF + LDG-AUs", "EF + LDG"),
@@ -39,109 +34,6 @@ PAIRS = (
 )
 _MANY_NEIGHBOURS = 16
 _STATISTICS: Mapping[str, Callable[[list[float]], Any]] = {"max": max, "median": np.median, "min": min}
-
-
-@dataclass(frozen=True)
-class JudgedModel:
-    """A trained model on the test split.
-
-    figures: what `fer evaluate` wrote into metrics.json
-    probabilities: (test images, classes) of the selected epoch, in the dataset's order
-    """
-
-    figures: dict[str, Any]
-    probabilities: np.ndarray
-
-    @property
-    def name(self) -> str:
-        return str(self.figures["name"])
-
-    @property
-    def seed(self) -> int:
-        return int(self.figures["seed"])
-
-    @property
-    def temperature(self) -> float:
-        """T of softmax(logits / T), fitted on validation."""
-        return float(self.figures["temperature"])
-
-    @property
-    def calibrated(self) -> np.ndarray:
-        """At the temperature: softmax(logits / T) is softmax(logits) to the power of 1 / T, its sum made 1."""
-        raised = self.probabilities ** (1 / self.temperature)
-        calibrated: np.ndarray = raised / raised.sum(axis=1, keepdims=True)
-        return calibrated
-
-    @property
-    def training_seconds(self) -> float:
-        return float(sum(epoch["seconds"] for epoch in self.figures["history"]))
-
-
-def read_test_predictions(evaluation: Artifact) -> pd.DataFrame:
-    """Id and probabilities that a report shows of an evaluation: of the selected epoch, on the test split.
-
-    Raises:
-        OSError, ValueError, KeyError: the table cannot be read, or is another.
-    """
-    table = pd.read_parquet(evaluation.file("predictions.parquet"))
-    return table[(table["split"] == "test") & (table["choice"] == "selected")]
-
-
-def checkpoint_of(evaluation: Artifact) -> str:
-    """The fingerprint of what was judged."""
-    return next(iter(evaluation.made_from("train-ldg") | evaluation.made_from("distill")), "")
-
-
-@dataclass(frozen=True)
-class Generator:
-    """A frozen generator's soft labels: (N, classes), in the dataset's order."""
-
-    name: str
-    seed: int
-    soft_labels: np.ndarray
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Cost of a step's runs; peak memory is None where what was trained is not among the report's inputs."""
-
-    step: str
-    runs: int
-    seconds: float
-    peak_memory_bytes: int | None
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """All results that a report is made of."""
-
-    experiment: Experiment
-    dataset: Dataset
-    units: ActionUnits
-    graph: Graph
-    graph_card: GraphCard
-    models: tuple[JudgedModel, ...]
-    generators: tuple[Generator, ...]
-    costs: tuple[Cost, ...]
-    checkpoints: Mapping[tuple[str, int], str] = field(default_factory=dict)
-    """By name and seed, where a checkpoint lies below the artifacts' folder."""
-    model_cards: tuple[str, ...] = ()
-    """The Markdown that lies with each checkpoint."""
-    fingerprints: Mapping[tuple[str, int], str] = field(default_factory=dict)
-    """By name and seed, of the checkpoint that was judged."""
-    elsewhere: tuple[dict[str, Any], ...] = ()
-    """What `fer evaluate` wrote of checkpoints on data that they were not trained on; see `judged_on` in each."""
-    linear_teacher: np.ndarray | None = None
-    """(N, classes), what the linear model of the AUs says of each image where it labels the unlabelled ones, NaN where
-    the AUs are not usable."""
-
-    def seeds_of(self, name: str) -> list[JudgedModel]:
-        """The trainings of a model, by seed."""
-        return sorted((m for m in self.models if m.name == name), key=lambda m: m.seed)
-
-    def names(self) -> list[str]:
-        """The models that there are, in the table's order."""
-        return [name for name in MODELS if self.seeds_of(name)]
 
 
 def results(evidence: Evidence) -> dict[str, Any]:
@@ -327,81 +219,6 @@ def _accuracies_on(evidence: Evidence, counted: np.ndarray) -> list[dict[str, An
         for name in evidence.names()
     }
     return [{"name": name, "accuracy": float(np.mean(r)), "per_seed": r} for name, r in right.items()]
-
-
-def models_table(evidence: Evidence) -> pd.DataFrame:
-    """results.csv: a row a trained model, accuracies and errors in 0..1, intervals of 95 % over test images."""
-    models = [model for name in evidence.names() for model in evidence.seeds_of(name)]
-    title, source = evidence.experiment.title, evidence.dataset.card.source
-    found = [model_row(m, evidence.fingerprints.get((m.name, m.seed)), title, source) for m in models]
-    return pd.DataFrame(found, columns=list(MODEL_COLUMNS))
-
-
-MODEL_COLUMNS = (
-    "model",
-    "seed",
-    "architecture",
-    "parameters",
-    "experiment",
-    "fingerprint",
-    "code",
-    "commit",
-    "hardware",
-    "dataset",
-    "test_images",
-    "epochs",
-    "selected_epoch",
-    "accuracy",
-    "accuracy_low",
-    "accuracy_high",
-    "accuracy_last_epoch",
-    "macro_f1",
-    "calibration_error",
-    "temperature",
-    "calibration_error_at_temperature",
-    "kl",
-    "kl_low",
-    "kl_high",
-    "kl_unclipped",
-    "total_variation",
-    "chebyshev",
-    "clark",
-    "canberra",
-    "cosine",
-    "intersection",
-    "clip",
-    "training_seconds",
-)
-"""The columns of results.csv."""
-
-
-def model_row(model: JudgedModel, fingerprint: str | None, experiment: str, dataset: str) -> dict[str, Any]:
-    """A trained model under `MODEL_COLUMNS`; what is not known, or has no truth to be measured against, is left empty.
-
-    Args:
-        fingerprint: of its checkpoint.
-        experiment: its title.
-        dataset: the source that it was trained on.
-    """
-    figures, test = model.figures, model.figures["selected"]["test"]
-    kept = ("architecture", "parameters", "epochs", "selected_epoch", "temperature")
-    row: dict[str, Any] = (
-        {key: figures[key] for key in kept} | test.get("distribution", {}) | figures.get("trained_on", {})
-    )
-    row |= {key: test.get(key) for key in ("accuracy", "macro_f1", "calibration_error", "kl_unclipped", "clip")}
-    for name, interval in (("accuracy", test["accuracy_interval"]), ("kl", test.get("kl_interval"))):
-        row |= {f"{name}_{end}": interval and interval[end] for end in ("low", "high")}
-    return row | {
-        "model": model.name,
-        "seed": model.seed,
-        "experiment": experiment,
-        "fingerprint": fingerprint,
-        "dataset": dataset,
-        "test_images": test["images"],
-        "accuracy_last_epoch": figures["last"]["test"]["accuracy"],
-        "calibration_error_at_temperature": figures["calibrated"]["test"]["calibration_error"],
-        "training_seconds": model.training_seconds,
-    }
 
 
 def _elsewhere(figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from fer_core.evaluation.judge import judge
 from fer_core.experiment import Experiment, experiment_from
 from fer_core.graph.action_units import ActionUnits
 from fer_core.graph.neighbours import Graph, GraphCard, save_graph
-from fer_core.report.results import MODELS
+from fer_core.report.evidence import MODELS
 from fer_core.steps import Request, request
 from openface.columns import INTENSITIES, PRESENCES
 
