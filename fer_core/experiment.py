@@ -136,11 +136,11 @@ class GraphSettings:
     Fisher's linear discriminant of the AU vectors, fitted to the labelled images; it wants
     `action_units.standardise = true`."""
     backend: Literal["annoy", "exact"] = "annoy"
-    """`exact` takes up to 100,000 distinct vectors, and knows no trees and no recall."""
+    """`exact` takes up to 100,000 images, and knows no trees and no recall."""
     trees: Positive = 50
     recall: Annotated[float, Field(gt=0, le=1)] = 0.99
     """The search goes as deep as this recall@k, by distance, asks for: over all images, or over a sample of them where
-    there are more than 30,000 distinct vectors."""
+    there are more than 30,000."""
     control: Literal["none", "random"] = "none"
     """`random` keeps every similarity but draws the neighbours at random, and deals a linear teacher's distributions
     out at random: the control for plain smoothing."""

@@ -1,8 +1,8 @@
 """The approximate nearest-neighbour graph in AU space, and a_ij = exp(−‖l_i − l_j‖ / σ²).
 
-Identical vectors are searched once: of the real AU presences of FER+, 27,691 images share 14,836 vectors, and an
-index of trees returns the same few of a crowd of equals to everyone. The rule for ties: images at equal distance
-stand in a circle whose order the seed decides, and an image takes them from a place on that is drawn for it.
+Many images share a vector: of the real AU presences of FER+, 28,353 images have 15,031. Of such a crowd an index of
+trees would return the same few to everyone. So each image has a *turn*, one more coordinate that the seed draws, too
+short to matter but among images at the same distance. Of these an image takes those whose turns are nearest to its own.
 """
 
 import json
@@ -10,6 +10,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,9 @@ from fer_core.graph.search import Search, build_index, search_all, search_trees
 from fer_core.progress import Reporter
 
 EXACT_AT_MOST = 100_000
-"""Most distinct vectors for `graph.backend = exact`; its time grows with their square."""
+"""Most images for `graph.backend = exact`; its time grows with their square."""
 RECALL_OF_ALL_AT_MOST = 30_000
-"""Up to this many distinct vectors, recall is measured on every image; exact search takes six seconds on two cores."""
+"""Up to this many images, recall is measured on every image; exact search takes six seconds on two cores."""
 TO_LABELLED = "to_labelled.npz"
 """In a graph's folder, each image's nearest labelled ones, where there are unlabelled images."""
 TEACHER = "linear_teacher.npy"
@@ -32,17 +33,21 @@ _RECALL_SAMPLE = 1000
 _ALIKE = 0.05
 """Chance that two images have the same vector, above which it is told; .0001 for FER+'s presences, .001 for drawn
 faces'."""
-_SPARE = 4
-"""Search for this multiple of k, so that ties at the k-th distance are drawn among more than the first found."""
+_TURN = 0.003
+"""Length of the turns, in spreads of the vectors."""
+_USUAL_SPREAD = 3.0
+"""Of AUs: 2.0 for FER+'s presences and 2.9 for its intensities. Of vectors that an outlier spreads wider, the turns
+are no longer."""
+_DEEP = 4
+"""The first search visits so many nodes of each tree for each neighbour; for AUs that is mostly enough."""
 _SAME = 1e-5
-"""Distances closer than this count as equal; float32 sums of 35 squares are no more exact."""
-_USUAL_SPREAD = 0.01
-"""Deviation of vectors from their mean, below which `_SAME` shrinks with it; of AUs and landmarks it is more."""
-_SPREAD_SAMPLE = 1000
+"""Distances that differ by less, relatively, count as equal; float32 sums of 35 squares are no more exact."""
 _HARDLY_ALIKE = 0.01
 """Mean similarity of neighbours, below which it is told; with `graph.sigma = auto` it is some .4."""
 _AT_A_TIME = 16_384
 _GRAPH, _INDEX = "graph.npz", "index.ann"
+Neighbours = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""From (B,) images to the k nearest others of each: (B, k) images and (B, k) float32 distances, nearest first."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +105,9 @@ def link_neighbours(
             f"graph.k = {settings.k}, but only {len(rows)} of {len(train)} training images have {units.called}; "
             f"lower graph.k, or look at the coverage of the {table}"
         )
-    crowds = Crowds.of(units.places[rows], settings.seed)
-    _check_crowds(crowds, units, report)
-    found = _search(crowds, settings, scratch, report)
+    vectors = units.places[rows]
+    distinct = _count_distinct(vectors, units, report)
+    found = _search(vectors, settings, scratch, report)
     near, distance = found.near, found.distance
     (scratch / _INDEX).unlink(missing_ok=True)
     sigma_squared = _sigma_squared(distance, settings)
@@ -118,7 +123,7 @@ def link_neighbours(
     graph = _spread(units, rows, rows[near], distance, alike)
     card = GraphCard(
         images=len(rows),
-        distinct_vectors=len(crowds.vectors),
+        distinct_vectors=distinct,
         k=settings.k,
         sigma_squared=sigma_squared,
         backend=settings.backend,
@@ -210,53 +215,6 @@ def load_teacher(folder: Path) -> np.ndarray | None:
 
 
 @dataclass(frozen=True)
-class Crowds:
-    """Images grouped by the vector that they share.
-
-    vectors: (V, D) distinct
-    vector_of: (N,) position in `vectors` of each image's
-    members: (N,) images, those of one vector side by side in an order that the seed decides
-    first: (V + 1,) where each vector's images begin in `members`
-    rank: (N,) an image's place among those of its vector
-    turn: (N,) in 0..1, where an image begins to take among equals
-    same: distances closer than this count as equal
-    """
-
-    vectors: np.ndarray
-    vector_of: np.ndarray
-    members: np.ndarray
-    first: np.ndarray
-    rank: np.ndarray
-    turn: np.ndarray
-    same: float
-
-    @classmethod
-    def of(cls, vectors: np.ndarray, seed: int) -> "Crowds":
-        """Group (N, D) vectors."""
-        distinct, vector_of = np.unique(vectors, axis=0, return_inverse=True)
-        vector_of = vector_of.reshape(-1)
-        generator = np.random.default_rng(seed)
-        # Sorted by vector; among images of one vector, in a random but seeded order.
-        members = np.lexsort((generator.permutation(len(vectors)), vector_of))
-        # (V + 1,): members[first[v]:first[v + 1]] share vector v.
-        first = np.concatenate(([0], np.cumsum(np.bincount(vector_of))))
-        rank = np.empty(len(vectors), np.int64)
-        rank[members] = np.arange(len(vectors)) - first[vector_of[members]]
-        return cls(distinct, vector_of, members, first, rank, generator.random(len(vectors)), _same(distinct))
-
-    def enough_for(self, k: int) -> int:
-        """Number of vectors to search for, so that at least k other images have them, with some to spare."""
-        return min(_SPARE * k + 1, len(self.vectors))
-
-
-def _same(distinct: np.ndarray) -> float:
-    """What counts as no distance among (V, D) distinct vectors."""
-    sample = distinct[:: len(distinct) // _SPREAD_SAMPLE + 1].astype(np.float64)
-    spread = float(np.linalg.norm(sample.std(axis=0)))
-    return _SAME * min(1.0, spread / _USUAL_SPREAD or 1.0)
-
-
-@dataclass(frozen=True)
 class _Found:
     """The neighbours of all images, and the search that found them.
 
@@ -272,9 +230,10 @@ class _Found:
     recall_images: int
 
 
-def _check_crowds(crowds: Crowds, units: ActionUnits, report: Reporter) -> None:
-    """Refuse vectors that are all equal: such a graph would say nothing."""
-    images, distinct = len(crowds.vector_of), len(crowds.vectors)
+def _count_distinct(vectors: np.ndarray, units: ActionUnits, report: Reporter) -> int:
+    """Refuse vectors that are all equal, since such a graph would say nothing, and tell of those that nearly are."""
+    counts = np.unique(vectors, axis=0, return_counts=True)[1]
+    images, distinct = len(vectors), len(counts)
     columns = f"{units.columns[0]} to {units.columns[-1]}" if len(units.columns) > 1 else units.columns[0]
     if units.own:
         remedy, of_aus = f"look at {columns} in the table of action_units.vectors", ""
@@ -286,35 +245,43 @@ def _check_crowds(crowds: Crowds, units: ActionUnits, report: Reporter) -> None:
             f"all {images:,} training images that have a vector have one and the same (1 distinct vector), so no image "
             f"is nearer than another; {of_aus}{remedy}"
         )
-    sizes = np.diff(crowds.first)
     # The chance that two different images, drawn at random, have the same vector.
-    if (sizes * (sizes - 1)).sum() / (images * (images - 1)) > _ALIKE:
+    if (counts * (counts - 1)).sum() / (images * (images - 1)) > _ALIKE:
         report.note(
-            f"graph: only {distinct:,} distinct vectors among {images:,} images, {sizes.max():,} of which share one, "
+            f"graph: only {distinct:,} distinct vectors among {images:,} images, {counts.max():,} of which share one, "
             f"so their neighbours are arbitrary; {remedy}"
         )
+    return distinct
 
 
-def _search(crowds: Crowds, settings: GraphSettings, scratch: Path, report: Reporter) -> _Found:
+def _with_turns(vectors: np.ndarray, seed: int) -> np.ndarray:
+    """(N, D + 1) float32: vectors (N, D), and the turn of each."""
+    spread = float(np.linalg.norm(vectors.std(axis=0, dtype=np.float64)))
+    length = _TURN * min(spread, _USUAL_SPREAD)
+    turns = length * np.random.default_rng(seed).random(len(vectors))
+    return np.column_stack((vectors, turns)).astype(np.float32)
+
+
+def _search(vectors: np.ndarray, settings: GraphSettings, scratch: Path, report: Reporter) -> _Found:
     """Find the neighbours of all images, at the recall that the settings ask for."""
-    vectors, count, everyone = crowds.vectors, crowds.enough_for(settings.k), np.arange(len(crowds.vector_of))
+    everyone = np.arange(len(vectors))
+    if settings.backend == "exact" and len(vectors) > EXACT_AT_MOST:
+        raise ActionUnitError(
+            f"graph.backend = exact: {len(vectors):,} images, more than the {EXACT_AT_MOST:,} that it takes; use annoy"
+        )
+    turned, count = _with_turns(vectors, settings.seed), settings.k + 1  # Each image is the nearest to itself.
+    exact = partial(_nearest, search_all(turned, count), vectors)
     if settings.backend == "exact":
-        if len(vectors) > EXACT_AT_MOST:
-            raise ActionUnitError(
-                f"graph.backend = exact: {len(vectors):,} distinct AU vectors, more than the {EXACT_AT_MOST:,} that "
-                "it takes; use annoy"
-            )
-        near, distance = _nearest(search_all(vectors, count), crowds, everyone, settings)
-        return _Found(near, distance, 0, 1.0, len(everyone))
-    build_index(vectors, settings.trees, settings.seed, scratch / _INDEX)
+        return _Found(*exact(everyone), 0, 1.0, len(everyone))
+    build_index(turned, settings.trees, settings.seed, scratch / _INDEX)
 
     def tell(done: int) -> None:
         report.progress("find neighbours", done, len(vectors))
 
-    def search(nodes: int) -> Search:
-        return search_trees(scratch / _INDEX, vectors.shape[1], count, nodes, tell)
+    def search(nodes: int) -> Neighbours:
+        return partial(_nearest, search_trees(scratch / _INDEX, turned.shape[1], count, nodes, tell), vectors)
 
-    found = _deep_enough(search, crowds, settings)
+    found = _deep_enough(search, exact, len(vectors), settings)
     measured = "all images" if found.recall_images == len(everyone) else f"a sample of {found.recall_images:,} images"
     report.note(
         f"graph: recall@{settings.k} {found.recall:.4f} over {measured}, searching {found.nodes} nodes of "
@@ -323,79 +290,47 @@ def _search(crowds: Crowds, settings: GraphSettings, scratch: Path, report: Repo
     return found
 
 
-def _deep_enough(search: Callable[[int], Search], crowds: Crowds, settings: GraphSettings) -> _Found:
-    """Double the nodes searched until the sampled images reach the recall, or all nodes are searched."""
-    everyone = np.arange(len(crowds.vector_of))
+def _deep_enough(search: Callable[[int], Neighbours], exact: Neighbours, count: int, settings: GraphSettings) -> _Found:
+    """Double the nodes searched until the sampled images reach the recall, or all nodes are searched.
+
+    Args:
+        count: of images.
+    """
+    everyone = np.arange(count)
     images = everyone
-    if len(crowds.vectors) > RECALL_OF_ALL_AT_MOST:
+    if count > RECALL_OF_ALL_AT_MOST:
         images = np.random.default_rng(settings.seed).permutation(everyone)[:_RECALL_SAMPLE]
-    exact = search_all(crowds.vectors, crowds.enough_for(settings.k))
     # A found neighbour counts as right if it is no farther than the exact k-th: of equals, any will do.
-    _, farthest = _nearest(exact, crowds, images, settings)
-    nodes = settings.trees * crowds.enough_for(settings.k)
+    farthest = exact(images)[1][:, -1:] * (1 + _SAME)
+    nodes = settings.trees * _DEEP * (settings.k + 1)
     while True:
-        near, distance = _nearest(search(nodes), crowds, images, settings)
-        recall = float((distance <= farthest[:, -1:] + crowds.same).mean())
-        if recall >= settings.recall or nodes >= settings.trees * len(crowds.vectors):
+        near, distance = search(nodes)(images)
+        recall = float((distance <= farthest).mean())
+        if recall >= settings.recall or nodes >= settings.trees * count:
             break
         nodes *= 2
-    if len(images) < len(everyone):
-        near, distance = _nearest(search(nodes), crowds, everyone, settings)
+    if len(images) < count:
+        near, distance = search(nodes)(everyone)
     return _Found(near, distance, nodes, recall, len(images))
 
 
-def _nearest(
-    search: Search, crowds: Crowds, images: np.ndarray, settings: GraphSettings
-) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest other images of each of `images`: (len, k) images and (len, k) float32 distances."""
-    # Each distinct vector is searched once, however many images share it.
-    wanted, position = np.unique(crowds.vector_of[images], return_inverse=True)
-    found = search(wanted)
-    near = np.empty((len(images), settings.k), np.int64)
-    distance = np.empty((len(images), settings.k), np.float32)
+def _nearest(search: Search, vectors: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest other images of each of `images`: (B, k) images and (B, k) float32 distances, turns left out."""
+    near = _without_itself(search(images), images)
+    distance = np.empty(near.shape, np.float32)
     for start in range(0, len(images), _AT_A_TIME):
         part = slice(start, start + _AT_A_TIME)
-        near[part], distance[part] = _choose(found[position[part]], crowds, images[part], settings.k)
-    return near, distance
+        distance[part] = np.linalg.norm(vectors[near[part]] - vectors[images[part], None], axis=2)
+    order = np.argsort(distance, axis=1, kind="stable")
+    return np.take_along_axis(near, order, axis=1), np.take_along_axis(distance, order, axis=1)
 
 
-def _choose(found: np.ndarray, crowds: Crowds, images: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest of the images whose vectors were found, ties by the rule above.
-
-    Args:
-        found: (B, count) positions of vectors, different ones in a row.
-    """
-    own = crowds.vector_of[images]
-    # An approximate search may miss the query itself, which takes the place of the farthest.
-    missed = (found != own[:, None]).all(axis=1)
-    found[missed, -1] = own[missed]
-    apart = np.linalg.norm(crowds.vectors[found] - crowds.vectors[own][:, None], axis=2)
-    # In whole steps of it, so that distances equal up to rounding are equal.
-    apart = np.round(apart / crowds.same)
-    order = np.argsort(apart, axis=1, kind="stable")
-    found, apart = np.take_along_axis(found, order, axis=1), np.take_along_axis(apart, order, axis=1)
-    # (B, count): images that have each found vector, the query itself not counted.
-    others = crowds.first[found + 1] - crowds.first[found] - (found == own[:, None])
-    up_to = np.cumsum(others, axis=1)  # (B, count): images as near as each vector's, or nearer
-    before = up_to - others
-    near = np.empty((len(images), k), np.int64)
-    distance = np.empty((len(images), k), np.float32)
-    row = np.arange(len(images))
-    for pick in range(k):
-        # The distance of this pick, and the run of images at just that distance: `size` from `begins` on.
-        level = apart[row, (up_to <= pick).sum(axis=1)]
-        equal = apart == level[:, None]
-        begins = np.where(equal, before, up_to[:, -1:]).min(axis=1)
-        size = np.where(equal, others, 0).sum(axis=1)
-        # The run is a circle that each query enters at its own random turn; picks go round it.
-        place = begins + (np.floor(crowds.turn[images] * size).astype(np.int64) + pick - begins) % size
-        # From a place in the run to a vector, and to a member of that vector, skipping the query itself.
-        vector = (up_to <= place[:, None]).sum(axis=1)
-        member = place - before[row, vector]
-        member += (found[row, vector] == own) & (member >= crowds.rank[images])
-        near[:, pick] = crowds.members[crowds.first[found[row, vector]] + member]
-        distance[:, pick] = level * crowds.same
-    return near, distance
+def _without_itself(found: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """(B, k) of (B, k + 1) found; the farthest is left out where an approximate search has missed the image itself."""
+    itself = found == images[:, None]
+    itself[~itself.any(axis=1), -1] = True
+    others: np.ndarray = found[~itself].reshape(len(images), -1)
+    return others
 
 
 def _sigma_squared(distance: np.ndarray, settings: GraphSettings) -> float:

@@ -1,4 +1,4 @@
-"""Nearest-neighbour search among distinct AU vectors: exact, or by one Annoy index that several processes share."""
+"""Nearest-neighbour search among AU vectors: exact, or by one Annoy index that several processes share."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -10,7 +10,7 @@ from fer_core.processes import process_a_core
 from openface.machine import usable_cores
 
 Search = Callable[[np.ndarray], np.ndarray]
-"""From (Q,) positions of vectors to (Q, count) positions of the vectors nearest to each, itself mostly among them."""
+"""From (Q,) images to (Q, count) images nearest to each, nearest first and itself mostly among them."""
 
 _AT_A_TIME = 2500
 _WORTH_A_PROCESS = 10_000

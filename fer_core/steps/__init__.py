@@ -281,7 +281,7 @@ STEPS: Mapping[str, Step] = {
         ),
         Step(
             "graph",
-            3,
+            4,
             "Link the training images that are neighbours in AU space.",
             _graph_settings,
             needs=("prepare", "annotate"),
