@@ -144,8 +144,9 @@ def test_windows_slashes_accents_and_encodings_of_paths_are_found(tmp_path: Path
     assert source.records["id"].tolist() == [r"faces/ni\xf1o", r"faces/ba\xf1o"]
 
 
-def test_images_listed_without_their_ending_are_found(tmp_path: Path) -> None:
-    write_faces(tmp_path, "a.png", "b.png")
+@pytest.mark.parametrize("ending", [".png", ".PNG"])
+def test_images_listed_without_their_ending_are_found(tmp_path: Path, ending: str) -> None:
+    write_faces(tmp_path, "a.png", f"b{ending}")
     write_rows(tmp_path / "labels.csv", ("image", "label"), ("a", "happy"), ("b", "sad"))
     assert open_source(LIST, tmp_path).read_image(1).size == (20, 20)
 
@@ -404,8 +405,8 @@ def test_a_column_of_labels_that_is_empty_gives_way_to_one_that_is_not(tmp_path:
 
 
 def test_which_of_two_files_a_name_without_an_ending_means_is_told(tmp_path: Path) -> None:
-    for name in TWELVE[:4]:
-        save_image((tmp_path / name).with_suffix(".jpg"))
+    for name, ending in zip(TWELVE[:4], (".jpg", ".jpg", ".JPG", ".JPG"), strict=True):
+        save_image((tmp_path / name).with_suffix(ending))
     stems: list[object] = [name.removesuffix(".png") for name in TWELVE]
     notes = open_source(LIST, with_columns(tmp_path, path=stems)).notes
     assert "names without an ending that several files have: 4, of which 0.jpg is read" in notes

@@ -46,6 +46,8 @@ _APART = re.compile(r"^/|(^|[/\\])\.(?![/\\])")
 _DEPTH = 2
 """Images are looked for so many folders below the one that is given."""
 _TRIED = 20
+_WRITTEN = (*ENDINGS, *map(str.upper, ENDINGS))
+"""Endings as files have them; cameras write upper case."""
 _LEAST_INSIDE = 1 / 2
 """A smaller share of a face box within its image is a mistake."""
 
@@ -284,7 +286,7 @@ def _of_several_endings(names: Sequence[str], paths: Sequence[Path]) -> Iterator
     several = [
         path
         for name, path in zip(names, paths, strict=True)
-        if not name.endswith(path.suffix) and sum(os.path.isfile(path.with_suffix(ending)) for ending in ENDINGS) > 1
+        if not name.endswith(path.suffix) and sum(os.path.isfile(path.with_suffix(ending)) for ending in _WRITTEN) > 1
     ]
     if several:
         yield f"names without an ending that several files have: {len(several):,}, of which {several[0].name} is read"
@@ -417,7 +419,8 @@ def _spellings(name: str) -> Iterable[str]:
     yield unicodedata.normalize("NFD", slashes)
     raw = slashes.encode("utf-8", "surrogateescape")
     yield raw.decode("cp1252", errors="replace")
-    yield from (f"{slashes}{ending}" for ending in ENDINGS)
+    endings = ENDINGS if slashes.lower().endswith(ENDINGS) else _WRITTEN
+    yield from (f"{slashes}{ending}" for ending in endings)
 
 
 def _boxes(lists: Sequence[ListedImages]) -> np.ndarray | None:
