@@ -293,6 +293,17 @@ def test_the_column_that_holds_files_is_the_path(tmp_path: Path) -> None:
     assert source.read_image(3).size == (20, 20)
 
 
+def test_of_two_columns_of_files_the_one_whose_files_are_there_is_the_path(tmp_path: Path) -> None:
+    places = [f"{word}/{name}" for word, name in zip(WORDS, TWELVE, strict=True)]
+    write_faces(tmp_path, *places)
+    written = [place.replace("/", "\\") for place in places]
+    rows = zip(TWELVE, written, WORDS, strict=True)
+    write_rows(tmp_path / "labels.csv", ("filename", "filepath", "label"), *rows)
+    source = open_source(LIST, tmp_path)
+    assert source.read_image(3).size == (20, 20)
+    assert source.records["id"].tolist() == [place.removesuffix(".png") for place in places]
+
+
 def test_a_stray_image_beside_the_list_hides_none_in_a_folder(tmp_path: Path) -> None:
     for name in TWELVE:
         save_image(tmp_path / "images" / name)
