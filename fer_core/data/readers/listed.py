@@ -30,9 +30,9 @@ from fer_core.data.readers.source import (
     NEARLY_ALL,
     Source,
     find_images,
+    folders_within,
     note_of_frames,
     read_file,
-    subfolders,
     unique_ids,
     without_ending,
 )
@@ -373,7 +373,7 @@ def _base(given: Path, found: ListedImages) -> Path:
 
     if hits(own) == len(sample):
         return own
-    split_of_place = {own: "", **{place: _split_of_place(place, given) for place in _folders(given, _DEPTH)}}
+    split_of_place = {own: "", **{place: _split_of_place(place, given) for place in folders_within(given, _DEPTH)}}
     of_split = [place for place, split in split_of_place.items() if split and split == found.of_split]
     others = [place for place, split in split_of_place.items() if place == own or not (split and found.of_split)]
     count_of = {place: hits(place) for place in of_split}
@@ -394,13 +394,6 @@ def _split_of_place(place: Path, given: Path) -> str:
     """The split that the lowest of a place's folders below `given` means, or ""."""
     folders = reversed(place.relative_to(given).parts)
     return next((split for folder in folders if (split := split_of_folder(folder))), "")
-
-
-def _folders(folder: Path, depth: int) -> Iterator[Path]:
-    yield folder
-    if depth:
-        for inner in subfolders(folder):
-            yield from _folders(inner, depth - 1)
 
 
 def _find_file(folder: Path, name: str) -> Path:
