@@ -49,6 +49,8 @@ _INPUT = re.compile(r"^Input full path:(.*)$", re.MULTILINE)
 _CSV = re.compile(r"\.csv(\.gz)?$", re.IGNORECASE)
 _OTHER_TABLES = (".parquet", ".pq", ".feather", ".arrow", ".tsv", ".xlsx")
 """Endings of tables that are not read where a folder holds them."""
+_BULK = re.compile(r"(eye_lmk_[xyXYZ]|[XYZ]|p)_\d+|lm_mp_idx_\d+_[xyz]")
+"""Headers of points and shapes that nobody reads here: most of what OpenFace and LibreFace write."""
 _LARGEST_CSV = 1 << 20
 _PARQUET, _FEATHERS, _ZIP, _GZIP = b"PAR1", (b"ARROW1", b"FEA1"), b"PK\x03\x04", b"\x1f\x8b"
 """First bytes of each format; both versions of feather."""
@@ -388,20 +390,26 @@ def _read_csv(path: Path) -> _Sheet | None:
         content = path.read_bytes()
         text = _decoded(gzip.decompress(content) if content.startswith(_GZIP) else content)
         text = text.lstrip("\r\n")
-        first, _, rest = text.partition("\n")
+        first = text[: text.find("\n") + 1] or text
         marked = SEPARATOR_LINE.match(first)
-        text = rest if marked else text
+        text = text[len(first) :] if marked else text
         separator = marked[1] if marked else max(",;\t|", key=first.count)
-        lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+        # A StringIO takes four bytes a character.
+        file = io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8", newline="")
+        lines = csv.reader(file, delimiter=separator, skipinitialspace=True)
         headers = [name.strip() for name in next(lines, [])]
-        whole = [line for line in lines if line]
+        kept = [place for place, header in enumerate(headers) if not _BULK.fullmatch(header)]
+        rows, is_longer, known = list[list[str]](), list[bool](), dict[str, str]()
+        for line in filter(None, lines):
+            is_longer.append(any(field.strip() for field in line[len(headers) :]))
+            padded = list(_padded(line, len(headers)))
+            # Most figures are the same few texts, over and over.
+            rows.append([known.setdefault(padded[place], padded[place]) for place in kept])
     except (OSError, EOFError, zlib.error, csv.Error):
         return None
-    rows = [list(_padded(line, len(headers))) for line in whole]
     if separator != "," or has_decimal_commas(field for row in rows for field in row):
         rows = [[with_decimal_point(field) for field in row] for row in rows]
-    is_longer = [any(field.strip() for field in line[len(headers) :]) for line in whole]
-    return _Sheet(headers, rows, is_longer) if headers else None
+    return _Sheet([headers[place] for place in kept], rows, is_longer) if headers else None
 
 
 def _decoded(content: bytes) -> str:
