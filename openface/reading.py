@@ -6,7 +6,7 @@ import io
 import math
 import re
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
@@ -242,9 +242,11 @@ def _rows_of(sheet: _Sheet, path: Path, key: str | None, ids: Sequence[str] = ()
     _refuse_two_of_a_name(path, sheet.headers)
     columns = {header: sheet.column(header) for header in sheet.headers if _may_name(header)}
     numbers = {header for header, values in columns.items() if _only_counts(values)}
-    names = _names_in(columns, numbers, _column(sheet, "frame"), ids)
+    frames = _column(sheet, "frame")
+    names = _names_in(columns, numbers, frames, ids)
     if names is None and key is None:
         _refuse_nameless(path, sheet.headers, numbers)
+    _refuse_frames(path, names, frames)
     places, points = _figure_places(sheet.headers), _landmark_places(sheet.headers)
     statuses = _statuses(path, _column(sheet, "status"), _column(sheet, "success"), len(sheet.lines))
     for row, line in enumerate(sheet.lines):
@@ -353,6 +355,19 @@ def _refuse_nameless(path: Path, headers: Sequence[str], numbers: Set[str]) -> N
         f"{path}: no column names the images{told}; add one of file names with their endings, called {_WOULD_DO}, or "
         "give a folder of one CSV an image"
     )
+
+
+def _refuse_frames(path: Path, names: Sequence[str] | None, frames: Sequence[str] | None) -> None:
+    """Refuse names most of which have several frames, as videos do: nothing tells which of these an image is."""
+    frames_of = defaultdict[str, set[str]](set)
+    for name, frame in zip(names, frames, strict=True) if names and frames else ():
+        frames_of[name].add(frame)
+    several = [name for name, own in frames_of.items() if len(own) > 1]
+    if 2 * len(several) > len(frames_of):
+        raise TableError(
+            f"{path}: {several[0]!r} has {len(frames_of[several[0]]):,} frames, as a video has, and nothing tells "
+            "which of them an image is; give each frame the name of its own image"
+        )
 
 
 def _refuse_two_of_a_name(path: Path, headers: Sequence[str]) -> None:
@@ -497,14 +512,11 @@ def _read_columnar(path: Path, begins: bytes, ids: Sequence[str]) -> pd.DataFram
     in_lower_case = {header.lower(): column for header, column in columns.items()}
     naming = {header: column for header, column in columns.items() if _may_name(header)}
     numbers = {header for header, column in naming.items() if pd.api.types.is_numeric_dtype(column)}
-    names = _names_in(
-        {header: _texts(column) for header, column in naming.items()},
-        numbers,
-        _texts(in_lower_case["frame"]) if "frame" in in_lower_case else None,
-        ids,
-    )
+    frames = _texts(in_lower_case["frame"]) if "frame" in in_lower_case else None
+    names = _names_in({header: _texts(column) for header, column in naming.items()}, numbers, frames, ids)
     if names is None:
         _refuse_nameless(path, headers, numbers)
+    _refuse_frames(path, names, frames)
     own = _texts(columns["status"]) if "status" in columns else None
     success = list(in_lower_case["success"]) if "success" in in_lower_case else None
     frame = pd.DataFrame({"key": names, "status": _statuses(path, own, success, len(table))}, dtype=str)

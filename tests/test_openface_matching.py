@@ -60,6 +60,17 @@ def test_a_column_of_names_gives_every_image_its_own_row(tmp_path: Path, header:
         assert own_rows(one_row_per_image(read_openface(path), ids)) == 300
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_videos_name_stands_for_none_of_its_frames(tmp_path: Path, form: str) -> None:
+    """The surest of them passed for the still of its clip."""
+    path = feature_extraction(tmp_path / "all.csv", numbered(6), image=["clip1"] * 3 + ["clip2"] * 3)
+    if form == "parquet":
+        pd.read_csv(path, skipinitialspace=True).to_parquet(path)
+        path = path.rename(path.with_suffix(".parquet"))
+    with pytest.raises(TableError, match="'clip1' has 3 frames, as a video has, and nothing tells which of them"):
+        read_openface(path, ["clip1", "clip2"])
+
+
 @pytest.mark.parametrize("of", ["stem", "name"])
 def test_names_without_folders_do_where_no_two_images_share_one(tmp_path: Path, of: str) -> None:
     names = numbered()
