@@ -187,9 +187,9 @@ def _find_lists(given: Path) -> list[tuple[Path, str]]:
     return [(path, split_of_folder(folder.name) or split) for folder, lists in below.items() for path, split in lists]
 
 
-def holds_lists(folder: Path) -> bool:
-    """Tell whether a folder, or one of those in it, holds files that may be lists."""
-    return any(map(list_files, (folder, *subfolders(folder))))
+def lists_near(folder: Path) -> list[Path]:
+    """The files in a folder, and in those in it, that may be lists."""
+    return [path for place in (folder, *subfolders(folder)) for path in list_files(place)]
 
 
 def _lists_in(folder: Path) -> list[tuple[Path, str]]:
