@@ -46,3 +46,4 @@ def test_fer2013_is_found_in_whatever_case(tmp_path: Path, name: str) -> None:
 def test_fer2013_in_class_folders_is_told_to_be_a_source_of_its_own(tmp_path: Path) -> None:
     save_faces(tmp_path / "train" / "angry", 1, "jpg")
     assert "for images in class folders set dataset.source = 'folder'" in refused(FER2013, tmp_path)
+    assert "or 'folder' for images in class folders, which have no votes" in refused(FERPLUS, tmp_path)
