@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise, zip_longest
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, NoReturn
 
 import numpy as np
@@ -206,7 +206,9 @@ def _input_of(details: Path, folder: Path) -> str:
     if "/" in key:
         return key
     said = _INPUT.search(_decoded(details.read_bytes()))
-    return said[1].strip() if said and Path(said[1].strip()).stem == key else key
+    # The program is often one for Windows.
+    path = PureWindowsPath(said[1].strip() if said else "")
+    return path.as_posix() if path.stem == key else key
 
 
 def _read_one_image(path: Path, key: str) -> Iterator[_Row]:

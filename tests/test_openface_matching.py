@@ -120,10 +120,11 @@ def test_a_stem_that_fits_two_images_is_refused(tmp_path: Path, ids: list[str]) 
         one_row_per_image(read_openface(tmp_path), ids)
 
 
-def test_what_details_say_of_an_images_folder_tells_namesakes_apart(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["/data/sad/", "C:\\data\\sad\\", "C:\\data\\sad/"])
+def test_what_details_say_of_an_images_folder_tells_namesakes_apart(tmp_path: Path, place: str) -> None:
     for name in "ab":
         write_csv(tmp_path / f"{name}.csv", [face()])
-        (tmp_path / f"{name}_of_details.txt").write_text(f"Input:x\nInput full path:/data/sad/{name}.jpg\nAUs: 1\n")
+        (tmp_path / f"{name}_of_details.txt").write_text(f"Input:x\nInput full path:{place}{name}.jpg\nAUs: 1\n")
     table = one_row_per_image(read_openface(tmp_path), ["happy/a", "sad/a", "sad/b"])
     assert table["status"].tolist() == ["failed", "ok", "ok"]
 
