@@ -17,6 +17,7 @@ from helpers.openface_tables import (
     write_csv,
 )
 
+from openface.decoding import ENDINGS
 from openface.errors import TableError
 from openface.matching import EMOTIONS_OF, SPLITS, match, splits_in
 from openface.reading import read_openface
@@ -382,6 +383,10 @@ def test_names_that_a_parquet_holds_as_bytes_are_names(tmp_path: Path) -> None:
 def test_an_exact_match_is_not_given_to_a_namesake(tmp_path: Path) -> None:
     table = frame(face(0.5), face(0.9), ids=["x/a", "y/a"])
     assert from_parquet(tmp_path / "t.parquet", table, ["x/a"])["confidence"].tolist() == [0.5]
+
+
+def test_an_ending_that_images_may_have_is_no_part_of_their_name() -> None:
+    assert [ending for ending in ENDINGS if not match([f"a{ending}"], ["a"]).owner] == []
 
 
 def test_a_part_of_the_images_and_a_part_of_the_table_are_fine(tmp_path: Path) -> None:
