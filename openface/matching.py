@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-_ENDING = re.compile(r"\.(jpe?g|jpe|jfif|png|bmp|dib|webp|tiff?|gif|p[bgnp]m|hei[cf]|avif)$", re.IGNORECASE)
+_ENDING = re.compile(r"\.(jpe?g|jpe|jfif|a?png|bmp|dib|webp|tiff?|gif|p[bgnp]m|hei[cf]|hif|avif)$", re.IGNORECASE)
 _SEPARATOR = re.compile(r"/|\\(?!x[0-9a-f]{2})")
 _SPELLED_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 _ALIGNED = re.compile(r"_aligned$", re.IGNORECASE)

@@ -6,12 +6,12 @@ import io
 import math
 import re
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise, zip_longest
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, NoReturn
 
 import numpy as np
@@ -49,6 +49,8 @@ _INPUT = re.compile(r"^Input full path:(.*)$", re.MULTILINE)
 _CSV = re.compile(r"\.csv(\.gz)?$", re.IGNORECASE)
 _OTHER_TABLES = (".parquet", ".pq", ".feather", ".arrow", ".tsv", ".xlsx")
 """Endings of tables that are not read where a folder holds them."""
+_BULK = re.compile(r"(eye_lmk_[xyXYZ]|[XYZ]|p)_\d+|lm_mp_idx_\d+_[xyz]")
+"""Headers of points and shapes that nobody reads here: most of what OpenFace and LibreFace write."""
 _LARGEST_CSV = 1 << 20
 _PARQUET, _FEATHERS, _ZIP, _GZIP = b"PAR1", (b"ARROW1", b"FEA1"), b"PK\x03\x04", b"\x1f\x8b"
 """First bytes of each format; both versions of feather."""
@@ -204,7 +206,9 @@ def _input_of(details: Path, folder: Path) -> str:
     if "/" in key:
         return key
     said = _INPUT.search(_decoded(details.read_bytes()))
-    return said[1].strip() if said and Path(said[1].strip()).stem == key else key
+    # The program is often one for Windows.
+    path = PureWindowsPath(said[1].strip() if said else "")
+    return path.as_posix() if path.stem == key else key
 
 
 def _read_one_image(path: Path, key: str) -> Iterator[_Row]:
@@ -240,9 +244,11 @@ def _rows_of(sheet: _Sheet, path: Path, key: str | None, ids: Sequence[str] = ()
     _refuse_two_of_a_name(path, sheet.headers)
     columns = {header: sheet.column(header) for header in sheet.headers if _may_name(header)}
     numbers = {header for header, values in columns.items() if _only_counts(values)}
-    names = _names_in(columns, numbers, _column(sheet, "frame"), ids)
+    frames = _column(sheet, "frame")
+    names = _names_in(columns, numbers, frames, ids)
     if names is None and key is None:
         _refuse_nameless(path, sheet.headers, numbers)
+    _refuse_frames(path, names, frames)
     places, points = _figure_places(sheet.headers), _landmark_places(sheet.headers)
     statuses = _statuses(path, _column(sheet, "status"), _column(sheet, "success"), len(sheet.lines))
     for row, line in enumerate(sheet.lines):
@@ -353,6 +359,19 @@ def _refuse_nameless(path: Path, headers: Sequence[str], numbers: Set[str]) -> N
     )
 
 
+def _refuse_frames(path: Path, names: Sequence[str] | None, frames: Sequence[str] | None) -> None:
+    """Refuse names most of which have several frames, as videos do: nothing tells which of these an image is."""
+    frames_of = defaultdict[str, set[str]](set)
+    for name, frame in zip(names, frames, strict=True) if names and frames else ():
+        frames_of[name].add(frame)
+    several = [name for name, own in frames_of.items() if len(own) > 1]
+    if 2 * len(several) > len(frames_of):
+        raise TableError(
+            f"{path}: {several[0]!r} has {len(frames_of[several[0]]):,} frames, as a video has, and nothing tells "
+            "which of them an image is; give each frame the name of its own image"
+        )
+
+
 def _refuse_two_of_a_name(path: Path, headers: Sequence[str]) -> None:
     figures = [name for header in headers if (name := figure_in(header)) is not None]
     twice = next((name for name, count in Counter(figures).items() if count > 1), None)
@@ -388,20 +407,26 @@ def _read_csv(path: Path) -> _Sheet | None:
         content = path.read_bytes()
         text = _decoded(gzip.decompress(content) if content.startswith(_GZIP) else content)
         text = text.lstrip("\r\n")
-        first, _, rest = text.partition("\n")
+        first = text[: text.find("\n") + 1] or text
         marked = SEPARATOR_LINE.match(first)
-        text = rest if marked else text
+        text = text[len(first) :] if marked else text
         separator = marked[1] if marked else max(",;\t|", key=first.count)
-        lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+        # A StringIO takes four bytes a character.
+        file = io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8", newline="")
+        lines = csv.reader(file, delimiter=separator, skipinitialspace=True)
         headers = [name.strip() for name in next(lines, [])]
-        whole = [line for line in lines if line]
+        kept = [place for place, header in enumerate(headers) if not _BULK.fullmatch(header)]
+        rows, is_longer, known = list[list[str]](), list[bool](), dict[str, str]()
+        for line in filter(None, lines):
+            is_longer.append(any(field.strip() for field in line[len(headers) :]))
+            padded = list(_padded(line, len(headers)))
+            # Most figures are the same few texts, over and over.
+            rows.append([known.setdefault(padded[place], padded[place]) for place in kept])
     except (OSError, EOFError, zlib.error, csv.Error):
         return None
-    rows = [list(_padded(line, len(headers))) for line in whole]
     if separator != "," or has_decimal_commas(field for row in rows for field in row):
         rows = [[with_decimal_point(field) for field in row] for row in rows]
-    is_longer = [any(field.strip() for field in line[len(headers) :]) for line in whole]
-    return _Sheet(headers, rows, is_longer) if headers else None
+    return _Sheet([headers[place] for place in kept], rows, is_longer) if headers else None
 
 
 def _decoded(content: bytes) -> str:
@@ -489,14 +514,11 @@ def _read_columnar(path: Path, begins: bytes, ids: Sequence[str]) -> pd.DataFram
     in_lower_case = {header.lower(): column for header, column in columns.items()}
     naming = {header: column for header, column in columns.items() if _may_name(header)}
     numbers = {header for header, column in naming.items() if pd.api.types.is_numeric_dtype(column)}
-    names = _names_in(
-        {header: _texts(column) for header, column in naming.items()},
-        numbers,
-        _texts(in_lower_case["frame"]) if "frame" in in_lower_case else None,
-        ids,
-    )
+    frames = _texts(in_lower_case["frame"]) if "frame" in in_lower_case else None
+    names = _names_in({header: _texts(column) for header, column in naming.items()}, numbers, frames, ids)
     if names is None:
         _refuse_nameless(path, headers, numbers)
+    _refuse_frames(path, names, frames)
     own = _texts(columns["status"]) if "status" in columns else None
     success = list(in_lower_case["success"]) if "success" in in_lower_case else None
     frame = pd.DataFrame({"key": names, "status": _statuses(path, own, success, len(table))}, dtype=str)

@@ -106,3 +106,17 @@ def test_what_is_none_of_its_layouts_is_refused_by_what_was_looked_for(tmp_path:
     assert "not AffectNet; looked for training.csv and validation.csv, for train_set and val_set with images and" in (
         refused(AFFECTNET, tmp_path)
     )
+
+
+def test_another_list_beside_class_folders_hides_none(tmp_path: Path) -> None:
+    """Kaggle's copy has a list of images that are not in it; it was refused for that list."""
+    folder = tmp_path / "archive (3)"
+    for place in ("Train/Anger", "Train/Happy", "Test/Anger", "Test/Happy"):
+        save_image(folder / place / "ffhq_1.png")
+    (folder / "labels.csv").write_text(",pth,label,relFCs\n0,anger/image0000006.jpg,surprise,0.87\n")
+    for given in (tmp_path, folder):
+        source = open_source(AFFECTNET, given)
+        assert by_split(source) == {"train": 2, "test": 2}
+        assert "files that are no images: 1 .csv" in source.notes
+    (folder / "labels.csv").write_text("subDirectory_filePath,expression\n1/a.jpg,1\n1/b.jpg,2\n")
+    assert open_source(AFFECTNET, folder).records["id"].tolist() == ["1/a", "1/b"]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.dataset_files import FER2013, FERPLUS, FOLDER, LIST, RAFDB, counts, refused, write_rows
+from helpers.dataset_files import FER2013, FERPLUS, FOLDER, LIST, RAFDB, counts, refused, save_faces, write_rows
 
 from fer_core.data.dataset import EMOTIONS
 from fer_core.data.readers import open_source
@@ -41,3 +41,9 @@ def test_fer2013_is_found_in_whatever_case(tmp_path: Path, name: str) -> None:
     rows = [(emotion, face, "Training") for emotion in (0, 3, 3)]
     write_rows(tmp_path / name, ("emotion", "pixels", "Usage"), *rows)
     assert counts(open_source(FER2013, tmp_path)) == {"happiness": 2, "anger": 1}
+
+
+def test_fer2013_in_class_folders_is_told_to_be_a_source_of_its_own(tmp_path: Path) -> None:
+    save_faces(tmp_path / "train" / "angry", 1, "jpg")
+    assert "for images in class folders set dataset.source = 'folder'" in refused(FER2013, tmp_path)
+    assert "or 'folder' for images in class folders, which have no votes" in refused(FERPLUS, tmp_path)

@@ -144,8 +144,9 @@ def test_windows_slashes_accents_and_encodings_of_paths_are_found(tmp_path: Path
     assert source.records["id"].tolist() == [r"faces/ni\xf1o", r"faces/ba\xf1o"]
 
 
-def test_images_listed_without_their_ending_are_found(tmp_path: Path) -> None:
-    write_faces(tmp_path, "a.png", "b.png")
+@pytest.mark.parametrize("ending", [".png", ".PNG"])
+def test_images_listed_without_their_ending_are_found(tmp_path: Path, ending: str) -> None:
+    write_faces(tmp_path, "a.png", f"b{ending}")
     write_rows(tmp_path / "labels.csv", ("image", "label"), ("a", "happy"), ("b", "sad"))
     assert open_source(LIST, tmp_path).read_image(1).size == (20, 20)
 
@@ -292,6 +293,17 @@ def test_the_column_that_holds_files_is_the_path(tmp_path: Path) -> None:
     assert source.read_image(3).size == (20, 20)
 
 
+def test_of_two_columns_of_files_the_one_whose_files_are_there_is_the_path(tmp_path: Path) -> None:
+    places = [f"{word}/{name}" for word, name in zip(WORDS, TWELVE, strict=True)]
+    write_faces(tmp_path, *places)
+    written = [place.replace("/", "\\") for place in places]
+    rows = zip(TWELVE, written, WORDS, strict=True)
+    write_rows(tmp_path / "labels.csv", ("filename", "filepath", "label"), *rows)
+    source = open_source(LIST, tmp_path)
+    assert source.read_image(3).size == (20, 20)
+    assert source.records["id"].tolist() == [place.removesuffix(".png") for place in places]
+
+
 def test_a_stray_image_beside_the_list_hides_none_in_a_folder(tmp_path: Path) -> None:
     for name in TWELVE:
         save_image(tmp_path / "images" / name)
@@ -404,8 +416,8 @@ def test_a_column_of_labels_that_is_empty_gives_way_to_one_that_is_not(tmp_path:
 
 
 def test_which_of_two_files_a_name_without_an_ending_means_is_told(tmp_path: Path) -> None:
-    for name in TWELVE[:4]:
-        save_image((tmp_path / name).with_suffix(".jpg"))
+    for name, ending in zip(TWELVE[:4], (".jpg", ".jpg", ".JPG", ".JPG"), strict=True):
+        save_image((tmp_path / name).with_suffix(ending))
     stems: list[object] = [name.removesuffix(".png") for name in TWELVE]
     notes = open_source(LIST, with_columns(tmp_path, path=stems)).notes
     assert "names without an ending that several files have: 4, of which 0.jpg is read" in notes

@@ -17,6 +17,7 @@ from helpers.openface_tables import (
     write_csv,
 )
 
+from openface.decoding import ENDINGS
 from openface.errors import TableError
 from openface.matching import EMOTIONS_OF, SPLITS, match, splits_in
 from openface.reading import read_openface
@@ -58,6 +59,17 @@ def test_a_column_of_names_gives_every_image_its_own_row(tmp_path: Path, header:
     for shape in ("{}", "/data/faces/{}", "faces\\{}", "./{}"):
         path = feature_extraction(tmp_path / "all.csv", names, **{header: [shape.format(name) for name in names]})
         assert own_rows(one_row_per_image(read_openface(path), ids)) == 300
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_videos_name_stands_for_none_of_its_frames(tmp_path: Path, form: str) -> None:
+    """The surest of them passed for the still of its clip."""
+    path = feature_extraction(tmp_path / "all.csv", numbered(6), image=["clip1"] * 3 + ["clip2"] * 3)
+    if form == "parquet":
+        pd.read_csv(path, skipinitialspace=True).to_parquet(path)
+        path = path.rename(path.with_suffix(".parquet"))
+    with pytest.raises(TableError, match="'clip1' has 3 frames, as a video has, and nothing tells which of them"):
+        read_openface(path, ["clip1", "clip2"])
 
 
 @pytest.mark.parametrize("of", ["stem", "name"])
@@ -109,10 +121,11 @@ def test_a_stem_that_fits_two_images_is_refused(tmp_path: Path, ids: list[str]) 
         one_row_per_image(read_openface(tmp_path), ids)
 
 
-def test_what_details_say_of_an_images_folder_tells_namesakes_apart(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["/data/sad/", "C:\\data\\sad\\", "C:\\data\\sad/"])
+def test_what_details_say_of_an_images_folder_tells_namesakes_apart(tmp_path: Path, place: str) -> None:
     for name in "ab":
         write_csv(tmp_path / f"{name}.csv", [face()])
-        (tmp_path / f"{name}_of_details.txt").write_text(f"Input:x\nInput full path:/data/sad/{name}.jpg\nAUs: 1\n")
+        (tmp_path / f"{name}_of_details.txt").write_text(f"Input:x\nInput full path:{place}{name}.jpg\nAUs: 1\n")
     table = one_row_per_image(read_openface(tmp_path), ["happy/a", "sad/a", "sad/b"])
     assert table["status"].tolist() == ["failed", "ok", "ok"]
 
@@ -370,6 +383,10 @@ def test_names_that_a_parquet_holds_as_bytes_are_names(tmp_path: Path) -> None:
 def test_an_exact_match_is_not_given_to_a_namesake(tmp_path: Path) -> None:
     table = frame(face(0.5), face(0.9), ids=["x/a", "y/a"])
     assert from_parquet(tmp_path / "t.parquet", table, ["x/a"])["confidence"].tolist() == [0.5]
+
+
+def test_an_ending_that_images_may_have_is_no_part_of_their_name() -> None:
+    assert [ending for ending in ENDINGS if not match([f"a{ending}"], ["a"]).owner] == []
 
 
 def test_a_part_of_the_images_and_a_part_of_the_table_are_fine(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import gzip
 import os
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -439,6 +440,20 @@ def test_landmarks_are_kept_beside_the_aus_one_row_an_image(form: str, tmp_path:
     assert np.isnan(points[[1, 2, 4]]).all()
     again = from_parquet(tmp_path / "again.parquet", table, list("dcbaef"))
     pd.testing.assert_frame_equal(again, table)
+
+
+def test_a_table_of_all_that_openface_writes_takes_a_few_times_its_size_of_memory(tmp_path: Path) -> None:
+    drawn = np.random.default_rng(0).uniform(0, 500, (100, 136 + 280 + 204))
+    bulk = [*LANDMARKS, *(f"eye_lmk_X_{n}" for n in range(280)), *(f"{axis}_{n}" for axis in "XYZ" for n in range(68))]
+    table = pd.DataFrame(np.round(drawn, 1), columns=bulk).assign(filename=[f"{n}.jpg" for n in range(100)], AU01_r=1.0)
+    table.to_csv(tmp_path / "all.csv", index=False)
+    tracemalloc.start()
+    try:
+        rows = read_openface(tmp_path / "all.csv")
+        assert tracemalloc.get_traced_memory()[1] < 8 * (tmp_path / "all.csv").stat().st_size
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_allclose(rows[list(LANDMARKS)], table[list(LANDMARKS)], rtol=1e-6)
 
 
 def test_points_in_space_and_a_part_of_the_landmarks_are_no_landmarks(tmp_path: Path) -> None:

@@ -222,6 +222,14 @@ def test_rafdbs_aligned_images_are_found_as_they_are_called(tmp_path: Path, name
     assert source.read_image(3).convert("RGB").getpixel((0, 0)) == pytest.approx((30, 225, 128), abs=3)
 
 
+@pytest.mark.parametrize("link", ["basic", "basic/Image"])
+def test_rafdbs_folders_may_be_links(tmp_path: Path, link: str) -> None:
+    folder = write_rafdb(tmp_path / "RAF-DB") / link
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    assert open_source(RAFDB, tmp_path / "RAF-DB").read_image(7).size == (20, 20)
+
+
 def test_an_image_called_as_published_goes_before_another_of_its_name(tmp_path: Path) -> None:
     write_rafdb(tmp_path)
     save_image(tmp_path / "basic" / "Image" / "aligned" / "train_00001.png", 200)

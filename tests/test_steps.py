@@ -311,7 +311,7 @@ def test_another_build_of_openface_under_the_same_name_is_another_program(
     assert annotated().settings()["openface"]["binary"] == "FaceLandmarkImg"  # Not where it lies.
     rows = tmp_path / "rows.csv"
     rows.write_text("what OpenFace wrote before")
-    assert annotated(outside=rows).settings() == {"reading": 6}
+    assert annotated(outside=rows).settings() == {"reading": 7}
 
 
 def test_what_is_annotated_is_found_where_openface_is_no_more(

@@ -30,7 +30,7 @@ NEIGHBOUR_SETTINGS = (
 """Keys of [ldg] that count only with a graph."""
 NAMED_FILES = {"ldg": "weights", "sll": "weights", "distill": "weights", "action_units": "vectors"}
 """By section, the key that names a file of the user's, which counts by what it holds."""
-_READING = {"reading": 6}
+_READING = {"reading": 7}
 """How tables of the user's own are read; goes up when that changes. What is made of no such table stays what it is."""
 _OWN_LABELS = ("folder", "csv", "affectnet", "fer2013")
 """Sources whose labels mean what `fer_core.data.readers.classes` says."""

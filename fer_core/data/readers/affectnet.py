@@ -9,9 +9,10 @@ import numpy as np
 
 from fer_core.data.readers.folder import ClassFolders, FolderImage, read_class_folders, source_of_folders
 from fer_core.data.readers.listed import AFFECTNET, read_affectnet_lists
-from fer_core.data.readers.lists import holds_lists
+from fer_core.data.readers.lists import lists_near
 from fer_core.data.readers.names import emotion_of, number_of, split_of
 from fer_core.data.readers.source import Source, find_images, subfolders, unwrapped, without_ending
+from fer_core.data.readers.tables import plain, read_rows
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
 
@@ -49,11 +50,11 @@ def read(settings: DatasetSettings, folder: Path) -> Source:
     inner = unwrapped(folder, lambda path: bool(_parts(path)))
     if parts := _parts(inner):
         return _read_arrays(settings, inner, parts)
-    if holds_lists(folder):
-        return read_affectnet_lists(settings, folder)
-    inner = unwrapped(folder, _has_class_folders)
-    if _has_class_folders(inner):
+    inner, lists = unwrapped(folder, _has_class_folders), lists_near(folder)
+    if _has_class_folders(inner) and not any(map(_is_own_list, lists)):
         return _read_class_folders(settings, inner)
+    if lists:
+        return read_affectnet_lists(settings, folder)
     raise DatasetError(
         f"{folder}: not AffectNet; looked for training.csv and validation.csv, for train_set and val_set with "
         f"{_IMAGES} and {_ANNOTATIONS}, and for train/0…7 with val/0…7; give the folder that holds them with --data, "
@@ -129,6 +130,12 @@ def _read_class_folders(settings: DatasetSettings, folder: Path) -> Source:
     splits = _as_published([image.split for image in found.images])
     images = [replace(image, split=split) for image, split in zip(found.images, splits, strict=True)]
     return _source(settings, folder, images, found.notes)
+
+
+def _is_own_list(path: Path) -> bool:
+    """Tell AffectNet's lists by their header from others, such as the one that Kaggle has beside class folders."""
+    first = next(read_rows(path), None)
+    return first is not None and "subdirectoryfilepath" in map(plain, first.fields)
 
 
 def _source(settings: DatasetSettings, folder: Path, images: list[FolderImage], notes: tuple[str, ...]) -> Source:

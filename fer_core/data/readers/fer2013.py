@@ -78,7 +78,8 @@ def read(settings: DatasetSettings, folder: Path) -> Source:
     path = folder if folder.is_file() else find_file(folder)
     if path is None:
         raise DatasetError(
-            f"{folder}: not FER2013; looked for {' and '.join(FILES)}; give the folder or file with --data"
+            f"{folder}: not FER2013; looked for {' and '.join(FILES)}; give the folder or file with --data, or for "
+            "images in class folders set dataset.source = 'folder'"
         )
     rows = read_pixels(path)
     if not rows.labels:

@@ -166,7 +166,7 @@ def _find_faces(given: Path) -> _Faces:
     raise DatasetError(
         f"{given}: not FER+; looked for {ARRAYS}, for {' with '.join(there)} ({missing} missing), and for "
         f"FER2013Train/{GENERATED}; give the folder that holds them with --data, or set dataset.source = 'fer2013' for "
-        "FER2013's own labels"
+        "FER2013's own labels, or 'folder' for images in class folders, which have no votes"
     )
 
 

@@ -30,9 +30,9 @@ from fer_core.data.readers.source import (
     NEARLY_ALL,
     Source,
     find_images,
+    folders_within,
     note_of_frames,
     read_file,
-    subfolders,
     unique_ids,
     without_ending,
 )
@@ -46,6 +46,8 @@ _APART = re.compile(r"^/|(^|[/\\])\.(?![/\\])")
 _DEPTH = 2
 """Images are looked for so many folders below the one that is given."""
 _TRIED = 20
+_WRITTEN = (*ENDINGS, *map(str.upper, ENDINGS))
+"""Endings as files have them; cameras write upper case."""
 _LEAST_INSIDE = 1 / 2
 """A smaller share of a face box within its image is a mistake."""
 
@@ -284,7 +286,7 @@ def _of_several_endings(names: Sequence[str], paths: Sequence[Path]) -> Iterator
     several = [
         path
         for name, path in zip(names, paths, strict=True)
-        if not name.endswith(path.suffix) and sum(os.path.isfile(path.with_suffix(ending)) for ending in ENDINGS) > 1
+        if not name.endswith(path.suffix) and sum(os.path.isfile(path.with_suffix(ending)) for ending in _WRITTEN) > 1
     ]
     if several:
         yield f"names without an ending that several files have: {len(several):,}, of which {several[0].name} is read"
@@ -371,7 +373,7 @@ def _base(given: Path, found: ListedImages) -> Path:
 
     if hits(own) == len(sample):
         return own
-    split_of_place = {own: "", **{place: _split_of_place(place, given) for place in _folders(given, _DEPTH)}}
+    split_of_place = {own: "", **{place: _split_of_place(place, given) for place in folders_within(given, _DEPTH)}}
     of_split = [place for place, split in split_of_place.items() if split and split == found.of_split]
     others = [place for place, split in split_of_place.items() if place == own or not (split and found.of_split)]
     count_of = {place: hits(place) for place in of_split}
@@ -394,13 +396,6 @@ def _split_of_place(place: Path, given: Path) -> str:
     return next((split for folder in folders if (split := split_of_folder(folder))), "")
 
 
-def _folders(folder: Path, depth: int) -> Iterator[Path]:
-    yield folder
-    if depth:
-        for inner in subfolders(folder):
-            yield from _folders(inner, depth - 1)
-
-
 def _find_file(folder: Path, name: str) -> Path:
     """The file as it is spelled, with Windows' slashes, other accents, in another encoding, or with an ending."""
     for spelling in _spellings(name):
@@ -417,7 +412,8 @@ def _spellings(name: str) -> Iterable[str]:
     yield unicodedata.normalize("NFD", slashes)
     raw = slashes.encode("utf-8", "surrogateescape")
     yield raw.decode("cp1252", errors="replace")
-    yield from (f"{slashes}{ending}" for ending in ENDINGS)
+    endings = ENDINGS if slashes.lower().endswith(ENDINGS) else _WRITTEN
+    yield from (f"{slashes}{ending}" for ending in endings)
 
 
 def _boxes(lists: Sequence[ListedImages]) -> np.ndarray | None:

@@ -1,6 +1,7 @@
 """Which CSV files list a dataset's images, and which of their columns count."""
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -186,9 +187,9 @@ def _find_lists(given: Path) -> list[tuple[Path, str]]:
     return [(path, split_of_folder(folder.name) or split) for folder, lists in below.items() for path, split in lists]
 
 
-def holds_lists(folder: Path) -> bool:
-    """Tell whether a folder, or one of those in it, holds files that may be lists."""
-    return any(map(list_files, (folder, *subfolders(folder))))
+def lists_near(folder: Path) -> list[Path]:
+    """The files in a folder, and in those in it, that may be lists."""
+    return [path for place in (folder, *subfolders(folder)) for path in list_files(place)]
 
 
 def _lists_in(folder: Path) -> list[tuple[Path, str]]:
@@ -262,10 +263,14 @@ def _require_column(path: Path, headers: Mapping[str, str], known: Sequence[str]
 
 
 def _path_column(path: Path, table: pd.DataFrame, headers: Mapping[str, str]) -> str:
-    """The first of the usual names whose values mostly end as images do, or else the first."""
+    """The first of the usual names whose values mostly end as images do, or else the first.
+
+    Of several, one whose first file lies where it says goes before others.
+    """
     there = [headers[name] for name in _PATH if name in headers]
     of_images = [name for name in there if table[name].str.lower().str.endswith(ENDINGS).mean() > 1 / 2]
-    return next(iter(of_images), None) or _require_column(path, headers, _PATH)
+    of_files = [name for name in of_images if os.path.isfile(path.parent / table[name].iloc[0].replace("\\", "/"))]
+    return next(iter((*of_files, *of_images)), None) or _require_column(path, headers, _PATH)
 
 
 def _label_column(path: Path, table: pd.DataFrame, headers: Mapping[str, str], named: Collection[str] | None) -> str:

@@ -15,6 +15,7 @@ from fer_core.data.readers.source import (
     NEARLY_ALL,
     Source,
     find_images,
+    folders_within,
     image_stem,
     read_file,
     read_text,
@@ -28,6 +29,8 @@ LABELS = ("list_patition_label.txt", "list_partition_label.txt")
 """The misspelling is the dataset's own, and some mend it."""
 DISTRIBUTIONS = "distribution_basic.txt"
 IMAGES = "aligned"
+_DEPTH = 5
+"""Aligned images are looked for so many folders below."""
 _PUBLISHED = (f"basic/Image/{IMAGES}", f"Image/{IMAGES}", IMAGES)
 _PUBLISHED_LOWER = tuple(map(str.lower, _PUBLISHED))
 
@@ -117,7 +120,7 @@ def _place_of_aligned(folder: Path, names: Sequence[str]) -> Path:
     Raises:
         DatasetError: none has any of them, or several that are not the published one do.
     """
-    places = [path for path in sorted(folder.rglob("*")) if path.name.lower() == IMAGES and path.is_dir()]
+    places = [path for path in folders_within(folder, _DEPTH) if path.name.lower() == IMAGES]
     if not places:
         raise DatasetError(f"{folder / _PUBLISHED[0]}: no such folder; unpack RAF-DB's aligned images there")
     images_of = {place: find_images(place).paths for place in places}

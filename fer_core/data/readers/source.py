@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -120,6 +120,14 @@ def _has_frames(path: Path) -> bool:
 def subfolders(folder: Path) -> list[Path]:
     """The folders directly in a folder, sorted, without hidden ones and what systems keep there."""
     return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.relative_to(folder)))
+
+
+def folders_within(folder: Path, depth: int) -> Iterator[Path]:
+    """A folder and those below it, down to `depth`, each before what is in it; links are followed."""
+    yield folder
+    if depth:
+        for inner in subfolders(folder):
+            yield from folders_within(inner, depth - 1)
 
 
 def unwrapped(folder: Path, is_it: Callable[[Path], bool]) -> Path:
