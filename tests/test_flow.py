@@ -23,7 +23,7 @@ from test_cli import au_table, class_folders
 
 from fer_core.artifacts import open_artifact
 from fer_core.errors import ExperimentError, InputError
-from flows.doctor import examine_openface
+from flows.doctor import _prefect, _Wrong, examine_openface
 from flows.elsewhere import runner_for
 from flows.prefect_server import free_port
 from flows.study import Study, open_study, seeds_in
@@ -705,6 +705,14 @@ def test_a_folder_is_no_program_to_the_doctor_either(tmp_path: Path) -> None:
     check = examine_openface(OpenFaceSettings(binary=str(tmp_path)))
     assert not check.passed
     assert f"openface.binary = {tmp_path}: no program there; drawn faces" in check.message
+
+
+@pytest.mark.parametrize(("store", "needed"), [("", "needs none"), ("/store", "needs it, since FER_STORE is set")])
+def test_the_doctor_says_whether_a_run_needs_a_server(monkeypatch: pytest.MonkeyPatch, store: str, needed: str) -> None:
+    monkeypatch.setenv("FER_STORE", store)
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    with pytest.raises(_Wrong, match=f"`docker compose up -d` starts one, and `fer run` {needed}$"):
+        _prefect()
 
 
 def test_the_doctor_says_what_to_do(lab: Lab, tmp_path: Path) -> None:
