@@ -463,6 +463,13 @@ def test_pictures_have_what_was_read_drawn_in(exported: Path, tmp_path: Path) ->
     capture.release()
 
 
+def test_pictures_that_were_drawn_before_are_told_to_stay(exported: Path, tmp_path: Path) -> None:
+    """Else the first run's drawing, perhaps by another model, passes for the second's."""
+    told = [fer("predict", PORTRAIT, "--model", exported, "--pictures", tmp_path / "drawn").stderr for _ in range(2)]
+    assert [f"{tmp_path / 'drawn'}: not empty; what is there stays" in said for said in told] == [False, True]
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["portrait-2.png", "portrait.png"]
+
+
 def test_a_bar_is_as_long_as_its_share() -> None:
     """The bar's colour covers more of the picture, the larger the share; in a crowd there is a caption instead."""
 
