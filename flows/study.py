@@ -13,7 +13,7 @@ from fer_core.comparison import cells
 from fer_core.contents import Tell, nobody
 from fer_core.errors import ActionUnitError, DatasetError, ExperimentError, InputError
 from fer_core.experiment import BUNDLED, Experiment, experiment_from, find_experiment, load_experiment
-from fer_core.paths import require_utf8, whole_path, whole_place
+from fer_core.paths import at_home, require_utf8, whole_path, whole_place
 from fer_core.steps import (
     NAMED_FILES,
     STEPS,
@@ -140,7 +140,7 @@ class Study:
             if listed and wanted.outside.is_symlink():
                 reads.append(wanted.outside.resolve())
         named = [getattr(getattr(self.experiment, section), NAMED_FILES[section]) for section in _sections_read(wanted)]
-        reads += [Path(path).expanduser() for path in named if path and Path(path).expanduser().is_file()]
+        reads += [at_home(path) for path in named if path and at_home(path).is_file()]
         return tuple(reads)
 
     def with_half_the_batch(self, wanted: Request) -> "Study | None":

@@ -343,6 +343,8 @@ def test_files_in_a_folder_that_are_not_read_are_counted_by_ending(exported: Pat
         (["{portrait}", "--model", "{model}", "--out", "faces.xlsx"], ".csv, .jsonl, .parquet"),
         (["{portrait}", "--model", "{model}", "--out", "/proc/nowhere/faces.csv"], "choose another --out"),
         (["{portrait}", "--model", "{model}", "--detector", "mtcnn"], "cascade"),
+        (["{portrait}", "--model", "~nobody-at-all/x"], "~nobody-at-all/x: no model"),
+        (["{portrait}", "--model", "{model}", "--detector", "~nobody-at-all/x.onnx"], "~nobody-at-all/x.onnx: give"),
     ],
 )
 def test_mistakes_are_told_in_a_line(

@@ -13,7 +13,7 @@ from fer_core.artifacts import Artifact, fingerprint, open_artifact
 from fer_core.contents import Seen, Tell, content_of, look, look_at_files, nobody
 from fer_core.errors import ArtifactError, DatasetError
 from fer_core.experiment import Experiment, to_document
-from fer_core.paths import whole_place
+from fer_core.paths import at_home, whole_place
 from openface.errors import EngineAway, OpenFaceError
 from openface.settings import OpenFaceSettings
 
@@ -250,7 +250,7 @@ def _recipe_settings(recipe: Settings) -> Settings:
 
 def _file_by_content(section: Settings, key: str) -> Settings:
     """A file counts by what it holds, wherever it lies and whatever it is called."""
-    path = Path(section[key]).expanduser()
+    path = at_home(section[key])
     return section | ({key: f"sha256:{content_of(path)}"} if section[key] and path.is_file() else {})
 
 
