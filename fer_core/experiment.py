@@ -461,8 +461,11 @@ def _explain(error: ValidationError) -> str:
     key = ".".join(location)
     if first["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
         known = _keys_beside(location)
-        nearest = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.4)
-        return f"unknown key {key}; " + (f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(known)}")
+        elsewhere = [] if location[0] == "comparison" else _keys_called(location[-1])
+        meant = elsewhere or difflib.get_close_matches(location[-1].lower(), known, n=1, cutoff=0.4)
+        return f"unknown key {key}; " + (
+            f"did you mean {' or '.join(meant)}?" if meant else f"known are {', '.join(known)}"
+        )
     said = first["msg"].removeprefix("Value error, ")
     return f"{key} = {json.dumps(first['input'], default=str)}: {said[0].lower()}{said[1:]}"
 
@@ -476,6 +479,13 @@ def _keys_beside(location: list[str]) -> list[str]:
         if section is None:
             return []
     return [f.name.rstrip("_") for f in fields(section)]
+
+
+def _keys_called(name: str) -> list[str]:
+    """The keys of this very name that other sections have."""
+    sections = [section.name for section in fields(Experiment)]
+    own = [name] if name in sections else []
+    return own + [f"{section}.{name}" for section in sections if name in _keys_beside([section, name])]
 
 
 def _types_in(annotation: Any) -> Iterator[Any]:
