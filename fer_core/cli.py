@@ -56,7 +56,7 @@ Inputs = Annotated[
     list[Path] | None,
     typer.Option("--in", metavar="ARTIFACT", parser=at_home, help="Folder that another step made; repeatable."),
 ]
-Seed = Annotated[int, typer.Option(help="Of the initial weights and of all that is drawn in training.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the initial weights and of all that is drawn in training.")]
 
 
 class Interrupted(BaseException):

@@ -23,7 +23,7 @@ _STRICT = ConfigDict(extra="forbid", strict=True, populate_by_name=True, allow_i
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=16, le=1024)]
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
@@ -144,7 +144,8 @@ class GraphSettings:
     control: Literal["none", "random"] = "none"
     """`random` keeps every similarity but draws the neighbours at random, and deals a linear teacher's distributions
     out at random: the control for plain smoothing."""
-    seed: Seed = 1
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    """Annoy takes no larger one."""
 
 
 @dataclass(frozen=True, config=_STRICT)
