@@ -194,7 +194,7 @@ def open_study(
 
     Raises:
         ExperimentError: the experiment cannot be read, or it names what is not there, or what a worker's runs may not.
-        InputError: a path is empty.
+        InputError: a path is empty, or `artifacts` is a file.
         DatasetError: it needs images, and they are not given or not there.
         ActionUnitError: the AU table is not there.
     """
@@ -220,6 +220,8 @@ def open_study(
     if limited:
         require_granted_paths(data=None if folder is None else str(folder), aus=None if table is None else str(table))
     made = whole_path(artifacts)
+    if made.is_file():
+        raise InputError(f"{made}: is a file; name a folder with --artifacts")
     _require_data(loaded, folder, table, made)
     for given in (source, str(made)):
         require_utf8(given)

@@ -356,6 +356,11 @@ def test_a_mistake_is_told_in_a_line_before_anything_is_started(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_cannot_hold_the_artifacts() -> None:
+    with pytest.raises(InputError, match=r"tiny\.toml: is a file; name a folder with --artifacts"):
+        open_study("demo", None, None, None, [], TINY)
+
+
 def test_a_mistake_that_a_step_finds_ends_the_run_with_its_line(lab: Lab, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = lab.fer(
