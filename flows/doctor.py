@@ -175,6 +175,8 @@ def _prefect() -> str:
     except NoServer as misread:
         raise _Wrong(str(misread)) from misread
     needed = "it, since FER_STORE is set" if os.environ.get(STORE) else "none"
+    if os.environ.get(STORE) and users_server() is None:
+        raise _Wrong("FER_STORE is set, and no server that its workers ask; set PREFECT_API_URL to theirs")
     url = (users_server() or LOCAL).rstrip("/")
     reach_this_machine_directly(url)
     if wrong := trouble_with(url):

@@ -720,6 +720,15 @@ def test_the_doctor_says_whether_a_run_needs_a_server(monkeypatch: pytest.Monkey
         _prefect()
 
 
+def test_the_doctor_asks_for_the_workers_server_as_a_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server that `docker compose up` starts on this machine is none that they ask."""
+    monkeypatch.setenv("FER_STORE", "/store")
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with pytest.raises(_Wrong, match="set PREFECT_API_URL to theirs"):
+        _prefect()
+
+
 def test_the_doctor_says_what_to_do(lab: Lab, tmp_path: Path) -> None:
     without = {"FER_DOCKER_HOST": f"unix://{tmp_path}/no.sock", "PREFECT_API_URL": "http://127.0.0.1:9/api"}
     told = lab.fer("doctor", **without)
