@@ -43,9 +43,10 @@ _REMEMBERED = {"remembered": 2}
 What is trained where every image has a label stays what it is."""
 _SHARED = ("prepare", "annotate", "graph")
 """Steps whose artifact all inputs of a step have to be made from, where it is an input too."""
-_EXPERIMENTS = (".toml",)
+_AUS_BESIDE = "openface_aus.parquet"
+_NO_IMAGES = (".toml", f"/{_AUS_BESIDE}")
 """Files that may lie beside the images and are none: a worker's runs have no other place for an experiment, and another
-λ in it leaves the images as they are."""
+λ in it, or other action units, leave the images as they are."""
 
 
 @dataclass(frozen=True)
@@ -396,7 +397,7 @@ def _look(step: Step, experiment: Experiment, outside: Path | None, before: Seen
     listed = step.outside == "data" and experiment.dataset.source in ("csv", "affectnet")
     if listed and outside.is_file():
         return look_at_files(outside.parent, _listed_in(outside), outside, before, tell)
-    without = _EXPERIMENTS if step.outside == "data" else ()
+    without = _NO_IMAGES if step.outside == "data" else ()
     return look(outside, before, tell, _listed_beyond(outside) if listed else (), without)
 
 
@@ -438,5 +439,5 @@ def _listed_beyond(folder: Path) -> list[Path]:
 
 def aus_beside(data: Path | None) -> Path | None:
     """An AU table that lies in the dataset's own folder, for users who name none."""
-    table = None if data is None else data / "openface_aus.parquet"
+    table = None if data is None else data / _AUS_BESIDE
     return table if table is not None and table.is_file() else None
