@@ -32,7 +32,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from fer_core.artifacts import MANIFEST, Artifact, finished, replace_folder
 from fer_core.errors import FerError
-from fer_core.paths import NO_ROOM
+from fer_core.paths import NO_ROOM, at_home
 from fer_core.steps import STEPS
 
 STORE = "FER_STORE"
@@ -537,7 +537,7 @@ def _filesystem(place: str) -> tuple[Any, str]:
     if separator and scheme not in ("s3", "file"):
         raise StoreError(f"{STORE}={place}: give a folder's path, or s3://bucket/folder")
     if scheme != "s3" or not separator:
-        folder = Path(place.removeprefix("file://")).expanduser()
+        folder = at_home(place.removeprefix("file://"))
         if not folder.is_absolute() or not folder.is_dir():
             raise StoreError(f"{STORE}={place}: no such folder; mount or make it, and give its whole path")
         place = f"file://{folder}"
