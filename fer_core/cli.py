@@ -22,7 +22,7 @@ from fer_core.exit_codes import ExitCode
 from fer_core.experiment import load_experiment, openface_from
 from fer_core.models import Architecture
 from fer_core.models.facts import ExportFormat
-from fer_core.paths import NO_ROOM, why_nowhere
+from fer_core.paths import NO_ROOM, at_home, why_nowhere
 from fer_core.progress import reporter
 from fer_core.steps import STEPS, Step, request, with_openface_build
 from fer_core.steps.run import run_step
@@ -41,12 +41,6 @@ _PATHS = {
 _SEEN = "What a run found the path to hold, so that the step need not read all of it if it is still so."
 
 
-def _at_home(given: str) -> Path:
-    """A path as it is typed, `~` followed: a shell leaves it as it is behind an equals sign."""
-    # Not Path's own, which says nothing of the path where it is the home of nobody; who opens it does.
-    return Path(os.path.expanduser(given))
-
-
 ExperimentName = Annotated[
     str, typer.Argument(metavar="EXPERIMENT", help="A bundled experiment's name, or a .toml file.")
 ]
@@ -57,12 +51,12 @@ OpenFace = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Such as openface.binary=/opt/FaceLandmarkImg; repeatable."),
 ]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", parser=_at_home, help="Where the artifact is to be.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", parser=at_home, help="Where the artifact is to be.")]
 Inputs = Annotated[
     list[Path] | None,
-    typer.Option("--in", metavar="ARTIFACT", parser=_at_home, help="Folder that another step made; repeatable."),
+    typer.Option("--in", metavar="ARTIFACT", parser=at_home, help="Folder that another step made; repeatable."),
 ]
-Seed = Annotated[int, typer.Option(help="Of the initial weights and of all that is drawn in training.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the initial weights and of all that is drawn in training.")]
 
 
 class Interrupted(BaseException):
@@ -192,7 +186,7 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 
 
 def _import_weights(
-    published: Annotated[Path, typer.Argument(parser=_at_home, help="A .pth.tar file of EfficientFace or of its LDG.")],
+    published: Annotated[Path, typer.Argument(parser=at_home, help="A .pth.tar file of EfficientFace or of its LDG.")],
     architecture: Annotated[Architecture, typer.Option(help="What the file holds.")],
     out: Out,
     trained_on: Annotated[
@@ -211,9 +205,9 @@ def _import_weights(
 
 def _openface(
     photographs: Annotated[
-        Path, typer.Argument(parser=_at_home, help="A folder of images, those in its subfolders included.")
+        Path, typer.Argument(parser=at_home, help="A folder of images, those in its subfolders included.")
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE", parser=_at_home, help="The table: a .parquet, for --aus.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", parser=at_home, help="The table: a .parquet, for --aus.")],
     settings: OpenFace = None,
 ) -> None:
     """Run OpenFace on photographs at their own size. What is finished is kept, and the same command goes on."""
@@ -241,17 +235,17 @@ def _predict(
         list[str], typer.Argument(metavar="SOURCE…", help="Images, folders, patterns, videos, or camera (camera:1, …).")
     ],
     model: Annotated[
-        Path, typer.Option(metavar="PATH", parser=_at_home, help="A checkpoint's folder, or an exported .onnx file.")
+        Path, typer.Option(metavar="PATH", parser=at_home, help="A checkpoint's folder, or an exported .onnx file.")
     ],
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", parser=_at_home, help="A .csv, .jsonl or .parquet; without it, CSV to the terminal."
+            metavar="FILE", parser=at_home, help="A .csv, .jsonl or .parquet; without it, CSV to the terminal."
         ),
     ] = None,
     pictures: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", parser=_at_home, help="Draw what was read into copies of the images and videos."),
+        typer.Option(metavar="DIR", parser=at_home, help="Draw what was read into copies of the images and videos."),
     ] = None,
     detector: Annotated[
         str, typer.Option(metavar="cascade|FILE", help="OpenCV's cascade, or a YuNet model's .onnx file.")
@@ -287,14 +281,14 @@ def _export(
     model: Annotated[
         Path,
         typer.Argument(
-            metavar="CHECKPOINT", parser=_at_home, help="The folder that `fer distill` or `fer train-ldg` made."
+            metavar="CHECKPOINT", parser=at_home, help="The folder that `fer distill` or `fer train-ldg` made."
         ),
     ],
     to: Annotated[ExportFormat, typer.Option(help="What to write.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", parser=_at_home, help="Where to.")] = EXPORTS,
+    out: Annotated[Path, typer.Option(metavar="DIR", parser=at_home, help="Where to.")] = EXPORTS,
     dataset: Annotated[
         Path | None,
-        typer.Option("--in", metavar="ARTIFACT", parser=_at_home, help="What `fer prepare` made, to compare on."),
+        typer.Option("--in", metavar="ARTIFACT", parser=at_home, help="What `fer prepare` made, to compare on."),
     ] = None,
 ) -> None:
     """Write a model as one file with its preprocessing inside, or as a web page, and compare it with the checkpoint."""
@@ -305,8 +299,7 @@ def _export(
 
 
 def _serve_web(
-    folder: Annotated[Path, typer.Argument(parser=_at_home, help="What `fer export --to web` wrote.")] = EXPORTS
-    / "web",
+    folder: Annotated[Path, typer.Argument(parser=at_home, help="What `fer export --to web` wrote.")] = EXPORTS / "web",
     port: Annotated[int, typer.Option(help="On this machine's loopback.")] = 8000,
 ) -> None:
     """Show the exported page, until Ctrl-C; the camera's pictures stay in the browser."""
@@ -318,7 +311,7 @@ def _serve_web(
 
 def _serve_api(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", envvar="FER_MODEL", parser=_at_home, help="What `fer export` wrote.")
+        Path, typer.Argument(metavar="MODEL", envvar="FER_MODEL", parser=at_home, help="What `fer export` wrote.")
     ] = EXPORTS,
     host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen at.")] = 8000,
@@ -354,7 +347,7 @@ def _seeded_command(step: Step) -> Callable[..., None]:
 
 
 def _command_on_a_path(step: Step) -> Callable[..., None]:
-    path = typer.Option(f"--{step.outside}", metavar="PATH", parser=_at_home, help=_PATHS[step.outside])
+    path = typer.Option(f"--{step.outside}", metavar="PATH", parser=at_home, help=_PATHS[step.outside])
 
     def run(
         experiment: ExperimentName,

@@ -23,7 +23,7 @@ _STRICT = ConfigDict(extra="forbid", strict=True, populate_by_name=True, allow_i
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=16, le=1024)]
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
@@ -144,7 +144,8 @@ class GraphSettings:
     control: Literal["none", "random"] = "none"
     """`random` keeps every similarity but draws the neighbours at random, and deals a linear teacher's distributions
     out at random: the control for plain smoothing."""
-    seed: Seed = 1
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    """Annoy takes no larger one."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -461,8 +462,11 @@ def _explain(error: ValidationError) -> str:
     key = ".".join(location)
     if first["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
         known = _keys_beside(location)
-        nearest = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.4)
-        return f"unknown key {key}; " + (f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(known)}")
+        elsewhere = [] if location[0] == "comparison" else _keys_called(location[-1])
+        meant = elsewhere or difflib.get_close_matches(location[-1].lower(), known, n=1, cutoff=0.4)
+        return f"unknown key {key}; " + (
+            f"did you mean {' or '.join(meant)}?" if meant else f"known are {', '.join(known)}"
+        )
     said = first["msg"].removeprefix("Value error, ")
     return f"{key} = {json.dumps(first['input'], default=str)}: {said[0].lower()}{said[1:]}"
 
@@ -476,6 +480,13 @@ def _keys_beside(location: list[str]) -> list[str]:
         if section is None:
             return []
     return [f.name.rstrip("_") for f in fields(section)]
+
+
+def _keys_called(name: str) -> list[str]:
+    """The keys of this very name that other sections have."""
+    sections = [section.name for section in fields(Experiment)]
+    own = [name] if name in sections else []
+    return own + [f"{section}.{name}" for section in sections if name in _keys_beside([section, name])]
 
 
 def _types_in(annotation: Any) -> Iterator[Any]:

@@ -16,6 +16,12 @@ _ADDRESS = re.compile(r"[a-zA-Z][\w+.-]+:/")
 _WORDS_OF_PATHLIB = ("Could not determine home directory", "Symlink loop from")
 
 
+def at_home(given: str | Path) -> Path:
+    """A path as it is typed, `~` followed: a shell leaves it as it is behind an equals sign."""
+    # Not Path's own, which says nothing of the path where it is the home of nobody; who opens it does.
+    return Path(os.path.expanduser(given))
+
+
 def whole_path(given: str | Path) -> Path:
     """A path from the root on, `~` and links followed; what it leads to need not be there.
 

@@ -1,6 +1,7 @@
 """The command line `fer`: the steps of `fer_core`, and what Prefect adds: `run` and `serve`."""
 
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -171,7 +172,7 @@ def _show(report: Artifact | None) -> None:
         print_table(report)
         if model := best_student(report):
             shortest = model.relative_to(Path.cwd()) if model.is_relative_to(Path.cwd()) else model
-            print(f"the best EfficientFace on validation: fer predict photo.jpg --model {shortest}")
+            print(f"the best EfficientFace on validation: fer predict photo.jpg --model {shlex.quote(str(shortest))}")
         print(report.file("index.html").as_uri())
 
 

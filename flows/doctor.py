@@ -175,10 +175,13 @@ def _prefect() -> str:
             get_current_settings()
     except NoServer as misread:
         raise _Wrong(str(misread)) from misread
+    needed = "it, since FER_STORE is set" if os.environ.get(STORE) else "none"
+    if os.environ.get(STORE) and users_server() is None:
+        raise _Wrong("FER_STORE is set, and no server that its workers ask; set PREFECT_API_URL to theirs")
     url = (users_server() or LOCAL).rstrip("/")
     reach_this_machine_directly(url)
     if wrong := trouble_with(url):
-        raise _Wrong(f"{wrong}. `docker compose up -d` starts one, and `fer run` needs none")
+        raise _Wrong(f"{wrong}. `docker compose up -d` starts one, and `fer run` needs {needed}")
     return f"{prefect_version}, server at {url}"
 
 

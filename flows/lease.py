@@ -73,8 +73,8 @@ class Silence:
 
 
 def machine_name() -> str:
-    """This machine's name."""
-    return os.environ.get(MACHINE) or socket.gethostname()
+    """This machine's name, which is a file's in the store too, and so has no slash."""
+    return (os.environ.get(MACHINE) or socket.gethostname()).replace("/", "-")
 
 
 def latest(store: Store, room: str) -> Holder:

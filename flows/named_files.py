@@ -6,6 +6,7 @@ from pathlib import Path
 from fer_core.contents import content_of
 from fer_core.errors import ExperimentError
 from fer_core.experiment import Experiment
+from fer_core.paths import at_home
 from fer_core.steps import NAMED_FILES
 from flows.store import FILES, Store
 
@@ -44,4 +45,4 @@ def settings_of_fetched(store: Store, named: Mapping[str, str], artifacts: Path)
 def _named(experiment: Experiment) -> Iterator[tuple[str, Path]]:
     for section, key in NAMED_FILES.items():
         if told := getattr(getattr(experiment, section), key):
-            yield f"{section}.{key}", Path(told).expanduser()
+            yield f"{section}.{key}", at_home(told)

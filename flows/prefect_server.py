@@ -27,6 +27,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from fer_core.errors import FerError
+from fer_core.paths import at_home
 from flows.guard import App, OnlyOwnPages, configured_address, own_names
 
 LOCAL = "http://127.0.0.1:4200/api"
@@ -72,7 +73,7 @@ def prefect_setting(name: str) -> str | None:
     """A setting of Prefect's, from the environment or its active profile, without importing it."""
     if value := os.environ.get(name):
         return value
-    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    home = at_home(os.environ.get("PREFECT_HOME", "~/.prefect"))
     try:
         profiles = tomllib.loads((home / "profiles.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -22,7 +22,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from fer_core.errors import FerError
-from fer_core.paths import NO_ROOM
+from fer_core.paths import NO_ROOM, at_home
 
 STORE = "FER_STORE"
 """Environment: the store, a folder's path or `s3://bucket/folder`; without it, what is made stays on this machine."""
@@ -350,7 +350,7 @@ def _filesystem(place: str) -> tuple[Any, str]:
     if separator and scheme not in ("s3", "file"):
         raise StoreError(f"{STORE}={place}: give a folder's path, or s3://bucket/folder")
     if scheme != "s3" or not separator:
-        folder = Path(place.removeprefix("file://")).expanduser()
+        folder = at_home(place.removeprefix("file://"))
         if not folder.is_absolute() or not folder.is_dir():
             raise StoreError(f"{STORE}={place}: no such folder; mount or make it, and give its whole path")
         place = f"file://{folder}"

@@ -13,7 +13,7 @@ from fer_core.comparison import cells
 from fer_core.contents import Tell, nobody
 from fer_core.errors import ActionUnitError, DatasetError, ExperimentError, InputError
 from fer_core.experiment import BUNDLED, Experiment, experiment_from, find_experiment, load_experiment
-from fer_core.paths import require_utf8, whole_path, whole_place
+from fer_core.paths import at_home, require_utf8, whole_path, whole_place
 from fer_core.steps import (
     NAMED_FILES,
     STEPS,
@@ -141,7 +141,7 @@ class Study:
             if listed and wanted.outside.is_symlink():
                 reads.append(wanted.outside.resolve())
         named = [getattr(getattr(self.experiment, section), NAMED_FILES[section]) for section in _sections_read(wanted)]
-        reads += [Path(path).expanduser() for path in named if path and Path(path).expanduser().is_file()]
+        reads += [at_home(path) for path in named if path and at_home(path).is_file()]
         return tuple(reads)
 
     def with_half_the_batch(self, wanted: Request) -> "Study | None":
@@ -195,7 +195,7 @@ def open_study(
 
     Raises:
         ExperimentError: the experiment cannot be read, or it names what is not there, or what a worker's runs may not.
-        InputError: a path is empty.
+        InputError: a path is empty, or `artifacts` is a file.
         DatasetError: it needs images, and they are not given or not there.
         ActionUnitError: the AU table is not there.
     """
@@ -221,6 +221,8 @@ def open_study(
     if limited:
         require_granted_paths(data=None if folder is None else str(folder), aus=None if table is None else str(table))
     made = whole_path(artifacts)
+    if made.is_file():
+        raise InputError(f"{made}: is a file; name a folder with --artifacts")
     _require_data(loaded, folder, table, made)
     for given in (source, str(made)):
         require_utf8(given)

@@ -10,7 +10,15 @@ import torch
 from fer_core.data.dataset import EMOTIONS
 from fer_core.errors import CheckpointError
 from fer_core.models.architectures import build
-from fer_core.models.checkpoint import ModelCard, load_checkpoint, require_labels, save_card, save_weights
+from fer_core.models.checkpoint import (
+    TRAINING_IMAGES,
+    ModelCard,
+    load_checkpoint,
+    read_training_images,
+    require_labels,
+    save_card,
+    save_weights,
+)
 
 CARD = ModelCard("efficientface", EMOTIONS[:7], (0.5,), (0.2,), 64, 48, "EF SLL", 1, 3, 2)
 
@@ -95,6 +103,13 @@ def test_truncated_weights_are_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match=r"last\.safetensors"):
         load_checkpoint(tmp_path, "last")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short"])
+def test_damaged_marks_of_training_images_are_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / TRAINING_IMAGES).write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"training_images\.npz: damaged"):
+        read_training_images(tmp_path)
 
 
 def test_another_class_order_is_refused_with_both() -> None:

@@ -121,10 +121,14 @@ def test_every_step_by_hand(prepared: dict[str, Path], tmp_path: Path) -> None:
         (("prepare", TINY, "--set", "dataset.source=rafdb", "--data", "tests"), "tests"),
         (("train-ldg", TINY), "fer train-ldg needs one --in from `fer prepare`, and got 0"),
         (("graph", TINY, "--in", "/no/such/artifact"), "/no/such/artifact: no finished artifact"),
+        (("distill", TINY, "--set", "sll.weights=~nobody-at-all/w", "--in", "{dataset}"), "~nobody-at-all/w: "),
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
-    assert said in mistake(fer(*arguments, "--out", tmp_path / "out"))
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    prepared: dict[str, Path], tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    given = [argument.format(dataset=prepared["dataset"]) for argument in arguments]
+    assert said in mistake(fer(*given, "--out", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 

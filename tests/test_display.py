@@ -9,6 +9,7 @@ from rich.console import Console
 
 from fer_core.artifacts import Artifact
 from fer_core.progress import bars
+from flows.cli import _show
 from flows.display import Bars, Lines, print_table
 from flows.events import Progress
 
@@ -71,3 +72,17 @@ def test_a_way_whose_students_are_fewer_has_both_counts_of_seeds(
     print_table(Artifact(tmp_path, "report", ""))
     lines = [line.split("│")[1:3] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
     assert [[cell.strip() for cell in line] for line in lines] == [["a", "3, 1"], ["b", "2"]]
+
+
+def test_the_last_line_of_a_run_can_be_typed_whatever_its_folder_is_called(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = tmp_path / "my results"
+    report = Artifact(made / "report" / "0123", "report", "0123")
+    report.path.mkdir(parents=True)
+    student = {"architecture": "efficientface", "checkpoint": "distill/4567"}
+    models = [student | {"selected": {"validation": {"accuracy": 0.5}}}]
+    results = {"table": {"columns": [], "rows": {}}, "models": models}
+    report.file("results.json").write_text(json.dumps(results))
+    _show(report)
+    assert f"fer predict photo.jpg --model '{made}/distill/4567'" in capsys.readouterr().out

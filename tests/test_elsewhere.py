@@ -39,6 +39,7 @@ from flows.cache import clear_copies
 from flows.containers import Containers, runner_here
 from flows.elsewhere import Elsewhere, SentRuns, _Sent, _stays
 from flows.events import Event, Metrics, Note, Progress, event_line, parse_event
+from flows.lease import machine_name
 from flows.runner import StepCommand, StepFailed, Subprocesses
 from flows.sent_step import SentStep, _input, _runner, _study, _teller, _telling_that_it_fetches, code_version, outcome
 from flows.shared_place import StoreAway, StoreError
@@ -660,6 +661,11 @@ def test_a_machine_that_fetches_for_long_is_alive_as_long_as_it_says_so(
         assert not died_within(1800, says_so=True)
         assert not died_within(500, says_so=False)
         assert died_within(200, says_so=False)
+
+
+def test_a_machines_name_is_a_files_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FER_MACHINE", "lab/left")
+    assert machine_name() == "lab-left"
 
 
 def test_a_worker_says_that_it_fetches(monkeypatch: pytest.MonkeyPatch) -> None:

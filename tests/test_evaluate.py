@@ -17,6 +17,7 @@ from PIL import Image
 from scipy.special import softmax
 from sklearn.metrics import f1_score
 from test_published import publish
+from torch import nn
 
 from fer_core.artifacts import Artifact, make_artifact
 from fer_core.data.dataset import EMOTIONS, Dataset, open_dataset, save_dataset
@@ -27,7 +28,14 @@ from fer_core.evaluation.metrics import CLIPPING
 from fer_core.evaluation.model_card import MODEL_CARD
 from fer_core.experiment import experiment_from
 from fer_core.models.architectures import build
-from fer_core.models.checkpoint import load_checkpoint, read_card, read_training_images, save_training_images
+from fer_core.models.checkpoint import (
+    Choice,
+    ModelCard,
+    load_checkpoint,
+    read_card,
+    read_training_images,
+    save_training_images,
+)
 from fer_core.models.deployed import Deployed
 from fer_core.models.published import PUBLISHED, PUBLISHED_ORDER
 from fer_core.progress import JsonLines
@@ -136,6 +144,25 @@ def test_the_dataset_it_was_trained_on_is_judged_as_ever(home: Path, checkpoint:
     assert figures["selected"].keys() == {"validation", "test"}
     assert figures["selected"]["test"]["accuracy"] == figures["figures"]["test"]["accuracy"]
     assert set(table["split"]) == {"validation", "test"}
+
+
+def test_a_last_epoch_that_is_the_selected_one_is_judged_once(
+    home: Path, checkpoint: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = list[str]()
+
+    def load(folder: Path, choice: Choice) -> tuple[nn.Module, ModelCard]:
+        loaded.append(choice)
+        return load_checkpoint(folder, choice)
+
+    monkeypatch.setattr("fer_core.evaluation.evaluate.load_checkpoint", load)
+    own = Artifact(home / "own", "prepare", "prepare own")
+    elsewhere = prepared(tmp_path / "others", others(tmp_path / "drawn"))
+    for dataset, splits in ((own, 2), (elsewhere, 1)):
+        figures, table, _ = evaluated(dataset, checkpoint, tmp_path / f"out-{splits}")
+        assert figures["last"] == figures["selected"]
+        assert table["choice"].value_counts().to_dict() == {"selected": len(table) / 2, "last": len(table) / 2}
+    assert loaded == ["selected", "selected"]
 
 
 def test_a_dataset_with_a_test_split_alone_is_judged(home: Path, checkpoint: Artifact, tmp_path: Path) -> None:

@@ -53,6 +53,11 @@ def test_set_lays_values_over_the_file(tmp_path: Path) -> None:
     [
         ("[grpah]\nk = 4", "unknown key grpah; did you mean graph?"),
         ("[ldg]\nlamda = 0.1", "unknown key ldg.lamda; did you mean lambda?"),
+        ("[graph]\nlambda = 0.1", "unknown key graph.lambda; did you mean ldg.lambda?"),
+        (f"seeds = [{2**63}]", "seeds.0 = 9223372036854775808: input should be less than 9223372036854775808"),
+        (f"[graph]\nseed = {2**31}", "graph.seed = 2147483648: input should be less than 2147483648"),
+        ("classes = 8", "unknown key classes; did you mean dataset.classes?"),
+        ("[ldg]\nEpoch = 8", "unknown key ldg.Epoch; did you mean epochs?"),
         ("[graph]\nk = 'four'", 'graph.k = "four": input should be a valid integer'),
         ("[graph]\nk = 0", "graph.k = 0: input should be greater than or equal to 1"),
         ("[dataset]\nsource = 'rafbd'", 'dataset.source = "rafbd": input should be'),

@@ -23,7 +23,7 @@ from test_cli import au_table, class_folders
 
 from fer_core.artifacts import open_artifact
 from fer_core.errors import ExperimentError, InputError
-from flows.doctor import examine_openface
+from flows.doctor import _prefect, _Wrong, examine_openface
 from flows.elsewhere import runner_for
 from flows.prefect_server import free_port
 from flows.study import Study, open_study, seeds_in
@@ -354,6 +354,11 @@ def test_a_mistake_is_told_in_a_line_before_anything_is_started(
     assert len(done.stderr.splitlines()) == 1
     assert told in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_cannot_hold_the_artifacts() -> None:
+    with pytest.raises(InputError, match=r"tiny\.toml: is a file; name a folder with --artifacts"):
+        open_study("demo", None, None, None, [], TINY)
 
 
 def test_a_mistake_that_a_step_finds_ends_the_run_with_its_line(lab: Lab, tmp_path: Path) -> None:
@@ -705,6 +710,23 @@ def test_a_folder_is_no_program_to_the_doctor_either(tmp_path: Path) -> None:
     check = examine_openface(OpenFaceSettings(binary=str(tmp_path)))
     assert not check.passed
     assert f"openface.binary = {tmp_path}: no program there; drawn faces" in check.message
+
+
+@pytest.mark.parametrize(("store", "needed"), [("", "needs none"), ("/store", "needs it, since FER_STORE is set")])
+def test_the_doctor_says_whether_a_run_needs_a_server(monkeypatch: pytest.MonkeyPatch, store: str, needed: str) -> None:
+    monkeypatch.setenv("FER_STORE", store)
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    with pytest.raises(_Wrong, match=f"`docker compose up -d` starts one, and `fer run` {needed}$"):
+        _prefect()
+
+
+def test_the_doctor_asks_for_the_workers_server_as_a_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server that `docker compose up` starts on this machine is none that they ask."""
+    monkeypatch.setenv("FER_STORE", "/store")
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with pytest.raises(_Wrong, match="set PREFECT_API_URL to theirs"):
+        _prefect()
 
 
 def test_the_doctor_says_what_to_do(lab: Lab, tmp_path: Path) -> None:

@@ -175,9 +175,10 @@ def test_online_a_generator_of_another_input_is_refused(dataset: Dataset, genera
         objective_from(soft, dataset, 64, CPU)
 
 
-def test_damaged_views_are_told_of(dataset: Dataset, generator: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"PK half a file", b"PK\x03\x04 cut short"])
+def test_damaged_views_are_told_of(dataset: Dataset, generator: Path, tmp_path: Path, content: bytes) -> None:
     soft = made(dataset, generator, tmp_path / "soft", 2)
-    (soft / LABELLED_VIEWS).write_bytes(b"PK half a file")
+    (soft / LABELLED_VIEWS).write_bytes(content)
     with pytest.raises(ArtifactError, match=r"labelled_views\.npz: no labelled views"):
         objective_from(soft, dataset, 48, CPU)
 

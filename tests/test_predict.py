@@ -343,6 +343,8 @@ def test_files_in_a_folder_that_are_not_read_are_counted_by_ending(exported: Pat
         (["{portrait}", "--model", "{model}", "--out", "faces.xlsx"], ".csv, .jsonl, .parquet"),
         (["{portrait}", "--model", "{model}", "--out", "/proc/nowhere/faces.csv"], "choose another --out"),
         (["{portrait}", "--model", "{model}", "--detector", "mtcnn"], "cascade"),
+        (["{portrait}", "--model", "~nobody-at-all/x"], "~nobody-at-all/x: no model"),
+        (["{portrait}", "--model", "{model}", "--detector", "~nobody-at-all/x.onnx"], "~nobody-at-all/x.onnx: give"),
     ],
 )
 def test_mistakes_are_told_in_a_line(
@@ -461,6 +463,13 @@ def test_pictures_have_what_was_read_drawn_in(exported: Path, tmp_path: Path) ->
     capture = cv2.VideoCapture(str(pictures / "portrait.mp4"))
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 10
     capture.release()
+
+
+def test_pictures_that_were_drawn_before_are_told_to_stay(exported: Path, tmp_path: Path) -> None:
+    """Else the first run's drawing, perhaps by another model, passes for the second's."""
+    told = [fer("predict", PORTRAIT, "--model", exported, "--pictures", tmp_path / "drawn").stderr for _ in range(2)]
+    assert [f"{tmp_path / 'drawn'}: not empty; what is there stays" in said for said in told] == [False, True]
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["portrait-2.png", "portrait.png"]
 
 
 def test_a_bar_is_as_long_as_its_share() -> None:

@@ -121,7 +121,7 @@ def test_weights_count_wherever_they_lie_and_whatever_they_are_called(tmp_path: 
 
 
 @pytest.mark.parametrize("source", ["folder", "csv"])
-def test_an_experiment_beside_the_images_is_none_of_them(tmp_path: Path, source: str) -> None:
+def test_an_experiment_or_action_units_beside_the_images_are_none_of_them(tmp_path: Path, source: str) -> None:
     """In containers it lies in the dataset's folder, and with another λ only what follows is to be made anew."""
     (tmp_path / "happy").mkdir()
     (tmp_path / "happy" / "1.png").write_text("1")
@@ -129,6 +129,7 @@ def test_an_experiment_beside_the_images_is_none_of_them(tmp_path: Path, source:
     experiment = load_experiment("demo", [f"dataset.source={source}"])
     before = request("prepare", experiment, outside=tmp_path)
     (tmp_path / "my.toml").write_text("[ldg]\nlambda = 0.1\n")
+    (tmp_path / "openface_aus.parquet").write_text("action units, which `fer run` takes from there")
     assert before.seen_again().fingerprint() == before.fingerprint()
     assert request("prepare", experiment, outside=tmp_path).fingerprint() == before.fingerprint()
     (tmp_path / "happy" / "2.png").write_text("2")

@@ -477,6 +477,8 @@ def test_places_that_are_no_store_are_refused(tmp_path: Path) -> None:
         Store(str(tmp_path / "missing"))
     with pytest.raises(StoreError, match="give its whole path"):
         Store("relative")
+    with pytest.raises(StoreError, match=r"FER_STORE=~nobody-at-all/x: no such folder"):
+        Store("~nobody-at-all/x")
     with pytest.raises(StoreError, match="give a folder's path, or s3"):
         Store("gs://lab/fer")
     (tmp_path / "homework.txt").write_text("mine")

@@ -30,7 +30,6 @@ from fer_core.models.logits import predict_logits
 from fer_core.progress import Reporter
 
 Judged = Literal["validation", "test"]
-_JUDGEMENTS = len(get_args(Choice)) * len(get_args(Judged))
 _BATCH = 256
 
 
@@ -53,7 +52,9 @@ def evaluate(
     """
     figures: dict[str, Any] = {"calibrated": {}}
     tables = []
-    for choice in get_args(Choice):
+    choices = _choices(read_card(checkpoint))
+    judgements = len(choices) * len(get_args(Judged))
+    for choice in choices:
         model, card = load_checkpoint(checkpoint, choice)
         require_labels(card, dataset.card.labels, checkpoint)
         model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -69,7 +70,7 @@ def evaluate(
                 calibrated = probabilities(logits, card.temperature)
                 figures["calibrated"][split] = judge(dataset, rows, calibrated, settings.bootstrap)
             tables.append(_predictions(dataset, rows, dataset.card.labels, predicted, split, choice))
-            report.progress(f"evaluate {card.name} · seed {card.seed}", len(tables), _JUDGEMENTS)
+            report.progress(f"evaluate {card.name} · seed {card.seed}", len(tables), judgements)
     _write(folder, figures, tables)
     report.metrics(model=card.name, seed=card.seed, test_accuracy=figures["selected"]["test"]["accuracy"])
 
@@ -97,7 +98,7 @@ def evaluate_elsewhere(
     for sentence in judged_on_in_words(figures["judged_on"]):
         report.note(f"{card.name} on {dataset.card.source}: {sentence}")
     tables = []
-    for choice in get_args(Choice):
+    for choice in _choices(card):
         model, _ = load_checkpoint(checkpoint, choice)
         logits = _logits_as_deployed(model, card, dataset, ground.rows, device, report)
         predicted = ground.probabilities(logits)
@@ -109,6 +110,11 @@ def evaluate_elsewhere(
         tables.append(_predictions(dataset, ground.rows, ground.labels, predicted, "test", choice))
     _write(folder, figures, tables)
     report.metrics(model=card.name, seed=card.seed, test_accuracy=figures["selected"]["test"]["accuracy"])
+
+
+def _choices(card: ModelCard) -> tuple[Choice, ...]:
+    """The networks to be judged; where the last epoch is the selected one, it stands for both."""
+    return ("selected",) if card.selected_epoch == card.epochs else get_args(Choice)
 
 
 def _of_the_model(card: ModelCard, model: nn.Module) -> dict[str, Any]:
@@ -153,6 +159,9 @@ def _differences(card: ModelCard, dataset: Dataset) -> list[str]:
 
 
 def _write(folder: Path, figures: dict[str, Any], tables: list[pd.DataFrame]) -> None:
+    if "last" not in figures:
+        figures["last"] = figures["selected"]
+        tables = [*tables, *(table.assign(choice="last") for table in tables)]
     (folder / "metrics.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
     pd.concat(tables).to_parquet(folder / "predictions.parquet", index=False)
 

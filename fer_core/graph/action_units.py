@@ -12,6 +12,7 @@ from fer_core.errors import ActionUnitError, ArtifactError
 from fer_core.experiment import ActionUnitSettings
 from fer_core.graph.landmarks import aligned_shapes
 from fer_core.graph.own_vectors import read_vectors
+from fer_core.paths import at_home
 from openface.columns import INTENSITIES, LANDMARKS, PRESENCES
 from openface.reading import FIGURES
 
@@ -123,7 +124,7 @@ def _weights(columns: tuple[str, ...]) -> np.ndarray | None:
 
 def _own(dataset: Dataset, settings: ActionUnitSettings) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
     """The user's own vectors: their columns, (N, D) float32, and (N,) why an image has none, "" where it has one."""
-    own = read_vectors(Path(settings.vectors).expanduser(), list(dataset.manifest["id"]))
+    own = read_vectors(at_home(settings.vectors), list(dataset.manifest["id"]))
     there = np.isfinite(own.vectors).all(axis=1)
     return own.columns, own.vectors, np.where(there, "", "no vector").astype(object)
 

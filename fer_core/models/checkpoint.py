@@ -93,10 +93,11 @@ def read_training_images(folder: Path) -> dict[str, np.ndarray] | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as marks:
+        # Opened here, since numpy leaves a file open that it cannot read.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as marks:
             there = {"unlabelled"} & set(marks.files)
             return {split: marks[split] for split in (*_TRAINING_SPLITS, *there)}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path}: damaged ({error}); train the checkpoint again") from error
 
 

@@ -37,6 +37,8 @@ def predict(
         InputError: a name stands for nothing, there is no such camera, or `out` cannot be written.
     """
     sources = find_sources(names, every, drawn=pictures)
+    if pictures is not None and pictures.is_dir() and any(pictures.iterdir()):
+        print(f"{pictures}: not empty; what is there stays, and a picture of the same name gets -2", file=sys.stderr)
     counts = [source.count for source in sources]
     total = 0 if None in counts else sum(count or 0 for count in counts)
     labels = predictor.facts.labels

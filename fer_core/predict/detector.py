@@ -12,7 +12,7 @@ import numpy as np
 
 from fer_core.data.crops import Box
 from fer_core.errors import DetectorError
-from fer_core.paths import require_utf8
+from fer_core.paths import at_home, require_utf8
 
 _CASCADE = "haarcascade_frontalface_alt2.xml"
 _STEP = 1.1
@@ -42,7 +42,7 @@ def open_detector(name: str) -> Detector:
     """
     if name == "cascade":
         return _cascade()
-    path = Path(name).expanduser()
+    path = at_home(name)
     if path.suffix != ".onnx" or not path.is_file():
         raise DetectorError(f"--detector {name}: give cascade, or the .onnx file of a YuNet model")
     # OpenCV would end the process.

@@ -14,6 +14,7 @@ from fer_core.data.crops import Box, whole_image
 from fer_core.errors import CheckpointError, InputError
 from fer_core.evaluation.uncertainty import uncertainty
 from fer_core.models.facts import CARD, ModelFacts, facts_of, onnx_files
+from fer_core.paths import at_home
 from fer_core.predict.detector import Detector, open_detector
 from fer_core.predict.sources import Frame
 from openface.decoding import Picture, UnreadableImage, open_image, remark_of
@@ -66,7 +67,7 @@ class Predictor:
     """
 
     def __init__(self, path: str | Path, detector: str | None = CASCADE, batch: int = 32) -> None:
-        self._path = Path(path).expanduser()
+        self._path = at_home(path)
         self._model = open_model(self._path)
         self._detect: Detector = whole_image if detector is None else open_detector(detector)
         self._batch = batch

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from fer_core.errors import InputError
-from fer_core.paths import refuse_address, require_utf8
+from fer_core.paths import at_home, refuse_address, require_utf8
 from fer_core.predict.mirrored import mirroring_of
 from openface.decoding import ENDINGS, UnreadableImage, pictures_in, read_header, remark_of
 from openface.names import printable
@@ -150,7 +150,7 @@ class _Found:
 
 
 def _found(name: str, drawn: Path | None) -> _Found:
-    path = Path(name).expanduser()
+    path = at_home(name)
     if path.is_dir():
         return _below(path, drawn)
     if path.exists() or not glob.has_magic(name):
@@ -171,7 +171,7 @@ def _found(name: str, drawn: Path | None) -> _Found:
 
 def _folder_of(name: str) -> Path:
     """The folder that a name stands for, or in which its pattern looks."""
-    path = Path(name).expanduser()
+    path = at_home(name)
     return path.parent if glob.has_magic(path.name) and not path.exists() else path
 
 

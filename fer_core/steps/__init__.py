@@ -13,7 +13,7 @@ from fer_core.artifacts import Artifact, fingerprint, open_artifact
 from fer_core.contents import Seen, Tell, content_of, look, look_at_files, nobody
 from fer_core.errors import ArtifactError, DatasetError
 from fer_core.experiment import Experiment, to_document
-from fer_core.paths import whole_place
+from fer_core.paths import at_home, whole_place
 from openface.errors import EngineAway, OpenFaceError
 from openface.settings import OpenFaceSettings
 
@@ -43,9 +43,10 @@ _REMEMBERED = {"remembered": 2}
 What is trained where every image has a label stays what it is."""
 _SHARED = ("prepare", "annotate", "graph")
 """Steps whose artifact all inputs of a step have to be made from, where it is an input too."""
-_EXPERIMENTS = (".toml",)
+_AUS_BESIDE = "openface_aus.parquet"
+_NO_IMAGES = (".toml", f"/{_AUS_BESIDE}")
 """Files that may lie beside the images and are none: a worker's runs have no other place for an experiment, and another
-λ in it leaves the images as they are."""
+λ in it, or other action units, leave the images as they are."""
 
 
 @dataclass(frozen=True)
@@ -250,7 +251,7 @@ def _recipe_settings(recipe: Settings) -> Settings:
 
 def _file_by_content(section: Settings, key: str) -> Settings:
     """A file counts by what it holds, wherever it lies and whatever it is called."""
-    path = Path(section[key]).expanduser()
+    path = at_home(section[key])
     return section | ({key: f"sha256:{content_of(path)}"} if section[key] and path.is_file() else {})
 
 
@@ -396,7 +397,7 @@ def _look(step: Step, experiment: Experiment, outside: Path | None, before: Seen
     listed = step.outside == "data" and experiment.dataset.source in ("csv", "affectnet")
     if listed and outside.is_file():
         return look_at_files(outside.parent, _listed_in(outside), outside, before, tell)
-    without = _EXPERIMENTS if step.outside == "data" else ()
+    without = _NO_IMAGES if step.outside == "data" else ()
     return look(outside, before, tell, _listed_beyond(outside) if listed else (), without)
 
 
@@ -438,5 +439,5 @@ def _listed_beyond(folder: Path) -> list[Path]:
 
 def aus_beside(data: Path | None) -> Path | None:
     """An AU table that lies in the dataset's own folder, for users who name none."""
-    table = None if data is None else data / "openface_aus.parquet"
+    table = None if data is None else data / _AUS_BESIDE
     return table if table is not None and table.is_file() else None

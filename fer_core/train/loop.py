@@ -26,6 +26,7 @@ from fer_core.models.architectures import build, to_train
 from fer_core.models.checkpoint import ModelCard, save_tensors, save_weights
 from fer_core.models.logits import predict_logits
 from fer_core.models.published import load_published
+from fer_core.paths import at_home
 from fer_core.progress import Reporter
 from fer_core.train.objectives import Objective
 from fer_core.train.step import TrainingStep, take_epoch
@@ -164,7 +165,7 @@ def _initial_model(training: Training, dataset: Dataset, run: Run) -> nn.Module:
     recipe = training.recipe
     model = build(training.architecture, len(dataset.card.labels), run.seed)
     if recipe.weights:
-        head_kept = load_published(Path(recipe.weights).expanduser(), model, dataset.card.labels)
+        head_kept = load_published(at_home(recipe.weights), model, dataset.card.labels)
         run.report.note(
             f"{recipe.weights}: {'head reordered into our classes' if head_kept else 'a new head, the rest taken over'}"
         )

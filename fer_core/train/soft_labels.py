@@ -176,10 +176,11 @@ def read_labelled_views(folder: Path) -> LabelledViews:
     """
     path = folder / LABELLED_VIEWS
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # Opened here, since numpy leaves a file open that it cannot read.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             kept = KeptViews(torch.from_numpy(stored["boxes"]), torch.from_numpy(stored["mirrored"]))
             return LabelledViews(stored["rows"], kept, stored["labels"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ArtifactError(f"{path}: no labelled views ({error}); make them with `fer soft-labels`") from error
 
 
