@@ -21,8 +21,9 @@ from fer_core.experiment import experiment_from, load_experiment
 from fer_core.graph.neighbours import save_teacher
 from fer_core.report.captions import captions
 from fer_core.report.page import experiment_toml, read_evidence, render, write_report
+from fer_core.report.plots import confusion_matrices
 from fer_core.report.results import results
-from fer_core.report.style import emotion_colours, face_uri
+from fer_core.report.style import emotion_colours, face_uri, house_style
 from fer_core.steps import Request, request
 
 SECTIONS = (
@@ -289,6 +290,23 @@ def test_known_emotions_keep_their_colours_and_others_get_what_is_left() -> None
     colours = emotion_colours((*LABELS, "boredom", "awe"))
     assert colours["happiness"] == emotion_colours(("happiness",))["happiness"]
     assert len(set(colours.values())) == 5
+
+
+def test_thirty_classes_have_thirty_colours() -> None:
+    assert len(set(emotion_colours((*LABELS, *(f"state {n}" for n in range(27)))).values())) == 30
+
+
+def test_numbers_of_a_confusion_matrix_have_room_however_many_classes_and_however_long_their_names(
+    tmp_path: Path,
+) -> None:
+    labels = tuple(f"a state of mind that takes many words, number {n}" for n in range(24))
+    evidence = read_evidence(report_request(tmp_path, experiment((1,)), dataset(labels=labels)))
+    with house_style():
+        drawing = base64.b64decode(confusion_matrices(evidence).uri.split(",")[1]).decode()
+    cells = re.search(r'id="QuadMesh_1".*?</g>', drawing, re.DOTALL)
+    assert cells is not None
+    across = [float(x) for x in re.findall(r"[ML] ([\d.]+) ", cells[0])]
+    assert (max(across) - min(across)) / len(labels) > 20
 
 
 @pytest.mark.parametrize("channels", [1, 3])
