@@ -296,6 +296,12 @@ def test_thirty_classes_have_thirty_colours() -> None:
     assert len(set(emotion_colours((*LABELS, *(f"state {n}" for n in range(27)))).values())) == 30
 
 
+def test_a_segment_of_a_bar_is_no_wider_than_its_share(whole: Page) -> None:
+    rule = re.search(r"\.bar span \{([^}]*)\}", whole.text)
+    assert rule is not None
+    assert "padding" not in rule[1]
+
+
 def test_numbers_of_a_confusion_matrix_have_room_however_many_classes_and_however_long_their_names(
     tmp_path: Path,
 ) -> None:
