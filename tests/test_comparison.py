@@ -391,6 +391,7 @@ def test_every_way_of_a_curve_is_in_its_legend(tmp_path: Path, monkeypatch: pyte
     comparison_plots.curves(means, stages[0]["axis"])
     (legend,) = drawn[0].legends
     assert [text.get_text().lstrip("\u200b") for text in legend.get_texts()] == ["_alone", "from the labels"]
+    assert len({line.get_marker() for line in legend.get_lines()}) == 2
 
 
 def test_long_names_leave_the_figures_their_room(monkeypatch: pytest.MonkeyPatch) -> None:
