@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.report_inputs import LABELS, Silence, dataset, elsewhere, evaluation, experiment, report_request
+from helpers.report_inputs import LABELS, Silence, dataset, elsewhere, evaluation, experiment, figures, report_request
 
 from fer_core.data.dataset import UNLABELLED
 from fer_core.errors import ArtifactError
@@ -190,6 +190,21 @@ def test_neighbours_without_a_label_agree_with_nobody_and_disagree_with_nobody(t
     assert "None of the neighbours in AU space of a labelled image has a label" in page.text
     figures = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     assert figures["graph"]["label_agreement"]["neighbours"] is None
+
+
+def test_neighbours_that_agree_are_counted_among_those_with_a_label(tmp_path: Path) -> None:
+    data = dataset()
+    data.manifest.loc[data.rows("train")[::4], ["split", "label"]] = "unlabelled", UNLABELLED
+    page = write(report_request(tmp_path / "in", experiment((1,)), data, models=()), tmp_path / "out")
+    assert "% of the labelled neighbours in AU space have the image&#39;s own hard label" in page.text
+
+
+def test_one_epoch_is_one_place_on_its_axis(tmp_path: Path) -> None:
+    data, plan = dataset(), experiment((1,))
+    history = figures(data, "LDG", 1, epochs=1)[0]["history"]
+    also = {"history": history, "selected_epoch": 1, "epochs": 1}
+    page = write(report_request(tmp_path / "in", plan, data, [("LDG", 1)], **also), tmp_path / "out")
+    assert not any(">1.025<" in re.sub(r"\s", "", drawing) or ">1.02<" in drawing for drawing in page.drawings())
 
 
 @pytest.mark.parametrize("labels", ["majority", "distribution"])

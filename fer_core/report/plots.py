@@ -67,7 +67,7 @@ def training_curves(evidence: Evidence) -> Picture:
         loss.set_ylim(0, ceiling)
         _curve(rate, models[:1], "learning_rate", FAINT, "-")
         rate.set_xlabel("epoch")
-        rate.xaxis.get_major_locator().set_params(integer=True, nbins=5)
+        rate.xaxis.get_major_locator().set_params(integer=True, nbins=5, min_n_ticks=1)
     for axis, label in zip(axes[:, 0], ("accuracy, %", "loss", "learning\nrate"), strict=True):
         axis.set_ylabel(label)
     for axis in axes[:2].flat:
@@ -119,7 +119,7 @@ def reliability(evidence: Evidence) -> Picture:
         axes[0, column].set_title(name)
         axes[1, column].set_xlabel("confidence")
     # A model whose temperature is 1 has no curve of its own at it.
-    max(axes[0], key=lambda axis: len(axis.get_lines())).legend(loc="upper left", fontsize=7)
+    max(axes[0], key=lambda axis: len(axis.get_lines())).legend(loc="best", fontsize=7)
     axes[0, 0].set_ylabel("share right")
     axes[1, 0].set_ylabel("share of\nimages")
     return picture(figure, f"Reliability of {', '.join(names)}: the share that is right at each confidence.")
@@ -214,7 +214,7 @@ def graph_figure(evidence: Evidence, agreement: dict[str, Any]) -> Picture:
         same.axhline(100 * agreement["chance"], color=INK, linestyle="--", linewidth=1)
         same.text(ranks[-1] + 0.5, 100 * agreement["chance"], " by chance", va="center", fontsize=8)
     same.set(ylim=(0, 100), xlim=(0.4, ranks[-1] + 0.5), xlabel="rank of the neighbour", ylabel="same label, %")
-    same.xaxis.get_major_locator().set_params(integer=True)
+    same.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     return picture(figure, "The graph: distances, similarities, and agreement of neighbours' labels.")
 
 
