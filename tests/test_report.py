@@ -311,6 +311,11 @@ def test_thirty_classes_have_thirty_colours() -> None:
     assert len(set(emotion_colours((*LABELS, *(f"state {n}" for n in range(27)))).values())) == 30
 
 
+def test_lists_of_many_seeds_take_lines_instead_of_columns_their_room(whole: Page) -> None:
+    assert '<td class="list">1, 2, 3</td>' in whole.text
+    assert re.search(r"td\.list \{ white-space: normal", whole.text)
+
+
 def test_a_segment_of_a_bar_is_no_wider_than_its_share(whole: Page) -> None:
     rule = re.search(r"\.bar span \{([^}]*)\}", whole.text)
     assert rule is not None
