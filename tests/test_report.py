@@ -13,18 +13,31 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.report_inputs import LABELS, Silence, dataset, elsewhere, evaluation, experiment, figures, report_request
+from helpers.report_inputs import (
+    LABELS,
+    Silence,
+    au_table,
+    dataset,
+    elsewhere,
+    evaluation,
+    experiment,
+    figures,
+    report_request,
+)
+from matplotlib.figure import Figure
 
 from fer_core.data.dataset import UNLABELLED
 from fer_core.errors import ArtifactError
 from fer_core.experiment import experiment_from, load_experiment
 from fer_core.graph.neighbours import save_teacher
+from fer_core.report import step_plots
 from fer_core.report.captions import captions
 from fer_core.report.page import experiment_toml, read_evidence, render, write_report
 from fer_core.report.plots import confusion_matrices
 from fer_core.report.results import results
 from fer_core.report.style import emotion_colours, face_uri, house_style
 from fer_core.steps import Request, request
+from openface.columns import PRESENCES
 
 SECTIONS = (
     "summary",
@@ -305,6 +318,15 @@ def test_known_emotions_keep_their_colours_and_others_get_what_is_left() -> None
     colours = emotion_colours((*LABELS, "boredom", "awe"))
     assert colours["happiness"] == emotion_colours(("happiness",))["happiness"]
     assert len(set(colours.values())) == 5
+
+
+def test_the_picture_of_a_table_without_presences_tells_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = au_table(dataset()).assign(**dict.fromkeys(PRESENCES, np.nan))
+    drawn: list[Figure] = []
+    monkeypatch.setattr(step_plots.Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    step_plots.save_au_figure(tmp_path, table)
+    titles = [axis.get_title() for axis in drawn[0].axes]
+    assert titles[0] == "AU01 · 0% zero"
 
 
 def test_thirty_classes_have_thirty_colours() -> None:
