@@ -344,6 +344,12 @@ def test_a_segment_of_a_bar_is_no_wider_than_its_share(whole: Page) -> None:
     assert "padding" not in rule[1]
 
 
+def test_a_share_that_has_no_room_in_its_segment_does_not_read_as_a_smaller_one(whole: Page) -> None:
+    rule = re.search(r"\.bar span \{([^}]*)\}", whole.text)
+    assert rule is not None
+    assert "text-overflow: ellipsis" in rule[1]
+
+
 def test_numbers_of_a_confusion_matrix_have_room_however_many_classes_and_however_long_their_names(
     tmp_path: Path,
 ) -> None:
