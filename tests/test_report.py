@@ -26,11 +26,11 @@ from helpers.report_inputs import (
 )
 from matplotlib.figure import Figure
 
-from fer_core.data.dataset import UNLABELLED
+from fer_core.data.dataset import EMOTIONS, UNLABELLED
 from fer_core.errors import ArtifactError
 from fer_core.experiment import experiment_from, load_experiment
 from fer_core.graph.neighbours import save_teacher
-from fer_core.report import step_plots
+from fer_core.report import face_sheets, step_plots
 from fer_core.report.captions import captions
 from fer_core.report.page import experiment_toml, read_evidence, render, write_report
 from fer_core.report.plots import confusion_matrices
@@ -342,6 +342,20 @@ def test_a_segment_of_a_bar_is_no_wider_than_its_share(whole: Page) -> None:
     rule = re.search(r"\.bar span \{([^}]*)\}", whole.text)
     assert rule is not None
     assert "padding" not in rule[1]
+
+
+def relative_luminance(colour: str) -> float:
+    """As WCAG 2.2 defines it."""
+    channels = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+@pytest.mark.parametrize("label", EMOTIONS)
+def test_names_in_segments_stand_out_from_their_colour(label: str) -> None:
+    segment = face_sheets._segment(label, 0.9, emotion_colours((label,))[label])
+    dark, light = sorted(map(relative_luminance, (segment.colour, segment.text_colour)))
+    assert (light + 0.05) / (dark + 0.05) >= 4.5
 
 
 def test_a_share_that_has_no_room_in_its_segment_does_not_read_as_a_smaller_one(whole: Page) -> None:
