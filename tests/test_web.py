@@ -504,6 +504,16 @@ def test_the_page_says_what_the_model_is_and_is_not_for(visitor: WebDriver) -> N
         assert words in about
 
 
+@needs_browser
+def test_the_page_says_of_which_images_an_accuracy_is_where_they_are_not_the_models_own(visitor: WebDriver) -> None:
+    told = """
+    const list = document.createElement("dl");
+    const accuracy = { value: 0.5, low: 0.4, high: 0.6, images: 20, dataset: "rafdb Its test split." };
+    import("./card.js").then(({ showCard }) => (showCard(list, { accuracy }), arguments[0](list.textContent)));"""
+    words = "50.0 % of 20 test images (rafdb Its test split.) other than those that its training kept for judging"
+    assert words in visitor.execute_async_script(told)
+
+
 # The camera.
 
 
