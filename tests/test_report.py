@@ -285,6 +285,17 @@ def test_what_the_labels_were_taken_for_and_what_was_unreadable_is_on_the_page(t
     assert json.loads((folder / "results.json").read_text())["dataset"]["unreadable"] == card.unreadable
 
 
+def test_of_a_thousand_unreadable_images_a_report_names_some(tmp_path: Path) -> None:
+    data = dataset()
+    counts, names = {**data.card.counts, "read": 100_000}, {f"broken{n}.jpg": "cut off" for n in range(1000)}
+    data = replace(data, card=replace(data.card, unreadable=names, counts=counts))
+    page = write(report_request(tmp_path / "in", experiment((1,)), data, models=()), tmp_path / "out")
+    told = html.unescape(page.text).replace("\N{NARROW NO-BREAK SPACE}", " ")
+    assert "1 000 of 100 000 images: broken0.jpg, broken1.jpg" in told
+    assert "broken9.jpg and 990 more, all named in results.json." in told
+    assert "broken999.jpg" in (tmp_path / "out" / "results.json").read_text(encoding="utf-8")
+
+
 def test_images_that_are_left_out_of_a_published_split_are_counted(tmp_path: Path) -> None:
     """The paper's table stands beside figures of RAF-DB, whose protocol speaks of the official parts."""
     data = dataset(source="rafdb")
