@@ -297,6 +297,15 @@ def test_what_a_way_is_worth_is_read_off_the_baselines_curve(tmp_path: Path) -> 
     assert rows["worth"].tolist() == pytest.approx([100.0])
 
 
+def test_what_is_better_than_all_of_the_curve_is_worth_its_end_at_least(tmp_path: Path) -> None:
+    stages = [curve(f"{at}", at, ["alone", "neighbours"], "labels") for at in (10, 100)]
+    experiment = compared(*stages)
+    write_comparison(request("report", experiment, made(tmp_path / "made", experiment)), tmp_path, Silence())
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "<td>≥ 100</td><td>≥ 100 to ≥ 100</td>" in page
+    assert pd.read_csv(tmp_path / "worth.csv")["worth"].tolist() == [100.0, 100.0]
+
+
 def curve(title: str, at: float, ways: list[str], axis: str = "share of wrong labels") -> dict[str, Any]:
     return {"title": title, "axis": axis, "at": at, "ways": ways, "settings": [f"ldg.epochs={round(100 * at)}"]}
 
@@ -391,6 +400,7 @@ def test_every_way_of_a_curve_is_in_its_legend(tmp_path: Path, monkeypatch: pyte
     comparison_plots.curves(means, stages[0]["axis"])
     (legend,) = drawn[0].legends
     assert [text.get_text().lstrip("\u200b") for text in legend.get_texts()] == ["_alone", "from the labels"]
+    assert len({line.get_marker() for line in legend.get_lines()}) == 2
 
 
 def test_long_names_leave_the_figures_their_room(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Calibration and the card that goes with a checkpoint: every figure is the dataset's and the network's own."""
 
+import html
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 import torch
+from markdown_it import MarkdownIt
 from scipy.special import softmax
 from test_training import CPU, LDG, RECIPE, trained
 
@@ -19,7 +21,7 @@ from fer_core.evaluation.model_card import MODEL_CARD, licence_of, markdown
 from fer_core.experiment import DatasetSettings, Experiment
 from fer_core.graph.neighbours import Graph
 from fer_core.models.architectures import build
-from fer_core.models.checkpoint import load_checkpoint, read_card
+from fer_core.models.checkpoint import ModelCard, load_checkpoint, read_card
 from fer_core.models.logits import predict_logits
 from fer_core.progress import JsonLines
 from fer_core.train.import_weights import import_weights
@@ -151,6 +153,21 @@ def test_published_weights_have_a_card_that_claims_nothing(tmp_path: Path) -> No
     assert "Not judged here" in page
     assert licence_of("rafdb") in page
     assert json.loads(made.file("model.json").read_text())["temperature"] == 1.0
+
+
+def test_a_class_may_be_called_anything_and_breaks_no_table_of_the_page() -> None:
+    labels = ("a|b", "*c* _d_ `e`", "![f](http://g.h/i.png)", "<b>j</b> & k\\")
+    test = {"images": 8, "accuracy": 0.5, "accuracy_interval": {"low": 0.25, "high": 0.75}, "macro_f1": 0.5}
+    test |= {"calibration_error": 0.1, "recall": [0.25, 0.5, 0.75, 1.0], "confusion": [[2, 0, 0, 0]] * 4}
+    figures = {"test": test, "calibrated": test, "validation": test}
+    card = ModelCard("resnet18", labels, (0.5,), (0.2,), 48, 48, "LDG", 1, 1, 1, figures=figures)
+    page = markdown(replace(card, trained_on={"source": "csv", "protocol": "", "truth": "", "licence": ""}))
+    shown = MarkdownIt("commonmark", {"html": False}).enable("table").render(page)
+    assert "<img" not in shown
+    for label, recall in zip(labels, ("25.0", "50.0", "75.0", "100.0"), strict=True):
+        cells = f"<td>{html.escape(label, quote=False)}</td>\n<td>{recall}</td>\n<td>2</td>"
+        assert cells in shown
+        assert html.escape(label, quote=False) in shown.split("<h2>")[0]
 
 
 def test_every_source_of_a_dataset_has_terms_of_its_own() -> None:

@@ -77,6 +77,28 @@ def test_in_a_line_of_pixels_no_face_is_found(size: tuple[int, int]) -> None:
     assert draw_faces(line, [whole]).shape == line.shape
 
 
+def drawn_with(*labels: str) -> np.ndarray:
+    """A grey picture of 640 × 480 with a face in it; its panel ends at 412."""
+    shares = dict.fromkeys(labels, 1 / len(labels))
+    grey = np.full((480, 640, 3), 90, np.uint8)
+    return draw_faces(grey, [FacePrediction(Box(100, 100, 150), shares, labels[0], 1.0)])
+
+
+def test_a_name_longer_than_its_panel_leaves_the_picture_beside_it_and_its_bar_alone() -> None:
+    long, longer = (drawn_with("anger", f"anger{'x' * letters}y") for letters in (40, 60))
+    assert (long[:, 420:] == 90).all()
+    assert (long == longer).all()
+
+
+def test_names_with_accents_are_drawn_letter_by_letter() -> None:
+    assert (drawn_with("anger", "alegría") != drawn_with("anger", "alegrña")).any()
+
+
+def test_a_panel_of_many_classes_ends_with_the_picture() -> None:
+    names = [f"state {n}" for n in range(40)]
+    assert (drawn_with(*names) != drawn_with(*names[:-1], "the last")).any()
+
+
 @pytest.mark.parametrize("name", ["model.int8.onnx", "MODEL.ONNX"])
 def test_a_model_is_found_under_any_name_that_exports_have(exported: Path, tmp_path: Path, name: str) -> None:
     shutil.copyfile(exported, tmp_path / name)

@@ -13,18 +13,32 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.report_inputs import LABELS, Silence, dataset, elsewhere, evaluation, experiment, report_request
+from helpers.report_inputs import (
+    LABELS,
+    Silence,
+    au_table,
+    dataset,
+    elsewhere,
+    evaluation,
+    experiment,
+    figures,
+    report_request,
+)
+from matplotlib.figure import Figure
 
-from fer_core.data.dataset import UNLABELLED
+from fer_core.data.dataset import EMOTIONS, UNLABELLED
 from fer_core.errors import ArtifactError
 from fer_core.experiment import experiment_from, load_experiment
 from fer_core.graph.neighbours import save_teacher
+from fer_core.report import face_sheets, step_plots
 from fer_core.report.captions import captions
 from fer_core.report.evidence import read_evidence
 from fer_core.report.page import experiment_toml, render, write_report
+from fer_core.report.plots import confusion_matrices
 from fer_core.report.results import results
-from fer_core.report.style import emotion_colours, face_uri
+from fer_core.report.style import emotion_colours, face_uri, house_style
 from fer_core.steps import Request, request
+from openface.columns import PRESENCES
 
 SECTIONS = (
     "summary",
@@ -192,6 +206,21 @@ def test_neighbours_without_a_label_agree_with_nobody_and_disagree_with_nobody(t
     assert figures["graph"]["label_agreement"]["neighbours"] is None
 
 
+def test_neighbours_that_agree_are_counted_among_those_with_a_label(tmp_path: Path) -> None:
+    data = dataset()
+    data.manifest.loc[data.rows("train")[::4], ["split", "label"]] = "unlabelled", UNLABELLED
+    page = write(report_request(tmp_path / "in", experiment((1,)), data, models=()), tmp_path / "out")
+    assert "% of the labelled neighbours in AU space have the image&#39;s own hard label" in page.text
+
+
+def test_one_epoch_is_one_place_on_its_axis(tmp_path: Path) -> None:
+    data, plan = dataset(), experiment((1,))
+    history = figures(data, "LDG", 1, epochs=1)[0]["history"]
+    also = {"history": history, "selected_epoch": 1, "epochs": 1}
+    page = write(report_request(tmp_path / "in", plan, data, [("LDG", 1)], **also), tmp_path / "out")
+    assert not any(">1.025<" in re.sub(r"\s", "", drawing) or ">1.02<" in drawing for drawing in page.drawings())
+
+
 @pytest.mark.parametrize("labels", ["majority", "distribution"])
 def test_what_generators_have_seen_is_told_as_it_is(tmp_path: Path, labels: str) -> None:
     data = dataset()
@@ -257,6 +286,17 @@ def test_what_the_labels_were_taken_for_and_what_was_unreadable_is_on_the_page(t
     assert json.loads((folder / "results.json").read_text())["dataset"]["unreadable"] == card.unreadable
 
 
+def test_of_a_thousand_unreadable_images_a_report_names_some(tmp_path: Path) -> None:
+    data = dataset()
+    counts, names = {**data.card.counts, "read": 100_000}, {f"broken{n}.jpg": "cut off" for n in range(1000)}
+    data = replace(data, card=replace(data.card, unreadable=names, counts=counts))
+    page = write(report_request(tmp_path / "in", experiment((1,)), data, models=()), tmp_path / "out")
+    told = html.unescape(page.text).replace("\N{NARROW NO-BREAK SPACE}", " ")
+    assert "1 000 of 100 000 images: broken0.jpg, broken1.jpg" in told
+    assert "broken9.jpg and 990 more, all named in results.json." in told
+    assert "broken999.jpg" in (tmp_path / "out" / "results.json").read_text(encoding="utf-8")
+
+
 def test_images_that_are_left_out_of_a_published_split_are_counted(tmp_path: Path) -> None:
     """The paper's table stands beside figures of RAF-DB, whose protocol speaks of the official parts."""
     data = dataset(source="rafdb")
@@ -290,6 +330,63 @@ def test_known_emotions_keep_their_colours_and_others_get_what_is_left() -> None
     colours = emotion_colours((*LABELS, "boredom", "awe"))
     assert colours["happiness"] == emotion_colours(("happiness",))["happiness"]
     assert len(set(colours.values())) == 5
+
+
+def test_the_picture_of_a_table_without_presences_tells_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = au_table(dataset()).assign(**dict.fromkeys(PRESENCES, np.nan))
+    drawn: list[Figure] = []
+    monkeypatch.setattr(step_plots.Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    step_plots.save_au_figure(tmp_path, table)
+    titles = [axis.get_title() for axis in drawn[0].axes]
+    assert titles[0] == "AU01 · 0% zero"
+
+
+def test_thirty_classes_have_thirty_colours() -> None:
+    assert len(set(emotion_colours((*LABELS, *(f"state {n}" for n in range(27)))).values())) == 30
+
+
+def test_lists_of_many_seeds_take_lines_instead_of_columns_their_room(whole: Page) -> None:
+    assert '<td class="list">1, 2, 3</td>' in whole.text
+    assert re.search(r"td\.list \{ white-space: normal", whole.text)
+
+
+def test_a_segment_of_a_bar_is_no_wider_than_its_share(whole: Page) -> None:
+    rule = re.search(r"\.bar span \{([^}]*)\}", whole.text)
+    assert rule is not None
+    assert "padding" not in rule[1]
+
+
+def relative_luminance(colour: str) -> float:
+    """As WCAG 2.2 defines it."""
+    channels = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+@pytest.mark.parametrize("label", EMOTIONS)
+def test_names_in_segments_stand_out_from_their_colour(label: str) -> None:
+    segment = face_sheets._segment(label, 0.9, emotion_colours((label,))[label])
+    dark, light = sorted(map(relative_luminance, (segment.colour, segment.text_colour)))
+    assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+def test_a_share_that_has_no_room_in_its_segment_does_not_read_as_a_smaller_one(whole: Page) -> None:
+    rule = re.search(r"\.bar span \{([^}]*)\}", whole.text)
+    assert rule is not None
+    assert "text-overflow: ellipsis" in rule[1]
+
+
+def test_numbers_of_a_confusion_matrix_have_room_however_many_classes_and_however_long_their_names(
+    tmp_path: Path,
+) -> None:
+    labels = tuple(f"a state of mind that takes many words, number {n}" for n in range(24))
+    evidence = read_evidence(report_request(tmp_path, experiment((1,)), dataset(labels=labels)))
+    with house_style():
+        drawing = base64.b64decode(confusion_matrices(evidence).uri.split(",")[1]).decode()
+    cells = re.search(r'id="QuadMesh_1".*?</g>', drawing, re.DOTALL)
+    assert cells is not None
+    across = [float(x) for x in re.findall(r"[ML] ([\d.]+) ", cells[0])]
+    assert (max(across) - min(across)) / len(labels) > 20
 
 
 @pytest.mark.parametrize("channels", [1, 3])

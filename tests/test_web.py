@@ -389,6 +389,29 @@ def test_tab_goes_through_the_faces(visitor: WebDriver, page: Path, tmp_path: Pa
 
 
 @needs_browser
+def test_the_name_of_a_face_at_the_edge_is_whole(visitor: WebDriver, tmp_path: Path) -> None:
+    scene = Image.new("RGB", (1200, 600), (120, 130, 140))
+    portrait = Image.open(PORTRAIT).convert("RGB").resize((224, 224))
+    scene.paste(portrait.crop((0, 0, 180, 224)), (1020, 300))
+    scene.save(tmp_path / "edge.png")
+    choose(visitor, tmp_path / "edge.png")
+    says(visitor, "One face")
+    ends = "return ['.box span', '#stage'].map((s) => document.querySelector(s).getBoundingClientRect().right)"
+    name, stage = visitor.execute_script(ends)
+    assert name <= stage
+
+
+@needs_browser
+def test_names_of_one_long_word_are_whole(visitor: WebDriver) -> None:
+    cut = """
+    return [...document.querySelectorAll('.bar .name')].some((name) => {
+      name.textContent = 'fearfully_surprised';
+      return name.scrollWidth > name.clientWidth;
+    })"""
+    assert not visitor.execute_script(cut)
+
+
+@needs_browser
 def test_of_a_crowd_it_says_that_the_largest_faces_are_read(visitor: WebDriver, tmp_path: Path) -> None:
     crowd = Image.new("RGB", (4 * 224, 4 * 224))
     for number in range(16):
@@ -479,6 +502,16 @@ def test_the_page_says_what_the_model_is_and_is_not_for(visitor: WebDriver) -> N
         "Not for decisions about people",
     ):
         assert words in about
+
+
+@needs_browser
+def test_the_page_says_of_which_images_an_accuracy_is_where_they_are_not_the_models_own(visitor: WebDriver) -> None:
+    told = """
+    const list = document.createElement("dl");
+    const accuracy = { value: 0.5, low: 0.4, high: 0.6, images: 20, dataset: "rafdb Its test split." };
+    import("./card.js").then(({ showCard }) => (showCard(list, { accuracy }), arguments[0](list.textContent)));"""
+    words = "50.0 % of 20 test images (rafdb Its test split.) other than those that its training kept for judging"
+    assert words in visitor.execute_async_script(told)
 
 
 # The camera.

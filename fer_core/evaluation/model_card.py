@@ -4,6 +4,7 @@ References:
     Mitchell et al., "Model Cards for Model Reporting", FAT* 2019.
 """
 
+import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -135,10 +136,20 @@ def markdown(card: ModelCard, precision: str = "float32", file: str = "") -> str
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    recipe = {name.rstrip("_"): value for name, value in card.recipe.items() if value != ""}
+    recipe = {
+        name.rstrip("_"): _as_it_is(value) if isinstance(value, str) else value
+        for name, value in card.recipe.items()
+        if value != ""
+    }
     means, deviations = (", ".join(f"{value:.4f}" for value in values) for values in (card.mean, card.std))
     return environment.get_template("model_card.md.j2").render(
         asdict(card)
+        | {"labels": [_as_it_is(label) for label in card.labels]}
         | {"recipe": recipe, "limits": LIMITS, "precision": precision, "means": means, "deviations": deviations}
         | {"clipping": CLIPPING, "file": file}
     )
+
+
+def _as_it_is(text: str) -> str:
+    """Markdown that shows a text as it is, in a table's cell too: a class may be called anything."""
+    return re.sub(r"([\\`*_\[\]<>|&~$])", r"\\\1", " ".join(text.split()))

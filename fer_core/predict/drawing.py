@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 
 import cv2
+import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -127,7 +128,7 @@ def _place(face: Area, lines: int, width: int, height: int, taken: list[Area]) -
     left, top, right, bottom = face
     shorter = min(width, height)
     across = round(min(max(0.9 * (right - left), _NARROWEST), _WIDEST_SHARE * shorter))
-    down = round(0.105 * across * (lines + 0.8))
+    down = min(round(0.105 * across * (lines + 0.8)), height)
     gap = shorter // 80
     middle = (left + right - across) // 2
     wishes = [(right + gap, top), (left - across - gap, top), (middle, bottom + gap), (middle, top - down - gap)]
@@ -147,13 +148,14 @@ def _shared(first: Area, second: Area) -> int:
 def _bars(draw: ImageDraw.ImageDraw, panel: Area, face: FacePrediction) -> None:
     left, top, right, bottom = panel
     line = (bottom - top) / (len(face.probabilities) + 0.8)
-    font = ImageFont.load_default(size=max(0.68 * line, 1))
+    font = _font(0.62 * line)
     colours = emotion_colours(tuple(face.probabilities))
     draw.rounded_rectangle(panel, radius=line / 3, fill=_PANEL)
     bars_left, bars_right = left + 0.42 * (right - left), right - 0.24 * (right - left)
     for number, (label, share) in enumerate(face.probabilities.items()):
         y = top + (number + 0.4) * line
-        draw.text((left + line / 2.5, y + line / 2), label, _INK, font, anchor="lm")
+        shown = _shortened(label, font, bars_left - left - line / 2)
+        draw.text((left + line / 2.5, y + line / 2), shown, _INK, font, anchor="lm")
         end = bars_left + share * (bars_right - bars_left)
         draw.rectangle((bars_left, y + 0.2 * line, max(end, bars_left + 1), y + 0.8 * line), fill=colours[label])
         draw.text((right - line / 2.5, y + line / 2), f"{100 * share:.0f} %", _INK, font, anchor="rm")
@@ -164,5 +166,20 @@ def _caption(draw: ImageDraw.ImageDraw, area: Area, face: FacePrediction) -> Non
     line = max(0.16 * (right - left), 12)
     draw.rectangle((left, bottom - line, right, bottom), fill=_PANEL)
     words = f"{face.emotion} {100 * face.probabilities[face.emotion]:.0f} %"
-    font = ImageFont.load_default(size=0.75 * line)
+    font = _font(0.7 * line)
     draw.text(((left + right) / 2, bottom - line / 2), words, _INK, font, anchor="mm")
+
+
+def _font(size: float) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which matplotlib brings: Pillow's own font has no accent, no Greek and no Cyrillic."""
+    return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", max(size, 1))
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
+    """The text, or as much of its beginning and end as has room, in pixels."""
+    shown = text
+    for kept in range(len(text) - 1, 0, -1):
+        if font.getlength(shown) <= room:
+            break
+        shown = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
+    return shown

@@ -130,7 +130,7 @@ def captions(results: dict[str, Any], evidence: Evidence) -> dict[str, Any]:
         "soft_labels": _soft_labels(results["soft_labels_against_truth"]),
         "paired": [_paired(pair) for pair in results["paired"]],
         "coverage": _coverage(results["au_coverage"]),
-        "graph": _graph(results["graph"]),
+        "graph": _graph(results["graph"], "unlabelled" in results["au_coverage"]),
         "soft_label_seed": [g.seed for g in shown_generators(evidence)][:1],
         "mistakes": _mistakes(evidence),
     }
@@ -377,7 +377,7 @@ def _coverage(coverage: dict[str, dict[str, int]]) -> str:
     return f"Usable action units: {listed(words)}." if words else ""
 
 
-def _graph(graph: dict[str, Any]) -> list[str]:
+def _graph(graph: dict[str, Any], unlabelled: bool) -> list[str]:
     agreement = graph["label_agreement"]
     what = "neighbours drawn at random" if graph["control"] == "random" else "neighbours in AU space"
     copies = graph["identical_neighbours"]
@@ -385,16 +385,16 @@ def _graph(graph: dict[str, Any]) -> list[str]:
         f"{count(graph['images'])} training images with {count(graph['distinct_vectors'])} distinct AU vectors are "
         f"linked to {graph['k']} neighbours each; σ² = {fine(graph['sigma_squared'])}; the search finds "
         f"{percent(graph['recall'])}{_PERCENT} of the true neighbours, by distance, {_measured_on(graph)}.",
-        _agreement(agreement, what),
+        _agreement(agreement, what, "labelled " if unlabelled else ""),
         *([f"{percent(copies)}{_PERCENT} of the links join two files with the same pixels."] if copies else []),
     ]
 
 
-def _agreement(agreement: dict[str, Any], what: str) -> str:
+def _agreement(agreement: dict[str, Any], what: str, labelled: str) -> str:
     if agreement["neighbours"] is None:
         return f"None of the {what} of a labelled image has a label, so how far labels agree is not known."
     return (
-        f"{percent(agreement['neighbours'])}{_PERCENT} of the {what} have the image's own hard label; "
+        f"{percent(agreement['neighbours'])}{_PERCENT} of the {labelled}{what} have the image's own hard label; "
         f"by chance it would be {percent(agreement['chance'])}{_PERCENT}."
     )
 

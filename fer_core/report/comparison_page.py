@@ -15,6 +15,7 @@ from fer_core.evaluation.metrics import CLIPPING
 from fer_core.experiment import to_document
 from fer_core.progress import Reporter
 from fer_core.report import comparison_plots
+from fer_core.report.captions import place
 from fer_core.report.comparison import (
     MEASURES,
     NETWORKS,
@@ -30,6 +31,9 @@ from fer_core.report.face_sheets import Face, helped_and_hurt
 from fer_core.report.page import MODELS_TABLE, PAGE, RESULTS, template, versions
 from fer_core.report.style import emotion_colours, house_style
 from fer_core.steps import Request
+
+_NOTHING = 1e-9
+"""What a place loses on its way through a logarithm."""
 
 
 def write_comparison(request: Request, folder: Path, report: Reporter) -> None:
@@ -62,6 +66,7 @@ def _render(
     labels = findings.networks[0].dataset.card.labels
     return template("comparison.html.j2").render(
         results=figures,
+        worth=_worth_in_words(findings, figures),
         parts=drawn,
         curves=[name for name in drawn if name.startswith("along ")],
         comparison=to_document(findings.experiment)["comparison"],
@@ -123,6 +128,21 @@ def _without_worth(findings: Findings, figures: dict[str, Any]) -> list[str]:
     baseline, told = findings.comparison.baseline, {row["axis"] for row in figures["worth"]}
     others = (row["axis"] for row in figures["means"] if row["axis"] and row["way"] != baseline)
     return [axis for axis in dict.fromkeys(others) if baseline and axis not in told]
+
+
+def _worth_in_words(findings: Findings, figures: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of `worth` with places as text; at an end of the baseline's curve the place may lie anywhere beyond."""
+    told = []
+    for row in figures["worth"]:
+        curve = (findings.comparison.baseline, row["network"], row["axis"])
+        places = [m["at"] for m in figures["means"] if (m["way"], m["network"], m["axis"]) == curve and m["at"]]
+        first, last = min(places) * (1 + _NOTHING), max(places) * (1 - _NOTHING)
+        words = {
+            key: ("≥ " if row[key] >= last else "≤ " if row[key] <= first else "") + place(row[key])
+            for key in ("worth", "low", "high")
+        }
+        told.append(row | words)
+    return told
 
 
 def _alone(cell: Cell) -> str:

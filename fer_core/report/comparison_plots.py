@@ -1,5 +1,6 @@
 """A comparison's figures: differences as a forest, and what each way reaches along an axis."""
 
+import itertools
 import textwrap
 from collections.abc import Hashable
 from typing import Any
@@ -16,6 +17,8 @@ from fer_core.report.style import FAINT, INK, Picture, new_figure, picture
 _WIDTH = 11.2
 _SHOWN = ("accuracy", "kl")
 _NETWORK_COLOURS = {"generator": "#4477AA", "student": "#AA3377"}
+_MARKS = "osD^vPX*<>"
+"""A way's own, since not every reader tells all colours apart."""
 _LONGEST = 60
 """Letters of a name in a figure."""
 _STRIDE = {"generator": -0.14, "student": 0.14}
@@ -58,6 +61,7 @@ def curves(means: pd.DataFrame, axis_name: str) -> Picture:
     panels = figure.subplots(len(networks), len(measures), squeeze=False)
     ways = list(dict.fromkeys(points["way"]))
     colours = dict(zip(ways, mpl.colormaps["turbo"](np.linspace(0.08, 0.92, len(ways))), strict=True))
+    marks = dict(zip(ways, itertools.cycle(_MARKS), strict=False))
     drawn: dict[str, Line2D] = {}
     for line, network in zip(panels, networks, strict=True):
         for axis, measure in zip(line, measures, strict=True):
@@ -67,7 +71,9 @@ def curves(means: pd.DataFrame, axis_name: str) -> Picture:
                     axis.fill_between(
                         mine["at"], mine[f"{measure}_low"], mine[f"{measure}_high"], color=colours[way], alpha=0.12
                     )
-                    (drawn[way],) = axis.plot(mine["at"], mine[measure], "o-", color=colours[way], markersize=3.5)
+                    (drawn[way],) = axis.plot(
+                        mine["at"], mine[measure], "-", marker=marks[way], color=colours[way], markersize=4.5
+                    )
             if points["at"].min() > 0:
                 axis.set_xscale("log")
             ticks = sorted(points["at"].unique())

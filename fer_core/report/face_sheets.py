@@ -17,7 +17,7 @@ _DRAW = 0
 """Seed of the random draws."""
 _LETTER = 0.021
 """A letter's share of a bar's width, for a segment to know whether its name has room."""
-_DARK = 0.5
+_DARK = 0.4
 _BEST = "EF + LDG-AUs"
 
 

@@ -3,6 +3,7 @@
 All are drawn on `matplotlib.figure.Figure` inside `fer_core.report.style.house_style`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ _FEW_EPOCHS = 25
 _FEWEST_IN_A_BIN = 10
 """Bins with fewer predictions are not drawn."""
 _HEAT = "#0072B2"
+_NARROWEST_CELL = 0.36
+"""Inches of a confusion matrix's cell, in which 100 has room."""
+_LONGEST_NAME = 24
 
 
 def overview(evidence: Evidence, over_seeds: list[dict[str, Any]]) -> Picture:
@@ -63,7 +67,7 @@ def training_curves(evidence: Evidence) -> Picture:
         loss.set_ylim(0, ceiling)
         _curve(rate, models[:1], "learning_rate", FAINT, "-")
         rate.set_xlabel("epoch")
-        rate.xaxis.get_major_locator().set_params(integer=True, nbins=5)
+        rate.xaxis.get_major_locator().set_params(integer=True, nbins=5, min_n_ticks=1)
     for axis, label in zip(axes[:, 0], ("accuracy, %", "loss", "learning\nrate"), strict=True):
         axis.set_ylabel(label)
     for axis in axes[:2].flat:
@@ -75,9 +79,11 @@ def training_curves(evidence: Evidence) -> Picture:
 def confusion_matrices(evidence: Evidence) -> Picture:
     """A panel a model: rows true, columns predicted; share of the row in percent, and images, means over seeds."""
     names, labels = evidence.names(), evidence.dataset.card.labels
-    columns = min(3, len(names))
+    across = _NARROWEST_CELL * len(labels)
+    columns = min(3, len(names), max(1, int(_WIDTH // across)))
     lines = -(-len(names) // columns)
-    figure = new_figure(_WIDTH * columns / 3, lines * (0.42 * len(labels) + 0.9))
+    width = max(_WIDTH * columns / 3, columns * across + 2)
+    figure = new_figure(width, lines * (0.42 * len(labels) + 0.9))
     axes = figure.subplots(lines, columns, squeeze=False)
     for axis in axes.flat[len(names) :]:
         axis.axis("off")
@@ -86,8 +92,8 @@ def confusion_matrices(evidence: Evidence) -> Picture:
         axis = axes.flat[place]
         _confusion(axis, np.mean(tests, axis=0))
         axis.set_title(name)
-        axis.set_xticks(range(len(labels)), labels, rotation=40, ha="right", rotation_mode="anchor")
-        axis.set_yticks(range(len(labels)), labels if place % columns == 0 else [])
+        axis.set_xticks(range(len(labels)), _short(labels), rotation=40, ha="right", rotation_mode="anchor")
+        axis.set_yticks(range(len(labels)), _short(labels) if place % columns == 0 else [])
     return picture(figure, f"Confusion matrices of {', '.join(names)}, rows true and columns predicted.")
 
 
@@ -113,7 +119,7 @@ def reliability(evidence: Evidence) -> Picture:
         axes[0, column].set_title(name)
         axes[1, column].set_xlabel("confidence")
     # A model whose temperature is 1 has no curve of its own at it.
-    max(axes[0], key=lambda axis: len(axis.get_lines())).legend(loc="upper left", fontsize=7)
+    max(axes[0], key=lambda axis: len(axis.get_lines())).legend(loc="best", fontsize=7)
     axes[0, 0].set_ylabel("share right")
     axes[1, 0].set_ylabel("share of\nimages")
     return picture(figure, f"Reliability of {', '.join(names)}: the share that is right at each confidence.")
@@ -190,7 +196,7 @@ def action_units_by_class(
         text = "–" if np.isnan(mean) else f"{mean:.2f}"
         axis.text(column, row, text, ha="center", va="center", fontsize=7.5)
     axis.set_xticks(range(len(columns)), [column[:4] for column in columns])
-    axis.set_yticks(range(len(names)), names)
+    axis.set_yticks(range(len(names)), _short(names))
     return picture(figure, f"Mean of each action unit over the training images of {', '.join(names)}.")
 
 
@@ -208,7 +214,7 @@ def graph_figure(evidence: Evidence, agreement: dict[str, Any]) -> Picture:
         same.axhline(100 * agreement["chance"], color=INK, linestyle="--", linewidth=1)
         same.text(ranks[-1] + 0.5, 100 * agreement["chance"], " by chance", va="center", fontsize=8)
     same.set(ylim=(0, 100), xlim=(0.4, ranks[-1] + 0.5), xlabel="rank of the neighbour", ylabel="same label, %")
-    same.xaxis.get_major_locator().set_params(integer=True)
+    same.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     return picture(figure, "The graph: distances, similarities, and agreement of neighbours' labels.")
 
 
@@ -296,6 +302,12 @@ def _confusion(axis: Axes, counts: np.ndarray) -> None:
         text = f"{counts[row, column]:.0f}" if counts[row, column] >= 1 else "<1"
         axis.text(column, row - 0.12, f"{100 * share:.0f}", ha="center", va="center", fontsize=8.5)
         axis.text(column, row + 0.29, text, ha="center", va="center", fontsize=5.5, alpha=0.75)
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """Names of classes for an axis; of a long one, how it begins and how it ends."""
+    half = _LONGEST_NAME // 2
+    return [name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[1 - half :]}" for name in names]
 
 
 def _shade(axis: Axes, shares: np.ndarray) -> None:

@@ -35,7 +35,8 @@ def save_au_figure(folder: Path, usable: pd.DataFrame) -> None:
             continue
         axis.hist(values[values > 0], bins=np.linspace(0, 5, 21).tolist(), color=_BLUE)
         rate = present.get(f"{name[:4]}_c", float("nan"))
-        axis.set_title(f"{name[:4]} · {np.mean(values == 0):.0%} zero · present in {rate:.0%}", fontsize=8)
+        present_in = "" if np.isnan(rate) else f" · present in {rate:.0%}"
+        axis.set_title(f"{name[:4]} · {np.mean(values == 0):.0%} zero{present_in}", fontsize=8)
         axis.set_yticks([])
     axes[-1].axis("off")
     figure.suptitle(f"Action-unit intensities above zero, {len(usable):,} training images")

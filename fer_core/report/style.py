@@ -6,13 +6,16 @@ The SVG's text and lines take their colour from the reader's light or dark setti
 import base64
 import re
 from collections.abc import Iterator
+from colorsys import hls_to_rgb
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO, StringIO
+from itertools import chain, count
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.typing import RcKeyType
 from PIL import Image
@@ -40,6 +43,8 @@ _EMOTION_COLOURS = {
     "contempt": "#F0E442",
 }
 """Okabe and Ito's scheme, told apart with any colour vision."""
+_GOLDEN = 0.618034
+"""Of the circle of hues: steps as long as this never meet again."""
 
 _STYLE: dict[RcKeyType, Any] = {
     "svg.fonttype": "none",
@@ -123,9 +128,14 @@ def face_uri(pixels: np.ndarray) -> str:
 
 
 def emotion_colours(labels: tuple[str, ...]) -> dict[str, str]:
-    """A colour for each class: its own where it is a known emotion, otherwise one of those left over."""
-    spare = iter([c for name, c in _EMOTION_COLOURS.items() if name not in labels])
-    return {label: _EMOTION_COLOURS.get(label) or next(spare, "#8C8C8C") for label in labels}
+    """A colour for each class: its own where it is a known emotion, otherwise one of those left over, then others."""
+    spare = chain((c for name, c in _EMOTION_COLOURS.items() if name not in labels), map(_further_colour, count()))
+    return {label: _EMOTION_COLOURS.get(label) or next(spare) for label in labels}
+
+
+def _further_colour(place: int) -> str:
+    """Dark, light and middling in turn, each time of another hue."""
+    return to_hex(hls_to_rgb(_GOLDEN * place % 1, (0.3, 0.75, 0.5)[place % 3], 0.55))
 
 
 def _colours(svg: str) -> str:

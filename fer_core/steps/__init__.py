@@ -323,7 +323,7 @@ STEPS: Mapping[str, Step] = {
         ),
         Step(
             "report",
-            7,
+            8,
             "The paper's table, or a comparison's differences, and a page to look at.",
             _report_settings,
             needs=("prepare", "annotate", "graph"),
@@ -333,7 +333,7 @@ STEPS: Mapping[str, Step] = {
 }
 
 COMPARISON_REPORT = Step(
-    "report", 4, STEPS["report"].summary, _comparison_settings, takes=("prepare", "annotate", "evaluate")
+    "report", 5, STEPS["report"].summary, _comparison_settings, takes=("prepare", "annotate", "evaluate")
 )
 """The report of an experiment with a comparison, whose cells may each have a dataset of their own."""
 

@@ -22,5 +22,6 @@ function accuracy(measured) {
   if (!measured) return "not measured";
   const points = (share) => (100 * share).toFixed(1);
   const interval = measured.low == null ? "" : `, 95 % interval ${points(measured.low)} to ${points(measured.high)}`;
-  return `${points(measured.value)} % of ${measured.images.toLocaleString("en")} test images${interval}. On your pictures it may be lower.`;
+  const others = measured.dataset ? ` (${measured.dataset}) other than those that its training kept for judging` : "";
+  return `${points(measured.value)} % of ${measured.images.toLocaleString("en")} test images${others}${interval}. On your pictures it may be lower.`;
 }

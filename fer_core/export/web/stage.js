@@ -109,6 +109,7 @@ export class Stage {
     button.style.width = `${(100 * side) / width}%`;
     button.style.height = `${(100 * side) / height}%`;
     button.classList.toggle("low", y < 0.1 * height);
+    button.classList.toggle("late", left + side / 2 > width / 2);
   }
 
   #move(square) {
