@@ -548,3 +548,14 @@ def test_an_image_of_a_clone_that_others_may_not_read_is_read_by_the_containers_
     command = ["docker", "run", "--rm", "--network=none", *entrypoint, image, "python", "-c", "import fer_core.errors"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_clone_on_windows_has_scripts_that_containers_can_start() -> None:
+    """Git for Windows would end their lines as Windows does, and no Linux finds `/bin/sh\\r`."""
+    scripts = ["docker/start", "openface/annotate"]
+    asked = subprocess.run(
+        ["git", "check-attr", "eol", *scripts], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if asked.returncode:
+        pytest.skip("no clone")
+    assert asked.stdout.splitlines() == [f"{script}: eol: lf" for script in scripts]
