@@ -32,11 +32,12 @@ RUN apt-get update -qq \
  && useradd --uid 10001 --create-home fer
 COPY --from=build /opt/fer /opt/fer
 WORKDIR /opt/src
-COPY docker/start /usr/local/bin/start
+COPY --chmod=755 docker/start /usr/local/bin/start
 COPY fer_core fer_core
 COPY openface openface
 COPY flows flows
-RUN PYTHONPATH=. /opt/fer/bin/python -m compileall -q fer_core openface flows
+# A clone made with umask 077, or 027, holds what the user of the container could not read.
+RUN chmod -R a+rX . && PYTHONPATH=. /opt/fer/bin/python -m compileall -q fer_core openface flows
 ENV PATH=/opt/fer/bin:$PATH PYTHONPATH=/opt/src PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
     PREFECT_HOME=/tmp/prefect PREFECT_SERVER_UI_STATIC_DIRECTORY=/tmp/prefect/ui \
     PREFECT_SERVER_ANALYTICS_ENABLED=false DO_NOT_TRACK=1 \

@@ -29,7 +29,8 @@ COPY --from=build /opt/fer /opt/fer
 WORKDIR /opt/src
 COPY openface openface
 COPY fer_core fer_core
-RUN PYTHONPATH=. /opt/fer/bin/python -m compileall -q fer_core openface
+# A clone made with umask 077, or 027, holds what the user of the container could not read.
+RUN chmod -R a+rX . && PYTHONPATH=. /opt/fer/bin/python -m compileall -q fer_core openface
 # MALLOC_…: a large image's memory goes back when it was answered, 150 MB stay; by itself the C library keeps 1.1 GB of it.
 ENV PATH=/opt/fer/bin:$PATH PYTHONPATH=/opt/src PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 HOME=/tmp ORT_DISABLE_TELEMETRY=1 MALLOC_MMAP_THRESHOLD_=131072 \
     FER_MODEL=/model FER_SERVICE_HOST=0.0.0.0 FER_SERVICE_PORT=8000

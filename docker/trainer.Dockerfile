@@ -45,7 +45,8 @@ COPY --from=build /opt/fer /opt/fer
 WORKDIR /opt/src
 COPY fer_core fer_core
 COPY openface openface
-RUN PYTHONPATH=. /opt/fer/bin/python -m compileall -q fer_core openface
+# A clone made with umask 077, or 027, holds what the user of the container could not read.
+RUN chmod -R a+rX . && PYTHONPATH=. /opt/fer/bin/python -m compileall -q fer_core openface
 # It runs as any user, on a root that cannot be written: what libraries keep for themselves goes to /tmp.
 ENV PATH=/opt/fer/bin:$PATH PYTHONPATH=/opt/src PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 \
     HOME=/tmp USER=fer MPLCONFIGDIR=/tmp/matplotlib

@@ -360,7 +360,7 @@ def load_experiment(name: str, settings: Iterable[str] = ()) -> Experiment:
     path = find_experiment(name)
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ExperimentError(f"{path}: not TOML: {error}") from error
     return experiment_from(document, str(path), settings)
 
@@ -424,7 +424,7 @@ def _value_of(setting: str, text: str) -> object:
     try:
         read: dict[str, object] = tomllib.loads(f"value = {text}")
         several = len(read) > 1
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         read = {"value": float(text) if _BARE_POINT.fullmatch(text) else _AS_IN_PYTHON.get(text, text)}
         several = "\n" in text
     if several:

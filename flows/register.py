@@ -1,9 +1,11 @@
 """Registers with a Prefect server what runs need: the work pool, the deployments, the automation."""
 
+import sys
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
+from httpx import codes
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
@@ -19,7 +21,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelled, Crashed
 from prefect.utilities.callables import parameter_schema
 
@@ -30,8 +32,10 @@ _DEAD = "fer: a run whose worker died is marked crashed"
 _SILENCE = timedelta(minutes=15)
 """Thirty heartbeats. While the server is away, or the network to a worker, it hears none of a run that is well, and a
 worker that is back ends its dead runs at once."""
-
-
+_CHANGED = (
+    "error: the password was changed, and the server still asks for the one before; give it the new one by "
+    "`docker compose up -d --wait --force-recreate`, which ends what runs"
+)
 _DIED = "Its worker died. Run it again: what is made is kept."
 _WEEKLY = DeploymentScheduleCreate(schedule=CronSchedule(cron="0 2 * * 1"), slug="weekly", active=False)
 """Mondays at two in the morning, for a dataset that grows: what has not changed is reused. Off until somebody
@@ -40,7 +44,12 @@ switches it on in the UI."""
 
 def main() -> None:
     """Register all of it at the server of `docker compose up`."""
-    register(artifacts="/artifacts", limit=1)
+    try:
+        register(artifacts="/artifacts", limit=1)
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code != codes.UNAUTHORIZED:
+            raise
+        sys.exit(_CHANGED)
     for name in ENTRYPOINTS:
         print(f"docker compose exec server start prefect deployment run {FLOW}/{name}")
 

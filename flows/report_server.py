@@ -19,6 +19,8 @@ PASSWORD = "FER_PASSWORD"
 _ADDRESS = "FER_REPORTS_URL"
 """What people set in compose.yaml's environment; it hands it on under the guard's own name."""
 _PORT = 4201
+_CLOSED = "this server's user may not read it; chmod a+x the artifacts, and chmod -R a+rX the folder report in them"
+"""Not all of them: the password lies beside the reports."""
 
 
 class _Reports(SimpleHTTPRequestHandler):
@@ -54,7 +56,7 @@ class _Reports(SimpleHTTPRequestHandler):
         # Of a folder, the first of these two is opened where it is there.
         opened = [asked, *(os.path.join(asked, index) for index in ("index.html", "index.htm"))]
         if any(map(_is_closed, opened)):
-            self.send_error(HTTPStatus.FORBIDDEN, "this server's user may not read it; chmod -R a+rX the artifacts")
+            self.send_error(HTTPStatus.FORBIDDEN, _CLOSED)
             return None
         if not all(stays_below(Path(file), Path(self.directory)) for file in opened):
             self.send_error(HTTPStatus.NOT_FOUND, "File not found")

@@ -217,6 +217,7 @@ def open_study(
         data = os.environ.get(DATA)
     folder = None if data is None else _path(data)
     refuse_beside_drawn_faces(loaded, folder)
+    _require_readable(folder)
     table = aus_beside(folder) if aus is None else _path(aus)
     if limited:
         require_granted_paths(data=None if folder is None else str(folder), aus=None if table is None else str(table))
@@ -233,6 +234,19 @@ def open_study(
     return study
 
 
+def _require_readable(folder: Path | None) -> None:
+    """See that this user may look into the dataset's folder; in a worker's container that is who owns the artifacts.
+
+    Raises:
+        DatasetError: they may not.
+    """
+    if folder is not None and folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+        raise DatasetError(
+            f"{folder}: user {os.geteuid()} of group {os.getegid()}, as whom this runs, may not read it; allow that, "
+            "or have the artifacts' folder belong to a user and a group who may"
+        )
+
+
 def _require_data(experiment: Experiment, folder: Path | None, table: Path | None, artifacts: Path) -> None:
     """See that images and AU table are there, and that nothing is made among the images.
 
@@ -246,6 +260,10 @@ def _require_data(experiment: Experiment, folder: Path | None, table: Path | Non
         )
     if folder is not None and not folder.exists():
         raise DatasetError(f"{folder}: no such folder; give the dataset's own with --data")
+    if folder is not None and str(folder) == os.environ.get(DATA) and folder.is_file():
+        raise DatasetError(
+            f"{folder}: a file; let FER_DATA be its folder, where its images lie, and name it: data=/data/…"
+        )
     if folder is not None and str(folder) == os.environ.get(DATA) and not any(folder.iterdir()):
         raise DatasetError(f"{folder}: empty; name the dataset's folder as in `FER_DATA=~/RAF-DB docker compose up -d`")
     if table is not None and not table.exists():

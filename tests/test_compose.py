@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import time
@@ -16,6 +17,7 @@ from typing import Any
 import docker
 import pandas as pd
 import pytest
+from conftest import ROOT, build_image
 from helpers.browsing import CHROMIUM, DRIVER, NO_BROWSER, browser, until
 from helpers.composed import TAG, USER, ComposeLab, restart_engine
 from helpers.measured import seconds_of, tell_measured
@@ -525,3 +527,35 @@ def test_images_are_small(engine: docker.DockerClient, lab: ComposeLab) -> None:
         size = engine.images.get(image).attrs["Size"] - base
         tell_measured(f"{image}: {size / 1e6:.0f} MB above its base")
         assert size <= limit
+
+
+@pytest.mark.parametrize("part", ["prefect", "trainer", "service"])
+def test_an_image_of_a_clone_that_others_may_not_read_is_read_by_the_containers_user(
+    images: "dict[str, Future[str]]", part: str, tmp_path: Path
+) -> None:
+    """As umask 077 makes it; what pip reads keeps its mode here, so that its layers are found again."""
+    images[part].result()
+    code = ("docker/start", "fer_core", "openface", "flows")
+    shutil.copytree(ROOT / "docker", tmp_path / "docker")
+    for name in ("pyproject.toml", ".dockerignore"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in code[1:]:
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run(["chmod", "-R", "go-rwx", *code], cwd=tmp_path, check=True)
+    arguments = {"TORCH": "cpu"} if part == "trainer" else {}
+    image = build_image(f"docker/{part}.Dockerfile", str(tmp_path), f"fer-test/{part}:private", **arguments)
+    entrypoint = [] if part == "prefect" else ["--entrypoint", "env"]
+    command = ["docker", "run", "--rm", "--network=none", *entrypoint, image, "python", "-c", "import fer_core.errors"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_clone_on_windows_has_scripts_that_containers_can_start() -> None:
+    """Git for Windows would end their lines as Windows does, and no Linux finds `/bin/sh\\r`."""
+    scripts = ["docker/start", "openface/annotate"]
+    asked = subprocess.run(
+        ["git", "check-attr", "eol", *scripts], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if asked.returncode:
+        pytest.skip("no clone")
+    assert asked.stdout.splitlines() == [f"{script}: eol: lf" for script in scripts]

@@ -69,6 +69,8 @@ def test_set_lays_values_over_the_file(tmp_path: Path) -> None:
         ("[dataset.classes]", "dataset.classes = {}: should be 7, 8, or a table"),
         ("[dataset]\nprotocol = 'published'", 'dataset.protocol = "published": input should be'),
         ("[graph\nk = 4", "my.toml: not TOML"),
+        ("seeds = " + "[" * 2000, "my.toml: not TOML"),
+        (f"seeds = [{'1' * 5000}]", "my.toml: not TOML"),
         ("seeds = []", "seeds = []"),
         ("seeds = [-1]", "seeds.0 = -1: input should be greater than or equal to 0"),
         ("[graph]\nsigma = -1", "graph.sigma = -1: should be a number from 1e-18 to 1e18, or auto"),

@@ -14,6 +14,7 @@ from fer_core.exit_codes import ExitCode
 from fer_core.paths import whole_path
 from fer_core.progress import JsonLines
 from flows.containers import Containers
+from flows.granted import DATA
 from flows.runner import StepCommand, StepFailed
 from flows.study import open_study
 from openface.files import links_outside
@@ -57,6 +58,29 @@ def test_a_folder_that_may_not_be_read_is_told_and_not_passed_over() -> None:
         (Path(folder) / "closed").mkdir(mode=0o000)
         done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [f"{folder}/closed: Permission denied; allow this user to read it"] * 2
+
+
+def test_a_dataset_that_a_run_may_not_read_is_told_with_who_may_not() -> None:
+    """As of a group that the worker's container is not in."""
+    code = (
+        "import encodings.utf_8_sig, os, sys; from flows.study import open_study\n"
+        "from fer_core.errors import DatasetError\n"
+        "if os.geteuid() == 0: os.setgid(65534), os.setuid(65534)\n"
+        "try: open_study('paper', sys.argv[1], None, None, (), '/nowhere')\n"
+        "except DatasetError as error: print(error)\n"
+    )
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o110)
+        done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)
+    who = f"user {os.geteuid() or 65534} of group {os.getegid() or 65534}"
+    assert done.stdout.startswith(f"{folder}: {who}, as whom this runs, may not read it; allow that, or")
+
+
+def test_a_list_is_no_folder_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "list.csv").write_text("path,label\n")
+    monkeypatch.setenv(DATA, str(tmp_path / "list.csv"))
+    with pytest.raises(DatasetError, match=r"list\.csv: a file; let FER_DATA be its folder"):
+        open_study("paper", None, None, None, ["dataset.source=csv"], str(tmp_path / "made"))
 
 
 def test_links_out_of_a_folder_are_found_and_others_not(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import os
 import stat
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,25 @@ def test_what_prefect_and_browsers_do_not_read_alike_is_refused(password: str, t
     found = asked(tmp_path / "none", FER_PASSWORD=password)
     assert (found.returncode, found.stdout) == (1, "")
     assert found.stderr == "error: FER_PASSWORD: write it with the letters, digits and signs of ASCII alone\n"
+
+
+class _WantsTheOneBefore(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_error(401)
+
+    do_POST = do_GET
+
+
+def test_one_that_was_changed_while_the_server_ran_is_told_in_a_line(tmp_path: Path) -> None:
+    """The server keeps what it was started with, as it is not started again for a file."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _WantsTheOneBefore) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        told = {"PREFECT_API_URL": f"http://127.0.0.1:{server.server_address[1]}/api", "PREFECT_HOME": str(tmp_path)}
+        command = [sys.executable, "-m", "flows.register"]
+        found = subprocess.run(command, capture_output=True, text=True, env=os.environ | told, check=False)
+        server.shutdown()
+    assert (found.returncode, len(found.stderr.splitlines())) == (1, 1), found.stderr
+    assert "`docker compose up -d --wait --force-recreate`" in found.stderr
 
 
 def written(file: Path, text: str) -> Path:
