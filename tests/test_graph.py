@@ -194,6 +194,7 @@ def test_the_random_control_keeps_similarities_and_changes_neighbours() -> None:
     np.testing.assert_array_equal(control.similarity, graph.similarity)
     assert (control.neighbours == graph.neighbours).mean() < 0.05
     assert not (control.neighbours == np.arange(500)[:, None]).any()
+    assert all(len(set(row)) == 4 for row in control.neighbours.tolist())
     assert card.control == "random"
 
 
@@ -234,11 +235,12 @@ def test_the_exact_backend_finds_what_brute_force_finds() -> None:
     np.testing.assert_allclose(actual, graph.distance, atol=1e-4)
     assert not (graph.neighbours == np.arange(len(vectors))[:, None]).any()
     assert all(len(set(row)) == 5 for row in graph.neighbours.tolist())
-    assert (card.backend, card.trees, card.recall) == ("exact", 0, 1.0)
+    assert (card.backend, card.trees, card.recall, card.recall_images) == ("exact", 0, 1.0, len(vectors))
 
 
 def test_the_exact_backend_says_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph_module, "EXACT_AT_MOST", 100)
+    link(units_of(np.arange(100.0)[:, None]), np.arange(100), GraphSettings(backend="exact"))
     with pytest.raises(ActionUnitError, match=r"101 distinct AU vectors, more than the 100 that it takes; use annoy"):
         link(units_of(np.arange(101.0)[:, None]), np.arange(101), GraphSettings(backend="exact"))
 
@@ -253,6 +255,24 @@ def test_ties_are_taken_evenly() -> None:
     taken = beside[graph.neighbours[beside == 0]]
     assert (graph.distance[beside == 0] == 1).all()
     assert (taken > 0).mean() == pytest.approx(0.75, abs=0.15)
+
+
+def test_ties_are_drawn_among_more_vectors_than_an_image_has_neighbours() -> None:
+    """Around each of 40 corners stand four images, equally near, of which one is taken."""
+    around = np.array([[0.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    vectors = np.repeat(np.arange(40.0), 5)[:, None] + 0.1 * np.tile(around, (40, 1))
+    graph, _ = link(units_of(vectors), np.arange(200), GraphSettings(k=1, backend="exact"))
+    assert len(np.unique(graph.distance[::5])) == 1, "what differs by a rounding is equal"
+    taken = np.bincount(graph.neighbours[::5, 0] % 5, minlength=5)
+    assert taken[0] == 0
+    assert taken[1:].min() >= 4
+
+
+def test_an_image_whose_own_vector_the_search_missed_has_its_equals_all_the_same() -> None:
+    crowds = graph_module.Crowds.of(np.array([[0.0], [0.0], [1.0], [2.0]]), seed=0)
+    near, distance = graph_module._choose(np.array([[1, 2]]), crowds, np.array([0]), k=2)
+    assert near.tolist() == [[1, 2]]
+    np.testing.assert_allclose(distance, [[0, 1]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("asked", [0.9, 0.999, 1.0])

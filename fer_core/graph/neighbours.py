@@ -253,7 +253,7 @@ def _same(distinct: np.ndarray) -> float:
     """What counts as no distance among (V, D) distinct vectors."""
     sample = distinct[:: len(distinct) // _SPREAD_SAMPLE + 1].astype(np.float64)
     spread = float(np.linalg.norm(sample.std(axis=0)))
-    return _SAME * min(1.0, spread / _USUAL_SPREAD or 1.0)
+    return _SAME * min(1.0, spread / _USUAL_SPREAD)
 
 
 @dataclass(frozen=True)
