@@ -92,6 +92,11 @@ def test_a_signature_sees_changed_added_and_renamed_files(tmp_path: Path) -> Non
     third = signature(tmp_path)
     (tmp_path / "b.jpg").rename(tmp_path / "c.jpg")
     assert len({first, second, third, signature(tmp_path)}) == 4
+    for folder, names in (("one", ("a", "bc")), ("other", ("ab", "c"))):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / name).touch()
+    assert signature(tmp_path / "one") != signature(tmp_path / "other")
 
 
 def test_a_signature_sees_through_links(tmp_path: Path) -> None:
