@@ -77,6 +77,7 @@ def test_a_crowd_of_equals_is_not_all_linked_to_the_same_few() -> None:
     assert card.distinct_vectors == 2
     assert (graph.distance[1:] == 0).all()
     assert len(np.unique(graph.neighbours)) > 900
+    assert (np.abs(np.diff(graph.neighbours[1:], axis=1)) == 1).mean() < 0.05, "who lies side by side may be one person"
 
 
 def test_a_graph_of_equal_vectors_is_refused_with_their_number() -> None:
@@ -196,6 +197,8 @@ def test_the_random_control_keeps_similarities_and_changes_neighbours() -> None:
     assert not (control.neighbours == np.arange(500)[:, None]).any()
     assert all(len(set(row)) == 4 for row in control.neighbours.tolist())
     assert card.control == "random"
+    others = (graph_module._random_neighbours(500, GraphSettings(seed=seed)) for seed in (1, 2))
+    assert (next(others) != next(others)).any()
 
 
 def test_too_few_images_for_k_is_said_with_both_counts() -> None:
