@@ -289,6 +289,7 @@ def test_two_names_that_fit_one_image_alike_are_unclear_and_neither_has_it() -> 
     found = match(["first/1", "second/1"], ["1.jpg"])
     assert found.owner == {}
     assert found.unclear == {"first/1": ("1.jpg",), "second/1": ("1.jpg",)}
+    assert match(["1.PNG"], ["1.jpg", "1.png"]).owner == {"1.PNG": "1.png"}, "an ending tells them apart"
 
 
 def test_a_folder_that_all_names_lie_in_says_nothing_of_where_an_image_lies() -> None:
