@@ -246,6 +246,7 @@ def test_rows_that_are_compared_share_the_images_luck() -> None:
     first = rng.normal(0, 5, (3, 500))
     draws = means_of_resampled_images(np.concatenate((first + 0.25, first)), 350)
     assert draws.shape == (350, 6)
+    assert (mean_over_seeds(draws[:, :3]) == mean_over_seeds(draws[:, :3])).all(), "and the luck of seeds"
     assert interval(mean_over_seeds(draws[:, :3] - draws[:, 3:])) == pytest.approx((0.25, 0.25))
 
 
