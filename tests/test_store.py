@@ -254,6 +254,9 @@ def test_a_lease_is_held_by_one_and_the_next_number_takes_over(store: Store) -> 
     with pytest.raises(LeaseLost, match="taken over by second"):
         first.beat()
     second.require_held()
+    assert not latest(store, ROOM).released
+    second.release()
+    assert latest(store, ROOM).released
 
 
 def test_silence_is_measured_by_the_clock_of_who_waits() -> None:
@@ -287,10 +290,14 @@ def test_a_time_in_which_nobody_could_look_is_no_silence(monkeypatch: pytest.Mon
 def test_a_resume_state_goes_on_elsewhere(store: Store, tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
-    (here / "selected").write_text("epoch 1")
-    (here / "resume.pt").write_text("epoch 1")
     lease = take(store, ROOM, Holder(0), "first")
     assert lease is not None
+    (here / ".unfinished").write_text(FINGERPRINT)
+    lease.save_resume_state(here)
+    assert not store.names_in(f"{ROOM}/resume-1"), "a mark alone is nothing to go on from"
+    (here / ".unfinished").unlink()
+    (here / "selected").write_text("epoch 1")
+    (here / "resume.pt").write_text("epoch 1")
     lease.save_resume_state(here)
     saved = store.names_in(f"{ROOM}/resume-1")
     (here / "resume.pt").write_text("epoch 2!")
