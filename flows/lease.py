@@ -163,8 +163,6 @@ class Lease:
 
     def save_resume_state(self, folder: Path) -> None:
         """Copy what an unfinished step would go on from; what has not changed since the last time stays."""
-        if not self.resumes:
-            return
         before, now, state = self._saved, dict[str, _Saved](), f"{self.room}/{_RESUME}{self.number}"
         try:
             paths = _newest_first(folder, self.resumes)

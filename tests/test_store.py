@@ -17,7 +17,7 @@ from helpers.s3 import s3_server, way_to
 
 from fer_core.artifacts import Artifact, finished, make_artifact, open_artifact
 from fer_core.steps import STEPS
-from flows.lease import Holder, LeaseLost, Silence, latest, take
+from flows.lease import Holder, LeaseLost, Silence, _newest_first, latest, take
 from flows.made_once import make_once
 from flows.runner import StepCommand, Subprocesses
 from flows.store import DiskFull, Store, StoreAway, StoreError, open_store
@@ -310,6 +310,8 @@ def test_a_resume_state_goes_on_elsewhere(store: Store, tmp_path: Path) -> None:
     assert following.fetch_resume_state(there)
     assert (there / "resume.pt").read_text() == "epoch 2!"
     assert (there / "selected").read_text() == "epoch 1"
+    following.clear()
+    assert store.names_in(ROOM) == []
 
 
 def test_a_holder_that_slept_past_its_end_changes_nothing(store: Store, tmp_path: Path) -> None:
@@ -376,6 +378,15 @@ def test_a_resume_state_is_what_the_step_goes_on_from_and_no_more(step: str, kep
     assert following.fetch_resume_state(tmp_path / "there") == bool(kept)
     found = [path for path in (tmp_path / "there").rglob("*") if path.is_file()]
     assert sorted(str(path.relative_to(tmp_path / "there")) for path in found) == kept
+
+
+def test_what_was_written_last_is_copied_first(tmp_path: Path) -> None:
+    """So that a state never speaks of what is not in it."""
+    for age, name in enumerate(("selected", "resume.pt", "older")):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (100 - age, 100 - age))
+    (tmp_path / "resume.pt").touch()
+    assert [path.name for path in _newest_first(tmp_path, ("*",))] == ["resume.pt", "selected", "older"]
 
 
 def test_a_journal_that_grows_while_it_is_copied_is_gone_on_from(
