@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +18,7 @@ from helpers.s3 import s3_server, way_to
 
 from fer_core.artifacts import Artifact, finished, make_artifact, open_artifact
 from fer_core.steps import STEPS
-from flows.lease import Holder, LeaseLost, Silence, _newest_first, latest, take
+from flows.lease import Holder, Lease, LeaseLost, Silence, _newest_first, kept, latest, take
 from flows.made_once import make_once
 from flows.runner import StepCommand, Subprocesses
 from flows.store import DiskFull, Store, StoreAway, StoreError, open_store
@@ -259,6 +260,20 @@ def test_a_lease_is_held_by_one_and_the_next_number_takes_over(store: Store) -> 
     assert latest(store, ROOM).released
 
 
+def test_who_beats_learns_that_another_has_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "store").mkdir()
+    store, lost = Store(str(tmp_path / "store")), threading.Event()
+    lease = take(store, ROOM, Holder(0), "first")
+    assert lease is not None
+    monkeypatch.setattr("flows.lease.SECONDS_BETWEEN_BEATS", 0.01)
+    with kept(lease, tmp_path, lost):
+        while not latest(store, ROOM).beat:
+            time.sleep(0.01)
+        assert not lost.is_set()
+        assert take(store, ROOM, Holder(1), "second") is not None
+        assert lost.wait(10)
+
+
 def test_silence_is_measured_by_the_clock_of_who_waits() -> None:
     """A holder's own clock is nowhere asked, so that it may be wrong by minutes."""
     silence, holder = Silence(seconds=0.3), Holder(1, "other", beat=5, released=False)
@@ -420,6 +435,39 @@ def test_what_was_made_before_there_was_a_store_is_put_into_it(store: Store, tmp
         make_once(store, command, never, lambda event: None)
     assert store.has("graph", FINGERPRINT)
     assert store.names_in(ROOM)[0] == "published.json", "and no lease was needed"
+
+
+def test_what_was_published_between_two_looks_is_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "store").mkdir()
+    store, command = Store(str(tmp_path / "store")), StepCommand("graph", "demo", (), (), tmp_path / ROOM)
+
+    def take_too_late(*told: Any) -> Lease | None:
+        store.push(artifact_in(tmp_path / "elsewhere", "first"))
+        return take(*told)
+
+    monkeypatch.setattr("flows.made_once.take", take_too_late)
+    monkeypatch.setattr("flows.made_once._SECONDS_BETWEEN_LOOKS", 0)
+    make_once(store, command, lambda command, listen: pytest.fail("made again"), lambda event: None)
+    assert open_artifact(command.out).file("below/graph.txt").read_text() == "first"
+
+
+def test_the_lease_of_a_step_that_failed_and_of_who_is_known_to_be_dead_is_free(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    store, command = Store(str(tmp_path / "store")), StepCommand("graph", "demo", (), (), tmp_path / ROOM)
+
+    def fail(command: StepCommand, listen: object) -> None:
+        assert not latest(store, ROOM).released
+        raise KeyboardInterrupt
+
+    for number in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            make_once(store, command, fail, lambda event: None)
+        assert (latest(store, ROOM).number, latest(store, ROOM).released) == (number, True)
+    assert take(store, ROOM, Holder(2), "who dies") is not None
+    with pytest.raises(KeyboardInterrupt):
+        make_once(store, command, fail, lambda event: pytest.fail("waited for the dead"), dead=3)
 
 
 def test_a_full_disk_here_is_not_the_stores(tmp_path: Path) -> None:

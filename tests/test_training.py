@@ -260,6 +260,19 @@ def test_the_trainer_takes_the_steps_of_the_slow_way_to_the_bit(
     assert len(set(losses)) == STEPS
 
 
+def test_each_purpose_of_each_epoch_of_each_seed_draws_by_itself() -> None:
+    streams = [stream(seed, epoch, purpose) for seed in (1, 2) for epoch in (1, 2) for purpose in range(4)]
+    assert len({float(torch.rand(1, generator=drawn)) for drawn in streams}) == 16
+
+
+@pytest.mark.parametrize(("images", "sizes"), [(8, [4, 4]), (9, [4, 5]), (10, [4, 4, 2]), (1, [1]), (5, [5])])
+def test_a_last_batch_of_one_image_joins_the_one_before(images: int, sizes: list[int]) -> None:
+    """Batch normalisation has no variance of one."""
+    batches = cut(np.arange(images), 4)
+    assert [len(batch) for batch in batches] == sizes
+    assert np.concatenate(batches).tolist() == list(range(images))
+
+
 def test_draws_sent_together_are_those_that_were_drawn(dataset: Dataset, graph: Graph) -> None:
     """As a GPU gets them: many steps in one copy, the last batch smaller, the number of neighbours never the same."""
     objective = cross_entropy_with_neighbours(targets(dataset, "majority"), graph, 0.3)
