@@ -146,7 +146,7 @@ def test_one_view_is_the_plain_image_and_its_files_are_those_of_before(
     assert [file.name for file in soft.iterdir()] == ["soft_labels.parquet"]
     table = generate_soft_labels(SoftLabelSettings(), dataset, generator, CPU, JsonLines())
     target = torch.from_numpy(table[list(dataset.card.labels)].to_numpy(np.float32, copy=True))
-    objective, rows = objective_from(soft, dataset, 48, CPU), torch.arange(10)
+    objective, rows = objective_from(soft, dataset, 48, CPU), torch.arange(20, 10, -1)
     assert objective.kept is None
     logits = torch.randn(10, 3, generator=torch.Generator().manual_seed(1))
     assert torch.equal(losses(objective, 1, rows, logits), soft_cross_entropy(logits, target[rows]))

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from helpers.s3 import s3_server, way_to
 
 from fer_core.artifacts import Artifact, finished, make_artifact, open_artifact
 from fer_core.steps import STEPS
+from flows.events import Event, Note
 from flows.lease import Holder, Lease, LeaseLost, Silence, _newest_first, kept, latest, take
 from flows.made_once import make_once
 from flows.runner import StepCommand, Subprocesses
@@ -468,6 +469,38 @@ def test_the_lease_of_a_step_that_failed_and_of_who_is_known_to_be_dead_is_free(
     assert take(store, ROOM, Holder(2), "who dies") is not None
     with pytest.raises(KeyboardInterrupt):
         make_once(store, command, fail, lambda event: pytest.fail("waited for the dead"), dead=3)
+
+
+def test_who_comes_second_takes_what_counts_and_leaves_no_lease(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    store, command = Store(str(tmp_path / "store")), StepCommand("graph", "demo", (), (), tmp_path / "here" / ROOM)
+
+    def make_it_after_another(command: StepCommand, listen: object) -> None:
+        store.push(artifact_in(tmp_path / "elsewhere", "first"))
+        artifact_in(tmp_path / "here", "second")
+
+    make_once(store, command, make_it_after_another, lambda event: None)
+    assert open_artifact(command.out).file("below/graph.txt").read_text() == "first"
+    assert not [name for name in store.names_in(ROOM) if name.startswith("lease")]
+
+
+def test_a_step_ends_at_its_next_word_once_another_has_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "store").mkdir()
+    store, command = Store(str(tmp_path / "store")), StepCommand("graph", "demo", (), (), tmp_path / ROOM)
+    monkeypatch.setattr("flows.lease.SECONDS_BETWEEN_BEATS", 0.01)
+
+    def go_on(command: StepCommand, listen: Callable[[Event], None]) -> None:
+        assert take(store, ROOM, latest(store, ROOM), "heir") is not None
+        for _ in range(500):
+            time.sleep(0.01)
+            listen(Note("working"))
+        pytest.fail("went on")
+
+    with pytest.raises(LeaseLost, match="taken over by heir"):
+        make_once(store, command, go_on, lambda event: None)
+    assert not latest(store, ROOM).released, "the heir's lease is its own"
 
 
 def test_a_full_disk_here_is_not_the_stores(tmp_path: Path) -> None:
