@@ -207,6 +207,7 @@ def test_copies_used_least_recently_go_first_and_those_in_use_stay(store: Store,
     kept = made(folder, "prepare", 9, size=100_000)  # The store does not have it.
     assert clear_copies(folder, store, 1_000_000) == []
     with in_use([first]):
+        assert first.file("manifest.json").stat().st_mtime > third.file("manifest.json").stat().st_mtime
         os.utime(first.file("manifest.json"), (1.0, 1.0))
         assert clear_copies(folder, store, 350_000) == [second.path]
     assert clear_copies(folder, store, 0) == [first.path, third.path]
