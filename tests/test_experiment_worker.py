@@ -217,6 +217,8 @@ def test_a_link_out_of_the_folder_is_followed_before_it_is_judged(
     open_study(
         **wanted | {"settings": [f'distill.weights="{inside}"', f'ldg.weights="{inside.parent}/../data/mine.pth"']}
     )
+    with pytest.raises(ExperimentError, match=r"artifacts = .*made: not below [^ ]*artifacts, "):
+        open_study(**wanted | {"artifacts": str(tmp_path / "data" / "made")})
     with pytest.raises(ExperimentError, match=r"distill\.weights = .*theirs\.pth: not below"):
         open_study(**wanted | {"settings": [f'distill.weights="{outside}"']})
     (tmp_path / "data" / "openface_aus.parquet").symlink_to("/etc/passwd")

@@ -188,6 +188,20 @@ def test_drawn_neighbours_estimate_the_whole_sum_without_bias(dataset: Dataset, 
     assert estimates.std(dim=0).max() > 0
 
 
+def test_neighbours_are_as_many_and_as_differentiated_as_the_experiment_says(dataset: Dataset, graph: Graph) -> None:
+    rows, target, gradients = dataset.rows("train")[:6], targets(dataset, "majority"), []
+    for drawn, gradient in ((0, False), (0, True), (1, False)):
+        settings = replace(LDG, neighbours="forward", neighbours_drawn=drawn, neighbour_gradient=gradient)
+        linear = nn.Linear(48 * 48 * 3, 3, bias=False)
+        objective, model = objective_of(settings, target, graph), nn.Sequential(nn.Flatten(), linear)
+        nn.init.normal_(linear.weight, 0, 0.1, generator=torch.Generator().manual_seed(1))
+        assert objective.companions is not None
+        assert objective.companions(rows, torch.Generator())[1].shape == (6, drawn or 2)
+        loss_of(objective, dataset, model, rows)["lambda_omega"].sum().backward()
+        gradients.append(linear.weight.grad)
+    assert not torch.equal(gradients[0], gradients[1])
+
+
 def test_an_image_without_neighbours_is_not_pulled(dataset: Dataset, graph: Graph) -> None:
     model = build("resnet18", 3, seed=1).eval()
     target, rows = targets(dataset, "majority"), dataset.rows("train")[:4]

@@ -241,7 +241,10 @@ def test_a_training_on_few_unlabelled_images_that_is_over_too_soon_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few, usable = drawn(tmp_path / "few", labelled=30), np.ones(120, bool)
-    training_of(few, usable, monkeypatch, "ldg.epochs=50", "ldg.epochs_with_neighbours=6")
+    training = training_of(
+        few, usable, monkeypatch, "ldg.epochs=50", "ldg.epochs_with_neighbours=6", "augment.flip=0.2"
+    )
+    assert training.augment.flip == 0.2
     told = capsys.readouterr().out
     rows = len(rows_of_an_epoch(few.rows("train"), few.rows("unlabelled"), 1 / 3))
     assert f"LDG-AUs takes 12 training steps, in 6 epochs of {rows} images, and labels alone take 50" in told
