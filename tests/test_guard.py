@@ -129,6 +129,9 @@ def test_a_configured_name_is_one_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
     headers = [("host", "fer.example.org"), ("origin", "https://fer.example.org")]
     assert refusal("POST", headers, own_names()) == ""
     assert "set FER_URL" in refusal("POST", [("host", "example.org")], own_names())
+    for foreign in ("http://fer.example.org:1", "https://elsewhere.test", "null"):
+        assert refusal("POST", [headers[0], ("origin", foreign)], own_names()) == "from a page of another origin"
+    assert refusal("POST", [*headers, headers[1]], own_names()) == "from several origins"
     twice = [("host", "localhost"), ("host", "elsewhere.test")]
     assert refusal("GET", twice, own_names())
 

@@ -173,6 +173,9 @@ def test_online_a_generator_of_another_input_is_refused(dataset: Dataset, genera
     soft = made(dataset, generator, tmp_path / "soft", "online")
     with pytest.raises(ArtifactError, match=r"set distill\.input_size to the generator's"):
         objective_from(soft, dataset, 64, CPU)
+    lighter = replace(dataset, card=replace(dataset.card, mean=(0.6,)))
+    with pytest.raises(ArtifactError, match="looks at the student's own input"):
+        objective_from(soft, lighter, 48, CPU)
 
 
 def test_damaged_views_are_told_of(dataset: Dataset, generator: Path, tmp_path: Path) -> None:
