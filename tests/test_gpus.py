@@ -126,6 +126,7 @@ def test_what_the_environment_shows_of_the_gpus_restricts_too(monkeypatch: pytes
         ("0", ("GPU-aaaa-0",)),
         ("1, 0", ("GPU-bbbb-1", "GPU-aaaa-0")),
         ("GPU-bbbb", ("GPU-bbbb-1",)),
+        ("GPU-", ()),
         ("0,-1,1", ("GPU-aaaa-0",)),
         ("7", ()),
         ("NoDevFiles", ()),
