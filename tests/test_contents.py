@@ -228,7 +228,7 @@ def test_a_file_that_has_just_changed_is_read_again(tmp_path: Path) -> None:
 
 
 def test_a_file_is_known_again_by_all_of_its_status_at_once() -> None:
-    kept = Digests(np.array([[1, 100, 5, 7], [2, 100, 5, 7]]), np.repeat(np.uint8([[1], [2]]), 32, axis=1))
+    kept = Digests(np.array([[1, 100, 5, 7], [2, 100, 5, 7]]), np.repeat(np.array([[1], [2]], np.uint8), 32, axis=1))
     asked = np.array([[2, 100, 5, 7], [3, 100, 5, 7], [1, 101, 5, 7], [1, 100, 6, 7], [1, 100, 5, 8], [1, 100, 5, 7]])
     digest, known = kept.find(asked)
     assert known.tolist() == [True, False, False, False, False, True]

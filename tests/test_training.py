@@ -198,6 +198,7 @@ def test_neighbours_are_as_many_and_as_differentiated_as_the_experiment_says(dat
         assert objective.companions is not None
         assert objective.companions(rows, torch.Generator())[1].shape == (6, drawn or 2)
         loss_of(objective, dataset, model, rows)["lambda_omega"].sum().backward()
+        assert linear.weight.grad is not None
         gradients.append(linear.weight.grad)
     assert not torch.equal(gradients[0], gradients[1])
 
