@@ -164,11 +164,12 @@ class Lease:
 
     def save_resume_state(self, folder: Path) -> None:
         """Copy what an unfinished step would go on from; what has not changed since the last time stays."""
-        if not self.resumes:
-            return
         before, now, state = self._saved, dict[str, _Saved](), f"{self.room}/{_RESUME}{self.number}"
         try:
-            for path in _newest_first(folder, self.resumes):
+            paths = _newest_first(folder, self.resumes)
+            if all(path.name == UNFINISHED for path in paths):
+                return
+            for path in paths:
                 status, name = path.stat(), str(path.relative_to(folder))
                 time_and_size = status.st_mtime_ns, status.st_size
                 if name in before and before[name].time_and_size == time_and_size:
@@ -179,8 +180,6 @@ class Lease:
                 now[name] = _Saved(time_and_size, at, self.store.size(f"{state}/{at}"))
         except FileNotFoundError:
             return  # The step has just ended, or deletes files: what was saved before stays until there is a whole one.
-        if now.keys() <= {UNFINISHED}:
-            return
         told = {name: {"at": saved.at, "size": saved.size} for name, saved in now.items()}
         self.store.replace(f"{state}.json", json.dumps(told).encode())
         self._saved = now

@@ -80,7 +80,7 @@ def _lease_of(
 
 
 def _is_free(holder: Holder, silence: Silence, dead: int) -> bool:
-    return holder.released or 0 < holder.number == dead or silence.of(holder)
+    return holder.released or holder.number == dead or silence.of(holder)
 
 
 def _make(lease: Lease, command: StepCommand, run: Run, on_event: Callable[[Event], None]) -> None:

@@ -27,6 +27,21 @@ def test_a_finished_artifact_is_reused_without_work(tmp_path: Path) -> None:
     assert again == first
     assert first.file("graph.txt").read_text() == "done"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    assert sorted(p.name for p in first.path.iterdir()) == ["graph.txt", "manifest.json"]
+
+
+def test_what_was_finished_and_not_yet_published_is_not_made_again(tmp_path: Path) -> None:
+    """As where a step's container has ended and its run was killed."""
+    made = make(tmp_path / "a")
+    made.path.rename(tmp_path / "a.unfinished")
+    assert make_artifact(tmp_path / "a", "graph", "f1", {}, {}, lambda folder: pytest.fail("worked again")) == made
+
+
+def test_a_manifest_that_an_attempt_left_is_none_of_the_artifacts_files(tmp_path: Path) -> None:
+    (tmp_path / "a.unfinished").mkdir()
+    (tmp_path / "a.unfinished" / ".unfinished").write_text("f1")
+    (tmp_path / "a.unfinished" / "manifest.json").write_text("{")
+    assert make(tmp_path / "a").files().keys() == {"graph.txt", "manifest.json"}
 
 
 def test_the_manifest_holds_what_the_step_tells_of_its_work(tmp_path: Path) -> None:
@@ -78,10 +93,11 @@ def test_a_clock_that_is_set_back_meanwhile_makes_no_step_take_less_than_nothing
     assert 0 <= make(tmp_path / "a").seconds() < 60
 
 
-def test_a_truncated_artifact_is_noticed_and_made_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["d", "done and more"])
+def test_an_artifact_of_another_size_is_noticed_and_made_again(tmp_path: Path, content: str) -> None:
     artifact = make(tmp_path / "a")
-    artifact.file("graph.txt").write_text("d")
-    with pytest.raises(ArtifactError, match=r"graph\.txt: 1 bytes where 4 were written; delete"):
+    artifact.file("graph.txt").write_text(content)
+    with pytest.raises(ArtifactError, match=rf"graph\.txt: {len(content)} bytes where 4 were written; delete"):
         open_artifact(artifact.path)
     assert finished(artifact.path, "f1") is None
     assert make(tmp_path / "a").file("graph.txt").read_text() == "done"
@@ -141,12 +157,13 @@ def test_what_a_failed_attempt_left_is_found_by_the_next_and_by_no_other(tmp_pat
 def test_half_finished_work_of_another_fingerprint_is_not_resumed(tmp_path: Path) -> None:
     def half(folder: Path) -> None:
         (folder / "resume.pt").write_text("epoch 3")
+        (folder / "below").mkdir()
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError):
         make_artifact(tmp_path / "a", "train-ldg", "f1", {}, {}, half)
     artifact = make_artifact(tmp_path / "a", "train-ldg", "f2", {}, {}, lambda folder: None)
-    assert not artifact.file("resume.pt").exists()
+    assert [p.name for p in artifact.path.iterdir()] == ["manifest.json"]
 
 
 def test_a_full_disk_is_said_in_one_line_and_leaves_the_old_artifact(tmp_path: Path) -> None:
@@ -183,8 +200,9 @@ def test_a_fingerprint_changes_with_all_that_counts_and_nothing_else() -> None:
         fingerprint("graph", 1, {"a": 1, "b": 3}, {"x": "1"}, {}),
         fingerprint("graph", 1, {"a": 1, "b": 2}, {"x": "2"}, {}),
         fingerprint("graph", 1, {"a": 1, "b": 2}, {"x": "1"}, {"outside": "s"}),
+        fingerprint("graph", 1, {"a": 1, "b": 2}, {}, {"x": "1"}),
     ]
-    assert len({base, *others}) == 6
+    assert len({base, *others}) == 7
 
 
 def test_a_folder_that_no_step_made_is_never_replaced(tmp_path: Path) -> None:

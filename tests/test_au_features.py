@@ -39,7 +39,9 @@ def test_features_are_the_experiments_choice(dataset: Dataset, features: str, wi
 
 def test_every_lost_row_is_counted_under_its_reason(dataset: Dataset) -> None:
     settings = ActionUnitSettings(features="intensity", min_confidence=0.6, outliers=0.1)
-    coverage = action_units(dataset, au_table(dataset), settings).coverage
+    units, again = (action_units(dataset, au_table(dataset), settings) for _ in range(2))
+    assert (units.usable == again.usable).all()
+    coverage = units.coverage
     for counts in coverage.values():
         assert counts["images"] == sum(count for what, count in counts.items() if what != "images")
     train = coverage["train"]
@@ -65,13 +67,18 @@ def test_outliers_are_the_rows_far_from_the_rest(dataset: Dataset) -> None:
     table[list(INTENSITIES)] = table[list(INTENSITIES)] * 0.01
     odd = dataset.rows("train")[5]
     table.loc[odd, list(INTENSITIES)] = 5.0
-    units = action_units(dataset, table, ActionUnitSettings(features="intensity", outliers=0.03))
+    settings = ActionUnitSettings(features="intensity", outliers=0.03)
+    units = action_units(dataset, table, settings)
     assert not units.usable[odd]
+    table.loc[dataset.rows("test"), list(INTENSITIES)] = 5.0
+    train = dataset.rows("train")
+    assert (action_units(dataset, table, settings).usable == units.usable)[train].all(), "test images change nothing"
 
 
-def test_an_au_that_is_not_a_number_names_the_image(dataset: Dataset) -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_au_that_is_not_a_number_names_the_image(dataset: Dataset, value: float) -> None:
     table = au_table(dataset)
-    table.loc[7, "AU12_r"] = np.nan
+    table.loc[7, "AU12_r"] = value
     with pytest.raises(ActionUnitError, match="1 annotated images have an AU that is not a number, face0007 first"):
         action_units(dataset, table, ActionUnitSettings(features="intensity"))
 
@@ -81,6 +88,9 @@ def test_a_table_of_other_images_gives_both_counts(dataset: Dataset, tmp_path: P
     table["id"] = [f"other{i}" for i in range(50)] + list(table["id"][50:])
     table.to_parquet(tmp_path / "aus.parquet")
     with pytest.raises(ActionUnitError, match="of its 60 images 10 are among the dataset's 60"):
+        read_au_table(tmp_path / "aus.parquet", dataset)
+    au_table(dataset).iloc[::-1].to_parquet(tmp_path / "aus.parquet", index=False)
+    with pytest.raises(ActionUnitError, match="of its 60 images 60 are among the dataset's 60"):
         read_au_table(tmp_path / "aus.parquet", dataset)
     (tmp_path / "aus.parquet").write_bytes(b"PAR1")
     with pytest.raises(ArtifactError, match="not an AU table"):
@@ -111,6 +121,7 @@ def test_features_that_a_table_does_not_have_are_refused_with_those_that_it_has(
 
 
 def test_a_least_confidence_is_refused_where_there_is_none(dataset: Dataset) -> None:
+    assert action_units(dataset, au_table(dataset), ActionUnitSettings(min_confidence=0.5)).usable.sum() == 57
     table = au_table(dataset).assign(confidence=np.nan)
     assert action_units(dataset, table, ActionUnitSettings()).usable.sum() == 57
     with pytest.raises(ActionUnitError, match=r"min_confidence = 0\.5: the AU table has no confidences; set it to 0"):
@@ -132,7 +143,8 @@ def with_landmarks(table: pd.DataFrame) -> pd.DataFrame:
 
 def test_of_landmarks_the_shape_alone_counts(dataset: Dataset) -> None:
     settings = ActionUnitSettings(features="landmarks")
-    units = action_units(dataset, with_landmarks(au_table(dataset)), settings)
+    table = with_landmarks(au_table(dataset))
+    units = action_units(dataset, table, settings)
     assert units.vectors.shape == (60, 136)
     assert units.columns == LANDMARKS
     even = np.flatnonzero(units.usable & (np.arange(60) % 2 == 0))
@@ -140,6 +152,10 @@ def test_of_landmarks_the_shape_alone_counts(dataset: Dataset) -> None:
     np.testing.assert_allclose(units.vectors[even] - units.vectors[even[0]], 0, atol=1e-4)
     assert np.linalg.norm(units.vectors[even[0]] - units.vectors[odd[0]]) > 0.5
     np.testing.assert_allclose(np.linalg.norm(units.vectors[even], axis=1), 1, atol=1e-5)
+    train, test = dataset.rows("train"), dataset.rows("test")
+    table.loc[test, list(LANDMARKS)] = np.random.default_rng(3).random((len(test), 136), np.float32)
+    again = action_units(dataset, table, settings)
+    assert (again.vectors == units.vectors)[train][units.usable[train]].all(), "test images change nothing"
 
 
 @pytest.mark.parametrize("value", [0.0, 25.0, float("nan")])

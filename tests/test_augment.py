@@ -148,6 +148,13 @@ def test_the_whole_image_unflipped_is_the_plain_view(channels: int) -> None:
     torch.testing.assert_close(mirrored, plain.flip(3), atol=1e-4, rtol=1e-3)
 
 
+def test_the_plain_view_is_the_whole_image_as_pillow_resizes_it() -> None:
+    images = np.random.default_rng(1).integers(0, 256, (2, 90, 90, 3), dtype=np.uint8)
+    plain = Views(images, (0.0,) * 3, (1 / 255,) * 3, 48, CPU).plain(np.arange(2)).permute(0, 2, 3, 1).numpy()
+    resized = [np.asarray(Image.fromarray(image).resize((48, 48), Image.Resampling.BILINEAR)) for image in images]
+    np.testing.assert_allclose(plain, resized, atol=1.01)
+
+
 def test_half_of_the_images_are_mirrored() -> None:
     ramp = np.broadcast_to(np.arange(0, 256, 16, dtype=np.uint8)[None, None, :, None], (400, 16, 16, 1))
     views = Views(np.ascontiguousarray(ramp), (0.0,), (1.0,), 16, CPU)

@@ -244,7 +244,9 @@ def test_the_interval_holds_the_luck_of_seeds_and_of_images() -> None:
 def test_rows_that_are_compared_share_the_images_luck() -> None:
     rng = np.random.default_rng(1)
     first = rng.normal(0, 5, (3, 500))
-    draws = means_of_resampled_images(np.concatenate((first + 0.25, first)), 300)
+    draws = means_of_resampled_images(np.concatenate((first + 0.25, first)), 350)
+    assert draws.shape == (350, 6)
+    assert (mean_over_seeds(draws[:, :3]) == mean_over_seeds(draws[:, :3])).all(), "and the luck of seeds"
     assert interval(mean_over_seeds(draws[:, :3] - draws[:, 3:])) == pytest.approx((0.25, 0.25))
 
 

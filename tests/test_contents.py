@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
 
 import fer_core.contents
 from fer_core.contents import Seen, content_of, contents_of, look, look_at_files, seen_from, signature
-from fer_core.digests import recall
+from fer_core.digests import STATUS, Digests, recall
 
 LOOKS = """
 import json, os, sys
@@ -92,6 +93,11 @@ def test_a_signature_sees_changed_added_and_renamed_files(tmp_path: Path) -> Non
     third = signature(tmp_path)
     (tmp_path / "b.jpg").rename(tmp_path / "c.jpg")
     assert len({first, second, third, signature(tmp_path)}) == 4
+    for folder, names in (("one", ("a", "bc")), ("other", ("ab", "c"))):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / name).touch()
+    assert signature(tmp_path / "one") != signature(tmp_path / "other")
 
 
 def test_a_signature_sees_through_links(tmp_path: Path) -> None:
@@ -138,8 +144,10 @@ def test_what_others_keep_beside_the_files_does_not_count(tmp_path: Path, kept: 
 
 
 def test_a_signature_of_a_pipe_does_not_wait_for_it(tmp_path: Path) -> None:
+    missing = look_at_files(tmp_path, [tmp_path / "pipe"], tmp_path)
     os.mkfifo(tmp_path / "pipe")
     assert signature(tmp_path / "pipe") == signature(tmp_path / "pipe")
+    assert look_at_files(tmp_path, [tmp_path / "pipe"], tmp_path) == missing
 
 
 def test_a_copy_elsewhere_with_other_times_is_the_same(faces: Path, tmp_path: Path) -> None:
@@ -212,6 +220,19 @@ def test_a_file_that_has_just_changed_is_read_again(tmp_path: Path) -> None:
     seen = look(tmp_path / "faces")
     assert seen.glance == ""
     assert len(looked(tmp_path / "faces", seen)[1]) == 3
+    file = tmp_path / "faces" / "sad" / "0000.jpg"
+    found = np.array(fer_core.contents._facts(file.stat()))
+    assert found[STATUS.index("inode")] == file.stat().st_ino, "two files of one size may be of one tick"
+    found[STATUS.index("ctime_ns")] = 0
+    assert not fer_core.contents._read(os.fsencode(file), found)[1], "it was changed while it was looked at"
+
+
+def test_a_file_is_known_again_by_all_of_its_status_at_once() -> None:
+    kept = Digests(np.array([[1, 100, 5, 7], [2, 100, 5, 7]]), np.repeat(np.array([[1], [2]], np.uint8), 32, axis=1))
+    asked = np.array([[2, 100, 5, 7], [3, 100, 5, 7], [1, 101, 5, 7], [1, 100, 6, 7], [1, 100, 5, 8], [1, 100, 5, 7]])
+    digest, known = kept.find(asked)
+    assert known.tolist() == [True, False, False, False, False, True]
+    assert digest[:, 0].tolist() == [2, 0, 0, 0, 0, 1]
 
 
 def test_what_was_seen_is_taken_for_granted_while_names_sizes_and_times_are_the_same(faces: Path, cache: Path) -> None:
@@ -321,6 +342,9 @@ def test_chosen_files_count_by_the_names_they_are_given(tmp_path: Path) -> None:
     names = ("sad/0000.jpg", "happy/0001.jpg", "missing.jpg")
     assert chosen("here", *names) == chosen("there", *names[::-1], names[0])
     assert chosen("here", str(elsewhere), "../elsewhere.jpg") == chosen("there", str(elsewhere), "../elsewhere.jpg")
+    assert look_at_files(tmp_path, [tmp_path / "missing.jpg"], tmp_path).glance, "what is missing is known to be"
+    once, twice = (look(tmp_path / "here", beyond=named).content for named in ([elsewhere], [elsewhere, elsewhere]))
+    assert once == twice != look(tmp_path / "here").content
     (tmp_path / "there" / "missing.jpg").write_text("")
     assert chosen("here", *names) != chosen("there", *names)
 

@@ -298,7 +298,9 @@ def test_images_without_a_label_that_a_checkpoint_learnt_from_are_left_out_when_
     assert set(read_training_images(tmp_path) or ()) == {"train", "validation"}
     save_training_images(tmp_path, own, unlabelled=True)
     judged = only_test(kept(own, np.concatenate([once_unlabelled, own.rows("test")])))
-    found = common_ground(read_card(checkpoint.path), judged, read_training_images(tmp_path)).told
+    ground = common_ground(read_card(checkpoint.path), judged, read_training_images(tmp_path))
+    np.testing.assert_allclose(ground.probabilities(np.array([[1.0, 2, 4]]), 2.0), softmax([[0.5, 1, 2]], axis=1))
+    found = ground.told
     assert found["images_left_out"]["in the checkpoint's unlabelled"] == 3
     assert found["images"] == {"test": len(own.rows("test")) + 3, "judged": len(own.rows("test"))}
 

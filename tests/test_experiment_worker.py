@@ -23,6 +23,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from fer_core.errors import ExperimentError, FerError
 from flows.experiment_worker import ExperimentWorker
+from flows.granted import _texts, is_path, own_openface
 from flows.naming import run_name
 from flows.prefect_server import free_port
 from flows.study import open_study
@@ -217,11 +218,29 @@ def test_a_link_out_of_the_folder_is_followed_before_it_is_judged(
     open_study(
         **wanted | {"settings": [f'distill.weights="{inside}"', f'ldg.weights="{inside.parent}/../data/mine.pth"']}
     )
+    monkeypatch.chdir(tmp_path / "data")
+    with pytest.raises(ExperimentError, match=r"sll\.weights = ~/mine\.pth: not below"):
+        open_study(**wanted | {"settings": ['sll.weights="~/mine.pth"']})
+    with pytest.raises(ExperimentError, match=r"sll\.weights = .*data-of-others/x\.pth: not below"):
+        open_study(**wanted | {"settings": [f'sll.weights="{tmp_path}/data-of-others/x.pth"']})
+    with pytest.raises(ExperimentError, match=r"artifacts = .*made: not below [^ ]*artifacts, "):
+        open_study(**wanted | {"artifacts": str(tmp_path / "data" / "made")})
     with pytest.raises(ExperimentError, match=r"distill\.weights = .*theirs\.pth: not below"):
         open_study(**wanted | {"settings": [f'distill.weights="{outside}"']})
     (tmp_path / "data" / "openface_aus.parquet").symlink_to("/etc/passwd")
     with pytest.raises(ExperimentError, match=r"aus = .*openface_aus\.parquet: not below"):
         open_study(**wanted | {"data": str(tmp_path / "data"), "settings": ["dataset.source=folder"]})
+
+
+def test_every_text_that_could_be_a_path_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [text for text in ("~root", "..", "a/b", "name", "name.toml") if is_path(text)] == ["~root", "..", "a/b"]
+    assert list(_texts({"a": ["/x", {"b": "~"}], "c": {"d": "..", "e": 1}})) == [
+        ("a", "/x"),
+        ("a.b", "~"),
+        ("c.d", ".."),
+    ]
+    monkeypatch.setenv("FER_OPENFACE_IMAGE", "mine:1")
+    assert own_openface().image == "mine:1"
 
 
 def with_limits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:

@@ -126,6 +126,7 @@ def test_what_the_environment_shows_of_the_gpus_restricts_too(monkeypatch: pytes
         ("0", ("GPU-aaaa-0",)),
         ("1, 0", ("GPU-bbbb-1", "GPU-aaaa-0")),
         ("GPU-bbbb", ("GPU-bbbb-1",)),
+        ("GPU-", ()),
         ("0,-1,1", ("GPU-aaaa-0",)),
         ("7", ()),
         ("NoDevFiles", ()),
@@ -214,6 +215,8 @@ def test_runs_of_several_users_share_the_gpus(tmp_path: Path, monkeypatch: pytes
         os.umask(before)
     assert folder.stat().st_mode & 0o7777 == 0o1777
     assert (folder / "GPU-aaaa-0.0").stat().st_mode & 0o777 == 0o666
+    monkeypatch.setenv("FER_INSIDE", "1")
+    assert locks_folder(tmp_path / "artifacts") == tmp_path / "artifacts" / ".gpus"
 
 
 def test_runs_share_the_gpus_and_a_killed_one_lets_go(tmp_path: Path) -> None:

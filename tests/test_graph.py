@@ -79,6 +79,7 @@ def test_a_crowd_of_equals_is_not_all_linked_to_the_same_few() -> None:
     chosen = np.bincount(graph.neighbours[1:].ravel(), minlength=1000)[1:]
     assert (chosen > 0).mean() > 0.98
     assert chosen.max() <= 10
+    assert (np.abs(np.diff(graph.neighbours[1:], axis=1)) == 1).mean() < 0.05, "who lies side by side may be one person"
 
 
 def test_a_graph_of_equal_vectors_is_refused_with_their_number() -> None:
@@ -205,7 +206,10 @@ def test_the_random_control_keeps_similarities_and_changes_neighbours() -> None:
     np.testing.assert_array_equal(control.similarity, graph.similarity)
     assert (control.neighbours == graph.neighbours).mean() < 0.05
     assert not (control.neighbours == np.arange(500)[:, None]).any()
+    assert all(len(set(row)) == 4 for row in control.neighbours.tolist())
     assert card.control == "random"
+    others = (graph_module._random_neighbours(500, GraphSettings(seed=seed)) for seed in (1, 2))
+    assert (next(others) != next(others)).any()
 
 
 def test_too_few_images_for_k_is_said_with_both_counts() -> None:
@@ -245,11 +249,12 @@ def test_the_exact_backend_finds_what_brute_force_finds() -> None:
     np.testing.assert_allclose(actual, graph.distance, atol=1e-4)
     assert not (graph.neighbours == np.arange(len(vectors))[:, None]).any()
     assert all(len(set(row)) == 5 for row in graph.neighbours.tolist())
-    assert (card.backend, card.trees, card.recall) == ("exact", 0, 1.0)
+    assert (card.backend, card.trees, card.recall, card.recall_images) == ("exact", 0, 1.0, len(vectors))
 
 
 def test_the_exact_backend_says_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph_module, "EXACT_AT_MOST", 100)
+    link(units_of(np.arange(100.0)[:, None]), np.arange(100), GraphSettings(backend="exact"))
     with pytest.raises(ActionUnitError, match=r"101 images, more than the 100 that it takes; use annoy"):
         link(units_of(np.arange(101.0)[:, None]), np.arange(101), GraphSettings(backend="exact"))
 
@@ -264,6 +269,22 @@ def test_ties_are_taken_evenly() -> None:
     taken = beside[graph.neighbours[beside == 0]]
     assert (graph.distance[beside == 0] == 1).all()
     assert (taken > 0).mean() == pytest.approx(0.75, abs=0.15)
+
+
+def test_ties_are_drawn_among_all_that_are_equal_but_for_a_rounding() -> None:
+    """Around each of 40 corners stand four images, equally near, of which one is taken."""
+    around = np.array([[0.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    vectors = np.repeat(np.arange(40.0), 5)[:, None] + 0.1 * np.tile(around, (40, 1))
+    graph, _ = link(units_of(vectors), np.arange(200), GraphSettings(k=1, backend="exact"))
+    np.testing.assert_allclose(graph.distance[::5], 0.1, rtol=1e-4)
+    taken = np.bincount(graph.neighbours[::5, 0] % 5, minlength=5)
+    assert taken[0] == 0
+    assert taken[1:].min() >= 4
+
+
+def test_an_image_is_no_neighbour_of_its_own_and_the_farthest_goes_where_the_search_missed_it() -> None:
+    found = np.array([[1, 0, 2], [3, 2, 0]])
+    assert graph_module._without_itself(found, np.array([0, 1])).tolist() == [[1, 2], [3, 2]]
 
 
 @pytest.mark.parametrize("asked", [0.9, 0.999, 1.0])

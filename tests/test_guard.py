@@ -129,8 +129,29 @@ def test_a_configured_name_is_one_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
     headers = [("host", "fer.example.org"), ("origin", "https://fer.example.org")]
     assert refusal("POST", headers, own_names()) == ""
     assert "set FER_URL" in refusal("POST", [("host", "example.org")], own_names())
+    for foreign in ("http://fer.example.org:1", "https://elsewhere.test", "null"):
+        assert refusal("POST", [headers[0], ("origin", foreign)], own_names()) == "from a page of another origin"
+    assert refusal("POST", [*headers, headers[1]], own_names()) == "from several origins"
     twice = [("host", "localhost"), ("host", "elsewhere.test")]
     assert refusal("GET", twice, own_names())
+
+
+def test_what_names_no_origin_is_refused_where_another_page_sent_it_and_no_person_followed_a_link() -> None:
+    def answer(method: str, site: str, mode: str = "navigate", destination: str = "document") -> str:
+        told = [("host", "localhost:4200"), ("sec-fetch-site", site), ("sec-fetch-mode", mode)]
+        return refusal(method, [*told, ("sec-fetch-dest", destination)], own_names())
+
+    assert {answer("GET", "cross-site"), answer("HEAD", "same-site")} == {""}
+    assert {answer("POST", "same-origin", "cors", "empty"), answer("GET", "none")} == {""}
+    refused = {answer("POST", "cross-site"), answer("GET", "same-site", "no-cors"), answer("GET", "cross-site", "cors")}
+    assert refused | {answer("GET", "cross-site", destination="iframe")} == {"from a page of another origin"}
+
+
+def test_a_host_is_a_name_and_a_port_and_a_schemes_own_port_is_none() -> None:
+    for host in ("user@localhost", "localhost/x", "localhost?x", "localhost#x", "localhost:x"):
+        assert "not called by a name" in refusal("GET", [("host", host)], own_names())
+    for host, origin in (("localhost:443", "https://localhost"), ("localhost", "http://localhost:80")):
+        assert refusal("POST", [("host", host), ("origin", origin)], own_names()) == ""
 
 
 @pytest.mark.parametrize(

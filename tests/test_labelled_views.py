@@ -146,7 +146,7 @@ def test_one_view_is_the_plain_image_and_its_files_are_those_of_before(
     assert [file.name for file in soft.iterdir()] == ["soft_labels.parquet"]
     table = generate_soft_labels(SoftLabelSettings(), dataset, generator, CPU, JsonLines())
     target = torch.from_numpy(table[list(dataset.card.labels)].to_numpy(np.float32, copy=True))
-    objective, rows = objective_from(soft, dataset, 48, CPU), torch.arange(10)
+    objective, rows = objective_from(soft, dataset, 48, CPU), torch.arange(20, 10, -1)
     assert objective.kept is None
     logits = torch.randn(10, 3, generator=torch.Generator().manual_seed(1))
     assert torch.equal(losses(objective, 1, rows, logits), soft_cross_entropy(logits, target[rows]))
@@ -173,6 +173,9 @@ def test_online_a_generator_of_another_input_is_refused(dataset: Dataset, genera
     soft = made(dataset, generator, tmp_path / "soft", "online")
     with pytest.raises(ArtifactError, match=r"set distill\.input_size to the generator's"):
         objective_from(soft, dataset, 64, CPU)
+    lighter = replace(dataset, card=replace(dataset.card, mean=(0.6,)))
+    with pytest.raises(ArtifactError, match="looks at the student's own input"):
+        objective_from(soft, lighter, 48, CPU)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK half a file", b"PK\x03\x04 cut short"])

@@ -181,6 +181,7 @@ def test_rows_of_a_split_by_any_name_are_not_anothers(tmp_path: Path, ours: str,
 )
 def test_a_split_by_another_name_or_none_is_the_same(ours: str, theirs: str) -> None:
     assert match([f"{theirs}/1.jpg"], [f"{ours}/1"]).owner == {f"{theirs}/1.jpg": f"{ours}/1"}
+    assert match(["train/2"], ["train/1", "Training/2"]).owner == {"train/2": "Training/2"}
 
 
 def test_splits_are_called_here_as_readers_of_datasets_call_them() -> None:
@@ -295,6 +296,18 @@ def test_rows_of_people_that_a_dataset_does_not_have_are_not_its_images(people: 
     found = match(names, ids)
     assert found.unclear == {}
     assert found.owner == {name: name.removeprefix("/x/") for name in names if name.removeprefix("/x/") in ids}
+
+
+def test_two_names_that_fit_one_image_alike_are_unclear_and_neither_has_it() -> None:
+    found = match(["first/1", "second/1"], ["1.jpg"])
+    assert found.owner == {}
+    assert found.unclear == {"first/1": ("1.jpg",), "second/1": ("1.jpg",)}
+    assert match(["1.PNG"], ["1.jpg", "1.png"]).owner == {"1.PNG": "1.png"}, "an ending tells them apart"
+
+
+def test_a_folder_that_all_names_lie_in_says_nothing_of_where_an_image_lies() -> None:
+    names = ["faces/out/1", "faces/out/2"]
+    assert match(names, ["faces/1.png", "other/2.png"]).owner == {names[0]: "faces/1.png", names[1]: "other/2.png"}
 
 
 def test_a_row_in_a_folder_of_its_own_is_an_images_where_names_are_counted_through() -> None:

@@ -76,7 +76,8 @@ def test_mcnemar_counts_the_images_that_only_one_gets_right() -> None:
 def test_the_nearer_model_has_a_negative_kl_difference() -> None:
     truth = np.full((4, 2), 0.5)
     far = np.tile([0.25, 0.75], (4, 1))
-    compared = compare({1: truth, 2: truth}, {1: far, 2: far, 3: far}, np.zeros(4, np.int64), truth, resamples=20)
+    first, second = {1: truth, 2: truth, 4: far}, {1: far, 2: far, 3: far}
+    compared = compare(first, second, np.zeros(4, np.int64), truth, resamples=20)
     assert compared["seeds"] == [1, 2]
     figures = compared["kl_difference"]
     assert figures["mean"] == pytest.approx(-HALF_TO_QUARTER)
@@ -122,7 +123,11 @@ def test_a_difference_is_decided_only_where_all_its_intervals_exclude_zero() -> 
     sure, torn = np.full(30, 0.5), np.tile([1.0, -1.0], 15)
     assert decided(difference({1: sure}, 50)) == 1
     assert decided(difference({1: torn}, 50)) == 0
-    assert decided(difference({1: sure, 2: -10 * sure, 3: 11 * sure}, 50)) == 0
+    for sign in (1, -1):
+        assert decided(difference({1: sign * sure, 2: -10 * sign * sure, 3: 11 * sign * sure}, 50)) == 0
+        assert decided(difference({1: sign * sure, 2: sign * sure, 3: 1.01 * sign * sure}, 50)) == sign
+    over_images = difference({1: torn, 2: -torn}, 50)["over_images"]
+    assert over_images == {"low": 0, "high": 0}, "images are drawn of differences averaged over seeds"
 
 
 def test_agreement_of_neighbours_labels_and_chance() -> None:

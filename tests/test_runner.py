@@ -176,20 +176,7 @@ def test_a_step_does_not_outlive_a_killed_flow() -> None:
         "command = StepCommand('graph', 'demo', (), (), Path('/a'))\n"
         "runner(command, lambda event: print(getattr(event, 'text', ''), flush=True))"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", flow, COUNTS_FOR_EVER],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=ROOT,
-    ) as parent:
-        assert parent.stdout is not None
-        step = int(parent.stdout.readline())
-        parent.kill()
-    deadline = time.monotonic() + 5
-    while alive(step) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not alive(step)
+    assert not outlives(flow, COUNTS_FOR_EVER)
 
 
 def test_processes_that_share_a_steps_work_do_not_outlive_it() -> None:
@@ -197,16 +184,7 @@ def test_processes_that_share_a_steps_work_do_not_outlive_it() -> None:
         "import os, time\nfrom fer_core.processes import process_a_core\n"
         "with process_a_core() as pool:\n    print(pool.submit(os.getpid).result(), flush=True)\n    time.sleep(60)"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", step], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
-    ) as parent:
-        assert parent.stdout is not None
-        worker = int(parent.stdout.readline())
-        parent.kill()
-    deadline = time.monotonic() + 5
-    while alive(worker) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not alive(worker)
+    assert not outlives(step)
 
 
 def test_prefects_own_server_answers_nobody_but_its_run() -> None:
@@ -225,16 +203,7 @@ def test_prefects_own_server_answers_nobody_but_its_run() -> None:
 
 def test_prefects_own_server_does_not_outlive_a_killed_run() -> None:
     imports = "import time\nfrom flows.prefect_server import server_of_a_run\n"
-    run = f"{imports}print(server_of_a_run()._process.pid, flush=True)\ntime.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", run], stdout=subprocess.PIPE, text=True, cwd=ROOT) as parent:
-        assert parent.stdout is not None
-        server = int(parent.stdout.readline())
-        assert alive(server)
-        parent.kill()
-    deadline = time.monotonic() + 5
-    while alive(server) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not alive(server)
+    assert not outlives(f"{imports}print(server_of_a_run()._process.pid, flush=True)\ntime.sleep(60)")
 
 
 def of_another_version(database: Path) -> None:
@@ -301,6 +270,20 @@ def fer_run(home: str, **more: str) -> "subprocess.CompletedProcess[str]":
         env=environment | {"PREFECT_HOME": home} | more,
         timeout=120,
     )
+
+
+def outlives(program: str, *told: str) -> bool:
+    """Tell whether the process whose number a program prints lives on, five seconds after the program was killed."""
+    command = [sys.executable, "-c", program, *told]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert alive(child)
+        parent.kill()
+    deadline = time.monotonic() + 5
+    while alive(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return alive(child)
 
 
 def alive(process: int) -> bool:

@@ -67,6 +67,8 @@ def test_what_the_network_says_of_the_mirrored_image_is_learnt_where_it_is_sure_
     assert batch.logits.grad is not None
     assert batch.logits.grad[0, 0] > 0 > batch.logits.grad[0, 1]
     assert int(objective.memory["steps_taken"]) == 2
+    objective.loss(model.eval(), batch)
+    assert not model.training, "the model is left as it was"
 
 
 def test_the_memory_of_the_objective_below_is_kept() -> None:

@@ -1,5 +1,6 @@
 """Soft labels: views, and whose they are."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,10 @@ def test_they_are_the_mean_over_views_of_the_softmax(dataset: Dataset, generator
         logits, mirrored = model(images).numpy(), model(images.flip(3)).numpy()
     plain = generated(dataset, generator, SoftLabelSettings())
     np.testing.assert_allclose(plain, softmax(logits, axis=1), atol=1e-4)
+    lighter = replace(dataset, card=replace(dataset.card, mean=(0.6,), std=(0.3,)))
+    assert (generated(lighter, generator, SoftLabelSettings()) == plain).all(), (
+        "it sees images as it was trained on them"
+    )
     both = generated(dataset, generator, SoftLabelSettings(views="mirrored"))
     np.testing.assert_allclose(both, (plain + softmax(mirrored, axis=1)) / 2, atol=1e-4)
     assert np.abs(both - plain).max() > 0.005

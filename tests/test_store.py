@@ -7,9 +7,10 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +18,8 @@ from helpers.s3 import s3_server, way_to
 
 from fer_core.artifacts import Artifact, finished, make_artifact, open_artifact
 from fer_core.steps import STEPS
-from flows.lease import Holder, LeaseLost, Silence, latest, take
+from flows.events import Event, Note
+from flows.lease import Holder, Lease, LeaseLost, Silence, _newest_first, kept, latest, take
 from flows.made_once import make_once
 from flows.runner import StepCommand, Subprocesses
 from flows.shared_place import DiskFull, StoreAway, StoreError
@@ -255,6 +257,23 @@ def test_a_lease_is_held_by_one_and_the_next_number_takes_over(store: Store) -> 
     with pytest.raises(LeaseLost, match="taken over by second"):
         first.beat()
     second.require_held()
+    assert not latest(store, ROOM).released
+    second.release()
+    assert latest(store, ROOM).released
+
+
+def test_who_beats_learns_that_another_has_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "store").mkdir()
+    store, lost = Store(str(tmp_path / "store")), threading.Event()
+    lease = take(store, ROOM, Holder(0), "first")
+    assert lease is not None
+    monkeypatch.setattr("flows.lease.SECONDS_BETWEEN_BEATS", 0.01)
+    with kept(lease, tmp_path, lost):
+        while not latest(store, ROOM).beat:
+            time.sleep(0.01)
+        assert not lost.is_set()
+        assert take(store, ROOM, Holder(1), "second") is not None
+        assert lost.wait(10)
 
 
 def test_silence_is_measured_by_the_clock_of_who_waits() -> None:
@@ -288,10 +307,14 @@ def test_a_time_in_which_nobody_could_look_is_no_silence(monkeypatch: pytest.Mon
 def test_a_resume_state_goes_on_elsewhere(store: Store, tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
-    (here / "selected").write_text("epoch 1")
-    (here / "resume.pt").write_text("epoch 1")
     lease = take(store, ROOM, Holder(0), "first")
     assert lease is not None
+    (here / ".unfinished").write_text(FINGERPRINT)
+    lease.save_resume_state(here)
+    assert not store.names_in(f"{ROOM}/resume-1"), "a mark alone is nothing to go on from"
+    (here / ".unfinished").unlink()
+    (here / "selected").write_text("epoch 1")
+    (here / "resume.pt").write_text("epoch 1")
     lease.save_resume_state(here)
     saved = store.names_in(f"{ROOM}/resume-1")
     (here / "resume.pt").write_text("epoch 2!")
@@ -304,6 +327,8 @@ def test_a_resume_state_goes_on_elsewhere(store: Store, tmp_path: Path) -> None:
     assert following.fetch_resume_state(there)
     assert (there / "resume.pt").read_text() == "epoch 2!"
     assert (there / "selected").read_text() == "epoch 1"
+    following.clear()
+    assert store.names_in(ROOM) == []
 
 
 def test_a_holder_that_slept_past_its_end_changes_nothing(store: Store, tmp_path: Path) -> None:
@@ -372,6 +397,15 @@ def test_a_resume_state_is_what_the_step_goes_on_from_and_no_more(step: str, kep
     assert sorted(str(path.relative_to(tmp_path / "there")) for path in found) == kept
 
 
+def test_what_was_written_last_is_copied_first(tmp_path: Path) -> None:
+    """So that a state never speaks of what is not in it."""
+    for age, name in enumerate(("selected", "resume.pt", "older")):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (100 - age, 100 - age))
+    (tmp_path / "resume.pt").touch()
+    assert [path.name for path in _newest_first(tmp_path, ("*",))] == ["resume.pt", "selected", "older"]
+
+
 def test_a_journal_that_grows_while_it_is_copied_is_gone_on_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -403,6 +437,71 @@ def test_what_was_made_before_there_was_a_store_is_put_into_it(store: Store, tmp
         make_once(store, command, never, lambda event: None)
     assert store.has("graph", FINGERPRINT)
     assert store.names_in(ROOM)[0] == "published.json", "and no lease was needed"
+
+
+def test_what_was_published_between_two_looks_is_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "store").mkdir()
+    store, command = Store(str(tmp_path / "store")), StepCommand("graph", "demo", (), (), tmp_path / ROOM)
+
+    def take_too_late(*told: Any) -> Lease | None:
+        store.push(artifact_in(tmp_path / "elsewhere", "first"))
+        return take(*told)
+
+    monkeypatch.setattr("flows.made_once.take", take_too_late)
+    monkeypatch.setattr("flows.made_once._SECONDS_BETWEEN_LOOKS", 0)
+    make_once(store, command, lambda command, listen: pytest.fail("made again"), lambda event: None)
+    assert open_artifact(command.out).file("below/graph.txt").read_text() == "first"
+
+
+def test_the_lease_of_a_step_that_failed_and_of_who_is_known_to_be_dead_is_free(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    store, command = Store(str(tmp_path / "store")), StepCommand("graph", "demo", (), (), tmp_path / ROOM)
+
+    def fail(command: StepCommand, listen: object) -> None:
+        assert not latest(store, ROOM).released
+        raise KeyboardInterrupt
+
+    for number in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            make_once(store, command, fail, lambda event: None)
+        assert (latest(store, ROOM).number, latest(store, ROOM).released) == (number, True)
+    assert take(store, ROOM, Holder(2), "who dies") is not None
+    with pytest.raises(KeyboardInterrupt):
+        make_once(store, command, fail, lambda event: pytest.fail("waited for the dead"), dead=3)
+
+
+def test_who_comes_second_takes_what_counts_and_leaves_no_lease(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    store, command = Store(str(tmp_path / "store")), StepCommand("graph", "demo", (), (), tmp_path / "here" / ROOM)
+
+    def make_it_after_another(command: StepCommand, listen: object) -> None:
+        store.push(artifact_in(tmp_path / "elsewhere", "first"))
+        artifact_in(tmp_path / "here", "second")
+
+    make_once(store, command, make_it_after_another, lambda event: None)
+    assert open_artifact(command.out).file("below/graph.txt").read_text() == "first"
+    assert not [name for name in store.names_in(ROOM) if name.startswith("lease")]
+
+
+def test_a_step_ends_at_its_next_word_once_another_has_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "store").mkdir()
+    store, command = Store(str(tmp_path / "store")), StepCommand("graph", "demo", (), (), tmp_path / ROOM)
+    monkeypatch.setattr("flows.lease.SECONDS_BETWEEN_BEATS", 0.01)
+
+    def go_on(command: StepCommand, listen: Callable[[Event], None]) -> None:
+        assert take(store, ROOM, latest(store, ROOM), "heir") is not None
+        for _ in range(500):
+            time.sleep(0.01)
+            listen(Note("working"))
+        pytest.fail("went on")
+
+    with pytest.raises(LeaseLost, match="taken over by heir"):
+        make_once(store, command, go_on, lambda event: None)
+    assert not latest(store, ROOM).released, "the heir's lease is its own"
 
 
 def test_a_full_disk_here_is_not_the_stores(tmp_path: Path) -> None:

@@ -207,6 +207,7 @@ def test_copies_used_least_recently_go_first_and_those_in_use_stay(store: Store,
     kept = made(folder, "prepare", 9, size=100_000)  # The store does not have it.
     assert clear_copies(folder, store, 1_000_000) == []
     with in_use([first]):
+        assert first.file("manifest.json").stat().st_mtime > third.file("manifest.json").stat().st_mtime
         os.utime(first.file("manifest.json"), (1.0, 1.0))
         assert clear_copies(folder, store, 350_000) == [second.path]
     assert clear_copies(folder, store, 0) == [first.path, third.path]
@@ -275,10 +276,12 @@ def test_copies_of_users_files_count_and_go_like_others(store: Store, tmp_path: 
     store.push(copy)
     old, new = (put(folder / ".files" / (digit * 64), 100_000, days) for digit, days in (("a", 3), ("b", 2)))
     begun, broken = (put(folder / ".files" / f".{'c' * 64}.{n}", 100_000, days) for n, days in ((1, 0.5), (2, 1.5)))
+    read = put(folder / ".files" / ("d" * 64), 100_000, days=9)
+    os.utime(read, (time.time(), read.stat().st_mtime))
     with in_use([], [old]):
-        assert clear_copies(folder, store, 350_000) == [broken, new]
-    assert clear_copies(folder, store, 250_000) == [old]
-    assert clear_copies(folder, store, 0) == [copy.path]
+        assert clear_copies(folder, store, 450_000) == [broken, new]
+    assert clear_copies(folder, store, 350_000) == [old]
+    assert clear_copies(folder, store, 0) == [copy.path, read]
     assert begun.is_file()
 
 

@@ -188,6 +188,21 @@ def test_drawn_neighbours_estimate_the_whole_sum_without_bias(dataset: Dataset, 
     assert estimates.std(dim=0).max() > 0
 
 
+def test_neighbours_are_as_many_and_as_differentiated_as_the_experiment_says(dataset: Dataset, graph: Graph) -> None:
+    rows, target, gradients = dataset.rows("train")[:6], targets(dataset, "majority"), []
+    for drawn, gradient in ((0, False), (0, True), (1, False)):
+        settings = replace(LDG, neighbours="forward", neighbours_drawn=drawn, neighbour_gradient=gradient)
+        linear = nn.Linear(48 * 48 * 3, 3, bias=False)
+        objective, model = objective_of(settings, target, graph), nn.Sequential(nn.Flatten(), linear)
+        nn.init.normal_(linear.weight, 0, 0.1, generator=torch.Generator().manual_seed(1))
+        assert objective.companions is not None
+        assert objective.companions(rows, torch.Generator())[1].shape == (6, drawn or 2)
+        loss_of(objective, dataset, model, rows)["lambda_omega"].sum().backward()
+        assert linear.weight.grad is not None
+        gradients.append(linear.weight.grad)
+    assert not torch.equal(gradients[0], gradients[1])
+
+
 def test_an_image_without_neighbours_is_not_pulled(dataset: Dataset, graph: Graph) -> None:
     model = build("resnet18", 3, seed=1).eval()
     target, rows = targets(dataset, "majority"), dataset.rows("train")[:4]
@@ -258,6 +273,19 @@ def test_the_trainer_takes_the_steps_of_the_slow_way_to_the_bit(
     losses = [float(step(drawn)[-1]) for drawn in islice(draws, STEPS)]
     assert losses == step_by_step(dataset, settings, graph)
     assert len(set(losses)) == STEPS
+
+
+def test_each_purpose_of_each_epoch_of_each_seed_draws_by_itself() -> None:
+    streams = [stream(seed, epoch, purpose) for seed in (1, 2) for epoch in (1, 2) for purpose in range(4)]
+    assert len({float(torch.rand(1, generator=drawn)) for drawn in streams}) == 16
+
+
+@pytest.mark.parametrize(("images", "sizes"), [(8, [4, 4]), (9, [4, 5]), (10, [4, 4, 2]), (1, [1]), (5, [5])])
+def test_a_last_batch_of_one_image_joins_the_one_before(images: int, sizes: list[int]) -> None:
+    """Batch normalisation has no variance of one."""
+    batches = cut(np.arange(images), 4)
+    assert [len(batch) for batch in batches] == sizes
+    assert np.concatenate(batches).tolist() == list(range(images))
 
 
 def test_draws_sent_together_are_those_that_were_drawn(dataset: Dataset, graph: Graph) -> None:

@@ -19,6 +19,7 @@ from fer_core.errors import ActionUnitError, DatasetError
 from fer_core.experiment import ActionUnitSettings, DatasetSettings, GraphSettings, LdgSettings, load_experiment
 from fer_core.graph.action_units import ActionUnits, action_units
 from fer_core.graph.neighbours import TEACHER, Graph
+from fer_core.graph.propagation import linear_discriminant
 from fer_core.graph.unlabelled import (
     lesson,
     linear_teacher,
@@ -126,6 +127,9 @@ def test_every_image_is_linked_to_labelled_ones_alone_and_never_to_itself() -> N
     assert graph.similarity[reached].max() <= 1
     median = np.median(graph.distance[reached])
     np.testing.assert_allclose(graph.similarity[reached], np.exp(-graph.distance[reached] / median), rtol=1e-5)
+    units = units_of(vectors.tolist(), usable.tolist())
+    told = link_to_labelled(units, labelled, GraphSettings(labelled_k=3, sigma=2.0))
+    np.testing.assert_allclose(told.similarity[reached], np.exp(-graph.distance[reached] / 4), rtol=1e-5)
 
 
 def test_equal_faces_are_each_others_neighbours_and_not_their_own() -> None:
@@ -143,11 +147,15 @@ def test_the_random_control_keeps_the_similarities_and_draws_labelled_faces() ->
     assert (control.similarity == real.similarity).all()
     assert (control.neighbours != real.neighbours).mean() > 0.5
     assert control.neighbours.max() < 20
+    other = link_to_labelled(units_of(vectors), np.arange(20), GraphSettings(labelled_k=4, control="random", seed=2))
+    assert (control.neighbours != other.neighbours).any()
 
 
 def test_too_few_labelled_faces_with_action_units_are_refused() -> None:
     with pytest.raises(ActionUnitError, match=r"graph\.labelled_k = 8, but only 3 of 4 labelled images"):
         link_to_labelled(units_of([[float(i)] for i in range(9)], [False] + [True] * 8), np.arange(4), GraphSettings())
+    with pytest.raises(ActionUnitError, match="only 3 of 3"):
+        link_to_labelled(units_of([[float(i)] for i in range(9)]), np.arange(3), GraphSettings(labelled_k=3))
 
 
 def test_too_few_vectors_of_ones_own_are_called_by_their_name() -> None:
@@ -188,6 +196,9 @@ def test_mixing_and_smoothing_change_labelled_targets_alone() -> None:
     torch.testing.assert_close(found.target[:2], torch.tensor([[0.59, 0.41], [0.41, 0.59]]))
     torch.testing.assert_close(found.target[2], torch.tensor([0.75, 0.25]))
     torch.testing.assert_close(found.target.sum(dim=1), torch.ones(4))
+    alone = replace(TO_LABELLED, neighbours=np.array([[1, 1], [-1, -1], [0, 1], [-1, -1]], np.int32))
+    found = lesson(HARD, LABELLED, alone, LdgSettings(mixed=0.4))
+    torch.testing.assert_close(found.target[:2], torch.tensor([[0.6, 0.4], [0.0, 1.0]]))
 
 
 # How often they are seen
@@ -230,7 +241,10 @@ def test_a_training_on_few_unlabelled_images_that_is_over_too_soon_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few, usable = drawn(tmp_path / "few", labelled=30), np.ones(120, bool)
-    training_of(few, usable, monkeypatch, "ldg.epochs=50", "ldg.epochs_with_neighbours=6")
+    training = training_of(
+        few, usable, monkeypatch, "ldg.epochs=50", "ldg.epochs_with_neighbours=6", "augment.flip=0.2"
+    )
+    assert training.augment.flip == 0.2
     told = capsys.readouterr().out
     rows = len(rows_of_an_epoch(few.rows("train"), few.rows("unlabelled"), 1 / 3))
     assert f"LDG-AUs takes 12 training steps, in 6 epochs of {rows} images, and labels alone take 50" in told
@@ -251,6 +265,11 @@ def test_a_linear_teacher_labels_what_its_vectors_tell_and_leaves_the_rest_unkno
     np.testing.assert_allclose(found[:59].sum(axis=1), 1, atol=1e-6)
     assert (found[30:59].argmax(axis=1) == labels[30:59]).all()
     assert np.isnan(found[59]).all()
+    weights, biases = linear_discriminant(torch.from_numpy(vectors[:30]), torch.eye(3).double()[labels[:30]], 0.1)
+    expected = (torch.from_numpy(vectors[:59]) @ weights + biases).softmax(dim=1)
+    np.testing.assert_allclose(found[:59], expected.numpy(), atol=1e-5)
+    weighed = replace(units, weights=np.array([9, 1, 1], np.float32))
+    np.testing.assert_array_equal(linear_teacher(weighed, np.arange(30), labels, 3), found)
     with pytest.raises(ActionUnitError, match=r"graph.teacher = linear: no labelled image has usable AUs"):
         linear_teacher(units_of(vectors.tolist(), [False] * 60), np.arange(30), labels, 3)
 
@@ -270,6 +289,7 @@ def test_the_random_control_deals_out_what_a_linear_teacher_says_at_random() -> 
     assert sorted(control[known].tolist()) == sorted(teacher[known].tolist())
     assert (control[known] != teacher[known]).any(axis=1).mean() > 0.8
     assert np.isnan(control[7]).all()
+    assert (shuffled(teacher, np.arange(30), seed=2) != control)[known].any()
     assert (control[30:] == teacher[30:]).all()
 
 

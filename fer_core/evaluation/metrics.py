@@ -117,13 +117,13 @@ def unclipped_divergence(truth: np.ndarray, prediction: np.ndarray) -> float | N
     return mean if math.isfinite(mean) else None
 
 
-def bootstrap_mean(values: np.ndarray, resamples: int, seed: int = 0) -> Interval:
+def bootstrap_mean(values: np.ndarray, resamples: int) -> Interval:
     """The mean over images with its percentile interval over resampled images.
 
     Args:
         values: (N,), one figure an image.
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     means = [values[generator.integers(0, len(values), len(values))].mean() for _ in range(resamples)]
     low, high = np.percentile(means, (2.5, 97.5))
     return Interval(float(values.mean()), float(low), float(high))
