@@ -19,7 +19,7 @@ CACHE = "FER_CACHE_GB"
 """Environment: gigabytes of copies that a worker keeps (100)."""
 _USUAL = 100.0
 _SECONDS_UNTOUCHED = 86400.0
-"""Without a change, and what broke off is taken for left by a dead process."""
+"""What broke off counts as left by a dead process after so long without a change."""
 _ARTIFACT = re.compile(r"[0-9a-f]{16}(\..+)?")
 """Names of artifacts, and of what is fetched, made or put aside beside them."""
 _FILE = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\..+")

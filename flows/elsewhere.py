@@ -48,7 +48,7 @@ _READS_A_SECOND = 10
 _SECONDS_UNTIL_TOLD = 15.0
 """A step may wait for a worker that is busy; then it is said which workers will not take it."""
 _SECONDS_TO_BEGIN = 600.0
-"""Without a word of a step that has no lease yet: of a process that starts, or a worker that fetches."""
+"""A sent step without a lease counts as dead after so long a silence; its process may start, or its worker fetch."""
 _LOGS_AT_A_TIME = 200
 _BEFORE_NOW = timedelta(minutes=10)
 """A step is asked for as of so long ago: where this clock is fast, the server's would let it wait until it is time."""
@@ -173,19 +173,20 @@ class Elsewhere:
         return run
 
     def _sent(self, command: StepCommand, queue: str) -> SentStep:
+        # A machine takes a step of this queue for every two cores, whatever this one has.
+        threads = min(command.threads, CORES_A_STEP) if queue == "cpu" else command.threads
         return SentStep(
-            code_version(),
-            command.step,
-            command.out.name,
-            command.experiment if command.document is None else Path(command.experiment).name,
-            command.document,
-            command.settings,
-            tuple(f"{path.parent.name}/{path.name}" for path in command.inputs),
-            command.seed,
-            # A machine takes a step of this queue for every two cores, whatever this one has.
-            min(command.threads, CORES_A_STEP) if queue == "cpu" else command.threads,
-            self._dead.get(room_of(command), 0),
-            push_named_files(self._store, _experiment_of(command), command.reads),
+            code=code_version(),
+            step=command.step,
+            fingerprint=command.out.name,
+            experiment=command.experiment if command.document is None else Path(command.experiment).name,
+            document=command.document,
+            settings=command.settings,
+            inputs=tuple(f"{path.parent.name}/{path.name}" for path in command.inputs),
+            seed=command.seed,
+            threads=threads,
+            dead=self._dead.get(room_of(command), 0),
+            files=push_named_files(self._store, _experiment_of(command), command.reads),
         )
 
     def _queue(self, command: StepCommand, client: SyncPrefectClient) -> str:
@@ -280,14 +281,8 @@ class _Sent:
         room: str,
         on_event: Callable[[Event], None],
     ) -> None:
-        self._client, self._runs, self._run, self._queue, self._store, self._room = (
-            client,
-            runs,
-            run,
-            queue,
-            store,
-            room,
-        )
+        self._client, self._runs, self._run = client, runs, run
+        self._queue, self._store, self._room = queue, store, room
         self._on_event = on_event
         self._lines_read, self._read_at = 0, -math.inf
         self._silence, self._silence_before_lease = Silence(), Silence(_SECONDS_TO_BEGIN)

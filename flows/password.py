@@ -5,6 +5,7 @@ import secrets
 import sys
 from pathlib import Path
 
+from fer_core.exit_codes import ExitCode
 from flows.report_server import PASSWORD
 
 BEFORE = "FER_PASSWORD_BEFORE"
@@ -58,7 +59,8 @@ def main() -> None:
         told = f"the password is {password}, kept in {outside}" if made else f"the password is the one in {outside}"
     if wrong := wrong_with(password):
         where = PASSWORD if chosen else outside
-        sys.exit(f"error: {where}: {wrong}")
+        print(f"error: {where}: {wrong}", file=sys.stderr)
+        sys.exit(ExitCode.MISTAKE)
     print(told, file=sys.stderr)
     print(password)
 

@@ -25,6 +25,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelled, Crashed
 from prefect.utilities.callables import parameter_schema
 
+from fer_core.exit_codes import ExitCode
 from flows.experiment_worker import ENTRYPOINTS, FLOW, NO_TEMPLATE, POOL, POOL_TYPE
 from flows.pipeline import annotate, full_pipeline
 
@@ -49,7 +50,8 @@ def main() -> None:
     except PrefectHTTPStatusError as error:
         if error.response.status_code != codes.UNAUTHORIZED:
             raise
-        sys.exit(_CHANGED)
+        print(_CHANGED, file=sys.stderr)
+        sys.exit(ExitCode.MISTAKE)
     for name in ENTRYPOINTS:
         print(f"docker compose exec server start prefect deployment run {FLOW}/{name}")
 

@@ -24,6 +24,7 @@ from prefect.exceptions import ObjectAlreadyExists, PrefectHTTPStatusError
 from pydantic import TypeAdapter, ValidationError
 
 from fer_core.errors import FerError
+from fer_core.exit_codes import ExitCode
 from flows.cache import CACHE, cache_limit, clear_copies
 from flows.experiment_worker import NO_TEMPLATE, ExperimentWorker, work_until_asked_to_end
 from flows.gpus import usable_gpus, workers_steps_per_gpu
@@ -169,7 +170,8 @@ def main() -> None:
         end_earlier_life()
         queues = queues_here()
     except (FerError, StoreAway) as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(ExitCode.STORE_AWAY if isinstance(error, StoreAway) else ExitCode.MISTAKE)
     with get_client(sync_client=True) as client:
         make_steps_pool(client)
     asyncio.run(_work(store, queues, limit))

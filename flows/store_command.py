@@ -16,8 +16,8 @@ from flows.store import FILES, WORKERS, Published, Store, open_store
 _HOURS_KEPT = 24.0
 """The artifacts of a run under way are in no report yet."""
 _SECONDS_OF_SILENCE = 3600.0
-"""Without anything written, and the holder of a lease counts as dead: a look from outside is one alone, by clocks that
-may differ by minutes."""
+"""The holder of a lease counts as dead after so long without a write. One look from outside has only clocks to compare,
+and these may differ by minutes."""
 
 Place = Annotated[
     str | None, typer.Option("--store", metavar="PLACE", help="A folder, or s3://bucket/folder; FER_STORE if not said.")

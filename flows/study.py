@@ -79,7 +79,7 @@ class Study:
 
     @property
     def threads(self) -> int:
-        """For each step; decided by the machine and `jobs` alone, since the bits of a result hang on it."""
+        """Threads of each step. The machine and `jobs` alone decide it, since a result depends on it to the bit."""
         return max(1, usable_cores() // self.jobs)
 
     @property
@@ -117,19 +117,19 @@ class Study:
         """The step as it would be typed."""
         outside = None if wanted.outside is None else (wanted.step.outside, wanted.outside)
         return StepCommand(
-            wanted.step.name,
-            self.source,
-            self.settings,
-            tuple(artifact.path for artifact in wanted.inputs),
-            self.folder(wanted),
-            wanted.seed,
-            outside,
-            "" if wanted.seen is None else str(wanted.seen),
-            self.threads,
-            self._read_by(wanted),
-            runs_openface(wanted),
-            wanted.step.name in STEPS_ON_A_GPU and self.experiment.run.device != "cpu",
-            self.document,
+            step=wanted.step.name,
+            experiment=self.source,
+            settings=self.settings,
+            inputs=tuple(artifact.path for artifact in wanted.inputs),
+            out=self.folder(wanted),
+            seed=wanted.seed,
+            outside=outside,
+            seen="" if wanted.seen is None else str(wanted.seen),
+            threads=self.threads,
+            reads=self._read_by(wanted),
+            runs_openface=runs_openface(wanted),
+            uses_gpu=wanted.step.name in STEPS_ON_A_GPU and self.experiment.run.device != "cpu",
+            document=self.document,
         )
 
     def _read_by(self, wanted: Request) -> tuple[Path, ...]:

@@ -7,6 +7,7 @@ import sys
 import threading
 from contextlib import suppress
 
+from fer_core.exit_codes import ExitCode
 from flows.doctor import examine_openface
 from flows.register import end_dead_runs
 from openface.docker_engine import OWNER, engine, has_gpu, remove_labelled, remove_orphans
@@ -21,7 +22,8 @@ def main() -> None:
             orphans = remove_orphans(client, starting=True)
             gpu = has_gpu(client)
     except EngineAway as away:
-        sys.exit(f"error: {away}; see FER_DOCKER_SOCKET")
+        print(f"error: {away}; see FER_DOCKER_SOCKET", file=sys.stderr)
+        sys.exit(ExitCode.ENGINE_AWAY)
     dead = end_dead_runs()
     print(
         f"steps run on {'the GPU' if gpu else 'the CPU'}; of an earlier life {orphans} containers removed, "

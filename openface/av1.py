@@ -16,11 +16,11 @@ _HOLD_BOXES = {b"meta": 4, b"moov": 0, b"trak": 0, b"mdia": 0, b"minf": 0}
 """Boxes that hold the ones that are looked for, and what comes before these."""
 _SEQUENCE_HEADER = 1
 _MOST_PARTS = 100_000
-"""Boxes, rows of a table or units that are looked at; an animation of ten thousand pictures has fewer."""
+"""Most boxes, rows of a table or units that are looked at; an animation of ten thousand pictures has fewer."""
 _FRAMES = (3, 6)
 """Units that begin a frame: its header alone, or all of it."""
 _MOST_FRAMES = 100
-"""Of one picture, all of which a decoder goes through; layers and what a picture refers to are some ten at most."""
+"""Most frames of one picture. A decoder goes through all; layers and what a picture refers to are some ten."""
 _LONGEST_HEADER = 1024
 """Bytes of a sequence header; one with all that it can have is shorter."""
 _LONGEST_TICK = 32

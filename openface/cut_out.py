@@ -10,7 +10,8 @@ import pandas as pd
 from openface.columns import LANDMARKS
 
 _NEAR = 0.25
-"""So many sides of a box the middle of a face's landmarks is from the box's, at most, where both are of one picture."""
+"""Largest distance between the middle of a face's landmarks and its box's, in sides of the box, where both are of one
+picture."""
 
 
 @dataclass(frozen=True)

@@ -77,9 +77,9 @@ _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)
 """A JPEG's end, or what a segment of a stated length begins with; neither is in a picture's own data."""
 _SCAN = b"\xff\xda"
 _MOST_SEGMENTS = 10_000
-"""Before a JPEG's first scan; large profiles, depth maps and the like take some hundreds."""
+"""Most segments before a JPEG's first scan; large profiles, depth maps and the like take some hundreds."""
 _MOST_SCANS = 100
-"""Of a JPEG; programs write some twenty at most. A scan of ten bytes takes a decoder once through the whole picture."""
+"""Most scans of a JPEG; programs write some twenty. A scan of ten bytes takes a decoder once through the picture."""
 _JPEG_END, _PNG_END = b"\xff\xd9", b"IEND\xaeB`\x82"
 _BYTES_OF = {1: 1, 3: 2, 4: 4, 6: 1, 8: 2, 9: 4, 16: 8, 17: 8}
 """Bytes of a TIFF's whole numbers, by type."""

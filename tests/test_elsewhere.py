@@ -34,6 +34,7 @@ from prefect.states import Cancelling, Running
 
 from fer_core.artifacts import make_artifact, open_artifact
 from fer_core.errors import ArtifactError, ExperimentError
+from fer_core.exit_codes import ExitCode
 from fer_core.models.architectures import build
 from flows.cache import clear_copies
 from flows.containers import Containers, runner_here
@@ -712,7 +713,7 @@ def test_what_a_worker_lacks_is_told_in_a_line(lab: Lab, tmp_path: Path) -> None
         done = subprocess.run(
             command, env=lab.environment("new", **more), cwd=tmp_path, capture_output=True, text=True, check=False
         )
-        assert done.returncode == 1
+        assert done.returncode == ExitCode.MISTAKE
         return done.stderr
 
     assert said(FER_STORE="") == "error: FER_STORE is not set; give the folder or bucket that the head has\n"

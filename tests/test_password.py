@@ -74,7 +74,7 @@ def test_one_that_was_changed_while_the_server_ran_is_told_in_a_line(tmp_path: P
         command = [sys.executable, "-m", "flows.register"]
         found = subprocess.run(command, capture_output=True, text=True, env=os.environ | told, check=False)
         server.shutdown()
-    assert (found.returncode, len(found.stderr.splitlines())) == (1, 1), found.stderr
+    assert (found.returncode, len(found.stderr.splitlines())) == (2, 1), found.stderr
     assert "`docker compose up -d --wait --force-recreate`" in found.stderr
 
 
