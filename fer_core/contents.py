@@ -144,7 +144,7 @@ class _Patience:
 class _Files:
     """Files in the order of their names' bytes.
 
-    names: as bytes, since what they are as text hangs on the machine's locale.
+    names: as bytes, since what they are as text depends on the machine's locale.
     status: (n, 4) int64 as `STATUS`, all -1 of a missing file.
     """
 

@@ -189,7 +189,7 @@ class Containers:
             environment={"OMP_NUM_THREADS": str(command.threads)},
             labels={STEP: command.step},
             memory=min(self._memory, _MEMORY_TO_DECODE) if command.step == "prepare" else self._memory,
-            # Another machine may have asked for more threads than there are cores, and the bits hang on their number.
+            # Another machine may have asked for more threads than there are cores, and the bits depend on their number.
             cores=min(command.threads, self._cores),
             gpu=gpu,
         )

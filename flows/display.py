@@ -216,7 +216,7 @@ def _console() -> Console:
 
 
 def kl_in_words(report: Artifact) -> str:
-    """What a table's KL hangs on."""
+    """What a table's KL depends on."""
     clip = _results(report)["clip"]
     return f"KL after raising every value below {clip:g} to it; results.json has it unclipped, where it is finite."
 

@@ -194,7 +194,7 @@ def check_compose(arguments: list[str], command: Command) -> None:
             raise Wrong(f"{command}: no such profile: {words[1]}")
         words = words[2:]
     verb, *named = [word for word in words if not word.startswith("-")]
-    if arguments[0] != "compose" or verb not in ("up", "build", "logs", "exec", "run"):
+    if arguments[0] != "compose" or verb not in ("up", "build", "logs", "exec", "run", "restart"):
         raise Wrong(f"{command}: not a command of compose that pages use")
     inside = named[1:] if verb in ("exec", "run") else []
     for service in named[: len(named) - len(inside)]:

@@ -80,7 +80,7 @@ def distribution_measures(truth: np.ndarray, prediction: np.ndarray) -> dict[str
 
     Args:
         truth, prediction: (N, C), rows sum to 1; values below `CLIP` are raised to it first. KL, Clark and Canberra
-            hang on that clip: a larger one brings a sharp prediction nearer to the truth. See `unclipped_divergence`.
+            depend on that clip: a larger one brings a sharp prediction nearer to the truth. See `unclipped_divergence`.
 
     Returns:
         Chebyshev max|d−p|, Clark √Σ(d−p)²/(d+p)², Canberra Σ|d−p|/(d+p), KL Σ d ln(d/p) and total variation

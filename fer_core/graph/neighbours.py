@@ -9,8 +9,7 @@ import json
 import time
 import zipfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +45,6 @@ _HARDLY_ALIKE = 0.01
 """Mean similarity of neighbours, below which it is told; with `graph.sigma = auto` it is some .4."""
 _AT_A_TIME = 16_384
 _GRAPH, _INDEX = "graph.npz", "index.ann"
-Neighbours = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""From (B,) images to the k nearest others of each: (B, k) images and (B, k) float32 distances, nearest first."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +213,7 @@ def load_teacher(folder: Path) -> np.ndarray | None:
 
 @dataclass(frozen=True)
 class _Found:
-    """The neighbours of all images, and the search that found them.
+    """The neighbours of N images, and the search that found them.
 
     near, distance: (N, k) images and float32 distances
     nodes: that the search visits; 0 for all there are
@@ -270,48 +267,56 @@ def _search(vectors: np.ndarray, settings: GraphSettings, scratch: Path, report:
             f"graph.backend = exact: {len(vectors):,} images, more than the {EXACT_AT_MOST:,} that it takes; use annoy"
         )
     turned, count = _with_turns(vectors, settings.seed), settings.k + 1  # Each image is the nearest to itself.
-    exact = partial(_nearest, search_all(turned, count), vectors)
     if settings.backend == "exact":
-        return _Found(*exact(everyone), 0, 1.0, len(everyone))
+        return _Found(*_nearest(search_all(turned, count), vectors, everyone), 0, 1.0, len(everyone))
+    asked = everyone
+    if len(everyone) > RECALL_OF_ALL_AT_MOST:
+        asked = np.random.default_rng(settings.seed).permutation(everyone)[:_RECALL_SAMPLE]
+    _, exact = _nearest(search_all(turned, count), vectors, asked)
     build_index(turned, settings.trees, settings.seed, scratch / _INDEX)
 
     def tell(done: int) -> None:
-        report.progress("find neighbours", done, len(vectors))
+        report.progress("find neighbours", done, len(everyone))
 
-    def search(nodes: int) -> Neighbours:
-        return partial(_nearest, search_trees(scratch / _INDEX, turned.shape[1], count, nodes, tell), vectors)
+    def search(images: np.ndarray, nodes: int) -> tuple[np.ndarray, np.ndarray]:
+        return _nearest(search_trees(scratch / _INDEX, turned.shape[1], count, nodes, tell), vectors, images)
 
-    found = _deep_enough(search, exact, len(vectors), settings)
-    measured = "all images" if found.recall_images == len(everyone) else f"a sample of {found.recall_images:,} images"
+    found = _deep_enough(search, asked, exact, len(everyone), settings)
+    measured = "all images" if len(asked) == len(everyone) else f"a sample of {len(asked):,} images"
     report.note(
         f"graph: recall@{settings.k} {found.recall:.4f} over {measured}, searching {found.nodes} nodes of "
         f"{settings.trees} trees"
     )
-    return found
+    if len(asked) == len(everyone):
+        return found
+    near, distance = search(everyone, found.nodes)
+    return replace(found, near=near, distance=distance)
 
 
-def _deep_enough(search: Callable[[int], Neighbours], exact: Neighbours, count: int, settings: GraphSettings) -> _Found:
-    """Double the nodes searched until the sampled images reach the recall, or all nodes are searched.
+def _deep_enough(
+    search: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]],
+    asked: np.ndarray,
+    exact: np.ndarray,
+    count: int,
+    settings: GraphSettings,
+) -> _Found:
+    """Double the nodes searched until the neighbours found reach the recall, or all nodes are searched.
 
     Args:
-        count: of images.
+        search: `_nearest` of images, to a number of nodes.
+        asked: (B,) images whose neighbours are looked for.
+        exact: (B, k) distances of their nearest, nearest first.
+        count: of all images.
     """
-    everyone = np.arange(count)
-    images = everyone
-    if count > RECALL_OF_ALL_AT_MOST:
-        images = np.random.default_rng(settings.seed).permutation(everyone)[:_RECALL_SAMPLE]
     # A found neighbour counts as right if it is no farther than the exact k-th: of equals, any will do.
-    farthest = exact(images)[1][:, -1:] * (1 + _SAME)
+    farthest = exact[:, -1:] * (1 + _SAME)
     nodes = settings.trees * _DEEP * (settings.k + 1)
     while True:
-        near, distance = search(nodes)(images)
+        near, distance = search(asked, nodes)
         recall = float((distance <= farthest).mean())
         if recall >= settings.recall or nodes >= settings.trees * count:
-            break
+            return _Found(near, distance, nodes, recall, len(asked))
         nodes *= 2
-    if len(images) < count:
-        near, distance = search(nodes)(everyone)
-    return _Found(near, distance, nodes, recall, len(images))
 
 
 def _nearest(search: Search, vectors: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

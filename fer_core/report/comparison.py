@@ -349,7 +349,7 @@ class _Planned:
         return next(given, Artifact(next(iter(inputs)).path, step, planned))
 
     def _on_users_files(self, step: str, inputs: tuple[Artifact, ...]) -> Artifact:
-        """What was made from the user's files hangs on what they held, so it is told by its settings and inputs."""
+        """What was made from the user's files depends on what they held, so it is told by its settings and inputs."""
         if step == "prepare":
             settings = Request(STEPS[step], self._experiment).settings()
             found = [a for a in self._given if a.step == step and a.settings() == settings]

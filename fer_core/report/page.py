@@ -161,6 +161,6 @@ def _as_html(page: str) -> tuple[str, Markup]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of all that a result may hang on, by name."""
+    """Versions of all that a result may depend on, by name."""
     packages = {name: version(name) for name in _PACKAGES}
     return {"fer": __version__, "Python": platform.python_version(), **packages, "machine": platform.machine()}
