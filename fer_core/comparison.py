@@ -55,14 +55,12 @@ class Make(Protocol):
 
 @dataclass(frozen=True)
 class JudgedCell:
-    """What a cell comes to.
-
-    ground: the dataset, and where there is a graph, the action units
-    figures: what `fer evaluate` made of each network
-    """
+    """What a cell comes to."""
 
     ground: tuple[Artifact, ...]
+    """The dataset, and where there is a graph, the action units."""
     figures: dict[Network, Artifact]
+    """What `fer evaluate` made of each network."""
 
 
 def judge(cell: Cell, make: Make) -> JudgedCell:

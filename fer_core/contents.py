@@ -41,15 +41,13 @@ _SECONDS_OF_PATIENCE, _SECONDS_BETWEEN_WORDS, _SECONDS_AT_RISK = 2.0, 0.5, 60.0
 
 @dataclass(frozen=True)
 class Seen:
-    """What a look at files found.
-
-    content: digest of their names and contents.
-    glance: digest of their names, sizes and times; while it is the same, so is `content`. "" where a file is so young
-        that it could change unnoticed.
-    """
+    """What a look at files found."""
 
     content: str
+    """Digest of their names and contents."""
     glance: str = ""
+    """Digest of their names, sizes and times; while it is the same, so is `content`. "" where a file is so young that
+    it could change unnoticed."""
 
     def __str__(self) -> str:
         return f"{self.content}:{self.glance}"
@@ -142,15 +140,13 @@ class _Patience:
 
 @dataclass(frozen=True)
 class _Files:
-    """Files in the order of their names' bytes.
-
-    names: as bytes, since what they are as text depends on the machine's locale.
-    status: (n, 4) int64 as `STATUS`, all -1 of a missing file.
-    """
+    """Files in the order of their names' bytes."""
 
     base: bytes
     names: list[bytes]
+    """As bytes, since what they are as text depends on the machine's locale."""
     status: np.ndarray
+    """(n, 4) int64 as `STATUS`, all -1 of a missing file."""
 
     def path(self, row: int) -> bytes:
         """The place of a file."""

@@ -36,16 +36,14 @@ _TIMES_SLOWER: Mapping[str, Mapping[Architecture, float]] = {
 
 @dataclass(frozen=True)
 class Processor:
-    """A device's arithmetic.
-
-    kind: for tables and messages, such as "AVX2", "AVX-512 + bfloat16" or "NVIDIA H100"
-    bfloat16: whether products of bfloat16 are the hardware's own rather than emulated
-    cores: of the CPU, which this process may use
-    """
+    """A device's arithmetic."""
 
     kind: str
+    """For tables and messages, such as "AVX2", "AVX-512 + bfloat16" or "NVIDIA H100"."""
     bfloat16: bool
+    """True where products of bfloat16 are the hardware's own and not emulated."""
     cores: int
+    """Cores of the CPU that this process may use."""
 
 
 def choose_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:

@@ -47,18 +47,16 @@ _PORTRAIT = Path(__file__).with_name("portrait.png")
 
 @dataclass(frozen=True)
 class Finding:
-    """OpenFace's result for an image in one view, counted from 0.
-
-    status: `ok` and the row's figures; `no_face`, so that the next view is tried; `unreadable` or `failed` and why.
-    landmarks: (136,) float32 as `LANDMARKS` has them, in the image's own pixels; empty without a face
-    """
+    """OpenFace's result for an image in one view, counted from 0."""
 
     number: int
     view: int
     status: str
+    """`ok` and the row's figures; `no_face`, so that the next view is tried; `unreadable` or `failed` and why."""
     figures: dict[str, float]
     reason: str = ""
     landmarks: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
+    """(136,) float32 as `LANDMARKS` has them, in the image's own pixels; empty without a face."""
 
     def line(self) -> str:
         """The row as a line of JSON."""

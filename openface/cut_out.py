@@ -16,16 +16,14 @@ picture."""
 
 @dataclass(frozen=True)
 class CutOut:
-    """What of its photograph each of a dataset's N images is.
-
-    ids: of the images
-    photographs: (N,) the id by which tables know the photograph; several images may be of one
-    boxes: (N, 4) left, top, width and height in the photograph's pixels; NaN where the image is all of it
-    """
+    """What of its photograph each of a dataset's N images is."""
 
     ids: Sequence[str]
+    """Ids of the images."""
     photographs: Sequence[str]
+    """(N,) the id by which tables know the photograph; several images may be of one."""
     boxes: np.ndarray
+    """(N, 4) left, top, width and height in the photograph's pixels; NaN where the image is all of it."""
 
     @property
     def named(self) -> list[str]:
@@ -44,18 +42,16 @@ class CutOut:
 
 @dataclass(frozen=True)
 class FoundFaces:
-    """The rows that may be each image's, and what of them cannot be used.
-
-    rows: of photographs' rows, `id` the image's; one that has a face in none of them has status `no_face`
-    outside: images in whose boxes no face was found, though elsewhere in their photographs
-    untold: images that share a photograph, where nothing tells whose the rows are
-    elsewhere: the landmarks are not of the photographs, so that boxes say nothing of them
-    """
+    """The rows that may be each image's, and what of them cannot be used."""
 
     rows: pd.DataFrame
+    """Rows of photographs, `id` the image's; one that has a face in none of them has status `no_face`."""
     outside: list[str]
+    """Images in whose boxes no face was found, though elsewhere in their photographs."""
     untold: list[str]
+    """Images that share a photograph, where nothing tells whose the rows are."""
     elsewhere: bool
+    """The landmarks are not of the photographs, so that boxes say nothing of them."""
 
 
 def faces_of(rows: pd.DataFrame, cut_out: CutOut) -> FoundFaces:

@@ -36,24 +36,22 @@ _PIDS = 512
 
 @dataclass(frozen=True)
 class ContainerSpec:
-    """Specification of a container: program, visible files, and limits.
-
-    command: arguments of the image's entrypoint.
-    read: folders and files it may read, by the path they are to have inside.
-    write: folders it may write, likewise.
-    memory: bytes.
-    gpu: the UUID of the one that it may use, "all" for all of them, "" for none.
-    """
+    """Specification of a container: program, visible files, and limits."""
 
     image: str
     command: Sequence[str]
+    """Arguments of the image's entrypoint."""
     read: Mapping[str, Path] = field(default_factory=dict)
+    """Folders and files it may read, by the path they are to have inside."""
     write: Mapping[str, Path] = field(default_factory=dict)
+    """Folders it may write, likewise."""
     environment: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     memory: int = 2 << 30
+    """Bytes."""
     cores: float = 1.0
     gpu: str = ""
+    """The UUID of the one that it may use, "all" for all of them, "" for none."""
 
 
 @contextmanager

@@ -59,14 +59,12 @@ _Score = tuple[int, int, bool, bool]
 
 @dataclass(frozen=True)
 class Match:
-    """The image that each name means.
-
-    owner: name → image
-    unclear: names that fit several images equally well, or share the one that they fit, and those images
-    """
+    """The image that each name means."""
 
     owner: dict[str, str]
+    """Name → image."""
     unclear: dict[str, tuple[str, ...]]
+    """Names that fit several images equally well, or share the one that they fit, and those images."""
 
 
 class _Name(NamedTuple):

@@ -48,16 +48,14 @@ _BOTH_WAYS = (
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run of the program ended.
-
-    failed: why it ended badly; "" where its exit code was 0
-    said: the last that it printed
-    from_outside: somebody else ended it, and not for what it was shown, unless the whole machine's memory ran out
-    """
+    """How a run of the program ended."""
 
     failed: str
+    """Why it ended badly; "" where its exit code was 0."""
     said: str = ""
+    """The last that it printed."""
     from_outside: bool = False
+    """Somebody else ended it, and not for what it was shown, unless the whole machine's memory ran out."""
 
     def told(self) -> str:
         """Why it ended badly, and its own words."""

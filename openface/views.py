@@ -118,16 +118,14 @@ class StoredImages:
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Files below a folder; an id is a path relative to it, with forward slashes, as `spell` has it.
-
-    left: other files, counted by ending or kind
-    sha256: of each file; where given, a file that holds something else by now is not read
-    """
+    """Files below a folder; an id is a path relative to it, with forward slashes, as `spell` has it."""
 
     folder: Path
     paths: Sequence[Path]
     left: Mapping[str, int]
+    """Other files, counted by ending or kind."""
     sha256: Sequence[bytes] = ()
+    """Digest of each file; where given, a file that holds something else by now is not read."""
 
     @cached_property
     def ids(self) -> Sequence[str]:

@@ -58,13 +58,11 @@ _SETTING = re.compile(rf"(?:{'|'.join(sorted(SECTIONS))})\.\w+( = .+|=.+)?")
 
 @dataclass(frozen=True)
 class Command:
-    """A command as a page prints it.
-
-    whole: it is a line to type, so that what it needs has to be there
-    """
+    """A command as a page prints it."""
 
     text: str
     whole: bool
+    """It is a line to type, so that what it needs has to be there."""
 
     def __str__(self) -> str:
         return self.text

@@ -56,27 +56,27 @@ class DatasetCard:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A prepared dataset.
-
-    manifest: one row an image, in the order of `images`, with the columns
-        id           unique; names the image in AU tables (a path without its ending, or a number)
-        sha256       of the decoded pixels
-        split        train, validation, test, or unlabelled: to be trained on without a label
-        label        index into `card.labels`, or UNLABELLED
-        published    whether FER+'s own rule counts the image, which makes its test images the published test set; only
-                     where the source is ferplus
-        person       whose face it is, "" where that is not known; only where a list says it
-        photograph, box_left, box_top, box_width, box_height
-                     the id by which AU tables know the photograph that the face was cut out of, and where in it, in
-                     pixels, NaN where all of it was taken; only where a list has face boxes
-        crowd_LABEL  for each label, a distribution that sums to 1; only where `card.truth` says what it is, and NaN
-                     for an unlabelled image
-    images: (N, S, S, C) uint8, C = 1 (grey) or 3 (RGB), memory-mapped
-    """
+    """A prepared dataset."""
 
     card: DatasetCard
     manifest: pd.DataFrame
+    """One row an image, in the order of `images`, with the columns
+
+    id           unique; names the image in AU tables (a path without its ending, or a number)
+    sha256       of the decoded pixels
+    split        train, validation, test, or unlabelled: to be trained on without a label
+    label        index into `card.labels`, or UNLABELLED
+    published    True where FER+'s own rule counts the image, which makes its test images the published test set; only
+                 where the source is ferplus
+    person       whose face it is, "" where that is not known; only where a list says it
+    photograph, box_left, box_top, box_width, box_height
+                 the id by which AU tables know the photograph that the face was cut out of, and where in it, in
+                 pixels, NaN where all of it was taken; only where a list has face boxes
+    crowd_LABEL  for each label, a distribution that sums to 1; only where `card.truth` says what it is, and NaN
+                 for an unlabelled image
+    """
     images: np.ndarray
+    """(N, S, S, C) uint8, C = 1 (grey) or 3 (RGB), memory-mapped."""
 
     def rows(self, *splits: Split) -> np.ndarray:
         """Row numbers of one split or several, ascending, int64."""

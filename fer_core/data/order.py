@@ -50,18 +50,16 @@ def cut(order: np.ndarray, batch: int) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class NeighbourDraws:
-    """Neighbours that are forwarded with a batch.
-
-    rows: (M,) int64, each neighbour once
-    crops: how each of them is varied
-    place: (B, k) int64, where in `rows` an image's neighbours are; 0 where it has none
-    similarity: (B, k) float32, a_ij; 0 where there is no neighbour
-    """
+    """Neighbours that are forwarded with a batch."""
 
     rows: Tensor
+    """(M,) int64, each neighbour once."""
     crops: Crops
+    """How each of them is varied."""
     place: Tensor
+    """(B, k) int64, where in `rows` an image's neighbours are; 0 where it has none."""
     similarity: Tensor
+    """(B, k) float32, a_ij; 0 where there is no neighbour."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +77,12 @@ Companions = Callable[[np.ndarray, Generator], tuple[np.ndarray, np.ndarray, np.
 
 @dataclass(frozen=True)
 class KeptViews:
-    """Views that are drawn once and shown in turn: n of each image, of which epoch e shows e mod n.
-
-    boxes: (n, N, 4) int16, left, top, right, bottom in whole pixels
-    mirrored: (n, N) bool; an image is mirrored first, then its box is cut out
-    """
+    """Views that are drawn once and shown in turn: n of each image, of which epoch e shows e mod n."""
 
     boxes: Tensor
+    """(n, N, 4) int16, left, top, right, bottom in whole pixels."""
     mirrored: Tensor
+    """(n, N) bool; an image is mirrored first, then its box is cut out."""
 
     def crops(self, view: int, rows: Tensor | slice = _ALL) -> Crops:
         """The augmentation of one view of each row's image."""
@@ -213,23 +209,21 @@ def copied(draws: Draws) -> Draws:
 
 @dataclass
 class Epochs:
-    """The batches of all epochs; a GPU's next epoch is drawn while it works on this one.
-
-    rows: row numbers of the training images
-    views: of the stored images
-    companions: what finds a batch's neighbours, where they pass through the network with it
-    last: the number of the last epoch
-    kept: the views that are shown; drawn anew in each epoch where there are none
-    """
+    """The batches of all epochs; a GPU's next epoch is drawn while it works on this one."""
 
     rows: np.ndarray
+    """Row numbers of the training images."""
     batch: int
     views: Views
+    """Views of the stored images."""
     augment: AugmentSettings
     companions: Companions | None
+    """What finds a batch's neighbours, where they pass through the network with it."""
     seed: int
     last: int
+    """The number of the last epoch."""
     kept: KeptViews | None = None
+    """The views that are shown; drawn anew in each epoch where there are none."""
     _upcoming: tuple[int, Iterator[Draws]] | None = None
 
     def batches(self, epoch: int) -> list[np.ndarray]:

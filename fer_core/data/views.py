@@ -58,14 +58,12 @@ def random_boxes(count: int, side: int, settings: AugmentSettings, generator: Ge
 
 @dataclass(frozen=True)
 class Crops:
-    """How each image of a batch is varied.
-
-    boxes: (B, 4) int64, left, top, right, bottom in whole pixels
-    mirrored: (B,) bool; an image is mirrored first, then its box is cut out
-    """
+    """How each image of a batch is varied."""
 
     boxes: Tensor
+    """(B, 4) int64, left, top, right, bottom in whole pixels."""
     mirrored: Tensor
+    """(B,) bool; an image is mirrored first, then its box is cut out."""
 
 
 def draw_crops(count: int, side: int, settings: AugmentSettings, generator: Generator) -> Crops:
@@ -125,20 +123,19 @@ def on_device(images: np.ndarray, device: torch.device) -> np.ndarray | Tensor:
 
 @dataclass(frozen=True)
 class Views:
-    """Turns rows of a dataset into normalised network input.
-
-    images: (N, S, S, C) uint8, C = 1 or 3: memory-mapped, or a tensor on the device, see `on_device`
-    mean, std: by channel, of pixels in 0..1
-    size: side of the network's input in pixels
-    dtype: of the input; bfloat16 is what autocast makes of it at the first convolution anyway, in half the memory
-    """
+    """Turns rows of a dataset into normalised network input."""
 
     images: np.ndarray | Tensor
+    """(N, S, S, C) uint8, C = 1 or 3: memory-mapped, or a tensor on the device, see `on_device`."""
     mean: tuple[float, ...]
+    """Mean of pixels in 0..1, by channel."""
     std: tuple[float, ...]
+    """Their standard deviation, by channel."""
     size: int
+    """Side of the network's input in pixels."""
     device: torch.device
     dtype: torch.dtype = torch.float32
+    """The input's; bfloat16 is what autocast makes of it at the first convolution anyway, in half the memory."""
     _lines: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Kept as a buffer: making a tensor copies to the device, which a captured step may not do."""
 

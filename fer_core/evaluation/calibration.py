@@ -24,18 +24,17 @@ def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Temperature:
-    """A temperature, with the evidence for it.
-
-    value: what predictions are made with: `fitted`; 1 where the interval holds 1; the interval's end nearest to 1 where
-        no temperature in 0.05..20 has the least cross-entropy, as where all images are right
-    fitted: that of the least cross-entropy
-    low, high: its 95 % interval; cut off at 0.05 and 20
-    """
+    """A temperature, with the evidence for it."""
 
     value: float
+    """What predictions are made with: `fitted`; 1 where the interval holds 1; the interval's end nearest to 1 where no
+    temperature in 0.05..20 has the least cross-entropy, as where all images are right."""
     fitted: float
+    """That of the least cross-entropy."""
     low: float
+    """Lower end of its 95 % interval, 0.05 at least."""
     high: float
+    """Upper end, 20 at most."""
 
 
 def supported_temperature(logits: np.ndarray, labels: np.ndarray) -> Temperature:

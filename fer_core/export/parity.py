@@ -21,17 +21,17 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Comparison:
-    """Comparison of an export with its checkpoint, on the dataset's test images.
-
-    largest_difference: of a probability; same_top: share of images with the same top class
-    accuracy, checkpoint_accuracy: in percent
-    """
+    """Comparison of an export with its checkpoint, on the dataset's test images."""
 
     images: int
     largest_difference: float
+    """Largest difference of a probability."""
     same_top: float
+    """Share of images with the same top class."""
     accuracy: float
+    """The export's accuracy, in percent."""
     checkpoint_accuracy: float
+    """The checkpoint's, in percent."""
 
     @property
     def is_equal(self) -> bool:

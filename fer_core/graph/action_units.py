@@ -22,22 +22,20 @@ _FOREST_SEED = 0
 
 @dataclass(frozen=True)
 class ActionUnits:
-    """AU vectors of a dataset's images.
-
-    columns: the D names of the vectors' components, of the chosen features those that the table has
-    vectors: (N, D) float32; what stands in a row that is not usable means nothing
-    usable: (N,) bool
-    coverage: by split, how many images there are and how many were lost to what
-    own: whether the user's own vectors stand in their place
-    weights: (D,) float32, what a column's differences are multiplied by in a distance; None where all count alike
-    """
+    """AU vectors of a dataset's images."""
 
     columns: tuple[str, ...]
+    """The D names of the vectors' components, of the chosen features those that the table has."""
     vectors: np.ndarray
+    """(N, D) float32; what stands in a row that is not usable means nothing."""
     usable: np.ndarray
+    """(N,) bool."""
     coverage: dict[str, dict[str, int]]
+    """By split, how many images there are and how many were lost to what."""
     own: bool = False
+    """True where the user's own vectors stand in their place."""
     weights: np.ndarray | None = None
+    """(D,) float32, what a column's differences are multiplied by in a distance; None where all count alike."""
 
     @property
     def places(self) -> np.ndarray:

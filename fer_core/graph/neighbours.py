@@ -49,16 +49,14 @@ _GRAPH, _INDEX = "graph.npz", "index.ann"
 
 @dataclass(frozen=True)
 class Graph:
-    """Neighbours of every image of a dataset; only training images with usable AUs have any.
-
-    neighbours: (N, k) int32 row numbers, −1 where there is none, nearest first
-    distance: (N, k) float32 Euclidean distance in AU space, NaN where there is none
-    similarity: (N, k) float32 a_ij in 0..1, 0 where there is none
-    """
+    """Neighbours of every image of a dataset; only training images with usable AUs have any."""
 
     neighbours: np.ndarray
+    """(N, k) int32 row numbers, −1 where there is none, nearest first."""
     distance: np.ndarray
+    """(N, k) float32 Euclidean distance in AU space, NaN where there is none."""
     similarity: np.ndarray
+    """(N, k) float32 a_ij in 0..1, 0 where there is none."""
 
 
 @dataclass(frozen=True)
@@ -213,18 +211,17 @@ def load_teacher(folder: Path) -> np.ndarray | None:
 
 @dataclass(frozen=True)
 class _Found:
-    """The neighbours of N images, and the search that found them.
-
-    near, distance: (N, k) images and float32 distances
-    nodes: that the search visits; 0 for all there are
-    recall_images: how many images recall was measured on
-    """
+    """The neighbours of N images, and the search that found them."""
 
     near: np.ndarray
+    """(N, k) images, nearest first."""
     distance: np.ndarray
+    """(N, k) float32 distances."""
     nodes: int
+    """Nodes that the search visits; 0 for all there are."""
     recall: float
     recall_images: int
+    """Number of images that recall was measured on."""
 
 
 def _count_distinct(vectors: np.ndarray, units: ActionUnits, report: Reporter) -> int:

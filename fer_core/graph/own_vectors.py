@@ -65,14 +65,12 @@ _NAMED = 3
 
 @dataclass(frozen=True)
 class OwnVectors:
-    """Vectors of a dataset's images.
-
-    columns: names of the D components
-    vectors: (N, D) float32, NaN in the rows of images that the table does not have
-    """
+    """Vectors of a dataset's images."""
 
     columns: tuple[str, ...]
+    """Names of the D components."""
     vectors: np.ndarray
+    """(N, D) float32, NaN in the rows of images that the table does not have."""
 
 
 def read_vectors(path: Path, ids: list[str]) -> OwnVectors:

@@ -20,14 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Lesson:
-    """Training target and weight of each image of a dataset.
-
-    target: (N, classes), rows sum to 1; uniform where an image teaches nothing
-    weight: (N,), of the cross-entropy: 1 for a labelled image, 0 for one that is learnt from by other terms alone
-    """
+    """Training target and weight of each image of a dataset."""
 
     target: Tensor
+    """(N, classes), rows sum to 1; uniform where an image teaches nothing."""
     weight: Tensor
+    """(N,), of the cross-entropy: 1 for a labelled image, 0 for one that is learnt from by other terms alone."""
 
 
 def link_to_labelled(units: ActionUnits, labelled: np.ndarray, settings: GraphSettings) -> Graph:

@@ -27,12 +27,6 @@ class ModelFacts:
     """In an exported file each is a metadata property of the same name: texts as they are, the others in JSON.
 
     In TorchScript's each is an extra file.
-
-    stored_size, grey: how a face is to be cut out, see `fer_core.data.crops`; no size where others trained the weights
-    accuracy: `value`, `low`, `high` in 0..1 and `images` of the test split, and `dataset` where that is of another
-        than it was trained on; None where it was not judged
-    calibration_error: of the probabilities that it gives, in 0..1, of the same images
-    precision: of its weights and activations, such as "float32"
     """
 
     name: str
@@ -43,15 +37,21 @@ class ModelFacts:
     std: tuple[float, ...]
     input_size: int
     stored_size: int | None
+    """Side in pixels at which a face is cut out, see `fer_core.data.crops`; none where others trained the weights."""
     grey: bool
+    """True where a face is cut out in grey."""
     temperature: float
     trained_on: str
     accuracy: dict[str, Any] | None
+    """`value`, `low`, `high` in 0..1 and `images` of the test split, and `dataset` where that is of another than it was
+    trained on; None where it was not judged."""
     licence: str
     limits: str
     fer_version: str
     calibration_error: float | None = None
+    """Calibration error of the probabilities that it gives, in 0..1, on the same images."""
     precision: str = "float32"
+    """Type of its weights and activations, such as "float32"."""
 
     @property
     def face_format(self) -> FaceFormat:

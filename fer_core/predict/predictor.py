@@ -26,18 +26,16 @@ _HELD = 50_000_000
 
 @dataclass(frozen=True)
 class FacePrediction:
-    """A face and its prediction.
-
-    box: where it is, in pixels of the image
-    probabilities: by label, at the model's temperature; they sum to 1
-    emotion: the most probable label
-    uncertainty: entropy of the probabilities over its largest, 0 (sure) to 1 (no idea)
-    """
+    """A face and its prediction."""
 
     box: Box
+    """Its place, in pixels of the image."""
     probabilities: dict[str, float]
+    """By label, at the model's temperature; they sum to 1."""
     emotion: str
+    """The most probable label."""
     uncertainty: float
+    """Entropy of the probabilities over its largest, 0 (sure) to 1 (no idea)."""
 
 
 class Model(Protocol):

@@ -43,19 +43,18 @@ _BROKEN_OFF = 0.98
 
 @dataclass(frozen=True)
 class Frame:
-    """An image, or one of a video's.
-
-    pixels: (H, W, 3) uint8 RGB; None where there is nothing to see, for the `reason`
-    number, seconds: in a video or of a camera, counted from 0
-    remark: what its decoding concluded, such as that 12 of 16 bits are used
-    """
+    """An image, or one of a video's."""
 
     source: str
     pixels: np.ndarray | None
+    """(H, W, 3) uint8 RGB; None where there is nothing to see, for the `reason`."""
     number: int | None = None
+    """Its number in a video or of a camera, counted from 0."""
     seconds: float | None = None
+    """Its time in a video or of a camera, counted from 0."""
     reason: str = ""
     remark: str = ""
+    """What its decoding concluded, such as that 12 of 16 bits are used."""
 
 
 @dataclass(frozen=True)

@@ -32,19 +32,17 @@ HIGHER_IS_BETTER = ("accuracy",)
 
 @dataclass(frozen=True)
 class JudgedNetwork:
-    """A network of a cell, on the test images.
-
-    ids: of the test images, in their order
-    values: by name of MEASURES, (images,)
-    fingerprint: of its checkpoint
-    """
+    """A network of a cell, on the test images."""
 
     cell: Cell
     network: Network
     model: JudgedModel
     ids: tuple[str, ...]
+    """Ids of the test images, in their order."""
     values: Mapping[str, np.ndarray]
+    """By name of MEASURES, (images,)."""
     fingerprint: str
+    """Fingerprint of its checkpoint."""
     dataset: Dataset
 
 
@@ -66,17 +64,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that a comparison's page is made of.
-
-    resampled: by name of MEASURES, (draws, networks) means over resampled test images
-    missing: cells, or networks of cells, that were not judged
-    """
+    """All that a comparison's page is made of."""
 
     experiment: Experiment
     networks: tuple[JudgedNetwork, ...]
     groups: tuple[Group, ...]
     resampled: Mapping[str, np.ndarray]
+    """By name of MEASURES, (draws, networks) means over resampled test images."""
     missing: tuple[str, ...]
+    """Cells, or networks of cells, that were not judged."""
 
     @property
     def comparison(self) -> ComparisonSettings:

@@ -26,14 +26,12 @@ GENERATORS = ("LDG-AUs", "LDG")
 
 @dataclass(frozen=True)
 class JudgedModel:
-    """A trained model on the test split.
-
-    figures: what `fer evaluate` wrote into metrics.json
-    probabilities: (test images, classes) of the selected epoch, in the dataset's order
-    """
+    """A trained model on the test split."""
 
     figures: dict[str, Any]
+    """What `fer evaluate` wrote into metrics.json."""
     probabilities: np.ndarray
+    """(test images, classes) of the selected epoch, in the dataset's order."""
 
     @property
     def name(self) -> str:

@@ -20,16 +20,14 @@ from openface.decoding import UnreadableImage, largest_part, open_image, read_he
 
 @dataclass(frozen=True)
 class Found:
-    """An image's width and height as it is shown, its faces' boxes, and those cut out, (N, S, S, 3) uint8.
-
-    remark: what its decoding concluded, "" for nothing
-    """
+    """An image's width and height as it is shown, its faces' boxes, and those cut out, (N, S, S, 3) uint8."""
 
     width: int
     height: int
     boxes: list[Box]
     faces: np.ndarray
     remark: str
+    """What its decoding concluded, "" for nothing."""
 
 
 class Finder:

@@ -14,26 +14,24 @@ _OPERATORS = ("request_bytes", "request_files", "image_pixels", "request_seconds
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one request, and of all requests together.
-
-    request_bytes: of a request's body
-    request_files: in one request
-    image_pixels: that an image may claim; a small file that claims more is taken for a decompression bomb
-    request_seconds: from a request's headers to its answer, the body's arrival included
-    requests: answered or waiting at once; those beyond are asked to come again
-    bodies_bytes: of all bodies that are held at once
-    batch_faces: that go through the model in one call
-    batch_seconds: that a face waits for others
-    """
+    """Limits of one request, and of all requests together."""
 
     request_bytes: int = 20_000_000
+    """Bytes of a request's body."""
     request_files: int = 32
+    """Files in one request."""
     image_pixels: int = LARGEST
+    """Pixels that an image may claim; a small file that claims more is taken for a decompression bomb."""
     request_seconds: float = 30.0
+    """Seconds from a request's headers to its answer, the body's arrival included."""
     requests: int = 64
+    """Requests answered or waiting at once; those beyond are asked to come again."""
     bodies_bytes: int = 200_000_000
+    """Bytes of all bodies that are held at once."""
     batch_faces: int = 32
+    """Faces that go through the model in one call."""
     batch_seconds: float = 0.004
+    """Seconds that a face waits for others."""
 
 
 def limits_from(environment: Mapping[str, str]) -> Limits:

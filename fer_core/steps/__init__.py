@@ -51,25 +51,23 @@ _NO_IMAGES = (".toml", f"/{_AUS_BESIDE}")
 
 @dataclass(frozen=True)
 class Step:
-    """A step of the method.
-
-    version: goes up when the step's code changes what it writes; artifacts of another version are made again.
-    needs: steps of which exactly one artifact must be given, any of a `|` choice.
-    takes: steps of which there may be artifacts.
-    outside: what the user's path stands for where the step takes one.
-    settings: the part of an experiment that its output depends on, given its inputs.
-    resumes: patterns of the files in its unfinished folder from which another try goes on.
-    """
+    """A step of the method."""
 
     name: str
     version: int
+    """Goes up when the step's code changes what it writes; artifacts of another version are made again."""
     summary: str
     settings: "Callable[[Request], Settings]"
+    """The part of an experiment that its output depends on, given its inputs."""
     needs: tuple[str, ...] = ()
+    """Steps of which exactly one artifact must be given, any of a `|` choice."""
     takes: tuple[str, ...] = ()
+    """Steps of which there may be artifacts."""
     seeded: bool = False
     outside: str = ""
+    """What the user's path stands for where the step takes one."""
     resumes: tuple[str, ...] = ()
+    """Patterns of the files in its unfinished folder from which another try goes on."""
 
 
 @dataclass(frozen=True)

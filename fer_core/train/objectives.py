@@ -25,16 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Neighbours that are forwarded with a batch.
-
-    images: (M, 3, S, S), one random view of each
-    place: (B, k) int64, where in `images` an image's neighbours are
-    similarity: (B, k), a_ij; 0 where an image has no such neighbour
-    """
+    """Neighbours that are forwarded with a batch."""
 
     images: Tensor
+    """(M, 3, S, S), one random view of each."""
     place: Tensor
+    """(B, k) int64, where in `images` an image's neighbours are."""
     similarity: Tensor
+    """(B, k), a_ij; 0 where an image has no such neighbour."""
 
 
 @dataclass(frozen=True)
@@ -62,20 +60,18 @@ def _begin_nothing(epoch: int) -> None:
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss with what it needs from one batch to the next.
-
-    loss: what is minimised
-    memory: tensors that the loss changes in place; they are kept with each finished epoch
-    companions: what chooses the neighbours that pass through the network with a batch
-    kept: the views that the loss knows, which are then all that is shown
-    begin: is told an epoch's number before its first step
-    """
+    """A loss with what it needs from one batch to the next."""
 
     loss: Loss
+    """What is minimised."""
     memory: dict[str, Tensor] = field(default_factory=dict)
+    """Tensors that the loss changes in place; they are kept with each finished epoch."""
     companions: Companions | None = None
+    """What chooses the neighbours that pass through the network with a batch."""
     kept: KeptViews | None = None
+    """The views that the loss knows, which are then all that is shown."""
     begin: Callable[[int], None] = _begin_nothing
+    """Called with an epoch's number before its first step."""
 
 
 def cross_entropy_to(target: Tensor) -> Objective:

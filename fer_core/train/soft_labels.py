@@ -31,16 +31,14 @@ _CHUNK = 1024
 
 @dataclass(frozen=True)
 class LabelledViews:
-    """Random views of the images that a student learns from, each with the generator's label of it.
-
-    rows: (M,) int64, row numbers of these images in the dataset
-    kept: n views of each of the M images
-    labels: (n, M, classes) float16, probabilities; rows sum to 1 within 0.0005, half a float16's last place
-    """
+    """Random views of the images that a student learns from, each with the generator's label of it."""
 
     rows: np.ndarray
+    """(M,) int64, row numbers of these images in the dataset."""
     kept: KeptViews
+    """Views, n of each of the M images."""
     labels: np.ndarray
+    """(n, M, classes) float16, probabilities; rows sum to 1 within 0.0005, half a float16's last place."""
 
     def told(self) -> str:
         """Describe in one sentence what is stored."""
