@@ -53,51 +53,81 @@ def remarks(rows: pd.DataFrame, ids: Sequence[str], table: str, cut_out: CutOut 
         table: what the rows are called where they come from.
         cut_out: as for `one_row_per_image`.
     """
-    said = []
     found, cut_out = _match(rows, ids, cut_out)
     matched = _of_images(rows, found)
     wrong = _what_is_wrong(matched)
     faces = _faces(matched, wrong, cut_out)
+    presumed = _presumed(rows, ids if cut_out is None else cut_out.photographs, ids, found)
+    return [
+        *_of_wrong_rows(matched, wrong, table),
+        *_of_images_on_one_side(rows, matched, presumed, ids, table),
+        *_of_cut_out_faces(faces, table),
+        *_of_several_rows(faces.rows, table),
+        *_of_other_places(matched, found, table),
+        *_of_the_table_itself(rows, table),
+        *_missing(rows, table),
+    ]
+
+
+def _of_wrong_rows(matched: pd.DataFrame, wrong: pd.Series, table: str) -> Iterator[str]:
     if (wrong != "").any():
         named = [f"{key}: {why}" for key, why in zip(matched["key"], wrong, strict=True) if why]
-        said.append(f"{_counted(len(named), 'row')} of {table} cannot be used and count as failed: {_listed(named)}")
+        yield f"{_counted(len(named), 'row')} of {table} cannot be used and count as failed: {_listed(named)}"
+
+
+def _of_images_on_one_side(
+    rows: pd.DataFrame, matched: pd.DataFrame, presumed: Sequence[str], ids: Sequence[str], table: str
+) -> Iterator[str]:
+    """Images that only the table or only the dataset has.
+
+    Args:
+        presumed: those of the dataset that are presumed to have no face.
+    """
     if stray := sorted(set(rows["key"]) - set(matched["key"])):
-        said.append(f"{_counted(len(stray), 'image')} of {table} are not in the dataset: {_listed(stray)}")
-    if presumed := _presumed(rows, ids if cut_out is None else cut_out.photographs, ids, found):
+        yield f"{_counted(len(stray), 'image')} of {table} are not in the dataset: {_listed(stray)}"
+    if presumed:
         zeros = _where_zeros_are(stray, presumed)
         asked = f"{zeros}:" if zeros else "were they all given to OpenFace?"
-        said.append(
+        yield (
             f"{len(presumed):,} of {len(ids):,} images have no row in {table} and count as no_face; {asked} "
             f"{_listed(presumed)}"
         )
-    said += _of_cut_out_faces(faces, table)
-    if undecided := _undecided(faces.rows):
-        said.append(
+
+
+def _of_several_rows(rows: pd.DataFrame, table: str) -> Iterator[str]:
+    if undecided := _undecided(rows):
+        yield (
             f"{_counted(len(undecided), 'image')} of {table} have several rows of equal confidence that differ; the "
             f"first is taken: {_listed(undecided)}"
         )
-    if crowded := _of_several_faces(faces.rows, undecided):
-        said.append(
+    if crowded := _of_several_faces(rows, undecided):
+        yield (
             f"{_counted(len(crowded), 'image')} of {table}: several faces, of which the most confident counts, also "
             f"where the dataset has cut out another; {_listed(crowded)}"
         )
+
+
+def _of_other_places(matched: pd.DataFrame, found: Match, table: str) -> Iterator[str]:
+    """Names in which the table's folders are others than the dataset's."""
     if other := _of_a_split_untold(matched):
-        said.append(
+        yield (
             f"{_counted(len(other), 'row')} of {table} name a split, and the dataset's images none; are they the same "
             f"images? {_listed(other)}"
         )
     elif in_other_folders(found.owner):
         pairs = [f"{key} for {name}" for key, name in found.owner.items()]
-        said.append(
+        yield (
             f"{_counted(len(pairs), 'image')} of {table} lie in other folders than the dataset's; are they the same "
             f"images? {_listed(pairs)}"
         )
+
+
+def _of_the_table_itself(rows: pd.DataFrame, table: str) -> Iterator[str]:
     if unread := rows.attrs.get(UNREAD):
         what = "is not read; give it by itself" if len(unread) == 1 else "are not read; give one by itself"
-        said.append(f"{_counted(len(unread), 'table')} in {table} beside its CSVs {what}: {_listed(unread)}")
+        yield f"{_counted(len(unread), 'table')} in {table} beside its CSVs {what}: {_listed(unread)}"
     if rows.attrs.get(SHARES):
-        said.append(f"AU columns of {table} without _r or _c hold shares: an AU counts as present from .5 on")
-    return said + _missing(rows, table)
+        yield f"AU columns of {table} without _r or _c hold shares: an AU counts as present from .5 on"
 
 
 def _of_cut_out_faces(faces: FoundFaces, table: str) -> Iterator[str]:

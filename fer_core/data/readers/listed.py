@@ -145,10 +145,11 @@ def _source(name: str, settings: DatasetSettings, folder: Path, lists: Sequence[
     paths, boxes = _locate(folder, lists), _boxes(lists)
     _refuse_twice(lists, paths, boxes)
     ids = unique_ids([without_ending(text) for text in names], [os.path.relpath(path, root) for path in paths])
+    index = classes.index[: len(own)]
     records = pd.DataFrame(
         {
             "id": ids,
-            "label": classes.index[: len(own)],
+            "label": index,
             "split": _splits(lists),
             **_persons(lists),
             **_cut_out(ids, paths, boxes),
@@ -164,22 +165,25 @@ def _source(name: str, settings: DatasetSettings, folder: Path, lists: Sequence[
         protocol=protocol,
         read_image=lambda row: _read_face(paths[row], None if boxes is None else boxes[row], meant),
         notes=(
-            *_split_by(lists),
-            *_persons_by(lists),
-            *_boxes_by(lists),
-            *_unused(lists),
-            *_unread(folder, lists),
-            *_unlisted(folder, paths),
+            *_notes_of_columns(folder, lists, paths),
             *_of_several_endings(names, paths),
-            *_in_other_folders(
-                names, [classes.labels[index] if index >= 0 else "" for index in classes.index[: len(own)]]
-            ),
-            *_shares_unused(lists, share_columns, classes.index[: len(own)] == UNLABELLED_INDEX),
+            *_in_other_folders(names, [classes.labels[place] if place >= 0 else "" for place in index]),
+            *_shares_unused(lists, share_columns, index == UNLABELLED_INDEX),
             *_whole(boxes),
             *note_of_frames(paths),
         ),
     )
-    return without_dropped(source, replace(classes, index=classes.index[: len(own)]))
+    return without_dropped(source, replace(classes, index=index))
+
+
+def _notes_of_columns(folder: Path, lists: Sequence[ListedImages], paths: Sequence[Path]) -> Iterator[str]:
+    """What says the split, the people and the boxes, and which columns, lists and images say nothing."""
+    yield from _split_by(lists)
+    yield from _persons_by(lists)
+    yield from _boxes_by(lists)
+    yield from _unused(lists)
+    yield from _unread(folder, lists)
+    yield from _unlisted(folder, paths)
 
 
 def _named(settings: DatasetSettings) -> Sequence[str]:
