@@ -13,11 +13,12 @@ from helpers.report_inputs import au_table, dataset, experiment, figures, graph_
 from fer_core.data.dataset import Dataset, DatasetCard
 from fer_core.evaluation.paired import compare, decided, difference, interval_over_seeds
 from fer_core.graph.action_units import action_units
+from fer_core.graph.agreement import label_agreement
 from fer_core.graph.neighbours import Graph
 from fer_core.report.captions import headlines
 from fer_core.report.evidence import MODELS, Evidence, Generator, JudgedModel
 from fer_core.report.models_table import models_table
-from fer_core.report.results import accuracy_table, identical_neighbours, label_agreement, missing, results
+from fer_core.report.results import accuracy_table, identical_neighbours, missing, results
 
 HALF_TO_QUARTER = 0.5 * math.log(2) + 0.5 * math.log(2 / 3)
 """KL of (½, ½) from (¼, ¾)."""
@@ -138,7 +139,7 @@ def test_agreement_of_neighbours_labels_and_chance() -> None:
     whole = evidence(dataset(), names=())
     small = dataclasses.replace(whole, dataset=Dataset(card, manifest, np.empty((4, 0, 0, 1))), graph=graph)
     # Linked are the first three, of which the only pairs of one label are (0, 1) and (1, 0), 2 of 6.
-    assert label_agreement(small) == {
+    assert label_agreement(small.graph, small.dataset.labels()) == {
         "neighbours": pytest.approx(1 / 2),
         "by_rank": pytest.approx([1.0, 0.0]),
         "chance": pytest.approx(1 / 3),

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fer_core.data.dataset import UNLABELLED, Dataset
+from fer_core.data.dataset import Dataset
 from fer_core.evaluation.baselines import au_neighbours_alone, best_smoothing, smoothed, uniform
 from fer_core.evaluation.metrics import CLIP, bootstrap_mean, distribution_measures, mean_measures, unclipped_divergence
 from fer_core.evaluation.paired import compare, divergence_difference
 from fer_core.experiment import to_document
+from fer_core.graph.agreement import label_agreement
 from fer_core.report.evidence import GENERATORS, MODELS, Evidence, JudgedModel
 
 SECTIONS = {"LDG": "ldg", "LDG-AUs": "ldg", "EF SLL": "sll", "EF + LDG": "distill", "EF + LDG-AUs": "distill"}
@@ -58,7 +59,10 @@ def results(evidence: Evidence) -> dict[str, Any]:
         "paired": paired(evidence),
         "on_other_data": [_elsewhere(figures) for figures in evidence.elsewhere],
         "graph": asdict(evidence.graph_card)
-        | {"label_agreement": label_agreement(evidence), "identical_neighbours": identical_neighbours(evidence)},
+        | {
+            "label_agreement": label_agreement(evidence.graph, evidence.dataset.labels()),
+            "identical_neighbours": identical_neighbours(evidence),
+        },
         "au_coverage": evidence.units.coverage,
         "missing": missing(evidence),
         "cost": [asdict(cost) for cost in evidence.costs],
@@ -106,29 +110,6 @@ def paired(evidence: Evidence) -> list[dict[str, Any]]:
             )
             compared.append({"first": first, "second": second, "difference_is": "first minus second", **figures})
     return compared
-
-
-def label_agreement(evidence: Evidence) -> dict[str, Any]:
-    """How often a neighbour has the image's own hard label, of links between labelled images.
-
-    Returns:
-        `neighbours`, the share over all links; `by_rank`, nearest first; `chance`, of two different linked images. None
-        where no such link or pair is there.
-    """
-    labels, neighbours = evidence.dataset.labels(), evidence.graph.neighbours
-    linked = np.flatnonzero((neighbours >= 0).all(axis=1) & (labels != UNLABELLED))
-    known = labels[neighbours[linked]] != UNLABELLED
-    same = (labels[neighbours[linked]] == labels[linked, None]) & known
-    counts = np.bincount(labels[linked])
-    return {
-        "neighbours": _share(same.sum(), known.sum()),
-        "by_rank": [_share(*of_rank) for of_rank in zip(same.sum(axis=0), known.sum(axis=0), strict=True)],
-        "chance": _share((counts * (counts - 1)).sum(), len(linked) * (len(linked) - 1)),
-    }
-
-
-def _share(part: int, whole: int) -> float | None:
-    return float(part / whole) if whole else None
 
 
 def neighbour_counts(evidence: Evidence) -> list[int]:

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fer_core.data.dataset import UNLABELLED
+from fer_core.graph.agreement import label_agreement
 from fer_core.graph.neighbours import Graph
 from openface.columns import INTENSITIES, PRESENCES
 
@@ -46,17 +46,13 @@ def save_au_figure(folder: Path, usable: pd.DataFrame) -> None:
 def save_graph_figure(folder: Path, graph: Graph, labels: np.ndarray) -> None:
     """Distances, similarities, and how often a neighbour has the image's own label, by rank."""
     linked = graph.neighbours >= 0
-    known = linked & (labels != UNLABELLED)[:, None] & (labels != UNLABELLED)[graph.neighbours]
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     apart, alike, same = figure.subplots(1, 3)
     apart.hist(graph.distance[linked], bins=40, color=_BLUE)
     apart.set_xlabel("distance in AU space")
     alike.hist(graph.similarity[linked], bins=40, range=(0, 1), color=_BLUE)
     alike.set_xlabel("similarity a_ij = exp(−d / σ²)")
-    agreement = [
-        100 * np.mean(labels[column[is_linked]] == labels[is_linked]) if is_linked.any() else 0.0
-        for column, is_linked in zip(graph.neighbours.T, known.T, strict=True)
-    ]
+    agreement = [100 * (share or 0.0) for share in label_agreement(graph, labels)["by_rank"]]
     same.bar(range(1, len(agreement) + 1), agreement, color=_BLUE)
     same.set(xlabel="rank of the neighbour", ylabel="same label, %", ylim=(0, 100))
     figure.savefig(folder / GRAPH_FIGURE, dpi=80)
