@@ -1,4 +1,4 @@
-"""Draw docs/drawn_faces.png: what each of the seven emotions looks like on a few drawn people."""
+"""Draw docs/drawn_faces.webp: what each of the seven emotions looks like on a few drawn people."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def main() -> None:
         units = action_units_of(np.eye(len(EMOTIONS))[row], np.zeros(17, bool))
         for column, person in enumerate(people):
             sheet.paste(draw_face(units, person, _SIDE), (_MARGIN + column * _SIDE, row * _SIDE))
-    sheet.quantize(128).save(Path(__file__).with_name("drawn_faces.png"), optimize=True)
+    sheet.quantize(128).convert("RGB").save(Path(__file__).with_name("drawn_faces.webp"), lossless=True, method=6)
 
 
 if __name__ == "__main__":

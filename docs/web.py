@@ -1,4 +1,4 @@
-"""Take docs/web.png and docs/web_phone.png of an exported page, in Chromium: `python docs/web.py FOLDER`."""
+"""Take docs/web.webp and docs/web_phone.webp of an exported page, in Chromium: `python docs/web.py FOLDER`."""
 
 import base64
 import subprocess
@@ -30,9 +30,9 @@ def main(folder: Path) -> None:
         assert server.stdout is not None
         address = next(word for word in server.stdout.readline().split() if word.startswith("http"))
         try:
-            _photograph(address, profile, _DOCS / "web.png", "light", {"width": 1100, "height": 1310, "mobile": False})
+            _photograph(address, profile, _DOCS / "web.webp", "light", {"width": 1100, "height": 1310, "mobile": False})
             _photograph(
-                address, profile, _DOCS / "web_phone.png", "dark", {"width": 360, "height": 1080, "mobile": True}
+                address, profile, _DOCS / "web_phone.webp", "dark", {"width": 360, "height": 1080, "mobile": True}
             )
         finally:
             server.terminate()
@@ -53,7 +53,7 @@ def _photograph(address: str, profile: str, to: Path, scheme: str, screen: dict[
         browser.find_element(By.ID, "file").send_keys(str(_PORTRAIT))
         wait.until(lambda page: page.find_elements(By.CSS_SELECTOR, ".bar.top"))
         picture = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})["data"]
-    Image.open(BytesIO(base64.b64decode(picture))).convert("RGB").save(to, optimize=True)
+    Image.open(BytesIO(base64.b64decode(picture))).convert("RGB").save(to, quality=88, method=6)
 
 
 if __name__ == "__main__":
