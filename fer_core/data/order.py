@@ -30,6 +30,7 @@ _STEPS_AT_ONCE = 1024
 
 def stream(seed: int, epoch: int, purpose: int) -> torch.Generator:
     """A generator for each purpose of each epoch, so that a resumed run makes the same draws."""
+    # Two words of 32 bits make one seed below 2⁶³, the most that torch takes.
     drawn = np.random.SeedSequence([seed, epoch, purpose]).generate_state(2)
     return torch.Generator().manual_seed(int(drawn[0]) << 31 ^ int(drawn[1]))
 
@@ -43,6 +44,7 @@ def shuffled(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
 def cut(order: np.ndarray, batch: int) -> list[np.ndarray]:
     """Cut the order into batches; a last batch of one image joins the batch before."""
     ends = list(range(batch, len(order), batch))
+    # Batch normalisation knows no variance of one image.
     if ends and len(order) - ends[-1] == 1:
         ends.pop()
     return np.split(order, ends)
@@ -125,6 +127,7 @@ def draw_epoch(
         side: of the square stored images, in pixels.
         companions: what finds a batch's neighbours, where they pass through the network with it.
     """
+    # Two streams, so that the images' own crops are the same with neighbours and without.
     crops, beside = (stream(seed, epoch, purpose) for purpose in (CROPS, NEIGHBOURS))
     for rows in batches:
         varied = draw_crops(len(rows), side, settings, crops)
@@ -157,10 +160,12 @@ def _sent_ahead(draws: Iterator[Draws], device: torch.device, thread: ThreadPool
 
     def steps(upcoming: Future[list[Draws]]) -> Iterator[Draws]:
         with thread:
+            # While the device works on these, the next are drawn and sent.
             while sent := upcoming.result():
                 upcoming = thread.submit(send)
                 yield from sent
 
+    # Submitted here and not in `steps`, which is a generator and would begin when first asked.
     return steps(thread.submit(send))
 
 
@@ -234,6 +239,7 @@ class Epochs:
         """What each of its steps is given, on the device."""
         begun = self._upcoming
         draws = begun[1] if begun is not None and begun[0] == epoch else self._begin(epoch)
+        # On a CPU, drawing ahead would take cores from the step itself.
         on_gpu = self.views.device.type == "cuda"
         self._upcoming = (epoch + 1, self._begin(epoch + 1)) if on_gpu and epoch < self.last else None
         return draws

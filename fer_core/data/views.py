@@ -52,6 +52,7 @@ def random_boxes(count: int, side: int, settings: AugmentSettings, generator: Ge
     first = fits.int().argmax(dim=1, keepdim=True)
     size = torch.cat((width.gather(1, first), height.gather(1, first)), dim=1)
     size = torch.where(fits.any(dim=1, keepdim=True), size, side)  # (count, 2): width, height
+    # Every corner from which the box stays inside is as likely.
     corner = (torch.rand(count, 2, generator=generator) * (side - size + 1)).long()
     return torch.cat((corner, corner + size), dim=1)
 
@@ -171,7 +172,7 @@ class Views:
                 upcoming.append(thread.submit(self._send, rows))
                 if len(upcoming) > _BATCHES_AHEAD:
                     yield upcoming.popleft().result()
-            while upcoming:
+            while upcoming:  # the last ones
                 yield upcoming.popleft().result()
 
     def _send(self, rows: np.ndarray) -> Tensor:
@@ -192,6 +193,7 @@ class Views:
         channels = pixels.shape[1]
         mean, std = self._of_a_line(channels)
         views = torch.empty(len(pixels), self.size, self.size, 3, dtype=self.dtype)
+        # The same memory twice: one line after the other to normalise it, pixel by pixel to fill and to read it.
         lines = torch.empty(self.size, self.size * channels)
         pixel_by_pixel = lines.view(self.size, self.size, channels)
         for image, box, mirror, view in zip(

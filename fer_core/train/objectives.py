@@ -212,7 +212,8 @@ def _omega(model: nn.Module, batch: Batch, neighbour_gradient: bool) -> Tensor:
     if len(neighbours.images) == 0:
         return torch.zeros(len(batch.rows), device=batch.logits.device)
     with frozen_running_statistics(model), nullcontext() if neighbour_gradient else torch.no_grad():
-        logits = model(neighbours.images)[neighbours.place]  # (M, C) to (B, k, C)
+        # Each neighbour passes once, however many of the batch's images have it: (M, C) to (B, k, C).
+        logits = model(neighbours.images)[neighbours.place]
     return neighbour_divergence(batch.logits, logits, neighbours.similarity, neighbour_gradient=neighbour_gradient)
 
 
@@ -223,6 +224,7 @@ def _linked(
     neighbours, similarity = _drawn(graph, rows, count, generator)
     linked = neighbours >= 0
     distinct, position = np.unique(neighbours[linked], return_inverse=True)
+    # Where there is no neighbour the place is 0, somebody else's; its similarity of 0 makes it count for nothing.
     place = np.zeros_like(neighbours)
     place[linked] = position
     return distinct, place, similarity
@@ -234,6 +236,7 @@ def _drawn(graph: Graph, rows: np.ndarray, count: int, generator: Generator) -> 
     k = neighbours.shape[1]
     if count == 0 or count >= k:
         return neighbours, similarity
+    # The first of a random order of each row: `count` different ones.
     drawn = torch.rand(neighbours.shape, generator=generator).argsort(dim=1)[:, :count].numpy()
     taken = np.take_along_axis(neighbours, drawn, axis=1)
     return taken, np.take_along_axis(similarity, drawn, axis=1) * np.float32(k / count)
@@ -243,6 +246,7 @@ def _drawn(graph: Graph, rows: np.ndarray, count: int, generator: Generator) -> 
 def frozen_running_statistics(model: nn.Module) -> Iterator[None]:
     """Let batch normalisation use the batch's statistics without remembering them."""
     layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    # A layer that does not track takes the batch's statistics in training, and writes nothing.
     for layer in layers:
         layer.track_running_stats = False
     try:
