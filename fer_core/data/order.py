@@ -30,7 +30,7 @@ _STEPS_AT_ONCE = 1024
 
 def stream(seed: int, epoch: int, purpose: int) -> torch.Generator:
     """A generator for each purpose of each epoch, so that a resumed run makes the same draws."""
-    # Two words of 32 bits make one seed below 2⁶³, the most that torch takes.
+    # Two words of 32 bits make one seed of 63 bits.
     drawn = np.random.SeedSequence([seed, epoch, purpose]).generate_state(2)
     return torch.Generator().manual_seed(int(drawn[0]) << 31 ^ int(drawn[1]))
 
