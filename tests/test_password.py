@@ -46,7 +46,7 @@ def test_one_of_the_users_own_goes_first_and_is_written_nowhere(tmp_path: Path) 
 @pytest.mark.parametrize("password", ["geheim", ":geheim", "ada:", "ada: geheim"])
 def test_what_no_browser_could_ask_for_is_refused_in_a_line(password: str, tmp_path: Path) -> None:
     for found in (asked(tmp_path / "none", FER_PASSWORD=password), asked(written(tmp_path / "file", password))):
-        assert (found.returncode, found.stdout) == (1, "")
+        assert (found.returncode, found.stdout) == (2, "")
         assert found.stderr.endswith("write it as user:password, both there and without spaces\n")
         assert len(found.stderr.splitlines()) == 1
 
@@ -55,7 +55,7 @@ def test_what_no_browser_could_ask_for_is_refused_in_a_line(password: str, tmp_p
 def test_what_prefect_and_browsers_do_not_read_alike_is_refused(password: str, tmp_path: Path) -> None:
     """Prefect would answer every request with 500."""
     found = asked(tmp_path / "none", FER_PASSWORD=password)
-    assert (found.returncode, found.stdout) == (1, "")
+    assert (found.returncode, found.stdout) == (2, "")
     assert found.stderr == "error: FER_PASSWORD: write it with the letters, digits and signs of ASCII alone\n"
 
 
