@@ -1,6 +1,5 @@
 """A comparison's figures: differences as a forest, and what each way reaches along an axis."""
 
-import itertools
 import textwrap
 from collections.abc import Hashable
 from typing import Any
@@ -61,7 +60,7 @@ def curves(means: pd.DataFrame, axis_name: str) -> Picture:
     panels = figure.subplots(len(networks), len(measures), squeeze=False)
     ways = list(dict.fromkeys(points["way"]))
     colours = dict(zip(ways, mpl.colormaps["turbo"](np.linspace(0.08, 0.92, len(ways))), strict=True))
-    marks = dict(zip(ways, itertools.cycle(_MARKS), strict=False))
+    marks = {way: _MARKS[place % len(_MARKS)] for place, way in enumerate(ways)}
     drawn: dict[str, Line2D] = {}
     for line, network in zip(panels, networks, strict=True):
         for axis, measure in zip(line, measures, strict=True):
