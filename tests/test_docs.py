@@ -1,6 +1,7 @@
 """The documentation: its links lead somewhere, and its commands, settings and names are those of the program.
 
-Commands are read, not run: a `fer` line is parsed by `fer` itself, up to where it would begin to work.
+Commands are read here: a `fer` line is parsed by `fer` itself, up to where it would begin to work.
+tests/test_docs_run.py runs those that can be.
 """
 
 import ast
@@ -72,9 +73,14 @@ class Wrong(Exception):
     """Something that a page says and that is not so."""
 
 
+def blocks_in(page: str) -> list[tuple[str, str]]:
+    """Its blocks: the word that opens each, and what stands in it."""
+    return _FENCE.findall(page)
+
+
 def commands_in(page: str) -> Iterator[Command]:
     """Lines of its blocks without a language, and what of its running text begins with a program of ours."""
-    for language, block in _FENCE.findall(page):
+    for language, block in blocks_in(page):
         for line in block.replace("\\\n", " ").splitlines() if not language and "▶" not in block else ():
             if text := _COMMENT.sub("", line).strip():
                 yield Command(text, whole=True)
@@ -291,7 +297,7 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
 
 @by_page
 def test_every_block_is_of_a_kind_that_is_checked(page: Path) -> None:
-    assert {language for language, _ in _FENCE.findall(text_of(page))} <= LANGUAGES.keys()
+    assert {language for language, _ in blocks_in(text_of(page))} <= LANGUAGES.keys()
 
 
 @by_page
@@ -314,14 +320,14 @@ def test_every_parameter_of_a_run_is_one_of_a_flow(page: Path) -> None:
 
 @by_page
 def test_every_block_of_toml_is_an_experiment(page: Path) -> None:
-    for language, block in _FENCE.findall(text_of(page)):
+    for language, block in blocks_in(text_of(page)):
         if language == "toml":
             experiment_from(tomllib.loads(block), page.name)
 
 
 @by_page
 def test_every_block_of_python_takes_what_is_there(page: Path) -> None:
-    for language, block in _FENCE.findall(text_of(page)):
+    for language, block in blocks_in(text_of(page)):
         for node in ast.walk(ast.parse(block)) if language == "python" else ():
             if isinstance(node, ast.ImportFrom):
                 module = importlib.import_module(str(node.module))
