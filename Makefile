@@ -34,16 +34,9 @@ test: setup
 	@$(BIN)/python -m pytest -m "machines and not engine" -n auto --dist worksteal
 	@$(BIN)/python -m pytest -m engine
 
-# Tests and benchmarks call what is typed loosely: drivers of browsers, torch's backward and channels-last. Benchmarks run
-# where there is torch alone, with stand-ins for the experiment's own classes.
-LOOSELY := --allow-untyped-calls --allow-any-generics --no-warn-return-any --no-warn-unused-ignores --implicit-reexport \
-	--disable-error-code call-overload --disable-error-code func-returns-value
-
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	MYPYPATH=benchmarks $(BIN)/mypy $(LOOSELY) --follow-imports silent tests
-	MYPYPATH=tests $(BIN)/mypy $(LOOSELY) --disable-error-code arg-type --disable-error-code return-value benchmarks
 
 # Once more with ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 gives the column of a processor without AVX-512.
 bench: export OMP_WAIT_POLICY = passive

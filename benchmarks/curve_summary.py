@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from curve_cells import FEW
 from learning_curve import ALL, CHOOSING
+from matplotlib.lines import Line2D
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
@@ -268,7 +269,7 @@ def draw_forest(table: pd.DataFrame, path: Path, measures: Sequence[str] = ("acc
         axis.spines[["top", "right", "left"]].set_visible(False)
     axes[0].set_yticks(range(len(pairs)), [f"{NAMES[way]} − {NAMES[other]}" for way, other in pairs], fontsize=8.5)
     axes[0].set_ylim(len(pairs) - 0.4, -0.6)
-    handles = [plt.Line2D([], [], color=colour, marker="o", markersize=4) for colour in colours]
+    handles = [Line2D([], [], color=colour, marker="o", markersize=4) for colour in colours]
     names = [f"{count:,} labels" if count else "all labels" for count in counts]
     figure.legend(handles, names, loc="outside upper center", ncols=len(counts), frameon=False, fontsize=9)
     figure.savefig(path, dpi=130)

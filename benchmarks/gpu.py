@@ -272,7 +272,7 @@ def profiled(call: Callable[[], object]) -> torch.profiler.profile:
 
 def intervals(call: Callable[[], object]) -> list[tuple[float, float]]:
     """When each kernel or copy began and ended."""
-    cuda = torch.autograd.DeviceType.CUDA
+    cuda = torch.autograd.DeviceType.CUDA  # type: ignore[attr-defined]
     return [(e.time_range.start, e.time_range.end) for e in profiled(call).events() if e.device_type == cuda]
 
 

@@ -16,7 +16,7 @@ import torch
 from inputs import CLASSES, distributions, smooth_images
 from reference import PublishedEfficientFace, distil_batch, distil_epoch, image_loader, teacher, write_files
 from student import BATCH, CPU, SIZE, Student
-from turns import fastest
+from turns import CLOCK, fastest
 from writing import row, show, write_results
 
 from fer_core.devices import choose_precision, processor_of
@@ -30,10 +30,9 @@ def generators(rounds: int) -> tuple[dict[str, float], dict[str, float]]:
     slow = neighbours.seconds_of_steps(SIZE, LDG_BATCH, rounds, "float32", CPU)
     precision = choose_precision("auto", "resnet50", SIZE, processor_of(CPU))
     fast = slow if precision == "float32" else neighbours.seconds_of_steps(SIZE, LDG_BATCH, rounds, precision, CPU)
-    clock = neighbours.CLOCK
     return (
-        {"LDG": slow["LDG"][clock] / LDG_BATCH, "LDG-AUs": slow["forward"][clock] / LDG_BATCH},
-        {"LDG": fast["LDG"][clock] / LDG_BATCH, "LDG-AUs": fast["bank"][clock] / LDG_BATCH},
+        {"LDG": slow["LDG"][CLOCK] / LDG_BATCH, "LDG-AUs": slow["forward"][CLOCK] / LDG_BATCH},
+        {"LDG": fast["LDG"][CLOCK] / LDG_BATCH, "LDG-AUs": fast["bank"][CLOCK] / LDG_BATCH},
     )
 
 

@@ -134,7 +134,7 @@ def test_five_steps_are_those_of_a_stacking_to_the_bit(precision: str, monkeypat
         return pairs.flatten(-2).permute(0, 3, 1, 2)
 
     def losses() -> list[float]:
-        model = build("efficientface", 7, seed=1).to(memory_format=torch.channels_last).train()
+        model = build("efficientface", 7, seed=1).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         optimiser = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
         images = torch.randn(4, 3, 48, 48, generator=torch.Generator().manual_seed(1))
         found = []

@@ -359,7 +359,7 @@ def test_a_step_whose_run_somebody_ends_ends_with_that_line(what: str, lab: Lab)
 def test_the_states_of_all_steps_are_one_request(lab: Lab) -> None:
     asked: list[str] = []
     with client_of(lab, asked) as client:
-        sent = [client.create_flow_run(flow(lambda: None, name="step")).id for _ in range(5)]
+        sent = [client.create_flow_run(flow(lambda: None, name="step")).id for _ in range(5)]  # type: ignore[call-overload]
         runs = SentRuns()
         for step in sent:
             runs.now(step, client)

@@ -20,7 +20,6 @@ from openface.docker_engine import (
     OWNER,
     PROCESS,
     ContainerSpec,
-    EngineRefused,
     create,
     ran_out_of_memory,
     remove,
@@ -30,7 +29,7 @@ from openface.docker_engine import (
 from openface.docker_engine import (
     engine as connection,
 )
-from openface.errors import EngineAway
+from openface.errors import EngineAway, EngineRefused
 
 pytestmark = pytest.mark.engine
 BASE = "debian:bookworm-slim"

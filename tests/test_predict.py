@@ -28,11 +28,12 @@ from fer_core.data.dataset import open_dataset
 from fer_core.data.views import Views
 from fer_core.errors import CheckpointError, DetectorError, InputError
 from fer_core.evaluation.calibration import probabilities
+from fer_core.evaluation.uncertainty import uncertainty
 from fer_core.models.checkpoint import load_checkpoint
 from fer_core.models.logits import predict_logits
 from fer_core.predict.detector import open_detector
 from fer_core.predict.drawing import draw_faces
-from fer_core.predict.predictor import FacePrediction, Predictor, TorchModel, uncertainty
+from fer_core.predict.predictor import FacePrediction, Predictor, TorchModel
 from fer_core.predict.table import columns, open_table
 
 FACE = Box(64, 56, 96)

@@ -335,7 +335,7 @@ def test_known_emotions_keep_their_colours_and_others_get_what_is_left() -> None
 def test_the_picture_of_a_table_without_presences_tells_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = au_table(dataset()).assign(**dict.fromkeys(PRESENCES, np.nan))
     drawn: list[Figure] = []
-    monkeypatch.setattr(step_plots.Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
     step_plots.save_au_figure(tmp_path, table)
     titles = [axis.get_title() for axis in drawn[0].axes]
     assert titles[0] == "AU01 · 0% zero"

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from fer_core.devices import Precision, Processor
-from fer_core.models import architectures
-from fer_core.models.architectures import Architecture, build, to_train
+from fer_core.models import Architecture, architectures
+from fer_core.models.architectures import build, to_train
 from fer_core.models.small_maps import multiply_small_maps
 
 AVX2 = Processor("AVX2", bfloat16=False, cores=2)
@@ -77,7 +77,7 @@ def test_other_convolutions_stay(convolution: nn.Conv2d) -> None:
 
 def test_large_maps_and_passes_without_gradients_keep_their_bits() -> None:
     torch.manual_seed(1)
-    plain = nn.Sequential(nn.Conv2d(256, 32, 3, padding=1, bias=False)).to(memory_format=torch.channels_last)
+    plain = nn.Sequential(nn.Conv2d(256, 32, 3, padding=1, bias=False)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     multiplied = copy.deepcopy(plain)
     multiply_small_maps(multiplied)
     large = torch.randn(2, 256, 15, 3).to(memory_format=torch.channels_last)

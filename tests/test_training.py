@@ -216,7 +216,7 @@ STEPS = 20
 
 def step_by_step(dataset: Dataset, settings: LdgSettings, graph: Graph) -> list[float]:
     """Losses of the first steps, each drawn and taken by itself, as the method is written down: the slow way."""
-    model = build(settings.architecture, len(dataset.card.labels), seed=1).to(memory_format=torch.channels_last).train()
+    model = build(settings.architecture, len(dataset.card.labels), seed=1).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     card, augment = dataset.card, AugmentSettings((0.5, 1.0))
     views = Views(dataset.images, card.mean, card.std, settings.input_size, CPU)
     optimiser = torch.optim.SGD(model.parameters(), settings.learning_rate, momentum=0.9, weight_decay=4e-4)
@@ -259,7 +259,7 @@ def test_the_trainer_takes_the_steps_of_the_slow_way_to_the_bit(
 ) -> None:
     settings = replace(LDG, neighbours=neighbours, lambda_=0.5, batch=8)
     objective = objective_of(settings, targets(dataset, "majority"), graph)
-    model = build("resnet18", len(dataset.card.labels), seed=1).to(memory_format=torch.channels_last).train()
+    model = build("resnet18", len(dataset.card.labels), seed=1).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     card = dataset.card
     views = Views(dataset.images, card.mean, card.std, settings.input_size, CPU)
     optimiser = torch.optim.SGD(model.parameters(), settings.learning_rate, momentum=0.9, weight_decay=4e-4)

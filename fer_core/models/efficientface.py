@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_exporting
 
 _STAGE_REPEATS = (4, 8, 4)
 _STAGE_CHANNELS = (29, 116, 232, 464, 1024)
@@ -239,7 +240,7 @@ def _interleave(first: Tensor, second: Tensor) -> Tensor:
 
     An exported network has it as one gathering of channels, which is what runtimes that keep them apart do best.
     """
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+    if is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         channels = first.shape[1]
         in_turn = torch.arange(2 * channels, device=first.device).view(2, channels).t().flatten()
         return torch.cat((first, second), dim=1).index_select(1, in_turn)
