@@ -1,9 +1,12 @@
 """Exports say what their checkpoint says, on faces of any size, and carry what must be known of them."""
 
+import copy
+import hashlib
 import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -23,7 +26,7 @@ from fer_core.errors import CheckpointError, ExportError
 from fer_core.evaluation.calibration import probabilities
 from fer_core.evaluation.metrics import expected_calibration_error
 from fer_core.evaluation.model_card import MODEL_CARD
-from fer_core.export.export import _run_torchscript, export
+from fer_core.export.export import _as_onnx, _run_torchscript, export
 from fer_core.export.onnx_model import OnnxModel
 from fer_core.export.parity import PARITY, Comparison, comparison_of, stored_faces
 from fer_core.models.architectures import build
@@ -34,6 +37,23 @@ from fer_core.models.logits import predict_logits
 from fer_core.progress import JsonLines
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def converted_once() -> Iterator[None]:
+    """Keep what torch makes of a network, which takes it eight seconds; of the same one it makes the same."""
+    kept: dict[tuple[object, ...], onnx.ModelProto] = {}
+
+    def as_onnx(deployed: Deployed, card: ModelCard) -> onnx.ModelProto:
+        weights = hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in deployed.state_dict().values()))
+        key = (weights.hexdigest(), card.mean, card.std, card.input_size, card.stored_size, card.temperature)
+        if key not in kept:
+            kept[key] = _as_onnx(deployed, card)
+        return copy.deepcopy(kept[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fer_core.export.export._as_onnx", as_onnx)
+        yield
 
 
 def faces_of(model: DeployedModel) -> np.ndarray:

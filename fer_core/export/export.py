@@ -132,6 +132,10 @@ def _needed(dataset: Dataset | None, checkpoint: Path) -> Dataset:
 
 
 def _write_onnx(deployed: Deployed, card: ModelCard, path: Path) -> None:
+    _write_with_facts(_as_onnx(deployed, card), card, path)
+
+
+def _as_onnx(deployed: Deployed, card: ModelCard) -> onnx.ModelProto:
     """The exporter's own notes on each node are left out, since they name folders of this machine."""
     dynamic = torch.export.Dim.DYNAMIC
     side = deployed.face_side
@@ -159,7 +163,7 @@ def _write_onnx(deployed: Deployed, card: ModelCard, path: Path) -> None:
         for dimension, name in zip(value.type.tensor_type.shape.dim, sizes, strict=True):
             if name is not None:
                 dimension.dim_param = name
-    _write_with_facts(proto, card, path)
+    return proto
 
 
 def _write_with_facts(proto: onnx.ModelProto, card: ModelCard, path: Path, precision: str = "float32") -> None:
