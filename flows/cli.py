@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from fer_core.artifacts import Artifact
-from fer_core.cli import STOPPED, ExperimentName, Interrupted, OpenFace, Settings, run_app, steps_app
+from fer_core.cli import STOPPED, ExperimentName, Interrupted, OpenFace, Settings, collect_seldom, run_app, steps_app
 from fer_core.errors import FerError
 from fer_core.exit_codes import ExitCode
 from fer_core.experiment import openface_from
@@ -62,6 +62,7 @@ def fer_app() -> typer.Typer:
 
 def main() -> None:
     """`fer` itself."""
+    collect_seldom()
     run_app(fer_app())
 
 

@@ -1,5 +1,6 @@
 """What several tests start from: a small dataset whose classes can be told apart, and its graph."""
 
+import gc
 import os
 import subprocess
 from collections.abc import Generator, Iterator
@@ -60,6 +61,14 @@ def chain_graph(dataset: Dataset, k: int = 2) -> Graph:
     return Graph(
         neighbours, np.where(linked, 1.0, np.nan).astype(np.float32), np.where(linked, 0.5, 0).astype(np.float32)
     )
+
+
+def pytest_configure() -> None:
+    gc.set_threshold(10_000)  # As in the commands: of all that torch and Prefect import, nothing becomes garbage.
+
+
+def pytest_unconfigure() -> None:
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
