@@ -38,7 +38,7 @@ from fer_core.report.plots import confusion_matrices
 from fer_core.report.results import results
 from fer_core.report.style import emotion_colours, face_uri, house_style
 from fer_core.steps import Request, request
-from openface.columns import PRESENCES
+from openface.columns import INTENSITIES, PRESENCES
 
 SECTIONS = (
     "summary",
@@ -332,13 +332,15 @@ def test_known_emotions_keep_their_colours_and_others_get_what_is_left() -> None
     assert len(set(colours.values())) == 5
 
 
-def test_the_picture_of_a_table_without_presences_tells_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = au_table(dataset()).assign(**dict.fromkeys(PRESENCES, np.nan))
+def test_a_steps_picture_shows_what_its_table_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
-    step_plots.save_au_figure(tmp_path, table)
-    titles = [axis.get_title() for axis in drawn[0].axes]
-    assert titles[0] == "AU01 · 0% zero"
+    table = au_table(dataset())
+    for empty in (PRESENCES, INTENSITIES):
+        step_plots.save_au_figure(tmp_path, table.assign(**dict.fromkeys(empty, np.nan)))
+    intensities, presences = drawn
+    assert intensities.axes[0].get_title() == "AU01 inner brow raiser"
+    assert presences.axes[0].get_yticklabels()[0].get_text() == "AU01 inner brow raiser"
 
 
 def test_thirty_classes_have_thirty_colours() -> None:

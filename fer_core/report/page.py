@@ -114,7 +114,7 @@ def _parts(evidence: Evidence, figures: dict[str, Any], table: pd.DataFrame) -> 
     """The plots to draw, by the template's name for each."""
     generators, mistaken = face_sheets.shown_generators(evidence), face_sheets.mistaken_model(evidence)
     parts: dict[str, Callable[[], Any]] = _action_unit_parts(evidence, table)
-    parts["graph"] = lambda: plots.graph_figure(evidence, figures["graph"]["label_agreement"])
+    parts["graph"] = lambda: plots.links(evidence.graph, figures["graph"]["label_agreement"])
     parts["neighbourhoods"] = lambda: face_sheets.neighbourhoods(evidence)
     if evidence.models:
         parts["overview"] = lambda: plots.overview(evidence, figures["models_over_seeds"])

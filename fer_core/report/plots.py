@@ -1,21 +1,27 @@
 """The report's figures: each function takes results and returns one picture.
 
-All are drawn on `matplotlib.figure.Figure` inside `fer_core.report.style.house_style`.
+All are drawn on `matplotlib.figure.Figure` inside `fer_core.report.style.house_style`. Some are drawn for a step alone
+too, by the `draw_…` functions, which return the figure: see `fer_core.report.step_plots`.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fer_core.evaluation.metrics import CALIBRATION_BINS
-from fer_core.report.evidence import Evidence, JudgedModel
+from fer_core.graph.neighbours import Graph
 from fer_core.report.style import FAINT, INK, MODEL_COLOURS, Picture, new_figure, picture
 from openface.columns import FACS_NAMES, INTENSITIES, PRESENCES
+
+if TYPE_CHECKING:
+    from fer_core.report.evidence import Evidence
 
 _WIDTH = 11.2
 _FEW_EPOCHS = 25
@@ -25,9 +31,18 @@ _HEAT = "#0072B2"
 _NARROWEST_CELL = 0.36
 """Inches of a confusion matrix's cell, in which 100 has room."""
 _LONGEST_NAME = 24
+_OMEGA = "train_lambda_omega"
 
 
-def overview(evidence: Evidence, over_seeds: list[dict[str, Any]]) -> Picture:
+@dataclass(frozen=True)
+class Training:
+    """How a training went: metrics of each epoch, and the one whose weights were kept."""
+
+    history: Sequence[Mapping[str, float]]
+    selected_epoch: int
+
+
+def overview(evidence: "Evidence", over_seeds: list[dict[str, Any]]) -> Picture:
     """Test accuracy, and KL to the truth where there is one: a dot a seed, the mean, its interval."""
     truth = evidence.dataset.card.truth
     panels = 2 if truth else 1
@@ -46,37 +61,42 @@ def overview(evidence: Evidence, over_seeds: list[dict[str, Any]]) -> Picture:
     return picture(figure, "Test accuracy of each model, and how far its predictions are from the truth.")
 
 
-def training_curves(evidence: Evidence) -> Picture:
+def training_curves(evidence: "Evidence") -> Picture:
     """A column a model: accuracy, loss and learning rate by epoch, seeds thin and their mean bold."""
-    names = evidence.names()
-    figure = new_figure(_width_of_columns(len(names)), 5.6)
-    axes = figure.subplots(3, len(names), sharex="col", sharey="row", squeeze=False, height_ratios=[4, 4, 1.6])
-    ceiling = _loss_ceiling(evidence)
-    for column, name in enumerate(names):
-        models = evidence.seeds_of(name)
-        colour = MODEL_COLOURS[name]
-        accuracy, loss, rate = axes[:, column]
+    trainings = _trainings(evidence)
+    figure = draw_curves(trainings, MODEL_COLOURS, len(evidence.dataset.card.labels))
+    return picture(figure, f"Training curves of {', '.join(trainings)}: accuracy, loss and learning rate by epoch.")
+
+
+def draw_curves(trainings: Mapping[str, Sequence[Training]], colours: Mapping[str, str], classes: int) -> Figure:
+    """A column a name, with a training a seed: accuracy, loss and learning rate by epoch."""
+    figure = new_figure(_width_of_columns(len(trainings)), 5.6)
+    axes = figure.subplots(3, len(trainings), sharex="col", sharey="row", squeeze=False, height_ratios=[4, 4, 1.6])
+    ceiling = _loss_ceiling(trainings, classes)
+    for (accuracy, loss, rate), (name, seeds) in zip(axes.T, trainings.items(), strict=True):
+        colour = colours[name]
         accuracy.set_title(name)
-        _curve(accuracy, models, "train_accuracy", colour, "--", scale=100)
-        _curve(accuracy, models, "validation_accuracy", colour, "-", scale=100)
-        _mark_selected(accuracy, models, colour)
-        _curve(loss, models, "train_cross_entropy", colour, "--")
-        _curve(loss, models, "validation_loss", colour, "-")
-        if "train_lambda_omega" in models[0].figures["history"][0]:
-            _curve(loss, models, "train_lambda_omega", colour, ":")
+        _curve(accuracy, seeds, "train_accuracy", colour, "--", scale=100)
+        _curve(accuracy, seeds, "validation_accuracy", colour, "-", scale=100)
+        _mark_selected(accuracy, seeds, colour)
+        _curve(loss, seeds, "train_cross_entropy", colour, "--")
+        _curve(loss, seeds, "validation_loss", colour, "-")
+        if _OMEGA in seeds[0].history[0]:
+            _curve(loss, seeds, _OMEGA, colour, ":")
         loss.set_ylim(0, ceiling)
-        _curve(rate, models[:1], "learning_rate", FAINT, "-")
+        _curve(rate, seeds[:1], "learning_rate", FAINT, "-")
         rate.set_xlabel("epoch")
         rate.xaxis.get_major_locator().set_params(integer=True, nbins=5, min_n_ticks=1)
     for axis, label in zip(axes[:, 0], ("accuracy, %", "loss", "learning\nrate"), strict=True):
         axis.set_ylabel(label)
     for axis in axes[:2].flat:
         axis.grid(True)
-    figure.legend(handles=_curve_legend(evidence), loc="outside upper center", ncols=5)
-    return picture(figure, f"Training curves of {', '.join(names)}: accuracy, loss and learning rate by epoch.")
+    omega = any(_OMEGA in seeds[0].history[0] for seeds in trainings.values())
+    figure.legend(handles=_curve_legend(omega), loc="outside upper center", ncols=5 if len(trainings) > 1 else 2)
+    return figure
 
 
-def confusion_matrices(evidence: Evidence) -> Picture:
+def confusion_matrices(evidence: "Evidence") -> Picture:
     """A panel a model: rows true, columns predicted; share of the row in percent, and images, means over seeds."""
     names, labels = evidence.names(), evidence.dataset.card.labels
     across = _NARROWEST_CELL * len(labels)
@@ -97,7 +117,7 @@ def confusion_matrices(evidence: Evidence) -> Picture:
     return picture(figure, f"Confusion matrices of {', '.join(names)}, rows true and columns predicted.")
 
 
-def reliability(evidence: Evidence) -> Picture:
+def reliability(evidence: "Evidence") -> Picture:
     """A column a model: accuracy by confidence on the test split, all seeds together, and how confident it is.
 
     At the temperature too, unless that is 1 for all seeds.
@@ -149,7 +169,13 @@ def intensity_histograms(table: pd.DataFrame) -> Picture:
     Args:
         table: AU rows that are usable, of the training images; columns that are empty are not shown.
     """
-    shown = [name for name in INTENSITIES if table[name].notna().any()]
+    figure = draw_intensities(table)
+    return picture(figure, f"Histograms of {len(_shown(table, INTENSITIES))} action-unit intensities.")
+
+
+def draw_intensities(table: pd.DataFrame) -> Figure:
+    """The figure of `intensity_histograms`."""
+    shown = _shown(table, INTENSITIES)
     columns = 6
     lines = -(-len(shown) // columns)
     figure = new_figure(_WIDTH, 1.35 * lines)
@@ -159,14 +185,20 @@ def intensity_histograms(table: pd.DataFrame) -> Picture:
         axis.set_title(f"{name[:4]} {FACS_NAMES[name[:4]]}", fontsize=7.5)
     for axis in axes.flat[len(shown) :]:
         axis.axis("off")
-    for axis in axes[-1]:
+    for axis in axes.flat[max(len(shown) - columns, 0) : len(shown)]:
         axis.set_xlabel("intensity", fontsize=8)
-    return picture(figure, f"Histograms of {len(shown)} action-unit intensities.")
+        axis.tick_params(labelbottom=True)  # Also above a panel that is off.
+    return figure
 
 
 def presence_rates(table: pd.DataFrame) -> Picture:
     """A bar an AU: the share of images in which it is present; columns that are empty are not shown."""
-    shown = [name for name in PRESENCES if table[name].notna().any()]
+    return picture(draw_presences(table), "How often each action unit is present.")
+
+
+def draw_presences(table: pd.DataFrame) -> Figure:
+    """The figure of `presence_rates`."""
+    shown = _shown(table, PRESENCES)
     rates = table[shown].mean().to_numpy()
     figure = new_figure(_WIDTH * 0.75, 0.5 + 0.22 * len(shown))
     axis = figure.subplots()
@@ -175,7 +207,7 @@ def presence_rates(table: pd.DataFrame) -> Picture:
         axis.text(100 * rate + 0.6, row, f"{100 * rate:.0f}", va="center", fontsize=7.5)
     _name_rows(np.array([axis]), [f"{name[:4]} {FACS_NAMES[name[:4]]}" for name in shown])
     axis.set_xlabel("present in % of the training images with usable AUs")
-    return picture(figure, "How often each action unit is present.")
+    return figure
 
 
 def action_units_by_class(
@@ -200,13 +232,23 @@ def action_units_by_class(
     return picture(figure, f"Mean of each action unit over the training images of {', '.join(names)}.")
 
 
-def graph_figure(evidence: Evidence, agreement: dict[str, Any]) -> Picture:
-    """Distances and similarities of all links, and how often a neighbour has the image's own label."""
-    linked = evidence.graph.neighbours >= 0
+def links(graph: Graph, agreement: dict[str, Any]) -> Picture:
+    """Distances and similarities of all links, and how often a neighbour has the image's own label.
+
+    Args:
+        agreement: what `fer_core.graph.agreement.label_agreement` says of them.
+    """
+    figure = draw_links(graph, agreement)
+    return picture(figure, "The graph: distances, similarities, and agreement of neighbours' labels.")
+
+
+def draw_links(graph: Graph, agreement: dict[str, Any]) -> Figure:
+    """The figure of `links`."""
+    linked = graph.neighbours >= 0
     figure = new_figure(_WIDTH, 2.7)
     apart, alike, same = figure.subplots(1, 3)
-    _histogram(apart, evidence.graph.distance[linked], "distance in AU space")
-    _histogram(alike, evidence.graph.similarity[linked], "similarity a_ij = exp(−d / σ²)")
+    _histogram(apart, graph.distance[linked], "distance in AU space")
+    _histogram(alike, graph.similarity[linked], "similarity a_ij = exp(−d / σ²)")
     alike.set_xlim(0, 1)
     ranks = np.arange(1, len(agreement["by_rank"]) + 1)
     same.bar(ranks, [100 * (share or 0) for share in agreement["by_rank"]], color=_HEAT, alpha=0.8, width=0.7)
@@ -215,13 +257,25 @@ def graph_figure(evidence: Evidence, agreement: dict[str, Any]) -> Picture:
         same.text(ranks[-1] + 0.5, 100 * agreement["chance"], " by chance", va="center", fontsize=8)
     same.set(ylim=(0, 100), xlim=(0.4, ranks[-1] + 0.5), xlabel="rank of the neighbour", ylabel="same label, %")
     same.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-    return picture(figure, "The graph: distances, similarities, and agreement of neighbours' labels.")
+    return figure
 
 
-def loss_is_cut(evidence: Evidence) -> float | None:
+def loss_is_cut(evidence: "Evidence") -> float | None:
     """The end of the training curves' loss axis, if a loss is beyond it."""
-    ceiling = _loss_ceiling(evidence)
-    return ceiling if _largest_loss(evidence) > ceiling else None
+    trainings = _trainings(evidence)
+    ceiling = _loss_ceiling(trainings, len(evidence.dataset.card.labels))
+    return ceiling if _largest_loss(trainings) > ceiling else None
+
+
+def _trainings(evidence: "Evidence") -> dict[str, list[Training]]:
+    """The trainings of each model, by seed."""
+    figures = {name: [model.figures for model in evidence.seeds_of(name)] for name in evidence.names()}
+    return {name: [Training(f["history"], f["selected_epoch"]) for f in seeds] for name, seeds in figures.items()}
+
+
+def _shown(table: pd.DataFrame, columns: Iterable[str]) -> list[str]:
+    """The columns that are not empty."""
+    return [name for name in columns if table[name].notna().any()]
 
 
 def _width_of_columns(models: int) -> float:
@@ -229,14 +283,14 @@ def _width_of_columns(models: int) -> float:
     return max(0.45 * _WIDTH, _WIDTH * models / len(MODEL_COLOURS))
 
 
-def _largest_loss(evidence: Evidence) -> float:
+def _largest_loss(trainings: Mapping[str, Sequence[Training]]) -> float:
     keys = ("train_cross_entropy", "validation_loss")
-    return max(float(epoch[key]) for m in evidence.models for epoch in m.figures["history"] for key in keys)
+    return max(float(epoch[key]) for seeds in trainings.values() for t in seeds for epoch in t.history for key in keys)
 
 
-def _loss_ceiling(evidence: Evidence) -> float:
+def _loss_ceiling(trainings: Mapping[str, Sequence[Training]], classes: int) -> float:
     """Twice what an even prediction costs, or less: a first epoch's excursion must not flatten all others."""
-    return min(1.05 * _largest_loss(evidence), 2 * float(np.log(len(evidence.dataset.card.labels))))
+    return min(1.05 * _largest_loss(trainings), 2 * float(np.log(classes)))
 
 
 def _dots_on_a_line(
@@ -262,9 +316,9 @@ def _name_rows(axes: np.ndarray, names: list[str]) -> None:
         axis.tick_params(axis="y", length=0)
 
 
-def _curve(axis: Axes, models: list[JudgedModel], key: str, colour: str, style: str, scale: float = 1) -> None:
+def _curve(axis: Axes, seeds: Sequence[Training], key: str, colour: str, style: str, scale: float = 1) -> None:
     """A thin line a seed; the mean over the epochs that all seeds have, bold."""
-    runs = [np.array([scale * epoch[key] for epoch in model.figures["history"]]) for model in models]
+    runs = [np.array([scale * epoch[key] for epoch in training.history]) for training in seeds]
     shortest = min(len(run) for run in runs)
     marker = "." if shortest <= _FEW_EPOCHS else ""
     if len(runs) > 1:
@@ -274,19 +328,19 @@ def _curve(axis: Axes, models: list[JudgedModel], key: str, colour: str, style: 
     axis.plot(np.arange(1, shortest + 1), mean, style, color=colour, marker=marker, markersize=3.5)
 
 
-def _mark_selected(axis: Axes, models: list[JudgedModel], colour: str) -> None:
-    for model in models:
-        epoch = model.figures["selected_epoch"]
-        value = 100 * model.figures["history"][epoch - 1]["validation_accuracy"]
+def _mark_selected(axis: Axes, seeds: Sequence[Training], colour: str) -> None:
+    for training in seeds:
+        epoch = training.selected_epoch
+        value = 100 * training.history[epoch - 1]["validation_accuracy"]
         axis.plot(epoch, value, "o", markerfacecolor="none", markeredgecolor=colour, markersize=7)
 
 
-def _curve_legend(evidence: Evidence) -> list[Line2D]:
+def _curve_legend(omega: bool) -> list[Line2D]:
     lines = [
         Line2D([], [], color=INK, linestyle="-", label="validation"),
         Line2D([], [], color=INK, linestyle="--", label="train"),
     ]
-    if any("train_lambda_omega" in m.figures["history"][0] for m in evidence.models):
+    if omega:
         lines.append(Line2D([], [], color=INK, linestyle=":", label="λΩ on train"))
     ring = Line2D([], [], linestyle="none", marker="o", markerfacecolor="none", markeredgecolor=INK)
     ring.set_label("selected epoch")

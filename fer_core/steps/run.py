@@ -339,11 +339,13 @@ def _finish_checkpoint(folder: Path, dataset: "Dataset") -> Told:
         What it was trained on, for the manifest.
     """
     from fer_core.models.checkpoint import read_card, save_training_images
+    from fer_core.report.plots import Training
     from fer_core.report.step_plots import save_curves
 
     card = read_card(folder)
     save_training_images(folder, dataset, unlabelled="unlabelled" in card.trained_on["images"])
-    save_curves(folder, f"{card.name} · seed {card.seed}", card.history, card.selected_epoch)
+    training = Training(card.history, card.selected_epoch)
+    save_curves(folder, card.name, card.seed, training, len(dataset.card.labels))
     return {"hardware": card.trained_on["hardware"]}
 
 
