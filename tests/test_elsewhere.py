@@ -110,6 +110,8 @@ def test_a_machine_that_dies_in_mid_training_is_gone_on_for(lab: Lab) -> None:
         fingerprint = trained.name.removesuffix(".unfinished")
         wait_until(lambda: epochs_pushed(Store(lab.store), f"train-ldg/{fingerprint}"), 60)
         left.kill()
+        # Beside it, since most of what follows is waiting.
+        undisturbed = lab.run(TINY, *LONGER, "--set", "run.jobs=2", head="alone", FER_STORE="")
         # It takes one step at a time, and has a training of its own.
         wait_until(lambda: any(right.artifacts.glob("train-ldg/*/model.json")), 300)
         free = time.monotonic()
@@ -121,7 +123,6 @@ def test_a_machine_that_dies_in_mid_training_is_gone_on_for(lab: Lab) -> None:
     assert fast == pytest.approx(300, abs=30)  # The clock was indeed wrong.
     assert "its machine gives no sign any more" in said
     assert "goes on after epoch" in said
-    undisturbed = lab.run(TINY, *LONGER, "--set", "run.jobs=2", head="alone", FER_STORE="")
     end_of(undisturbed)
     head, alone = (lab.folder / name / "artifacts" for name in ("head", "alone"))
     assert weights_in(head) == weights_in(alone)
