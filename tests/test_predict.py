@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,14 @@ def test_the_cascade_finds_the_portrait_at_any_size() -> None:
     two = np.concatenate([portrait, cv2.resize(portrait, (448, 448))[:224]], axis=1)
     assert [box.side for box in detect(two)] == sorted((box.side for box in detect(two)), reverse=True)
     assert detect(np.full((50, 400, 3), 127, np.uint8)) == []
+
+
+def test_threads_may_share_a_detector() -> None:
+    portrait = Image.open(PORTRAIT).convert("RGB")
+    pictures = [np.asarray(portrait.resize((side, side))) for side in (100, 120, 140, 160)] * 4
+    expected = list(map(open_detector("cascade"), pictures))
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(open_detector("cascade"), pictures)) == expected
 
 
 @pytest.mark.parametrize("size", [(1, 3000), (3000, 1), (2, 20_000)])

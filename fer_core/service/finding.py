@@ -42,9 +42,8 @@ class Finder:
     def __init__(self, wanted: FaceFormat, *, largest: int, threads: int) -> None:
         self._wanted, self._largest = wanted, largest
         self._pixels = _Pixels(largest)
-        # A cascade belongs to one thread.
-        self._of_thread = threading.local()
-        self._threads = ThreadPoolExecutor(threads, "faces", self._open_detector)
+        self._detect = open_detector("cascade")
+        self._threads = ThreadPoolExecutor(threads, "faces")
 
     async def __call__(self, content: bytearray, *, aligned: bool) -> Found:
         """Find the faces; an image whose caller is cancelled before its turn has come is not looked at.
@@ -61,9 +60,6 @@ class Finder:
         """Drop what has not begun."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _open_detector(self) -> None:
-        self._of_thread.detector = open_detector("cascade")
-
     def _find(self, content: bytearray, aligned: bool) -> Found:
         with (
             read_header(BytesIO(content), self._largest) as image,
@@ -73,7 +69,7 @@ class Finder:
             pixels = np.asarray(decoded.convert("RGB"))
             height, width = pixels.shape[:2]
             try:
-                boxes = whole_image(pixels) if aligned else self._of_thread.detector(pixels)
+                boxes = whole_image(pixels) if aligned else self._detect(pixels)
                 faces = [self._wanted.cut_out(pixels, box) for box in boxes]
             except cv2.error as error:
                 raise UnreadableImage(f"OpenCV could not search it ({error.err})") from error
