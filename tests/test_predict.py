@@ -194,6 +194,13 @@ def test_what_no_image_can_be_is_told(exported: Path, tmp_path: Path) -> None:
             list(predictor([wrong]))
 
 
+def test_pictures_before_an_unreadable_one_are_read(exported: Path) -> None:
+    faces = Predictor(exported, detector=None)([PORTRAIT, PORTRAIT, b"nothing", PORTRAIT])
+    assert [len(next(faces)), len(next(faces))] == [1, 1]
+    with pytest.raises(InputError, match="known format; leave it out, or give pictures one by one and catch this"):
+        next(faces)
+
+
 @pytest.mark.parametrize("form", ["path", "text", "bytes", "file", "pillow", "rgb", "floats", "grey", "tensor"])
 def test_one_picture_is_not_read_as_many(exported: Path, form: str) -> None:
     """Each row of an array would pass for a grey picture, and each letter of a name for a name."""
