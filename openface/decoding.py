@@ -80,6 +80,9 @@ _MOST_SEGMENTS = 10_000
 """Most segments before a JPEG's first scan; large profiles, depth maps and the like take some hundreds."""
 _MOST_SCANS = 100
 """Most scans of a JPEG; programs write some twenty. A scan of ten bytes takes a decoder once through the picture."""
+_PLAIN_PNM = (b"P1", b"P2", b"P3")
+_MOST_COMMENTS = 1000
+"""Most comments of a PPM in letters; Pillow copies what is left for each."""
 _JPEG_END, _PNG_END = b"\xff\xd9", b"IEND\xaeB`\x82"
 _BYTES_OF = {1: 1, 3: 2, 4: 4, 6: 1, 8: 2, 9: 4, 16: 8, 17: 8}
 """Bytes of a TIFF's whole numbers, by type."""
@@ -258,6 +261,10 @@ def _opened(file: BinaryIO, head: bytes) -> Image.Image:
         return _opened_heif(file)
     if head.startswith(b"\xff\xd8"):
         _refuse_endless(file.read())
+        file.seek(0)
+    if head.startswith(_PLAIN_PNM):
+        if file.read().count(b"#") > _MOST_COMMENTS:
+            raise UnreadableImage(f"a PPM of more than {_MOST_COMMENTS:,} comments; save it anew")
         file.seek(0)
     return Image.open(file, formats=_FORMATS)
 

@@ -367,6 +367,14 @@ def test_a_jpeg_that_goes_through_its_picture_again_and_again_is_refused() -> No
     assert open_image(saved(Image.new("L", (64, 64)), "JPEG", exif=exif) + 200 * b"\xff\xda").size == (64, 64)
 
 
+def test_a_ppm_of_endless_comments_is_refused() -> None:
+    """In three bytes each, those of 20 MB would keep Pillow for minutes."""
+    assert open_image(b"P2 1 1 255\n" + 900 * b"#a\n" + b"1\n").getpixel((0, 0)) == 1
+    with pytest.raises(UnreadableImage, match="a PPM of more than 1,000 comments; save it anew"):
+        open_image(b"P2 1 1 255\n" + 1001 * b"#a\n" + b"1\n")
+    assert open_image(b"P5 99 99 255\n" + 99 * 99 * b"#").size == (99, 99)
+
+
 SPOILT = {
     "empty.jpg": (b"", "empty"),
     "text.jpg": (b"no picture at all", "known format"),
