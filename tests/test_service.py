@@ -42,7 +42,7 @@ from helpers.service import (
 from PIL import Image
 from test_decoding import SPOILT, page, tiff
 
-from fer_core.data.crops import Box, cut_out
+from fer_core.data.crops import Box, FaceFormat, cut_out
 from fer_core.data.dataset import EMOTIONS
 from fer_core.errors import ServiceError
 from fer_core.export.export import export
@@ -53,6 +53,7 @@ from fer_core.models.deployed import Deployed
 from fer_core.predict import Predictor
 from fer_core.predict.detector import open_detector
 from fer_core.progress import JsonLines
+from fer_core.service import finding
 from fer_core.service.__main__ import listen_at
 from fer_core.service.batching import Batcher, ModelFailed
 from fer_core.service.finding import _Pixels
@@ -447,6 +448,30 @@ def test_a_large_image_is_not_passed_by_small_ones() -> None:
     for thread in waiting:
         thread.join(10)
     assert order == [100, 10]
+
+
+def test_headers_of_large_files_are_read_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a GIF of 20 MB that is all comments, Pillow makes 700 MB before it says how large the picture is."""
+    reading, most = list[BytesIO](), list[int]()
+
+    def read_header(file: BytesIO, largest: int) -> Image.Image:
+        reading.append(file)
+        time.sleep(0.05)
+        most.append(len(reading))
+        reading.remove(file)
+        raise UnreadableImage("enough")
+
+    async def ask(size: int) -> list[Any]:
+        files = (find(bytearray(size), aligned=True) for _ in range(2))
+        return await asyncio.gather(*files, return_exceptions=True)
+
+    monkeypatch.setattr(finding, "read_header", read_header)
+    find = finding.Finder(FaceFormat(STORED_SIZE, grey=False), largest=1000, threads=2)
+    for size, at_once in ((100, 2), (400, 1), (5000, 1)):
+        most.clear()
+        assert [str(answer) for answer in asyncio.run(ask(size))] == ["enough"] * 2
+        assert max(most) == at_once
+    find.close()
 
 
 def test_who_has_gone_is_not_computed() -> None:

@@ -17,6 +17,9 @@ from fer_core.data.crops import Box, FaceFormat, whole_image
 from fer_core.predict.detector import open_detector
 from openface.decoding import UnreadableImage, largest_part, open_image, read_header, remark_of
 
+_HEADER = 2
+"""Pixels as large as what Pillow makes of a byte of a header, such as a GIF's comments, at most."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -61,10 +64,9 @@ class Finder:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _find(self, content: bytearray, aligned: bool) -> Found:
-        with (
-            read_header(BytesIO(content), self._largest) as image,
-            self._pixels.take(math.prod(largest_part(image))),
-        ):
+        with self._pixels.take(min(self._largest, _HEADER * len(content))):
+            header = read_header(BytesIO(content), self._largest)
+        with header as image, self._pixels.take(math.prod(largest_part(image))):
             decoded = open_image(image)
             pixels = np.asarray(decoded.convert("RGB"))
             height, width = pixels.shape[:2]
