@@ -729,6 +729,12 @@ def test_every_answer_keeps_browsers_from_harm(running: Service) -> None:
         assert "server" not in answer.headers
 
 
+def test_nobody_is_sent_to_another_address(running: Service) -> None:
+    """It would be of the scheme and the host that reach the service, and not of those that its client knows."""
+    for path in ("/predict/", "/health/", "/docs/"):
+        assert running.client.post(path, headers={"Host": "elsewhere"}).status_code == 404
+
+
 def test_openapi_says_every_answer(running: Service) -> None:
     document = running.client.get("/openapi.json").json()
     predict = document["paths"]["/predict"]["post"]
