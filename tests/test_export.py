@@ -281,6 +281,7 @@ def test_torchscript_says_what_torch_says(model: DeployedModel, exported: Path, 
     code = (
         "import sys, numpy, torch; told = dict.fromkeys(('labels', 'limits'), '');"
         "m = torch.jit.load(sys.argv[1], _extra_files=told);"
+        "assert 'Device' not in str(m.inlined_graph), 'it would run on one device alone';"
         "numpy.save(sys.argv[3], m(torch.from_numpy(numpy.load(sys.argv[2]))).numpy());"
         "print(*(text.decode() for text in told.values()), sep='\\n')"
     )
