@@ -374,7 +374,7 @@ def test_files_in_a_folder_that_are_not_read_are_counted_by_ending(exported: Pat
     [
         (["{portrait}", "--model", "{here}"], "no model"),
         (["{portrait}", "--model", "{dataset}"], "no model"),
-        (["{portrait}", "--model", "{portrait}"], "no model"),
+        (["{portrait}", "--model", "{portrait}"], "made, or an exported .onnx file"),
         (["nowhere/*.jpg", "--model", "{model}"], "no image or video"),
         (["", "--model", "{model}"], "an argument: empty; is the variable set"),
         (["camera:9", "--model", "{model}"], "no camera there"),

@@ -153,7 +153,7 @@ def open_model(path: Path) -> Model:
 
         return OnnxModel(exported)
     raise CheckpointError(
-        f"{path}: no model; give the folder that `fer distill` or `fer train-ldg` made, or what `fer export` wrote"
+        f"{path}: no model; give the folder that `fer distill` or `fer train-ldg` made, or an exported .onnx file"
     )
 
 
