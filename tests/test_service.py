@@ -607,7 +607,7 @@ def test_a_name_that_a_client_encodes_is_the_answers(running: Service, named: st
     ("settings", "line"),
     [
         ({"FER_MODEL": "/nowhere"}, "error: no model at /nowhere; make one with `fer export … --to onnx`"),
-        ({"FER_MODEL": "README.md"}, "error: README.md: not a model that `fer export` wrote"),
+        ({"FER_MODEL": "README.md"}, "error: README.md: not an ONNX model that `fer export` wrote"),
         ({"FER_SERVICE_REQUESTS": "many"}, "error: FER_SERVICE_REQUESTS=many: must be a whole number above 0"),
         ({"FER_SERVICE_REQUEST_SECONDS": "-1"}, "error: FER_SERVICE_REQUEST_SECONDS=-1: must be a number above 0"),
         ({"FER_SERVICE_PORT": "x"}, "error: FER_SERVICE_PORT=x: must be a whole number"),
