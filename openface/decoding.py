@@ -31,7 +31,7 @@ from typing import BinaryIO, Literal, Protocol, cast
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, ImageSequence, TiffImagePlugin, UnidentifiedImageError
 
-from openface.av1 import largest_frame
+from openface.av1 import boxes, largest_frame
 
 ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff"),
@@ -285,6 +285,8 @@ def _opened_heif(file: BinaryIO) -> Image.Image:
     """HEIF as its container turns it; what EXIF says beside that is for other programs, unless it stands alone."""
     from pi_heif import HeifImageFile  # Not the plugin, which would change what Pillow opens for everybody.
 
+    _refuse_items_of_no_type(file.read())
+    file.seek(0)
     image = cast(Image.Image, HeifImageFile(file))
     orientation = image.info.get("original_orientation")
     if orientation is not None and not _is_turned_by_container(file):
@@ -292,6 +294,18 @@ def _opened_heif(file: BinaryIO) -> Image.Image:
         exif[ExifTags.Base.Orientation] = orientation
         image.info["exif"] = exif.tobytes()
     return image
+
+
+def _refuse_items_of_no_type(heif: bytes) -> None:
+    """Refuse a HEIF in which what an item is is no text, where pi-heif would end the process."""
+    for lists in (inside for name, inside in boxes(memoryview(heif)) if name == b"iinf"):
+        for _, item in boxes(lists[8 if any(lists[:1]) else 6 :]):
+            told = bytes(item[10 if bytes(item[:1]) > b"\2" else 8 :])
+            try:
+                for text in (told[:4], *told[4:].split(b"\0")):
+                    text.decode()
+            except UnicodeDecodeError as error:
+                raise UnreadableImage("a damaged HEIF; save it anew") from error
 
 
 def _is_turned_by_container(file: BinaryIO) -> bool:
