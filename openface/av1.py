@@ -71,7 +71,7 @@ class _Bits:
         return held >> (8 * end - self._place) & ((1 << bits) - 1)
 
 
-def _boxes(content: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+def boxes(content: memoryview) -> Iterator[tuple[bytes, memoryview]]:
     """Boxes by name, in the order of the file, and those inside of boxes."""
     start = 0
     while start + 8 <= len(content):
@@ -82,19 +82,19 @@ def _boxes(content: memoryview) -> Iterator[tuple[bytes, memoryview]]:
         inside = content[start + begin : end]
         yield name, inside
         if name in _HOLD_BOXES:
-            yield from _boxes(inside[_HOLD_BOXES[name] :])
+            yield from boxes(inside[_HOLD_BOXES[name] :])
         start = end
 
 
 def _streams(content: memoryview) -> Iterator[memoryview]:
     """What is given to the decoder: the file's items, and the samples of its tracks."""
-    boxes = list(_not_too_many(_boxes(content)))
-    in_file = next((inside for name, inside in boxes if name == b"idat"), content[:0])
-    for name, inside in boxes:
+    held = list(_not_too_many(boxes(content)))
+    in_file = next((inside for name, inside in held if name == b"idat"), content[:0])
+    for name, inside in held:
         if name == b"iloc":
             yield from _items(_Bits(inside), (content, in_file))
         elif name == b"stbl":
-            yield from _samples(dict(_not_too_many(_boxes(inside))), content)
+            yield from _samples(dict(_not_too_many(boxes(inside))), content)
 
 
 def _items(bits: _Bits, places: tuple[memoryview, memoryview]) -> Iterator[memoryview]:

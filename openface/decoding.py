@@ -31,7 +31,7 @@ from typing import BinaryIO, Literal, Protocol, cast
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, ImageSequence, TiffImagePlugin, UnidentifiedImageError
 
-from openface.av1 import largest_frame
+from openface.av1 import boxes, largest_frame
 
 ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".webp", ".tif", ".tiff"),
@@ -80,6 +80,9 @@ _MOST_SEGMENTS = 10_000
 """Most segments before a JPEG's first scan; large profiles, depth maps and the like take some hundreds."""
 _MOST_SCANS = 100
 """Most scans of a JPEG; programs write some twenty. A scan of ten bytes takes a decoder once through the picture."""
+_PLAIN_PNM = (b"P1", b"P2", b"P3")
+_MOST_COMMENTS = 1000
+"""Most comments of a PPM in letters; Pillow copies what is left for each."""
 _JPEG_END, _PNG_END = b"\xff\xd9", b"IEND\xaeB`\x82"
 _BYTES_OF = {1: 1, 3: 2, 4: 4, 6: 1, 8: 2, 9: 4, 16: 8, 17: 8}
 """Bytes of a TIFF's whole numbers, by type."""
@@ -259,6 +262,10 @@ def _opened(file: BinaryIO, head: bytes) -> Image.Image:
     if head.startswith(b"\xff\xd8"):
         _refuse_endless(file.read())
         file.seek(0)
+    if head.startswith(_PLAIN_PNM):
+        if file.read().count(b"#") > _MOST_COMMENTS:
+            raise UnreadableImage(f"a PPM of more than {_MOST_COMMENTS:,} comments; save it anew")
+        file.seek(0)
     return Image.open(file, formats=_FORMATS)
 
 
@@ -278,6 +285,8 @@ def _opened_heif(file: BinaryIO) -> Image.Image:
     """HEIF as its container turns it; what EXIF says beside that is for other programs, unless it stands alone."""
     from pi_heif import HeifImageFile  # Not the plugin, which would change what Pillow opens for everybody.
 
+    _refuse_items_of_no_type(file.read())
+    file.seek(0)
     image = cast(Image.Image, HeifImageFile(file))
     orientation = image.info.get("original_orientation")
     if orientation is not None and not _is_turned_by_container(file):
@@ -285,6 +294,18 @@ def _opened_heif(file: BinaryIO) -> Image.Image:
         exif[ExifTags.Base.Orientation] = orientation
         image.info["exif"] = exif.tobytes()
     return image
+
+
+def _refuse_items_of_no_type(heif: bytes) -> None:
+    """Refuse a HEIF in which what an item is is no text, where pi-heif would end the process."""
+    for lists in (inside for name, inside in boxes(memoryview(heif)) if name == b"iinf"):
+        for _, item in boxes(lists[8 if any(lists[:1]) else 6 :]):
+            told = bytes(item[10 if bytes(item[:1]) > b"\2" else 8 :])
+            try:
+                for text in (told[:4], *told[4:].split(b"\0")):
+                    text.decode()
+            except UnicodeDecodeError as error:
+                raise UnreadableImage("a damaged HEIF; save it anew") from error
 
 
 def _is_turned_by_container(file: BinaryIO) -> bool:

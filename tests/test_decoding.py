@@ -347,6 +347,15 @@ def test_a_picture_whose_end_is_zeros_is_refused(kind: str, how: dict[str, objec
         np.testing.assert_array_equal(rgb_pixels(content + appended), expected)
 
 
+def test_a_heic_with_an_item_that_is_no_text_is_refused() -> None:
+    """One byte of 813 ended the process, with all that it had read."""
+    content = (FILES / "turned.heic").read_bytes()
+    for name, damaged in ((b"Exif", b"\xd6xif"), (b"Exif", b"Exi\xc3"), (b"hvc1", b"\xffvc1")):
+        assert name in content
+        with pytest.raises(UnreadableImage, match="a damaged HEIF; save it anew"):
+            open_image(content.replace(b"\0\0" + name, b"\0\0" + damaged, 1))
+
+
 def test_a_jpeg_of_endless_segments_is_refused_before_they_are_listed() -> None:
     """In four bytes each, those of 20 MB would fill 600 MB."""
     content = saved(Image.new("L", (8, 8)), "JPEG")
@@ -365,6 +374,14 @@ def test_a_jpeg_that_goes_through_its_picture_again_and_again_is_refused() -> No
     exif = Image.Exif()
     exif[0x927C] = 200 * b"\xff\xda"
     assert open_image(saved(Image.new("L", (64, 64)), "JPEG", exif=exif) + 200 * b"\xff\xda").size == (64, 64)
+
+
+def test_a_ppm_of_endless_comments_is_refused() -> None:
+    """In three bytes each, those of 20 MB would keep Pillow for minutes."""
+    assert open_image(b"P2 1 1 255\n" + 900 * b"#a\n" + b"1\n").getpixel((0, 0)) == 1
+    with pytest.raises(UnreadableImage, match="a PPM of more than 1,000 comments; save it anew"):
+        open_image(b"P2 1 1 255\n" + 1001 * b"#a\n" + b"1\n")
+    assert open_image(b"P5 99 99 255\n" + 99 * 99 * b"#").size == (99, 99)
 
 
 SPOILT = {

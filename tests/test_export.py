@@ -281,6 +281,7 @@ def test_torchscript_says_what_torch_says(model: DeployedModel, exported: Path, 
     code = (
         "import sys, numpy, torch; told = dict.fromkeys(('labels', 'limits'), '');"
         "m = torch.jit.load(sys.argv[1], _extra_files=told);"
+        "assert 'Device' not in str(m.inlined_graph), 'it would run on one device alone';"
         "numpy.save(sys.argv[3], m(torch.from_numpy(numpy.load(sys.argv[2]))).numpy());"
         "print(*(text.decode() for text in told.values()), sep='\\n')"
     )
@@ -325,7 +326,7 @@ def test_what_differs_is_counted() -> None:
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x07"])
 def test_a_file_of_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.onnx").write_bytes(content)
-    with pytest.raises(CheckpointError, match="not a model that `fer export` wrote"):
+    with pytest.raises(CheckpointError, match="not an ONNX model that `fer export` wrote"):
         OnnxModel(tmp_path / "model.onnx")
 
 
@@ -333,7 +334,7 @@ def test_a_model_of_somebody_else_is_refused(exported: Path, tmp_path: Path) -> 
     proto = onnx.load(exported)
     del proto.metadata_props[:]
     onnx.save(proto, tmp_path / "model.onnx")
-    with pytest.raises(CheckpointError, match="not a model that `fer export` wrote"):
+    with pytest.raises(CheckpointError, match="not an ONNX model that `fer export` wrote"):
         OnnxModel(tmp_path / "model.onnx")
 
 

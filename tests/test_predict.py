@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,14 @@ def test_the_cascade_finds_the_portrait_at_any_size() -> None:
     two = np.concatenate([portrait, cv2.resize(portrait, (448, 448))[:224]], axis=1)
     assert [box.side for box in detect(two)] == sorted((box.side for box in detect(two)), reverse=True)
     assert detect(np.full((50, 400, 3), 127, np.uint8)) == []
+
+
+def test_threads_may_share_a_detector() -> None:
+    portrait = Image.open(PORTRAIT).convert("RGB")
+    pictures = [np.asarray(portrait.resize((side, side))) for side in (100, 120, 140, 160)] * 4
+    expected = list(map(open_detector("cascade"), pictures))
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(open_detector("cascade"), pictures)) == expected
 
 
 @pytest.mark.parametrize("size", [(1, 3000), (3000, 1), (2, 20_000)])
@@ -183,6 +192,13 @@ def test_what_no_image_can_be_is_told(exported: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=words):
             list(predictor([wrong]))
+
+
+def test_pictures_before_an_unreadable_one_are_read(exported: Path) -> None:
+    faces = Predictor(exported, detector=None)([PORTRAIT, PORTRAIT, b"nothing", PORTRAIT])
+    assert [len(next(faces)), len(next(faces))] == [1, 1]
+    with pytest.raises(InputError, match="known format; leave it out, or give pictures one by one and catch this"):
+        next(faces)
 
 
 @pytest.mark.parametrize("form", ["path", "text", "bytes", "file", "pillow", "rgb", "floats", "grey", "tensor"])
@@ -358,7 +374,7 @@ def test_files_in_a_folder_that_are_not_read_are_counted_by_ending(exported: Pat
     [
         (["{portrait}", "--model", "{here}"], "no model"),
         (["{portrait}", "--model", "{dataset}"], "no model"),
-        (["{portrait}", "--model", "{portrait}"], "no model"),
+        (["{portrait}", "--model", "{portrait}"], "made, or an exported .onnx file"),
         (["nowhere/*.jpg", "--model", "{model}"], "no image or video"),
         (["", "--model", "{model}"], "an argument: empty; is the variable set"),
         (["camera:9", "--model", "{model}"], "no camera there"),

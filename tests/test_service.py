@@ -42,7 +42,7 @@ from helpers.service import (
 from PIL import Image
 from test_decoding import SPOILT, page, tiff
 
-from fer_core.data.crops import Box, cut_out
+from fer_core.data.crops import Box, FaceFormat, cut_out
 from fer_core.data.dataset import EMOTIONS
 from fer_core.errors import ServiceError
 from fer_core.export.export import export
@@ -53,6 +53,7 @@ from fer_core.models.deployed import Deployed
 from fer_core.predict import Predictor
 from fer_core.predict.detector import open_detector
 from fer_core.progress import JsonLines
+from fer_core.service import finding
 from fer_core.service.__main__ import listen_at
 from fer_core.service.batching import Batcher, ModelFailed
 from fer_core.service.finding import _Pixels
@@ -449,6 +450,30 @@ def test_a_large_image_is_not_passed_by_small_ones() -> None:
     assert order == [100, 10]
 
 
+def test_headers_of_large_files_are_read_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a GIF of 20 MB that is all comments, Pillow makes 700 MB before it says how large the picture is."""
+    reading, most = list[BytesIO](), list[int]()
+
+    def read_header(file: BytesIO, largest: int) -> Image.Image:
+        reading.append(file)
+        time.sleep(0.05)
+        most.append(len(reading))
+        reading.remove(file)
+        raise UnreadableImage("enough")
+
+    async def ask(size: int) -> list[Any]:
+        files = (find(bytearray(size), aligned=True) for _ in range(2))
+        return await asyncio.gather(*files, return_exceptions=True)
+
+    monkeypatch.setattr(finding, "read_header", read_header)
+    find = finding.Finder(FaceFormat(STORED_SIZE, grey=False), largest=1000, threads=2)
+    for size, at_once in ((100, 2), (400, 1), (5000, 1)):
+        most.clear()
+        assert [str(answer) for answer in asyncio.run(ask(size))] == ["enough"] * 2
+        assert max(most) == at_once
+    find.close()
+
+
 def test_who_has_gone_is_not_computed() -> None:
     async def ask() -> None:
         batcher = Batcher(lambda faces: np.ones((len(faces), 2)), 8, 0.1, sizes.append)
@@ -582,7 +607,7 @@ def test_a_name_that_a_client_encodes_is_the_answers(running: Service, named: st
     ("settings", "line"),
     [
         ({"FER_MODEL": "/nowhere"}, "error: no model at /nowhere; make one with `fer export … --to onnx`"),
-        ({"FER_MODEL": "README.md"}, "error: README.md: not a model that `fer export` wrote"),
+        ({"FER_MODEL": "README.md"}, "error: README.md: not an ONNX model that `fer export` wrote"),
         ({"FER_SERVICE_REQUESTS": "many"}, "error: FER_SERVICE_REQUESTS=many: must be a whole number above 0"),
         ({"FER_SERVICE_REQUEST_SECONDS": "-1"}, "error: FER_SERVICE_REQUEST_SECONDS=-1: must be a number above 0"),
         ({"FER_SERVICE_PORT": "x"}, "error: FER_SERVICE_PORT=x: must be a whole number"),
@@ -702,6 +727,12 @@ def test_every_answer_keeps_browsers_from_harm(running: Service) -> None:
         assert answer.headers["Cache-Control"] == "no-store"
         assert not [name for name in answer.headers if name.startswith("access-control")]
         assert "server" not in answer.headers
+
+
+def test_nobody_is_sent_to_another_address(running: Service) -> None:
+    """It would be of the scheme and the host that reach the service, and not of those that its client knows."""
+    for path in ("/predict/", "/health/", "/docs/"):
+        assert running.client.post(path, headers={"Host": "elsewhere"}).status_code == 404
 
 
 def test_openapi_says_every_answer(running: Service) -> None:

@@ -263,3 +263,18 @@ def test_a_video_that_breaks_off_keeps_what_it_has(tmp_path: Path) -> None:
     assert frames[-1].pixels is None
     assert "breaks off" in frames[-1].reason
     assert all(frame.pixels is not None for frame in frames[:-1])
+
+
+def test_a_video_goes_on_behind_what_is_damaged(tmp_path: Path) -> None:
+    """Hours may follow a few bytes that a card or a copy has lost."""
+    content = bytearray(video(tmp_path / "clip.mp4", 60).read_bytes())
+    middle = len(content) // 3
+    content[middle : middle + 3000] = bytes(3000)
+    (tmp_path / "damaged.mp4").write_bytes(content)
+    (source,) = find_sources([str(tmp_path / "damaged.mp4")])
+    (lost,) = (frame for frame in frames_of(source) if frame.pixels is None)
+    read = [frame for frame in frames_of(source) if frame.pixels is not None]
+    assert lost.reason == f"{60 - len(read)} frames from {lost.number} on are damaged, and those after them may be"
+    assert 50 < len(read) < 60
+    assert [frame.seconds for frame in read] == pytest.approx([(frame.number or 0) / 25 for frame in read])
+    assert read[-1].number == 59

@@ -32,7 +32,7 @@ class OnnxModel:
             self.facts = _facts(self._session.get_modelmeta().custom_metadata_map)
         except Exception as error:  # ONNX Runtime has a type of its own for each thing that can be wrong with a file.
             raise CheckpointError(
-                f"{path}: not a model that `fer export` wrote ({str(error).strip().splitlines()[0][:200]})"
+                f"{path}: not an ONNX model that `fer export` wrote ({str(error).strip().splitlines()[0][:200]})"
             ) from error
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:

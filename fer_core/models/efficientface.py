@@ -240,7 +240,10 @@ def _interleave(first: Tensor, second: Tensor) -> Tensor:
 
     An exported network has it as one gathering of channels, which is what runtimes that keep them apart do best.
     """
-    if is_exporting() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+    if torch.jit.is_tracing():  # type: ignore[no-untyped-call]
+        # An index would stay on the device of the tracing, wherever the model is loaded to.
+        return torch.stack((first, second), dim=2).flatten(1, 2)
+    if is_exporting():
         channels = first.shape[1]
         in_turn = torch.arange(2 * channels, device=first.device).view(2, channels).t().flatten()
         return torch.cat((first, second), dim=1).index_select(1, in_turn)

@@ -4,7 +4,9 @@ FER2013's faces are boxes of OpenCV's frontal-face cascade, and RAF-DB's aligned
 which ships with OpenCV, is the detector. What is cut out there: `fer_core.data.crops`.
 """
 
+import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -33,22 +35,32 @@ Detector = Callable[[np.ndarray], list[Box]]
 """From an image, (H, W, 3) uint8 RGB, to its faces, the largest first."""
 
 
+class _OfEachThread(threading.local):
+    """A detector for each thread that asks: one of OpenCV's finds other faces, or fails, where two use it at a time."""
+
+    def __init__(self, opened: Callable[[], Detector]) -> None:
+        self._detect = opened()
+
+    def __call__(self, image: np.ndarray) -> list[Box]:
+        return self._detect(image)
+
+
 def open_detector(name: str) -> Detector:
-    """The detector called `cascade`, or the one of a YuNet model's .onnx file.
+    """The detector called `cascade`, or the one of a YuNet model's .onnx file; for any number of threads.
 
     Raises:
         DetectorError: it is neither, or OpenCV cannot read the file.
         InputError: its name is no UTF-8.
     """
     if name == "cascade":
-        return _cascade()
+        return _OfEachThread(_cascade)
     path = at_home(name)
     if path.suffix != ".onnx" or not path.is_file():
         raise DetectorError(f"--detector {name}: give cascade, or the .onnx file of a YuNet model")
     # OpenCV would end the process.
     require_utf8(name)
     try:
-        return _yunet(path)
+        return _OfEachThread(partial(_yunet, path))
     except cv2.error as error:
         raise DetectorError(f"{path}: OpenCV cannot read it as a YuNet model ({error.err})") from error
 

@@ -86,7 +86,8 @@ class Predictor:
         A warning says what was concluded about an image whose file does not say it, such as its range.
 
         Raises:
-            InputError: an image cannot be read, or `images` is a single one.
+            InputError: an image cannot be read, once the faces of those before it have come; or `images` is a
+                single one.
             CheckpointError: the model gives no probabilities.
         """
         if _is_one(images):
@@ -100,11 +101,15 @@ class Predictor:
             at_once: a frame waits for no others to be read with.
         """
         held: list[tuple[Frame, list[Box]]] = []
-        for frame in frames:
-            held.append((frame, [] if frame.pixels is None else self._detect(frame.pixels)))
-            if at_once or self._is_enough(held):
-                yield from self._judged(held)
-                held = []
+        try:
+            for frame in frames:
+                held.append((frame, [] if frame.pixels is None else self._detect(frame.pixels)))
+                if at_once or self._is_enough(held):
+                    yield from self._judged(held)
+                    held = []
+        except InputError:
+            yield from self._judged(held)
+            raise
         yield from self._judged(held)
 
     def _is_enough(self, held: list[tuple[Frame, list[Box]]]) -> bool:
@@ -148,7 +153,7 @@ def open_model(path: Path) -> Model:
 
         return OnnxModel(exported)
     raise CheckpointError(
-        f"{path}: no model; give the folder that `fer distill` or `fer train-ldg` made, or what `fer export` wrote"
+        f"{path}: no model; give the folder that `fer distill` or `fer train-ldg` made, or an exported .onnx file"
     )
 
 
@@ -188,7 +193,7 @@ def _as_frame(image: Picture) -> Frame:
     try:
         decoded = open_image(image)
     except UnreadableImage as unreadable:
-        raise InputError(f"{unreadable}; leave it out, or catch this and go on") from unreadable
+        raise InputError(f"{unreadable}; leave it out, or give pictures one by one and catch this") from unreadable
     if remark := remark_of(decoded):
         warnings.warn(f"{name or type(image).__name__}: {remark}", stacklevel=2)
     return Frame(name, np.asarray(decoded.convert("RGB")), remark=remark)

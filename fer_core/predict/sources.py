@@ -37,6 +37,8 @@ _NEARLY_SQUARE, _ANY_CAMERAS = 0.01, 4.0
 """A pixel's sides may differ by this share of one; and what says more than the second number is a mistake."""
 _NO_RATE = 1000
 """Frames a second that a WebM without any is said to have; an MPEG stream's clock ticks 90,000 times."""
+_MOST_DAMAGED = 10_000
+"""Frames in a row that may be damaged before a video ends; a damaged header may promise any number."""
 _BROKEN_OFF = 0.98
 """Share of its frames, or of its time, that a video has to have; containers are often wrong by a few."""
 
@@ -257,9 +259,16 @@ def _moving(source: PictureSource, every: int) -> Iterator[Frame]:
     if mirroring:
         capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
     clock, aspect = _Clock(capture, source), _aspect_of(capture)
-    number = 0
+    number = damaged = 0
     try:
-        while capture.grab():
+        while damaged <= max(min(clock.promised - number, _MOST_DAMAGED), 0):
+            if not capture.grab():
+                damaged += 1
+                continue
+            if damaged:
+                reason = f"{damaged} frames from {number} on are damaged, and those after them may be"
+                yield Frame(source.name, None, number, reason=reason)
+                number, damaged = number + damaged, 0
             seconds = clock.seconds(number)
             if number % every == 0:
                 seen, picture = capture.retrieve()

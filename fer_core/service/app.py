@@ -53,6 +53,8 @@ def create_app(model: OnnxModel, limits: Limits, threads: int) -> FastAPI:
         description=model.facts.limits,
         docs_url=None,
         redoc_url=None,
+        # Else /predict/ would send a picture that came through a proxy's TLS once more, without it.
+        redirect_slashes=False,
         lifespan=service.lifespan,
     )
     app.add_middleware(Watched, metrics=metrics, paths=_PATHS)

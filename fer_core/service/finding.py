@@ -17,6 +17,9 @@ from fer_core.data.crops import Box, FaceFormat, whole_image
 from fer_core.predict.detector import open_detector
 from openface.decoding import UnreadableImage, largest_part, open_image, read_header, remark_of
 
+_HEADER = 2
+"""Pixels as large as what Pillow makes of a byte of a header, such as a GIF's comments, at most."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -42,9 +45,8 @@ class Finder:
     def __init__(self, wanted: FaceFormat, *, largest: int, threads: int) -> None:
         self._wanted, self._largest = wanted, largest
         self._pixels = _Pixels(largest)
-        # A cascade belongs to one thread.
-        self._of_thread = threading.local()
-        self._threads = ThreadPoolExecutor(threads, "faces", self._open_detector)
+        self._detect = open_detector("cascade")
+        self._threads = ThreadPoolExecutor(threads, "faces")
 
     async def __call__(self, content: bytearray, *, aligned: bool) -> Found:
         """Find the faces; an image whose caller is cancelled before its turn has come is not looked at.
@@ -61,19 +63,15 @@ class Finder:
         """Drop what has not begun."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _open_detector(self) -> None:
-        self._of_thread.detector = open_detector("cascade")
-
     def _find(self, content: bytearray, aligned: bool) -> Found:
-        with (
-            read_header(BytesIO(content), self._largest) as image,
-            self._pixels.take(math.prod(largest_part(image))),
-        ):
+        with self._pixels.take(min(self._largest, _HEADER * len(content))):
+            header = read_header(BytesIO(content), self._largest)
+        with header as image, self._pixels.take(math.prod(largest_part(image))):
             decoded = open_image(image)
             pixels = np.asarray(decoded.convert("RGB"))
             height, width = pixels.shape[:2]
             try:
-                boxes = whole_image(pixels) if aligned else self._of_thread.detector(pixels)
+                boxes = whole_image(pixels) if aligned else self._detect(pixels)
                 faces = [self._wanted.cut_out(pixels, box) for box in boxes]
             except cv2.error as error:
                 raise UnreadableImage(f"OpenCV could not search it ({error.err})") from error
