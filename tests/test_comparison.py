@@ -589,18 +589,21 @@ def fer(tmp_path: Path, *arguments: str, experiment: str | Path = TINY) -> "subp
 
 
 def test_a_comparison_is_trained_reported_and_gone_on_with(tmp_path: Path) -> None:
-    part = fer(tmp_path, "--set", "comparison.only=30 labels · labels alone*")
+    """Its generators learn from the faces without labels too, in every way there is."""
+    ways = ("propagated=1.0", "pseudo_labels=0.5", "pseudo_threshold=0.2", "mixed=0.2", "smoothing=0.1")
+    settings = [word for way in ways for word in ("--set", f"ldg.{way}")]
+    part = fer(tmp_path, *settings, "--set", "comparison.only=30 labels · labels alone*")
     assert (part.returncode, part.stderr) == (0, "")
     assert "✓ 30 labels · labels alone · seed 1 · train-ldg" in part.stdout
 
     # What is there is told, and nothing is begun: the student and Ω are not there.
-    late = fer(tmp_path, "--set", "run.hours=0.0000001")
+    late = fer(tmp_path, *settings, "--set", "run.hours=0.0000001")
     assert (late.returncode, late.stderr) == (0, "")
     assert "✓ report" in late.stdout
     assert late.stdout.count("✓") == 1
     assert "not there: 3 of the networks asked for; the same command goes on" in late.stdout
 
-    whole = fer(tmp_path)
+    whole = fer(tmp_path, *settings)
     assert (whole.returncode, whole.stderr) == (0, "")
     assert "= 30 labels · labels alone · seed 1 · train-ldg · reused" in whole.stdout
     page = Path(whole.stdout.splitlines()[-1].removeprefix("file://"))
@@ -612,6 +615,17 @@ def test_a_comparison_is_trained_reported_and_gone_on_with(tmp_path: Path) -> No
         ("30 labels", "Ω", "student"),
         ("all labels", "labels alone", "generator"),
     ]
+
+    prepared = [json.loads(path.read_text()) for path in tmp_path.glob("artifacts/prepare/*/dataset.json")]
+    assert sorted(card["counts"]["train"] for card in prepared) == [30, 88]
+    assert len(list(tmp_path.glob("artifacts/graph/*/to_labelled.npz"))) == 1
+    cards = [json.loads(path.read_text()) for path in tmp_path.glob("artifacts/train-ldg/*/model.json")]
+    few = {card["name"]: card["history"][0] for card in cards if "unlabelled" in card["trained_on"]["images"]}
+    assert few.keys() == {"LDG", "LDG-AUs"}
+    for name, told in few.items():
+        assert np.isfinite(told["train_cross_entropy"])
+        assert np.isfinite(told["train_pseudo_labels"])
+        assert ("train_lambda_omega" in told) == (name == "LDG-AUs")
 
 
 def test_cells_with_other_test_images_are_told_before_they_are_trained_and_the_others_are_reported(

@@ -1,7 +1,6 @@
 """Unlabelled faces through the flow's own objective, its training, and its commands."""
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from helpers.prefect_home import with_database
 from torch import nn
 
 from fer_core.data.dataset import open_dataset
@@ -78,28 +76,6 @@ def test_the_memory_of_the_objective_below_is_kept() -> None:
     memory = with_pseudo_labels(below, torch.ones(3), 0.9, 0).memory
     assert memory["bank"] is bank
     assert set(memory) == {"bank", "steps_taken"}
-
-
-def test_a_whole_run_learns_from_faces_without_labels(tmp_path: Path) -> None:
-    """prepare, annotate, graph, both generators, soft labels, a student, and the report."""
-    ways = ("propagated=1.0", "pseudo_labels=0.5", "pseudo_threshold=0.2", "mixed=0.2", "smoothing=0.1")
-    settings = ["dataset.labelled=30", *(f"ldg.{way}" for way in ways)]
-    asked = [word for setting in settings for word in ("--set", setting)]
-    program = [str(Path(sys.executable).parent / "fer"), "run", str(ROOT / "tests" / "tiny.toml"), *asked]
-    environment = os.environ | {"PREFECT_HOME": with_database(tmp_path / "prefect")}
-    run = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900)
-    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
-    artifacts = tmp_path / "artifacts"
-    (prepared,) = (json.loads(path.read_text()) for path in artifacts.glob("prepare/*/dataset.json"))
-    assert prepared["counts"]["train"] == 30
-    assert len(list(artifacts.glob("graph/*/to_labelled.npz"))) == 1
-    cards = [json.loads(path.read_text()) for path in artifacts.glob("train-ldg/*/model.json")]
-    assert {card["name"] for card in cards} == {"LDG", "LDG-AUs"}
-    for card in cards:
-        told = card["history"][0]
-        assert np.isfinite(told["train_cross_entropy"])
-        assert np.isfinite(told["train_pseudo_labels"])
-        assert ("train_lambda_omega" in told) == (card["name"] == "LDG-AUs")
 
 
 def step(tmp_path: Path, name: str, experiment: str, settings: list[str], *inputs: str) -> tuple[Path, str]:
