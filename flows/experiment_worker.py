@@ -22,6 +22,7 @@ import anyio
 import anyio.abc
 import httpx
 from prefect import Flow
+from prefect._internal.observers import FlowRunCancellingObserver
 from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterName,
@@ -73,6 +74,8 @@ class ExperimentWorker(ProcessWorker):
     def __init__(self, pool: str = POOL, **options: Any) -> None:
         super().__init__(work_pool_name=pool, create_pool_if_not_found=False, **options)
         self._under_way: dict[UUID, ProcessHandle] = {}
+        self._watches: dict[UUID, FlowRunCancellingObserver] = {}
+        """Of runs under way, for their cancellation."""
         self._ending = False
         self._server_is_away = False
 
@@ -111,9 +114,11 @@ class ExperimentWorker(ProcessWorker):
 
     async def _see_to_cancellation(self) -> None:
         """Ask for cancelled runs, where Prefect's own watch over them ended while the server was away."""
-        observer = self._cancelling_observer
-        if observer and observer._polling_task and observer._polling_task.done() and self._under_way:
-            await observer._check_for_cancelled_flow_runs()  # type: ignore[no-untyped-call]
+        # The worker's own is for runs that are about to begin.
+        own = [] if self._cancelling_observer is None else [self._cancelling_observer]
+        for watch in (*own, *self._watches.values()):
+            if watch._polling_task and watch._polling_task.done():
+                await watch._check_for_cancelled_flow_runs()  # type: ignore[no-untyped-call]
 
     async def end_runs(self) -> None:
         """Begin no run any more, and let those under way end in good order, or give up after some seconds.
@@ -149,6 +154,7 @@ class ExperimentWorker(ProcessWorker):
             await self._end_if_unended(flow_run)
         finally:
             self._under_way.pop(flow_run.id, None)
+            self._watches.pop(flow_run.id, None)
         return ProcessWorkerResult(status_code=exit_code, identifier=str(pid))
 
     async def _execute(
@@ -170,6 +176,7 @@ class ExperimentWorker(ProcessWorker):
             handle: ProcessHandle = await group.start(partial(executor.submit))
             assert handle.pid is not None
             self._under_way[flow_run.id] = handle
+            self._watches[flow_run.id] = context._observer
             status.started(handle.pid)
         return handle.returncode or 0, handle.pid or 0
 

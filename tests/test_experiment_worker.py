@@ -32,6 +32,23 @@ TINY = str(Path(__file__).parent / "tiny.toml")
 MISTAKEN = {"experiment": "demo", "settings": ["graph.kk=3"]}
 """A run that our flow, once it is started, refuses by itself: no other would say so."""
 REFUSED = "unknown key graph.kk"
+UNWATCHED = """
+import asyncio
+from prefect.runner._flow_run_executor import FlowRunExecutorContext
+from flows.experiment_worker import ExperimentWorker, work_until_asked_to_end
+
+enter = FlowRunExecutorContext.__aenter__
+
+async def enter_without_watch(self):
+    context = await enter(self)
+    context._observer._consumer_task.cancel()
+    context._observer._polling_task = asyncio.create_task(asyncio.sleep(0))
+    return context
+
+FlowRunExecutorContext.__aenter__ = enter_without_watch
+asyncio.run(work_until_asked_to_end(ExperimentWorker("unwatched")))
+"""
+"""A worker whose runs are as after a minute without the server: Prefect's watch for their cancellation has ended."""
 ENDS = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
@@ -134,6 +151,25 @@ def wait_for(condition: Any, seconds: float) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s"
         time.sleep(0.1)
+
+
+def test_a_run_that_outlived_a_minute_without_the_server_can_be_cancelled(lab: Lab) -> None:
+    lab.post("/work_pools/", name="unwatched", type="fer")
+    made: dict[str, Any] = {
+        "flow_id": lab.flow(),
+        "work_pool_name": "unwatched",
+        "parameters": {"artifacts": str(lab.artifacts)},
+    }
+    deployment = str(lab.post("/deployments/", name="full-pipeline", **made)["id"])
+    with subprocess.Popen([sys.executable, "-c", UNWATCHED], env=lab.environment) as worker:
+        try:
+            asked = {"experiment": "demo", "settings": ["ldg.epochs=300"]}
+            run = str(lab.post(f"/deployments/{deployment}/create_flow_run", parameters=asked)["id"])
+            wait_for(lambda: lab.client.get(f"/flow_runs/{run}").json()["state_type"] == "RUNNING", 60)
+            lab.post(f"/flow_runs/{run}/set_state", state={"type": "CANCELLING"})
+            assert lab.ending(run)["state_type"] == "CANCELLED"
+        finally:
+            worker.terminate()
 
 
 def test_a_run_may_override_nothing_of_how_it_is_started(lab: Lab) -> None:
