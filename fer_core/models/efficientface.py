@@ -240,7 +240,7 @@ def _interleave(first: Tensor, second: Tensor) -> Tensor:
 
     An exported network has it as one gathering of channels, which is what runtimes that keep them apart do best.
     """
-    if torch.jit.is_tracing():  # type: ignore[no-untyped-call]
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         # An index would stay on the device of the tracing, wherever the model is loaded to.
         return torch.stack((first, second), dim=2).flatten(1, 2)
     if is_exporting():
