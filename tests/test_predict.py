@@ -172,6 +172,21 @@ def test_on_a_gpu_a_checkpoint_keeps_all_bits_as_its_evaluation_does(model: Depl
     assert rounded == [False]
 
 
+def test_threads_that_share_a_checkpoint_keep_all_bits_on_a_gpu(model: DeployedModel) -> None:
+    read, rounded = TorchModel(model.checkpoint), list[bool]()
+
+    def take_long(*given: object) -> None:
+        time.sleep(0.1)
+        rounded.append(torch.backends.cudnn.allow_tf32)
+
+    read._model.register_forward_hook(take_long)
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(2):
+            threads.submit(read, np.zeros((1, 48, 48, 3), np.uint8))
+            time.sleep(0.05)
+    assert rounded == [False, False]
+
+
 def test_images_come_in_their_order_whatever_the_batch(exported: Path) -> None:
     portrait, nothing = Image.open(PORTRAIT), np.full((90, 120, 3), 200, np.uint8)
     images: list[Any] = [nothing, portrait, nothing, np.asarray(portrait.convert("L")), portrait.resize((500, 500))]
