@@ -24,6 +24,7 @@ from helpers.service import claiming
 from helpers.videos import PORTRAIT, moving, video, write_video
 from PIL import Image
 
+from fer_core.cli import _interrupt, _predict
 from fer_core.data.crops import Box, cut_out, whole_image
 from fer_core.data.dataset import open_dataset
 from fer_core.data.views import Views
@@ -463,6 +464,21 @@ def test_what_was_read_before_ctrl_c_is_kept(exported: Path, tmp_path: Path) -> 
     assert told == "stopped; what was read until then is kept, and the same command begins anew\n"
     assert 1 <= len(pd.read_csv(out)) < 4000
     assert not list(tmp_path.glob("*.unfinished"))
+
+
+@pytest.mark.parametrize(("before", "after"), [(signal.SIG_DFL, _interrupt), (signal.SIG_IGN, signal.SIG_IGN)])
+def test_a_terminal_that_closes_is_ctrl_c_but_under_nohup(
+    before: signal.Handlers, after: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENCV_FFMPEG_LOGLEVEL", "OPENCV_LOG_LEVEL"):
+        monkeypatch.setenv(name, "0")
+    usual = signal.signal(signal.SIGHUP, before)
+    try:
+        with pytest.raises(InputError, match="with --aligned no face is looked for"):
+            _predict(["clip.mp4"], Path("model.onnx"), detector="yunet.onnx", aligned=True)
+        assert signal.getsignal(signal.SIGHUP) == after
+    finally:
+        signal.signal(signal.SIGHUP, usual)
 
 
 def test_memory_stays_the_same_however_long_a_video_is(exported: Path, tmp_path: Path) -> None:
