@@ -268,13 +268,14 @@ def _predict(
     batch: Annotated[int, typer.Option(metavar="N", min=1, help="Faces at a time.")] = 32,
 ) -> None:
     """Find the faces in images, videos or a camera, and read them: box, distribution, top emotion, uncertainty."""
+    # What a terminal or an ssh session leaves behind; under nohup it is ignored.
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _interrupt)
     # OpenCV's own lines on a file that it cannot read; ours says it. It looks at these when it is imported.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
-    from PIL import Image
-
-    # Pillow's own line on a picture that is refused as too large.
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
+    # And Pillow's own, on odd headers and on pictures that are refused as too large.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     from fer_core.predict import Predictor
     from fer_core.predict.command import predict
 

@@ -285,7 +285,7 @@ def _opened_heif(file: BinaryIO) -> Image.Image:
     """HEIF as its container turns it; what EXIF says beside that is for other programs, unless it stands alone."""
     from pi_heif import HeifImageFile  # Not the plugin, which would change what Pillow opens for everybody.
 
-    _refuse_items_of_no_type(file.read())
+    _refuse_items_of_no_text(file.read())
     file.seek(0)
     image = cast(Image.Image, HeifImageFile(file))
     orientation = image.info.get("original_orientation")
@@ -296,14 +296,13 @@ def _opened_heif(file: BinaryIO) -> Image.Image:
     return image
 
 
-def _refuse_items_of_no_type(heif: bytes) -> None:
-    """Refuse a HEIF in which what an item is is no text, where pi-heif would end the process."""
+def _refuse_items_of_no_text(heif: bytes) -> None:
+    """Refuse a HEIF with an item whose type, name or content type is no UTF-8; pi-heif would end the process."""
     for lists in (inside for name, inside in boxes(memoryview(heif)) if name == b"iinf"):
         for _, item in boxes(lists[8 if any(lists[:1]) else 6 :]):
             told = bytes(item[10 if bytes(item[:1]) > b"\2" else 8 :])
             try:
-                for text in (told[:4], *told[4:].split(b"\0")):
-                    text.decode()
+                told[:4].decode(), told[4:].decode()
             except UnicodeDecodeError as error:
                 raise UnreadableImage("a damaged HEIF; save it anew") from error
 

@@ -24,6 +24,7 @@ from helpers.service import claiming
 from helpers.videos import PORTRAIT, moving, video, write_video
 from PIL import Image
 
+from fer_core.cli import _interrupt, _predict
 from fer_core.data.crops import Box, cut_out, whole_image
 from fer_core.data.dataset import open_dataset
 from fer_core.data.views import Views
@@ -172,6 +173,21 @@ def test_on_a_gpu_a_checkpoint_keeps_all_bits_as_its_evaluation_does(model: Depl
     assert rounded == [False]
 
 
+def test_threads_that_share_a_checkpoint_keep_all_bits_on_a_gpu(model: DeployedModel) -> None:
+    read, rounded = TorchModel(model.checkpoint), list[bool]()
+
+    def take_long(*given: object) -> None:
+        time.sleep(0.1)
+        rounded.append(torch.backends.cudnn.allow_tf32)
+
+    read._model.register_forward_hook(take_long)
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(2):
+            threads.submit(read, np.zeros((1, 48, 48, 3), np.uint8))
+            time.sleep(0.05)
+    assert rounded == [False, False]
+
+
 def test_images_come_in_their_order_whatever_the_batch(exported: Path) -> None:
     portrait, nothing = Image.open(PORTRAIT), np.full((90, 120, 3), 200, np.uint8)
     images: list[Any] = [nothing, portrait, nothing, np.asarray(portrait.convert("L")), portrait.resize((500, 500))]
@@ -317,15 +333,17 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(exported: Path, tmp_p
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8nothing")
     (tmp_path / "broken.mp4").write_bytes(b"nothing")
     (tmp_path / "phone.png").write_bytes(claiming(12_000, 9_000, "PNG"))
+    # Pillow has lines of its own for an EXIF that is cut short.
+    Image.open(PORTRAIT).save(tmp_path / "odd.png", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
     out = tmp_path / "faces.csv"
     sources = [tmp_path / name for name in ("broken.jpg", "missing.png", "phone.png", "broken.mp4")]
-    sources.insert(2, PORTRAIT)
+    sources.insert(2, tmp_path / "odd.png")
     done = fer("predict", *sources, "--model", exported, "--out", out)
     assert done.returncode == 1
     lines = done.stderr.splitlines()
     told = [line.partition(": ") for line in lines[:-1]]
     assert [Path(name).name for name, _, _ in told] == ["broken.jpg", "missing.png", "phone.png", "broken.mp4"]
-    assert told[2][2] == "has more than 50,000,000 pixels; scale it down"
+    assert told[2][2] == "12000 x 9000 is more than 50,000,000 pixels; scale it down"
     assert lines[-1] == "1 faces in 1 images and frames; 4 could not be read"
     assert list(pd.read_csv(out)["status"]) == ["unreadable", "unreadable", "ok", "unreadable", "unreadable"]
     assert pd.read_csv(out)["reason"].notna().sum() == 4
@@ -446,6 +464,21 @@ def test_what_was_read_before_ctrl_c_is_kept(exported: Path, tmp_path: Path) -> 
     assert told == "stopped; what was read until then is kept, and the same command begins anew\n"
     assert 1 <= len(pd.read_csv(out)) < 4000
     assert not list(tmp_path.glob("*.unfinished"))
+
+
+@pytest.mark.parametrize(("before", "after"), [(signal.SIG_DFL, _interrupt), (signal.SIG_IGN, signal.SIG_IGN)])
+def test_a_terminal_that_closes_is_ctrl_c_but_under_nohup(
+    before: signal.Handlers, after: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENCV_FFMPEG_LOGLEVEL", "OPENCV_LOG_LEVEL"):
+        monkeypatch.setenv(name, "0")
+    usual = signal.signal(signal.SIGHUP, before)
+    try:
+        with pytest.raises(InputError, match="with --aligned no face is looked for"):
+            _predict(["clip.mp4"], Path("model.onnx"), detector="yunet.onnx", aligned=True)
+        assert signal.getsignal(signal.SIGHUP) == after
+    finally:
+        signal.signal(signal.SIGHUP, usual)
 
 
 def test_memory_stays_the_same_however_long_a_video_is(exported: Path, tmp_path: Path) -> None:

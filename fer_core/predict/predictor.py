@@ -1,6 +1,7 @@
 """Emotions of the faces in images: `Predictor(path)(images)`."""
 
 import os
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from openface.decoding import Picture, UnreadableImage, open_image, remark_of
 CASCADE = "cascade"
 _HELD = 50_000_000
 """Pixels of images that are held in memory, above which their faces are read however few they are."""
+
+_EXACTLY = threading.Lock()
+"""What keeps a GPU from rounding is a setting of the process: who ends first would undo it for the others."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +179,7 @@ class TorchModel:
 
         from fer_core.devices import exact_inference
 
-        with exact_inference():
+        with _EXACTLY, exact_inference():
             result: np.ndarray = self._model(torch.from_numpy(faces).to(self._device)).cpu().numpy()
         return result
 

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,8 @@ def serve(model: Path, host: str = "127.0.0.1", port: int = 8000, limits: Limits
         ServiceError: there is no model, the port is taken, or the host is not this machine's.
     """
     cores = usable_cores()
+    # A TIFF of 300 kB would fill 4 MB of the log with what is odd about its header.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     # Images are looked at in as many threads as there are cores: OpenCV needs no more of its own, and those of ONNX
     # Runtime, which spin while they wait, would take the cores from them.
     cv2.setNumThreads(1)
