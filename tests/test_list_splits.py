@@ -8,6 +8,7 @@ from helpers.dataset_files import LIST, refused, save_image, splits_by_id, write
 from helpers.listed_faces import with_columns
 
 from fer_core.data.readers import open_source
+from fer_core.experiment import DatasetSettings
 from openface.decoding import UnreadableImage
 
 
@@ -29,6 +30,29 @@ def test_file_names_that_may_be_peoples_are_told_where_no_column_says_it(tmp_pat
     assert any(note.startswith(told) for note in open_source(LIST, tmp_path).notes)
     write_rows(tmp_path / "labels.csv", ("path", "label", "subject"), *rows)
     assert not any("begin alike" in note for note in open_source(LIST, tmp_path).notes)
+
+
+@pytest.mark.parametrize("place", ["{who}", "VL\\{who}\\{label}", "/home/joy/train/{label}/{who}"])
+def test_folders_in_paths_that_may_be_peoples_are_told_where_no_column_says_it(tmp_path: Path, place: str) -> None:
+    rows = [
+        (f"{place.format(who=who, label=label)}/{label}.png", label, who)
+        for label in ("happy", "sad")
+        for who in ("anna", "ben", "P03")
+    ]
+    write_rows(tmp_path / "labels.csv", ("path", "label", "who"), *rows)
+    told = [note for note in open_source(LIST, tmp_path).notes if note.startswith("folders that several classes have")]
+    assert len(told) == 1
+    assert "anna" in told[0]
+    assert "list the images in a CSV with a column subject" in told[0]
+    write_rows(tmp_path / "labels.csv", ("path", "label", "subject"), *rows)
+    assert not any("several classes" in note for note in open_source(LIST, tmp_path).notes)
+
+
+def test_folders_of_splits_and_classes_are_not_taken_for_peoples(tmp_path: Path) -> None:
+    rows = [(f"x/{split}/{label}/1.png", label) for split in ("train", "test") for label in ("happy", "smile")]
+    write_rows(tmp_path / "labels.csv", ("path", "label"), *rows)
+    settings = DatasetSettings(source="csv", classes={"smile": "smile"})
+    assert not any("several classes" in note for note in open_source(settings, tmp_path).notes)
 
 
 @pytest.mark.parametrize("nobody", ["unknown", "NaN", "None", "-1", "-1.0", "n/a"])

@@ -168,12 +168,20 @@ def _folders_above(names: Sequence[tuple[str, ...]], labels: Sequence[str]) -> I
 
 
 def _maybe_people(names: Sequence[tuple[str, ...]], labels: Sequence[str]) -> Iterator[str]:
-    """Name the folders that are in several classes, or hold several; people's are, and a cut does not know them."""
+    """Name the folders that are in several classes, or hold several."""
+    rows = [(parts, label) for parts, label in zip(names, labels, strict=True) if label]
+    beside = (parts[: parts.index(label)] + parts[parts.index(label) + 1 :] for parts, label in rows)
+    yield from folders_of_several(beside, [label for _, label in rows])
+
+
+def folders_of_several(places: Iterable[tuple[str, ...]], labels: Iterable[str]) -> Iterator[str]:
+    """Name the folders that several classes have; people's are, and a cut does not know them.
+
+    places: of each image the folders above it that are neither its class nor its split
+    """
     classes_of = defaultdict[tuple[str, ...], set[str]](set)
-    for parts, label in zip(names, labels, strict=True):
-        if label:
-            place = parts.index(label)
-            classes_of[parts[:place] + parts[place + 1 :]].add(label)
+    for place, label in zip(places, labels, strict=True):
+        classes_of[place].add(label)
     of_several = [parts for parts, classes in classes_of.items() if parts and len(classes) > 1]
     if len(of_several) > 1:
         yield f"folders that several classes have: {_first_of(of_several)}; {_IF_PEOPLE}"

@@ -16,10 +16,11 @@ from PIL import Image
 
 from fer_core.data.dataset import BOX, EMOTIONS, PHOTOGRAPH
 from fer_core.data.readers.classes import UNLABELLED_INDEX, Classes, NumberOrder, check_shares, name_classes
-from fer_core.data.readers.folder import names_alike, without_dropped
+from fer_core.data.readers.folder import folders_of_several, names_alike, without_dropped
 from fer_core.data.readers.lists import (
     SHARE,
     ListedImages,
+    folders_in,
     is_share,
     list_files,
     read_lists,
@@ -231,8 +232,20 @@ def _persons_by(lists: Sequence[ListedImages]) -> Iterator[str]:
     if columns:
         yield f"people by the column {' and '.join(columns)}; where a split is cut, each is on one side"
     elif not {"validation", "test"} <= {split for found in lists for split in found.splits}:
-        stems = [PureWindowsPath(name).stem for found in lists for name in found.names]
-        yield from names_alike(stems, [label for found in lists for label in found.labels])
+        rows = [row for found in lists for row in zip(found.names, found.labels, strict=True)]
+        yield from names_alike([PureWindowsPath(name).stem for name, _ in rows], [label for _, label in rows])
+        labelled = [(name, label) for name, label in rows if label and not all(found.is_affectnet for found in lists)]
+        places = (_maybe_people(folders_in(name), label) for name, label in labelled)
+        yield from folders_of_several(places, [label for _, label in labelled])
+
+
+@cache
+def _maybe_people(folders: tuple[str, ...], label: str) -> tuple[str, ...]:
+    """The folders that say neither the split nor the class."""
+    own = plain_label(label)
+    return tuple(
+        part for part in folders if not (split_of_folder(part) or emotion_of(part) or plain_label(part) == own)
+    )
 
 
 def _split_by(lists: Sequence[ListedImages]) -> Iterator[str]:

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -417,14 +418,24 @@ def _splits(path: Path, table: pd.DataFrame, columns: Sequence[str], of_file: st
 
 def _splits_of_folders(names: "pd.Series[str]") -> "pd.Series[str] | None":
     """The split that the lowest of each path's folders means, or ""; None where no two differ, as below one folder."""
-    # Not by pandas: its text holds no bytes that are no UTF-8, which folders in a list of another encoding have.
-    folders = [name.replace("\\", "/").rpartition("/")[0] for name in names]
-    split_of_place = {
-        place: next((split for part in reversed(place.split("/")) if (split := split_of_folder(part))), "")
-        for place in set(folders)
-    }
-    splits = pd.Series([split_of_place[place] for place in folders], index=names.index)
+    splits = pd.Series([split_above(name) for name in names], index=names.index)
     return splits if len({*splits} - {""}) > 1 else None
+
+
+def split_above(name: str) -> str:
+    """The split that the lowest folder in a path means, or ""."""
+    return _split_of_place(folders_in(name))
+
+
+def folders_in(name: str) -> tuple[str, ...]:
+    """The folders in a listed path."""
+    # Not by pandas: its text holds no bytes that are no UTF-8, which folders in a list of another encoding have.
+    return tuple(part for part in name.replace("\\", "/").split("/")[:-1] if part not in ("", "."))
+
+
+@cache
+def _split_of_place(folders: tuple[str, ...]) -> str:
+    return next((split for part in reversed(folders) if (split := split_of_folder(part))), "")
 
 
 def _box_columns(table: pd.DataFrame) -> BoxColumns:
