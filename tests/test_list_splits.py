@@ -244,6 +244,28 @@ def test_folders_in_the_paths_say_the_split(tmp_path: Path) -> None:
     assert not any("folders" in note for note in source.notes)
 
 
+def test_splits_that_contradict_the_folders_in_the_paths_are_told(tmp_path: Path) -> None:
+    rows = [
+        ("train/1.png", "sad", "train"),
+        ("x\\train\\2.png", "happy", "Test"),
+        ("train/3.png", "sad", "val"),
+        ("test/4.png", "happy", "test"),
+        ("val/5.png", "happy", "test"),
+        ("test/6.png", "sad", "train"),
+    ]
+    write_rows(tmp_path / "labels.csv", ("path", "label", "split"), *rows)
+    told = "images in a folder of another split: 2 of 6, such as x\\train\\2.png (test); are the rows in step?"
+    assert told in open_source(LIST, tmp_path).notes
+    for other in (rows[2:5], [(f"/home/test/{name}", label, "train") for name, label, _ in rows[:3]]):
+        write_rows(tmp_path / "labels.csv", ("path", "label", "split"), *other)
+        assert not any("in step" in note for note in open_source(LIST, tmp_path).notes)
+    (tmp_path / "labels.csv").unlink()
+    write_rows(tmp_path / "train.csv", ("path", "label"), *(row[:2] for row in rows))
+    assert any(
+        note.startswith("images in a folder of another split: 3 of 6") for note in open_source(LIST, tmp_path).notes
+    )
+
+
 def test_an_empty_cell_takes_the_split_of_its_list_and_none_may_contradict_it(tmp_path: Path) -> None:
     for split in ("Training", "Test"):
         rows = [(f"{split}1.png", "happy", split), (f"{split}2.png", "sad", "")]

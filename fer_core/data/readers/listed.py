@@ -25,6 +25,7 @@ from fer_core.data.readers.lists import (
     list_files,
     read_lists,
     refuse_rows,
+    split_above,
 )
 from fer_core.data.readers.names import DROPPED, emotion_of, plain_label, split_of_folder
 from fer_core.data.readers.source import (
@@ -180,6 +181,7 @@ def _source(name: str, settings: DatasetSettings, folder: Path, lists: Sequence[
 def _notes_of_columns(folder: Path, lists: Sequence[ListedImages], paths: Sequence[Path]) -> Iterator[str]:
     """What says the split, the people and the boxes, and which columns, lists and images say nothing."""
     yield from _split_by(lists)
+    yield from _in_folders_of_other_splits(lists)
     yield from _persons_by(lists)
     yield from _boxes_by(lists)
     yield from _unused(lists)
@@ -254,6 +256,21 @@ def _split_by(lists: Sequence[ListedImages]) -> Iterator[str]:
         yield f"splits by the column {' and '.join(columns)}"
     if any(found.split_by_folders for found in lists):
         yield "splits by the folders in the paths"
+
+
+def _in_folders_of_other_splits(lists: Sequence[ListedImages]) -> Iterator[str]:
+    """How many training images lie in a folder of the test or validation split, and test images in one of train.
+
+    Validation images are often set aside from those of train.
+    """
+    rows = [(name, split, split_above(name)) for f in lists for name, split in zip(f.names, f.splits, strict=True)]
+    apart = [row for row in rows if row[1:] in (("train", "test"), ("train", "validation"), ("test", "train"))]
+    if apart and len({above for *_, above in rows} - {""}) > 1:  # One alone may be of a folder such as /home/test.
+        name, split, _ = apart[0]
+        yield (
+            f"images in a folder of another split: {len(apart):,} of {len(rows):,}, such as {name} ({split}); are the "
+            "rows in step?"
+        )
 
 
 def _boxes_by(lists: Sequence[ListedImages]) -> Iterator[str]:
