@@ -105,6 +105,9 @@ _SIDES = (
     ("left", "top", "width", "height"),
 )
 """What follows: left, top, and either right and bottom or width and height, of which `width` may be the picture's."""
+_IN_ONE_FIELD = ("bbox", "facebbox", "box", "facebox", "boundingbox", "faceboundingbox", "rect", "facerect")
+"""Headers of columns whose fields may be a whole box, such as `[12, 30, 64, 64]`."""
+_FOUR_NUMBERS = re.compile(r"\D*(\d+(\.\d*)?[^\d.]+){3}\d+(\.\d*)?\D*")
 _LANDMARKS = "facial_landmarks"
 """AffectNet's, which are most of its files."""
 SHARE = "p_"
@@ -226,6 +229,8 @@ def _read_list(path: Path, split: str, named: Collection[str] | None) -> ListedI
     of_folders = None if of_split or split else _splits_of_folders(names)
     of_person = _person_column(table, {str(names.name), str(labels.name), *of_split})
     of_box = _box_columns(table)
+    if not of_box.names:
+        _refuse_boxes_in_one_field(path, table)
     used = {str(names.name), str(labels.name), *of_split, of_person, *of_box.names}
     unused = [name for name in table.columns if name not in used and not is_share(str(name))]
     return ListedImages(
@@ -449,6 +454,14 @@ def _box_columns(table: pd.DataFrame) -> BoxColumns:
             if headers.keys() >= {*called}:
                 return BoxColumns([headers[name] for name in called], box in edges)
     return BoxColumns([], are_edges=False)
+
+
+def _refuse_boxes_in_one_field(path: Path, table: pd.DataFrame) -> None:
+    """Refuse a column of whole boxes, whose last two numbers may be sides or edges; whole scenes would be faces."""
+    for name in (str(name) for name in table.columns if plain(str(name)) in _IN_ONE_FIELD):
+        are_boxes = table[name].str.fullmatch(_FOUR_NUMBERS)
+        told = f"its {name} is a box in one field; write four columns, x,y,width,height or left,top,right,bottom, or"
+        refuse_rows(path, are_boxes, f"{told} take the column out where the faces are cut out already")
 
 
 def is_share(header: str) -> bool:
