@@ -97,6 +97,18 @@ def test_splits_below_a_folder_that_holds_all_are_splits(tmp_path: Path) -> None
     assert splits.value_counts().to_dict() == {"train": 2, "validation": 2, "test": 2}
 
 
+@pytest.mark.parametrize("place", ["fer_training_data", "a/train", "test/b"])
+def test_a_folder_of_all_images_may_be_called_after_a_split_too(tmp_path: Path, place: str) -> None:
+    for split in ("train", "test"):
+        for label in ("happy", "sad"):
+            save_image(tmp_path / place / split / label / "1.jpg")
+    source = open_source(FOLDER, tmp_path)
+    assert source.records["split"].tolist() == ["test", "test", "train", "train"]
+    assert source.labels == ("happiness", "sadness")
+    save_image(tmp_path / "val" / "train" / "happy" / "1.jpg")
+    assert "two splits; have each image below just one" in refused(FOLDER, tmp_path)
+
+
 @pytest.mark.parametrize("name", ["eval", "Holdout", "my_evaluation"])
 def test_a_folder_that_may_be_of_either_split_is_no_class(tmp_path: Path, name: str) -> None:
     for place in ("one", name):

@@ -211,9 +211,11 @@ def _split_among(parts: tuple[str, ...], part: str, root: int) -> str | None:
 
 
 def _split(parts: tuple[str, ...], root: int, folder: Path) -> str:
-    found = {split for part in parts if (split := _split_among(parts, part, root))}
+    below = {split for part in parts[root:] if (split := _split_among(parts, part, root))}
+    # What holds all images may be called `training_data` too; below it, folders know better.
+    found = below or {split for part in parts[:root] if (split := _split_among(parts, part, root))}
     if len(found) > 1:
-        raise DatasetError(f"{folder / Path(*parts)}: its folders name two splits; {_SPLIT_BESIDE}")
+        raise DatasetError(f"{folder / Path(*parts)}: its folders name two splits; have each image below just one")
     return found.pop() if found else ""
 
 
