@@ -86,6 +86,15 @@ def test_a_list_that_is_no_text_is_refused(tmp_path: Path) -> None:
     assert "labels.csv: no such file" in refused(LIST, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['[{"path": "a.png", "label": "happy"}]', '[\n  ["a.png", "happy"]\n]', '{"path": "a.png"}\n{"path": "b.png"}\n'],
+)
+def test_a_list_as_json_is_told_to_be_wanted_as_csv(tmp_path: Path, text: str) -> None:
+    (tmp_path / "faces.json").write_text(text)
+    assert "faces.json: not a CSV file (JSON); save it as CSV, with a header" in refused(LIST, tmp_path / "faces.json")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|", "sep=;", "  "])
 def test_a_list_is_read_with_any_usual_separator_and_encoding(tmp_path: Path, separator: str, encoding: str) -> None:
