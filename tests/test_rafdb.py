@@ -118,6 +118,15 @@ def test_rafdb_in_class_folders_has_the_order_of_its_folders(tmp_path: Path, fir
     assert "which such counts do not tell from another: neutral 2 " in source.notes[0]
 
 
+def test_rafdbs_parts_may_have_more_in_their_names(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for number, name in enumerate(OFFICIAL_NAMES, start=1):
+            save_image(tmp_path / f"RAF_{part}_aligned" / str(number) / f"{part}_{name}.jpg")
+    source = open_source(RAFDB, tmp_path)
+    assert all(name.endswith(label) for name, label in names_by_id(source).items())
+    assert set(source.records["split"]) == {"train", "test"}
+
+
 def test_without_a_test_folder_rafdbs_valid_is_its_test_part(tmp_path: Path) -> None:
     for number in range(7):
         save_image(tmp_path / "train" / str(number) / f"t{number}.jpg")

@@ -10,7 +10,7 @@ import numpy as np
 from fer_core.data.readers.folder import ClassFolders, FolderImage, read_class_folders, source_of_folders
 from fer_core.data.readers.listed import AFFECTNET, read_affectnet_lists
 from fer_core.data.readers.lists import lists_near
-from fer_core.data.readers.names import emotion_of, number_of, split_of
+from fer_core.data.readers.names import emotion_of, number_of, split_of_folder
 from fer_core.data.readers.source import Source, find_images, subfolders, unwrapped, without_ending
 from fer_core.data.readers.tables import plain, read_rows
 from fer_core.errors import DatasetError
@@ -65,8 +65,10 @@ def read(settings: DatasetSettings, folder: Path) -> Source:
 def _parts(folder: Path) -> list[_Part]:
     """The splits below a folder, or the one that it is."""
     if _is_part(folder):
-        return [_Part(folder, split_of(folder.name) or "")]
-    return [_Part(part, split) for part in subfolders(folder) if (split := split_of(part.name)) and _is_part(part)]
+        return [_Part(folder, split_of_folder(folder.name) or "")]
+    return [
+        _Part(part, split) for part in subfolders(folder) if (split := split_of_folder(part.name)) and _is_part(part)
+    ]
 
 
 def _is_part(folder: Path) -> bool:
@@ -120,7 +122,8 @@ def _told(without: Sequence[Path]) -> Iterator[str]:
 
 def _has_class_folders(folder: Path) -> bool:
     return any(
-        split_of(part.name) and any(number_of(inner.name) or emotion_of(inner.name) for inner in subfolders(part))
+        split_of_folder(part.name)
+        and any(number_of(inner.name) or emotion_of(inner.name) for inner in subfolders(part))
         for part in subfolders(folder)
     )
 

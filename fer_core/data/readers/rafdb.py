@@ -10,7 +10,7 @@ import pandas as pd
 from fer_core.data.dataset import EMOTIONS
 from fer_core.data.readers.classes import NumberOrder, check_shares, name_classes
 from fer_core.data.readers.folder import ClassFolders, read_class_folders, source_of_folders
-from fer_core.data.readers.names import number_of, split_of
+from fer_core.data.readers.names import number_of, split_of, split_of_folder
 from fer_core.data.readers.source import (
     NEARLY_ALL,
     Source,
@@ -77,7 +77,10 @@ def read(settings: DatasetSettings, folder: Path) -> Source:
 
 
 def _has_parts(folder: Path) -> bool:
-    return any(split_of(path.name) for path in subfolders(folder))
+    return any(
+        split_of(path.name) or (split_of_folder(path.name) and any(number_of(inner.name) for inner in subfolders(path)))
+        for path in subfolders(folder)
+    )
 
 
 def _labels_file(folder: Path) -> Path | None:
