@@ -79,6 +79,8 @@ def test_a_folder_of_test_images_alone_is_read(tmp_path: Path) -> None:
         ("entrenamiento", "validación", "prueba"),
         ("Treino", "VALIDACAO", "Teste"),
         ("apprentissage", "validation", "tests"),
+        ("Trainingsdaten", "Validierung", "Testdaten"),
+        ("训练集", "验证集", "测试集"),
     ],
 )
 def test_splits_are_known_by_any_usual_name(tmp_path: Path, names: tuple[str, str, str]) -> None:
