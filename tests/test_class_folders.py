@@ -302,6 +302,8 @@ def test_spellings_of_a_class_of_its_own_are_one_class(tmp_path: Path) -> None:
 def test_folders_are_named_in_whatever_case(tmp_path: Path) -> None:
     for place in ("anna/Wut", "anna/FREUDE", "berta/Wut", "berta/FREUDE"):
         save_faces(tmp_path / place, 3)
+    notes = open_source(FOLDER, tmp_path).notes
+    assert any("FREUDE, Wut; if" in note and "if they are the classes, name each in [dataset" in note for note in notes)
     settings = DatasetSettings(source="folder", classes={"wut": "anger", "freude": "happiness"})
     assert counts(open_source(settings, tmp_path)) == {"happiness": 6, "anger": 6}
 

@@ -171,7 +171,9 @@ def _maybe_people(names: Sequence[tuple[str, ...]], labels: Sequence[str]) -> It
     """Name the folders that are in several classes, or hold several."""
     rows = [(parts, label) for parts, label in zip(names, labels, strict=True) if label]
     beside = (parts[: parts.index(label)] + parts[parts.index(label) + 1 :] for parts, label in rows)
-    yield from folders_of_several(beside, [label for _, label in rows])
+    known = any(emotion_of(label) for _, label in rows)
+    for told in folders_of_several(beside, [label for _, label in rows]):
+        yield told if known else f"{told}; if they are the classes, name each in [dataset.classes]"
 
 
 def folders_of_several(places: Iterable[tuple[str, ...]], labels: Iterable[str]) -> Iterator[str]:
