@@ -54,7 +54,9 @@ def test_what_is_no_layout_of_class_folders_is_refused(tmp_path: Path) -> None:
     (tmp_path / "happy" / "1.avi").write_bytes(b"")
     assert refused(FOLDER, tmp_path).endswith("; files that are no images: 1 .avi")
     save_image(tmp_path / "happy" / "1.jpg")
-    assert "1 images in 1 classes" in refused(FOLDER, tmp_path)
+    said = refused(FOLDER, tmp_path)
+    assert "1 images in 1 classes" in said
+    assert "where a CSV lists images with path and label, set dataset.source = 'csv'" in said
     save_image(tmp_path / "test" / "happy" / "1.jpg")
     assert "the folder happy is beside test" in refused(FOLDER, tmp_path)
 

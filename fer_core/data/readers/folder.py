@@ -17,6 +17,10 @@ from fer_core.experiment import DatasetSettings
 from openface.decoding import ENDINGS
 
 _SPLIT_BESIDE = "keep either class folders or train, validation and test"
+_LOOKED_FOR = (
+    "looked for CLASS/* and train|validation|test/CLASS/* of two classes or more, with "
+    f"{', '.join(ENDINGS)} files; where a CSV lists images with path and label, set dataset.source = 'csv'"
+)
 _IF_PEOPLE = "if they are people, list the images in a CSV with a column subject, so that a cut has each on one side"
 _BEGINS = re.compile(r"[^\W_]+?(?=[-_.]|(?<=[a-zA-Z]\d\d)(?=[a-zA-Z]))")
 """The first part of a file's name: `S010` of `S010_004_00000017`, `KA` of `KA.AN1.39`, `AF01` of `AF01ANS`."""
@@ -68,10 +72,7 @@ def source_of_folders(
     """The source of such a layout, whose class folders are named, or numbered in `order`."""
     classes = name_classes([image.label for image in found.images], settings, folder, order)
     if len(classes.labels) < 2:
-        raise DatasetError(
-            f"{folder}: {len(found.images)} images in {len(classes.labels)} classes; looked for CLASS/* and "
-            f"train|validation|test/CLASS/* of two classes or more, with {', '.join(ENDINGS)} files"
-        )
+        raise DatasetError(f"{folder}: {len(found.images)} images in {len(classes.labels)} classes; {_LOOKED_FOR}")
     paths = [image.path for image in found.images]
     records = pd.DataFrame(
         {
@@ -148,8 +149,7 @@ def read_class_folders(settings: DatasetSettings, folder: Path) -> ClassFolders:
         raise DatasetError(
             "; ".join(
                 (
-                    f"{folder}: {len(found.paths)} images in 0 class folders; looked for CLASS/* and "
-                    f"train|validation|test/CLASS/* of two classes or more, with {', '.join(ENDINGS)} files",
+                    f"{folder}: {len(found.paths)} images in 0 class folders; {_LOOKED_FOR}",
                     *found.note(),
                 )
             )
