@@ -128,6 +128,35 @@ def test_folders_above_the_classes_that_are_no_splits_are_told(tmp_path: Path) -
     assert "folders above the classes that are no splits: all/first, all/second" in notes
 
 
+@pytest.mark.parametrize(
+    "splits", [("Training", "PublicTest", "PrivateTest"), ("train", "test", "train"), ("val-", "dev", "test-")]
+)
+def test_splits_that_names_of_files_alone_say_are_told_not_to_count(tmp_path: Path, splits: tuple[str, ...]) -> None:
+    for label in ("happy", "sad"):
+        for number, split in enumerate(splits):
+            save_image(tmp_path / label / f"{split}_{number}.jpg")
+    notes = open_source(FOLDER, tmp_path).notes
+    assert sum(note.startswith("names of files speak of splits, which do not count: ") for note in notes) == 1
+    for folder, to in (("happy", "awake"), ("sad", "bored")):
+        (tmp_path / folder).rename(tmp_path / to)
+    assert "no folder is called after an emotion, and names of files speak of splits" in refused(FOLDER, tmp_path)
+    own = DatasetSettings(source="folder", classes={"awake": "awake", "bored": "bored"})
+    assert open_source(own, tmp_path).labels == ("awake", "bored")
+    tmp_path.joinpath("awake").rename(tmp_path / "happy")
+    (tmp_path / "train").mkdir()
+    for folder in ("happy", "bored"):
+        (tmp_path / folder).rename(tmp_path / "train" / folder)
+    own = DatasetSettings(source="folder", classes={"bored": "bored"})
+    assert not any("speak of splits" in note for note in open_source(own, tmp_path).notes)
+
+
+def test_a_person_whose_name_is_a_splits_says_none(tmp_path: Path) -> None:
+    for label in ("happy", "sad"):
+        for name in ("val_1", "dev_2", "anna_1", "anna_2", "ben_1"):
+            save_image(tmp_path / label / f"{name}.jpg")
+    assert not any("speak of splits" in note for note in open_source(FOLDER, tmp_path).notes)
+
+
 def test_splits_below_the_classes_are_splits_too(tmp_path: Path) -> None:
     for label in ("happy", "sad"):
         for split in ("train", "val", "test"):

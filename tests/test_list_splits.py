@@ -244,6 +244,15 @@ def test_folders_in_the_paths_say_the_split(tmp_path: Path) -> None:
     assert not any("folders" in note for note in source.notes)
 
 
+def test_splits_that_names_of_listed_files_alone_say_are_told_not_to_count(tmp_path: Path) -> None:
+    rows = [(f"x\\{split}_1.png", label) for split, label in (("Training", "sad"), ("test", "sad"), ("train", "happy"))]
+    write_rows(tmp_path / "labels.csv", ("path", "label"), *rows)
+    told = "names of files speak of splits, which do not count: train 2, test 1, such as Training_1; put the images"
+    assert any(note.startswith(told) for note in open_source(LIST, tmp_path).notes)
+    write_rows(tmp_path / "labels.csv", ("path", "label", "split"), *((*row, "train") for row in rows))
+    assert not any("speak of splits" in note for note in open_source(LIST, tmp_path).notes)
+
+
 def test_splits_that_contradict_the_folders_in_the_paths_are_told(tmp_path: Path) -> None:
     rows = [
         ("train/1.png", "sad", "train"),

@@ -4,6 +4,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -24,6 +25,7 @@ _LOOKED_FOR = (
 _IF_PEOPLE = "if they are people, list the images in a CSV with a column subject, so that a cut has each on one side"
 _BEGINS = re.compile(r"[^\W_]+?(?=[-_.]|(?<=[a-zA-Z]\d\d)(?=[a-zA-Z]))")
 """The first part of a file's name: `S010` of `S010_004_00000017`, `KA` of `KA.AN1.39`, `AF01` of `AF01ANS`."""
+_FIRST_WORD = re.compile(r"[^\W\d_]+")
 _FEW = 5
 """So many beginnings may be cameras, or parts of a dataset."""
 _NAMED = 3
@@ -157,7 +159,11 @@ def read_class_folders(settings: DatasetSettings, folder: Path) -> ClassFolders:
     note = (f"images in no class folder, not read: {outside:,}",) if outside else ()
     alike = names_alike((image.path.stem for image in images), (image.label for image in images))
     people = () if {"validation", "test"} <= {*splits} else (*_maybe_people(names, labels), *alike)
-    return ClassFolders(images, (*_folders_above(names, labels), *people, *note, *found.note()))
+    of_files = () if any(splits) else tuple(splits_in_files(image.path.stem for image in images))
+    if of_files and not isinstance(settings.classes, Mapping) and not any(map(emotion_of, labels)):
+        # RAF-DB's own folders are `aligned` and `original`.
+        raise DatasetError(f"{folder}: no folder is called after an emotion, and {of_files[0]}")
+    return ClassFolders(images, (*_folders_above(names, labels), *of_files, *people, *note, *found.note()))
 
 
 def _folders_above(names: Sequence[tuple[str, ...]], labels: Sequence[str]) -> Iterator[str]:
@@ -199,6 +205,20 @@ def names_alike(stems: Iterable[str], labels: Iterable[str]) -> Iterator[str]:
     share = sum(map(Counter.total, several.values())) / max(1, sum(map(Counter.total, classes_of.values())))
     if len(several) > _FEW and share > 1 / 2:
         yield f"file names of several classes begin alike: {_first_of((begins,) for begins in several)}; {_IF_PEOPLE}"
+
+
+def splits_in_files(stems: Iterable[str]) -> Iterator[str]:
+    """Say that most files are called after splits, such as FER2013's `PrivateTest_12`, which do not count."""
+    meaning = cache(split_of)
+    first = [(_FIRST_WORD.match(stem), stem) for stem in stems]
+    found = [(split, stem) for word, stem in first if word and (split := meaning(word[0]))]
+    counts = Counter(split for split, _ in found)
+    if len(counts) > 1 and 2 * len(found) > len(first):
+        told = ", ".join(f"{split} {count:,}" for split, count in counts.most_common())
+        yield (
+            f"names of files speak of splits, which do not count: {told}, such as {found[0][1]}; put the images into "
+            "folders called train and test, or list them in a CSV with path, label and split"
+        )
 
 
 def _first_of(folders: Iterable[tuple[str, ...]]) -> str:

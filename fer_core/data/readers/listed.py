@@ -16,7 +16,7 @@ from PIL import Image
 
 from fer_core.data.dataset import BOX, EMOTIONS, PHOTOGRAPH
 from fer_core.data.readers.classes import UNLABELLED_INDEX, Classes, NumberOrder, check_shares, name_classes
-from fer_core.data.readers.folder import folders_of_several, names_alike, without_dropped
+from fer_core.data.readers.folder import folders_of_several, names_alike, splits_in_files, without_dropped
 from fer_core.data.readers.lists import (
     SHARE,
     ListedImages,
@@ -256,6 +256,8 @@ def _split_by(lists: Sequence[ListedImages]) -> Iterator[str]:
         yield f"splits by the column {' and '.join(columns)}"
     if any(found.split_by_folders for found in lists):
         yield "splits by the folders in the paths"
+    if not any((found.splits != "").any() for found in lists):
+        yield from splits_in_files(PureWindowsPath(name).stem for found in lists for name in found.names)
 
 
 def _in_folders_of_other_splits(lists: Sequence[ListedImages]) -> Iterator[str]:
