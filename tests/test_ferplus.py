@@ -386,6 +386,9 @@ def test_what_ferpluss_generator_writes_is_read(tmp_path: Path) -> None:
         assert splits_by_id(source) == {"fer0000000": "train", "fer0000002": "train", "fer0000003": "validation"}
         np.testing.assert_array_equal(np.asarray(source.read_image(1)), faces()[2])
         assert source.notes == ("images without votes, not read: 1",)
+    (tmp_path / "src").mkdir()
+    (tmp_path / "fer2013new.csv").write_text("")  # As in a clone of FER+'s repository.
+    assert splits_by_id(open_source(settings, tmp_path)) == splits_by_id(source)
 
 
 def test_a_wrong_line_of_the_generators_votes_is_named(tmp_path: Path) -> None:
