@@ -68,6 +68,10 @@ def test_an_image_without_an_annotation_is_left_out_and_told(tmp_path: Path) -> 
     source = open_source(AFFECTNET, tmp_path)
     assert len(source.records) == 3
     assert "images without an annotation, not read: 1, such as 7.jpg" in source.notes
+    assert not any("without an image" in note for note in source.notes)
+    (tmp_path / "train_set" / "images" / "2.jpg").unlink()
+    told = "annotations without an image: 1, such as 2_exp.npy; are all images unpacked?"
+    assert told in open_source(AFFECTNET, tmp_path).notes
 
 
 def test_what_is_no_annotation_is_refused_by_name(tmp_path: Path) -> None:

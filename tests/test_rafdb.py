@@ -245,6 +245,15 @@ def test_an_image_called_as_published_goes_before_another_of_its_name(tmp_path: 
     assert open_source(RAFDB, tmp_path).read_image(0).getpixel((0, 0)) == pytest.approx((0, 255, 128), abs=3)
 
 
+def test_what_lies_beside_rafdbs_listed_images_is_told(tmp_path: Path) -> None:
+    write_rafdb(tmp_path)
+    assert len(open_source(RAFDB, tmp_path).notes) == 1
+    save_image(tmp_path / "basic" / "Image" / "aligned" / "train_99999_aligned.jpg")
+    (tmp_path / "basic" / "Image" / "aligned" / "train_00001_aligned.txt").write_text("")
+    told = ("images that are not listed, not read: 1", "files that are no images: 1 .txt")
+    assert open_source(RAFDB, tmp_path).notes[1:] == told
+
+
 def test_without_any_aligned_image_rafdb_says_what_is_there(tmp_path: Path) -> None:
     write_rafdb(tmp_path)
     aligned = tmp_path / "basic" / "Image" / "aligned"

@@ -1,6 +1,6 @@
 """AffectNet's manually annotated images: by its lists, by an array for each annotation, or in class folders."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,7 +89,8 @@ def _read_arrays(settings: DatasetSettings, folder: Path, parts: Sequence[_Part]
     splits = _as_published([found[row][0].split for row in annotated])
     images = [FolderImage(found[row][1], str(labels[row]), split) for row, split in zip(annotated, splits, strict=True)]
     without = [path for (_, path), label in zip(found, labels, strict=True) if label is None]
-    return _source(settings, folder, images, tuple(_told(without)))
+    arrays_there = {array for part in parts for array in (part.folder / _ANNOTATIONS).glob(f"[!.]*{_EXPRESSION}")}
+    return _source(settings, folder, images, tuple(_told(without, arrays_there.difference(arrays))))
 
 
 def _label_in(array: Path) -> str | None:
@@ -115,9 +116,11 @@ def _as_published(splits: Sequence[str]) -> list[str]:
     return list(splits) if "test" in splits else [split.replace("validation", "test") for split in splits]
 
 
-def _told(without: Sequence[Path]) -> Iterator[str]:
+def _told(without: Sequence[Path], alone: Collection[Path]) -> Iterator[str]:
     if without:
         yield f"images without an annotation, not read: {len(without):,}, such as {without[0].name}"
+    if alone:
+        yield f"annotations without an image: {len(alone):,}, such as {min(alone).name}; are all images unpacked?"
 
 
 def _has_class_folders(folder: Path) -> bool:

@@ -278,7 +278,7 @@ def _check_splits(
         ferplus = ", or set dataset.source = 'ferplus', whose layout this is" if generated else ""
         raise DatasetError(
             f"{place}: a split's folder with {count:,} images outside of class folders; put each into a folder named "
-            f"after its class, or list them in a CSV with path,label,split{ferplus}"
+            f"after its class, list them in a CSV with path,label,split, or take them out{ferplus}"
         )
 
 
