@@ -179,6 +179,14 @@ def test_folders_of_splits_without_classes_are_no_classes(tmp_path: Path, names:
     assert "dataset.source = 'ferplus', whose layout this is" in refused(FOLDER, tmp_path)
 
 
+def test_a_split_without_classes_beside_one_with_them_is_named_at_any_depth(tmp_path: Path) -> None:
+    for label in ("happy", "sad"):
+        save_faces(tmp_path / "a" / "data" / "train" / label, 2)
+    save_faces(tmp_path / "a" / "data" / "test", 3)
+    save_image(tmp_path / "logo.png")
+    assert "a/data/test: a split's folder with 3 images outside of class folders" in refused(FOLDER, tmp_path)
+
+
 @pytest.mark.parametrize("names", [("train_happy", "train_sad", "test_happy"), ("happy_train", "happy_test")])
 def test_a_folder_that_is_class_and_split_in_one_is_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
     for name in names:

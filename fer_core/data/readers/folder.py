@@ -270,7 +270,11 @@ def _check_splits(
             f"{folder}: the folder {beside[0]} is beside {of_split[0]}, so it may be a class or a split; "
             f"{_SPLIT_BESIDE}"
         )
-    bare = Counter(parts for parts, split, rest in zip(above, splits, names, strict=True) if split and not rest)
+    inside = {rest for rest in names if rest}
+    top = min(inside, key=len, default=())  # Such as `data`, which holds all others and is no class.
+    holds_all = len(inside) > 1 and all(rest[: len(top)] == top for rest in inside)
+    outside = ((), top) if holds_all else ((),)
+    bare = Counter(parts for parts, split, rest in zip(above, splits, names, strict=True) if split and rest in outside)
     if bare:
         parts, count = bare.most_common(1)[0]
         place = folder / Path(*parts)
