@@ -111,7 +111,7 @@ _FOUR_NUMBERS = re.compile(r"\D*(\d+(\.\d*)?[^\d.]+){3}\d+(\.\d*)?\D*")
 _LANDMARKS = "facial_landmarks"
 """AffectNet's, which are most of its files."""
 SHARE = "p_"
-_LIST_ENDINGS = (".csv", ".tsv")
+LIST_ENDINGS = (".csv", ".tsv")
 _FEW, _SEVERAL = 5, 10
 """A column named like a split column is one if it has so few values; one called `set`, up to the second number."""
 _ABOUT_SPLITS = re.compile(r"(set|data|id|name|no|number|type|label|flag)$")
@@ -210,7 +210,7 @@ def _lists_in(folder: Path) -> list[tuple[Path, str]]:
 
 def list_files(folder: Path) -> list[Path]:
     """The files in a folder that may be lists, sorted."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in _LIST_ENDINGS and p.is_file() and p.name[0] != ".")
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in LIST_ENDINGS and p.is_file() and p.name[0] != ".")
 
 
 def _read_list(path: Path, split: str, named: Collection[str] | None) -> ListedImages:
