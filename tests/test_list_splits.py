@@ -244,6 +244,18 @@ def test_folders_in_the_paths_say_the_split(tmp_path: Path) -> None:
     assert not any("folders" in note for note in source.notes)
 
 
+def test_splits_among_other_words_are_refused_where_nothing_else_says_them(tmp_path: Path) -> None:
+    rows = [("a/1.png", "happy", "RAF_train", "train"), ("a/2.png", "sad", "RAF_test", "test")]
+    write_rows(tmp_path / "labels.csv", ("path", "label", "source"), *(row[:3] for row in rows))
+    told = "the column source seems to say which split an image is in, by RAF_test, RAF_train; write train, validation"
+    assert told in refused(LIST, tmp_path)
+    write_rows(tmp_path / "labels.csv", ("path", "label", "source", "split"), *rows)
+    assert open_source(LIST, tmp_path).records["split"].tolist() == ["train", "test"]
+    other = [(f"{split}/{name}", label, source) for name, label, source, split in rows]
+    write_rows(tmp_path / "labels.csv", ("path", "label", "source"), *other)
+    assert open_source(LIST, tmp_path).records["split"].tolist() == ["train", "test"]
+
+
 def test_splits_that_names_of_listed_files_alone_say_are_told_not_to_count(tmp_path: Path) -> None:
     rows = [(f"x\\{split}_1.png", label) for split, label in (("Training", "sad"), ("test", "sad"), ("train", "happy"))]
     write_rows(tmp_path / "labels.csv", ("path", "label"), *rows)

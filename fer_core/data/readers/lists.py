@@ -227,6 +227,8 @@ def _read_list(path: Path, split: str, named: Collection[str] | None) -> ListedI
     refuse_rows(path, names == "", "no path; give one, or take the line out")
     of_split = _split_columns(path, table, headers, (str(names.name), str(labels.name)))
     of_folders = None if of_split or split else _splits_of_folders(names)
+    if not (of_split or split) and of_folders is None:
+        _refuse_splits_among_words(path, table, (str(names.name), str(labels.name)))
     of_person = _person_column(table, {str(names.name), str(labels.name), *of_split})
     of_box = _box_columns(table)
     if not of_box.names:
@@ -356,11 +358,24 @@ def _split_columns(path: Path, table: pd.DataFrame, headers: Mapping[str, str], 
             refuse_rows(path, wrong, f"its {name} must be train, validation, test or empty, not {found}")
             columns.append(name)
         elif _seem_splits(name, values):
-            raise DatasetError(
-                f"{path}: the column {name} seems to say which split an image is in, by "
-                f"{', '.join(sorted(values)[:4])}; write train, validation or test, or rename the column"
-            )
+            raise _unread_splits(path, name, values)
     return columns
+
+
+def _unread_splits(path: Path, name: str, values: Collection[str]) -> DatasetError:
+    return DatasetError(
+        f"{path}: the column {name} seems to say which split an image is in, by {', '.join(sorted(values)[:4])}; write "
+        "train, validation or test, or rename the column"
+    )
+
+
+def _refuse_splits_among_words(path: Path, table: pd.DataFrame, used: Collection[str]) -> None:
+    """Refuse a column such as `source` with `RAF_train` and `RAF_test`, where nothing else says the split."""
+    for name in (str(name) for name in table.columns if name not in used):
+        values = {value for value in table[name].unique() if value}
+        sides = {split_of_folder(value) for value in values} if len(values) <= _SEVERAL else set()
+        if len(sides - {None}) > 1 and "train" in sides:
+            raise _unread_splits(path, name, values)
 
 
 def _person_column(table: pd.DataFrame, used: Collection[str]) -> str:
