@@ -63,7 +63,9 @@ LABEL_HEADERS = [
     "labels",
     "emotions",
     "classname",
+    "classlabel",
     "labelname",
+    "labeltext",
     "emotionlabel",
     "emotionname",
     "emotionclass",
@@ -72,6 +74,7 @@ LABEL_HEADERS = [
     "facialexpression",
     "groundtruth",
     "annotation",
+    "mood",
 ]
 """Headers of labels, as `plain` has them, the likeliest first."""
 _OF_LABELS = ("label", "emotion", "expression")
