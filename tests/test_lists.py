@@ -450,6 +450,8 @@ def test_labels_in_another_encoding_are_text_and_their_paths_keep_their_bytes(tm
     assert source.labels == ("Freude", "\xdcBERRASCHUNG")
     assert source.records["split"].tolist() == ["validation", "train", "train"]
     assert source.read_image(1).getpixel((0, 0)) == (20, 235, 128)
+    told = "labels of labels.csv are no UTF-8, and read as Western European, such as \xdcberraschung; if the letters"
+    assert any(note.startswith(told) for note in source.notes)
     named = DatasetSettings(source="csv", classes={"\xfcberraschung": "surprise", "freude": "joy"})
     assert counts(open_source(named, tmp_path)) == {"happiness": 1, "surprise": 2}
 

@@ -27,7 +27,7 @@ from fer_core.data.readers.lists import (
     refuse_rows,
     split_above,
 )
-from fer_core.data.readers.names import DROPPED, emotion_of, plain_label, split_of_folder
+from fer_core.data.readers.names import DROPPED, emotion_of, plain_label, readable, split_of_folder
 from fer_core.data.readers.source import (
     NEARLY_ALL,
     Source,
@@ -48,6 +48,8 @@ _APART = re.compile(r"^/|(^|[/\\])\.(?![/\\])")
 _DEPTH = 2
 """Images are looked for so many folders below the one that is given."""
 _TRIED = 20
+_NO_UTF_8 = re.compile("[\udc80-\udcff]")
+"""Bytes that are no UTF-8, as Python has them in text."""
 _WRITTEN = (*ENDINGS, *map(str.upper, ENDINGS))
 """Endings as files have them; cameras write upper case."""
 _LEAST_INSIDE = 1 / 2
@@ -180,6 +182,7 @@ def _source(name: str, settings: DatasetSettings, folder: Path, lists: Sequence[
 
 def _notes_of_columns(folder: Path, lists: Sequence[ListedImages], paths: Sequence[Path]) -> Iterator[str]:
     """What says the split, the people and the boxes, and which columns, lists and images say nothing."""
+    yield from _in_a_guessed_encoding(lists)
     yield from _split_by(lists)
     yield from _in_folders_of_other_splits(lists)
     yield from _persons_by(lists)
@@ -187,6 +190,17 @@ def _notes_of_columns(folder: Path, lists: Sequence[ListedImages], paths: Sequen
     yield from _unused(lists)
     yield from _unread(folder, lists)
     yield from _unlisted(folder, paths)
+
+
+def _in_a_guessed_encoding(lists: Sequence[ListedImages]) -> Iterator[str]:
+    """Say that labels are no UTF-8, and what was taken for their letters; the list may be in Greek or Chinese."""
+    for found in lists:
+        guessed = [label for label in found.labels.unique() if _NO_UTF_8.search(label)]
+        if guessed:
+            yield (
+                f"labels of {found.path.name} are no UTF-8, and read as Western European, such as "
+                f"{readable(guessed[0])}; if the letters are wrong, save it as UTF-8"
+            )
 
 
 def _named(settings: DatasetSettings) -> Sequence[str]:
