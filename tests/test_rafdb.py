@@ -1,5 +1,6 @@
 """RAF-DB in the layouts that its users have, and the order of its numbers."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -208,7 +209,10 @@ def test_the_official_lists_numbers_need_no_map(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("order", [EFFICIENTFACE_NAMES, sorted(OFFICIAL_NAMES)])
 def test_rafdbs_one_to_seven_in_another_order_are_refused(tmp_path: Path, order: Sequence[str]) -> None:
-    assert "do not fit RAF-DB's own order" in refused(RAFDB, write_numbered(tmp_path, order, 1))
+    said = refused(RAFDB, write_numbered(tmp_path, order, 1))
+    assert "do not fit RAF-DB's own order" in said
+    larger, smaller = re.findall(r"that dataset has more (\w+) than (\w+)", said)[0]
+    assert PARTS[larger] > PARTS[smaller]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import permutations
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -292,12 +292,13 @@ def _check_sizes(meaning: Mapping[str, str], counts: Mapping[str, int], where: o
     sizes = _by_emotion(meaning, counts, order)
     if len(sizes) <= 1:
         return
-    larger, smaller = max(permutations(sizes, 2), key=lambda pair: _doubt(sizes, order.sizes, *pair))
+    pairs = combinations(sorted(sizes, key=lambda emotion: -order.sizes[emotion]), 2)
+    larger, smaller = max(pairs, key=lambda pair: _doubt(sizes, order.sizes, *pair))
     if _doubt(sizes, order.sizes, larger, smaller) > _DOUBT and not _is_balanced(sizes.values()):
         told = ", ".join(f"{label} {_shown(emotion)} ({counts[label]:,})" for label, emotion in sorted(meaning.items()))
         raise DatasetError(
             f"{where}: the numbers of images do not fit {order.name}. It would make them {told}, but that dataset has "
-            f"far more {larger} than {smaller}; say what each number means in {_TABLE}, such as "
+            f"more {larger} than {smaller}; say what each number means in {_TABLE}, such as "
             f'{min(meaning)} = "surprise"'
         )
 
