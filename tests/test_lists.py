@@ -295,6 +295,13 @@ def test_what_programs_write_for_nothing_is_no_class(tmp_path: Path, missing: st
     assert f"labels {missing} (4) look like missing values; leave the label of such an image empty" in said
 
 
+def test_a_column_for_each_emotion_is_told_to_be_no_label(tmp_path: Path) -> None:
+    write_rows(tmp_path / "_classes.csv", ("filename", " Angry", " Happy"), ("a.jpg", 0, 1), ("b.jpg", 1, 0))
+    said = refused(LIST, tmp_path)
+    assert "_classes.csv: no column label, but one for each of Angry, Happy; write the name of each image's" in said
+    assert "may stay as p_Angry and so on" in said
+
+
 def test_ratings_are_no_classes(tmp_path: Path) -> None:
     assert "numbers have no meaning of their own" in refused(LIST, with_columns(tmp_path, label=[0.5, 1.5, 2.5] * 4))
 

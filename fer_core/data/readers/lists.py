@@ -298,11 +298,23 @@ def _label_column(path: Path, table: pd.DataFrame, headers: Mapping[str, str], n
             return found[0]
     filled = [name for name in there if (table[name] != "").any()]
     words = [name for name in filled if not table[name].map(number_of).notna().all()]
+    if not there:
+        _refuse_one_column_each(path, table)
     if not words:
         return filled[0] if filled else _require_column(path, headers, LABEL_HEADERS)
     if named is not None:
         _refuse_rivals(path, table, words[0], there)
     return words[0]
+
+
+def _refuse_one_column_each(path: Path, table: pd.DataFrame) -> None:
+    """Refuse a column for each emotion, of votes or of 0 and 1, in the place of one of labels."""
+    emotions = [str(name) for name in table.columns if emotion_of(str(name))]
+    if len(emotions) > 1:
+        raise DatasetError(
+            f"{path}: no column label, but one for each of {', '.join(emotions)}; write the name of each image's class "
+            f"into a column label; columns of votes or shares may stay as {SHARE}{emotions[0]} and so on"
+        )
 
 
 def _refuse_contradictions(
