@@ -347,6 +347,19 @@ def test_folders_are_named_in_whatever_case(tmp_path: Path) -> None:
     assert counts(open_source(settings, tmp_path)) == {"happiness": 6, "anger": 6}
 
 
+def test_classes_of_their_own_that_speak_of_emotions_are_told(tmp_path: Path) -> None:
+    for name in ("happy_face", "sad_face", "Tired"):
+        save_faces(tmp_path / name, 2)
+    source = open_source(FOLDER, tmp_path)
+    assert source.labels == ("Tired", "happy_face", "sad_face")
+    assert source.notes[1] == (
+        "classes of their own that speak of emotions: happy_face, sad_face; if they are these, say so in "
+        '[dataset.classes], such as happy_face = "happiness"'
+    )
+    table = {"happy_face": "joy", "sad_face": "sad_face", "Tired": "Tired"}
+    assert len(open_source(DatasetSettings(source="folder", classes=table), tmp_path).notes) == 1
+
+
 def test_a_stray_label_is_named_with_its_count_until_a_map_says_what_becomes_of_it(tmp_path: Path) -> None:
     for name, count in {"happy": 10, "sad": 10, "Uncertain": 4, "smile": 2}.items():
         save_faces(tmp_path / name, count)

@@ -18,6 +18,7 @@ from fer_core.data.readers.names import (
     MISSING,
     UNLABELLED,
     emotion_of,
+    emotions_in,
     has_no_label,
     mentions_split,
     number_of,
@@ -102,7 +103,8 @@ def name_classes(
     if order and "contempt" in order.meaning.values() and settings.classes == 7:
         named = {label: DROPPED if known == "contempt" else known for label, known in named.items()}
     how = _how_numbers_are_read(by_order, counts, order) if order and by_order else ""
-    return _classes(own, named, counts, (f"classes{how}: {_sizes(named, counts)}", *_unused(settings, counts)))
+    told = f"classes{how}: {_sizes(named, counts)}"
+    return _classes(own, named, counts, (told, *_speak_of_emotions(own_word.values()), *_unused(settings, counts)))
 
 
 def check_shares(path: object, shares: np.ndarray, labels: np.ndarray, remedy: str) -> None:
@@ -355,6 +357,17 @@ def _sizes(named: Mapping[str, str], counts: Mapping[str, int]) -> str:
         told = "" if spelled in ([name], []) else f" ({_named(spelled, counts) if len(own) > 1 else own[0]})"
         parts.append(f"{_shown(name)} {images:,}{told}")
     return ", ".join(parts)
+
+
+def _speak_of_emotions(own_words: Iterable[str]) -> Iterator[str]:
+    """Name classes of their own, such as `happy_face`, that may be meant as the emotion they speak of."""
+    found = {word: emotions.pop() for word in sorted({*own_words}) if len(emotions := emotions_in(word)) == 1}
+    if found:
+        word, emotion = next(iter(found.items()))
+        yield (
+            f"classes of their own that speak of emotions: {', '.join(found)}; if they are these, say so in {_TABLE}, "
+            f'such as {_key(word)} = "{emotion}"'
+        )
 
 
 def _unused(settings: DatasetSettings, counts: Mapping[str, int]) -> Iterator[str]:
