@@ -199,7 +199,9 @@ def test_the_official_lists_numbers_are_held_against_its_counts(tmp_path: Path, 
     if order == OFFICIAL_NAMES:
         assert "RAF-DB's own order: neutral 25 (7), happiness 47 (4)" in open_source(RAFDB, tmp_path).notes[0]
     else:
-        assert "do not fit RAF-DB's own order" in refused(RAFDB, tmp_path)
+        said = refused(RAFDB, tmp_path)
+        assert "do not fit RAF-DB's own order" in said
+        assert said.endswith("; restore the file as published")
 
 
 def test_the_official_lists_numbers_need_no_map(tmp_path: Path) -> None:

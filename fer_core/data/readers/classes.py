@@ -48,6 +48,8 @@ class NumberOrder:
     """From a number to an emotion, or to DROPPED."""
     sizes: Mapping[str, int]
     """Published training images of each emotion."""
+    is_fixed: bool = False
+    """The file with these numbers takes no [dataset.classes]."""
 
 
 @dataclass(frozen=True)
@@ -298,10 +300,10 @@ def _check_sizes(meaning: Mapping[str, str], counts: Mapping[str, int], where: o
     larger, smaller = max(pairs, key=lambda pair: _doubt(sizes, order.sizes, *pair))
     if _doubt(sizes, order.sizes, larger, smaller) > _DOUBT and not _is_balanced(sizes.values()):
         told = ", ".join(f"{label} {_shown(emotion)} ({counts[label]:,})" for label, emotion in sorted(meaning.items()))
+        remedy = f'say what each number means in {_TABLE}, such as {min(meaning)} = "surprise"'
         raise DatasetError(
             f"{where}: the numbers of images do not fit {order.name}. It would make them {told}, but that dataset has "
-            f"more {larger} than {smaller}; say what each number means in {_TABLE}, such as "
-            f'{min(meaning)} = "surprise"'
+            f"more {larger} than {smaller}; {'restore the file as published' if order.is_fixed else remedy}"
         )
 
 

@@ -91,7 +91,7 @@ def _labels_file(folder: Path) -> Path | None:
 def _read_official(settings: DatasetSettings, folder: Path, labels_file: Path) -> Source:
     records = _read_labels(labels_file)
     numbers = [str(OFFICIAL_ORDER.index(_CLASSES[label]) + 1) for label in records["label"]]
-    classes = name_classes(numbers, settings, labels_file, _OFFICIAL)
+    classes = name_classes(numbers, settings, labels_file, replace(_OFFICIAL, is_fixed=True))
     distributions = None
     if (labels_file.parent / DISTRIBUTIONS).is_file():
         distributions = _read_distributions(labels_file.parent / DISTRIBUTIONS, records)
