@@ -174,6 +174,17 @@ def test_images_that_no_list_names_are_counted(tmp_path: Path) -> None:
     assert "images that are not listed, not read: 1" in open_source(LIST, tmp_path).notes
 
 
+def test_images_that_a_list_names_by_way_of_another_folder_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_faces(tmp_path / "images", "a.png", "b.png")
+    names = ("../images/a.png", str(tmp_path / "images" / "b.png"))
+    write_rows(tmp_path / "lists" / "labels.csv", ("image", "label"), *zip(names, ("happy", "sad"), strict=True))
+    monkeypatch.chdir(tmp_path.parent)
+    for given in (tmp_path, Path(tmp_path.name)):
+        assert not any("not listed" in note for note in open_source(LIST, given).notes)
+
+
 @pytest.mark.parametrize("name", ["legend.csv", "Labels.tsv"])
 def test_the_only_list_in_a_folder_needs_no_name(tmp_path: Path, name: str) -> None:
     write_rows(tmp_path / name, ("path", "label"), ("a.png", "happy"), ("b.png", "sad"))

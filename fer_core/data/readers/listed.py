@@ -327,7 +327,8 @@ def _whole(boxes: np.ndarray | None) -> Iterator[str]:
 
 def _unlisted(given: Path, paths: Sequence[Path]) -> Iterator[str]:
     """How many images lie in the folder that no list names."""
-    if given.is_dir() and (count := len(set(find_images(given).paths) - set(paths))):
+    there = find_images(given).paths if given.is_dir() else []
+    if count := len({*map(os.path.abspath, there)} - {*map(os.path.abspath, paths)}):
         yield f"images that are not listed, not read: {count:,}"
 
 
