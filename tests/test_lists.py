@@ -183,6 +183,9 @@ def test_images_that_a_list_names_by_way_of_another_folder_are_listed(
     monkeypatch.chdir(tmp_path.parent)
     for given in (tmp_path, Path(tmp_path.name)):
         assert not any("not listed" in note for note in open_source(LIST, given).notes)
+    rows = ((names[1], "happy"), ("../images/b.png", "sad"))
+    write_rows(tmp_path / "lists" / "labels.csv", ("image", "label"), *rows)
+    assert "line 3: its path is listed before" in refused(LIST, Path(tmp_path.name))
 
 
 @pytest.mark.parametrize("name", ["legend.csv", "Labels.tsv"])

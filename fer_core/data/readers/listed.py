@@ -212,7 +212,7 @@ def _refuse_twice(lists: Sequence[ListedImages], paths: Sequence[Path], boxes: n
     seen: set[tuple[str, str | None]] = set()
     lines = ((found.path, line) for found in lists for line in found.names.index)
     for row, (path, line) in enumerate(lines):
-        key = (os.path.normpath(paths[row]), None if boxes is None else str(boxes[row]))
+        key = (os.path.abspath(paths[row]), None if boxes is None else str(boxes[row]))
         if key in seen:
             raise DatasetError(f"{path}, line {line}: its path is listed before; keep one of the lines")
         seen.add(key)
@@ -230,7 +230,7 @@ def _cut_out(ids: Sequence[str], paths: Sequence[Path], boxes: np.ndarray | None
     if boxes is None:
         return {}
     known: dict[str, str] = {}
-    photographs = [known.setdefault(os.path.normpath(path), name) for name, path in zip(ids, paths, strict=True)]
+    photographs = [known.setdefault(os.path.abspath(path), name) for name, path in zip(ids, paths, strict=True)]
     return {PHOTOGRAPH: photographs, **dict(zip(BOX, boxes.T, strict=True))}
 
 
