@@ -109,6 +109,8 @@ def test_a_folder_of_all_images_may_be_called_after_a_split_too(tmp_path: Path, 
     source = open_source(FOLDER, tmp_path)
     assert source.records["split"].tolist() == ["test", "test", "train", "train"]
     assert source.labels == ("happiness", "sadness")
+    save_image(tmp_path / place / "faces" / "happy" / "1.jpg")
+    assert f"the folder {place}/faces is beside {place}/test, so it may be a class" in refused(FOLDER, tmp_path)
     save_image(tmp_path / "val" / "train" / "happy" / "1.jpg")
     assert "two splits; have each image below just one" in refused(FOLDER, tmp_path)
 

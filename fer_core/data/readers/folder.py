@@ -136,12 +136,14 @@ def read_class_folders(settings: DatasetSettings, folder: Path) -> ClassFolders:
     found = find_images(folder)
     above = [path.relative_to(folder).parts[:-1] for path in found.paths]
     root = _first_that_differs(above)
-    split_of_parts = {parts: _split(parts, root, folder) for parts in set(above)}
+    split_of_parts = {parts: _split(parts, parts[root:], root, folder) for parts in set(above)}
+    if not any(split_of_parts.values()):  # Else what holds all images may be called `training_data` all the same.
+        split_of_parts = {parts: _split(parts, parts[:root], root, folder) for parts in set(above)}
     splits = [split_of_parts[parts] for parts in above]
     without_split = {parts: tuple(p for p in parts if not _split_among(parts, p, root)) for parts in set(above)}
     names = [without_split[parts] for parts in above]
     unlabelled = _unlabelled(settings)
-    _check_splits(folder, *_with_a_label(above, splits, names, unlabelled))
+    _check_splits(folder, root, *_with_a_label(above, splits, names, unlabelled))
     labels = _labels(names, [path.stem for path in found.paths], settings, folder)
     images = [
         FolderImage(path, label, split) for path, label, split in zip(found.paths, labels, splits, strict=True) if label
@@ -232,10 +234,9 @@ def _split_among(parts: tuple[str, ...], part: str, root: int) -> str | None:
     return split_of_folder(part) if part in (parts[0], *parts[root : root + 1]) else split_of(part)
 
 
-def _split(parts: tuple[str, ...], root: int, folder: Path) -> str:
-    below = {split for part in parts[root:] if (split := _split_among(parts, part, root))}
-    # What holds all images may be called `training_data` too; below it, folders know better.
-    found = below or {split for part in parts[:root] if (split := _split_among(parts, part, root))}
+def _split(parts: tuple[str, ...], among: tuple[str, ...], root: int, folder: Path) -> str:
+    """The split that `among`, some of the folders above an image, say; "" where they say none."""
+    found = {split for part in among if (split := _split_among(parts, part, root))}
     if len(found) > 1:
         raise DatasetError(f"{folder / Path(*parts)}: its folders name two splits; have each image below just one")
     return found.pop() if found else ""
@@ -260,15 +261,15 @@ def _with_a_label(
 
 
 def _check_splits(
-    folder: Path, above: Sequence[tuple[str, ...]], splits: Sequence[str], names: Sequence[tuple[str, ...]]
+    folder: Path, root: int, above: Sequence[tuple[str, ...]], splits: Sequence[str], names: Sequence[tuple[str, ...]]
 ) -> None:
     """Either all images have a split or none; and below each there are classes."""
     beside = next((parts for parts, split in zip(above, splits, strict=True) if parts and not split), None)
     of_split = next((parts for parts, split in zip(above, splits, strict=True) if split), None)
     if beside and of_split:
+        one, other = ("/".join(parts[: root + 1]) for parts in (beside, of_split))
         raise DatasetError(
-            f"{folder}: the folder {beside[0]} is beside {of_split[0]}, so it may be a class or a split; "
-            f"{_SPLIT_BESIDE}"
+            f"{folder}: the folder {one} is beside {other}, so it may be a class or a split; {_SPLIT_BESIDE}"
         )
     inside = {rest for rest in names if rest}
     top = min(inside, key=len, default=())  # Such as `data`, which holds all others and is no class.
