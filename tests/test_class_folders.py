@@ -141,7 +141,9 @@ def test_splits_that_names_of_files_alone_say_are_told_not_to_count(tmp_path: Pa
     assert sum(note.startswith("names of files speak of splits, which do not count: ") for note in notes) == 1
     for folder, to in (("happy", "awake"), ("sad", "bored")):
         (tmp_path / folder).rename(tmp_path / to)
-    assert "no folder is called after an emotion, and names of files speak of splits" in refused(FOLDER, tmp_path)
+    said = refused(FOLDER, tmp_path)
+    assert "no folder is called after an emotion, and names of files speak of splits" in said
+    assert said.endswith("or say what the folders mean in [dataset.classes]")
     own = DatasetSettings(source="folder", classes={"awake": "awake", "bored": "bored"})
     assert open_source(own, tmp_path).labels == ("awake", "bored")
     tmp_path.joinpath("awake").rename(tmp_path / "happy")

@@ -164,7 +164,8 @@ def read_class_folders(settings: DatasetSettings, folder: Path) -> ClassFolders:
     of_files = () if any(splits) else tuple(splits_in_files(image.path.stem for image in images))
     if of_files and not isinstance(settings.classes, Mapping) and not any(map(emotion_of, labels)):
         # RAF-DB's own folders are `aligned` and `original`.
-        raise DatasetError(f"{folder}: no folder is called after an emotion, and {of_files[0]}")
+        told = f"{of_files[0]}, or say what the folders mean in [dataset.classes]"
+        raise DatasetError(f"{folder}: no folder is called after an emotion, and {told}")
     return ClassFolders(images, (*_folders_above(names, labels), *of_files, *people, *note, *found.note()))
 
 
