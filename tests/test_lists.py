@@ -122,7 +122,6 @@ def test_a_list_is_read_with_any_usual_separator_and_encoding(tmp_path: Path, se
         ("img-id", "Facial Expression"),
         ("face_path", "ground truth"),
         ("image", "label_text"),
-        ("image", "Mood"),
     ],
 )
 def test_the_columns_are_known_by_any_usual_name(tmp_path: Path, header: tuple[str, str]) -> None:

@@ -74,7 +74,6 @@ LABEL_HEADERS = [
     "facialexpression",
     "groundtruth",
     "annotation",
-    "mood",
 ]
 """Headers of labels, as `plain` has them, the likeliest first."""
 _OF_LABELS = ("label", "emotion", "expression")
