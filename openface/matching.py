@@ -19,6 +19,9 @@ SPLITS: Mapping[str, str] = {
     **dict.fromkeys(("validacion", "validacao", "validazione", "validierung"), "validation"),
     **dict.fromkeys(("test", "testing", "tests", "tst", "privatetest"), "test"),
     **dict.fromkeys(("prueba", "pruebas", "teste", "testes"), "test"),
+    **dict.fromkeys(("trainingsdaten", "训练", "训练集", "訓練", "訓練集"), "train"),
+    **dict.fromkeys(("validierungsdaten", "验证", "验证集", "驗證", "驗證集"), "validation"),
+    **dict.fromkeys(("testdaten", "测试", "测试集", "測試", "測試集"), "test"),
 }
 """What people call splits, without accents.
 

@@ -68,6 +68,10 @@ def test_an_image_without_an_annotation_is_left_out_and_told(tmp_path: Path) -> 
     source = open_source(AFFECTNET, tmp_path)
     assert len(source.records) == 3
     assert "images without an annotation, not read: 1, such as 7.jpg" in source.notes
+    assert not any("without an image" in note for note in source.notes)
+    (tmp_path / "train_set" / "images" / "2.jpg").unlink()
+    told = "annotations without an image: 1, such as 2_exp.npy; are all images unpacked?"
+    assert told in open_source(AFFECTNET, tmp_path).notes
 
 
 def test_what_is_no_annotation_is_refused_by_name(tmp_path: Path) -> None:
@@ -84,12 +88,14 @@ def test_what_is_no_annotation_is_refused_by_name(tmp_path: Path) -> None:
     assert "none of its 2 images has an annotation" in refused(AFFECTNET, tmp_path)
 
 
-def test_class_folders_are_numbered_in_its_own_order(tmp_path: Path) -> None:
-    for part in ("train", "val"):
+@pytest.mark.parametrize("names", ["{}", "affectnet_{}", "Manually_{}_croped"])
+def test_class_folders_are_numbered_in_its_own_order(tmp_path: Path, names: str) -> None:
+    for part in map(names.format, ("train", "val")):
         for number in range(8):
             save_image(tmp_path / "affectnet" / part / str(number) / f"{part}{number}.jpg", 20 * number)
     source = open_source(EIGHT, tmp_path)
-    assert names_by_id(source)["train/3/train3"] == "surprise"
+    part = names.format("train")
+    assert names_by_id(source)[f"{part}/3/{part}3"] == "surprise"
     assert by_split(source) == {"train": 8, "test": 8}
 
 

@@ -54,7 +54,9 @@ def test_what_is_no_layout_of_class_folders_is_refused(tmp_path: Path) -> None:
     (tmp_path / "happy" / "1.avi").write_bytes(b"")
     assert refused(FOLDER, tmp_path).endswith("; files that are no images: 1 .avi")
     save_image(tmp_path / "happy" / "1.jpg")
-    assert "1 images in 1 classes" in refused(FOLDER, tmp_path)
+    said = refused(FOLDER, tmp_path)
+    assert "1 images in 1 classes" in said
+    assert "where a CSV lists images with path and label, set dataset.source = 'csv'" in said
     save_image(tmp_path / "test" / "happy" / "1.jpg")
     assert "the folder happy is beside test" in refused(FOLDER, tmp_path)
 
@@ -79,6 +81,8 @@ def test_a_folder_of_test_images_alone_is_read(tmp_path: Path) -> None:
         ("entrenamiento", "validación", "prueba"),
         ("Treino", "VALIDACAO", "Teste"),
         ("apprentissage", "validation", "tests"),
+        ("Trainingsdaten", "Validierung", "Testdaten"),
+        ("训练集", "验证集", "测试集"),
     ],
 )
 def test_splits_are_known_by_any_usual_name(tmp_path: Path, names: tuple[str, str, str]) -> None:
@@ -97,6 +101,20 @@ def test_splits_below_a_folder_that_holds_all_are_splits(tmp_path: Path) -> None
     assert splits.value_counts().to_dict() == {"train": 2, "validation": 2, "test": 2}
 
 
+@pytest.mark.parametrize("place", ["fer_training_data", "a/train", "test/b"])
+def test_a_folder_of_all_images_may_be_called_after_a_split_too(tmp_path: Path, place: str) -> None:
+    for split in ("train", "test"):
+        for label in ("happy", "sad"):
+            save_image(tmp_path / place / split / label / "1.jpg")
+    source = open_source(FOLDER, tmp_path)
+    assert source.records["split"].tolist() == ["test", "test", "train", "train"]
+    assert source.labels == ("happiness", "sadness")
+    save_image(tmp_path / place / "faces" / "happy" / "1.jpg")
+    assert f"the folder {place}/faces is beside {place}/test, so it may be a class" in refused(FOLDER, tmp_path)
+    save_image(tmp_path / "val" / "train" / "happy" / "1.jpg")
+    assert "two splits; have each image below just one" in refused(FOLDER, tmp_path)
+
+
 @pytest.mark.parametrize("name", ["eval", "Holdout", "my_evaluation"])
 def test_a_folder_that_may_be_of_either_split_is_no_class(tmp_path: Path, name: str) -> None:
     for place in ("one", name):
@@ -110,6 +128,37 @@ def test_folders_above_the_classes_that_are_no_splits_are_told(tmp_path: Path) -
             save_image(tmp_path / "all" / place / label / "1.jpg")
     notes = open_source(FOLDER, tmp_path).notes
     assert "folders above the classes that are no splits: all/first, all/second" in notes
+
+
+@pytest.mark.parametrize(
+    "splits", [("Training", "PublicTest", "PrivateTest"), ("train", "test", "train"), ("val-", "dev", "test-")]
+)
+def test_splits_that_names_of_files_alone_say_are_told_not_to_count(tmp_path: Path, splits: tuple[str, ...]) -> None:
+    for label in ("happy", "sad"):
+        for number, split in enumerate(splits):
+            save_image(tmp_path / label / f"{split}_{number}.jpg")
+    notes = open_source(FOLDER, tmp_path).notes
+    assert sum(note.startswith("names of files speak of splits, which do not count: ") for note in notes) == 1
+    for folder, to in (("happy", "awake"), ("sad", "bored")):
+        (tmp_path / folder).rename(tmp_path / to)
+    said = refused(FOLDER, tmp_path)
+    assert "no folder is called after an emotion, and names of files speak of splits" in said
+    assert said.endswith("or say what the folders mean in [dataset.classes]")
+    own = DatasetSettings(source="folder", classes={"awake": "awake", "bored": "bored"})
+    assert open_source(own, tmp_path).labels == ("awake", "bored")
+    tmp_path.joinpath("awake").rename(tmp_path / "happy")
+    (tmp_path / "train").mkdir()
+    for folder in ("happy", "bored"):
+        (tmp_path / folder).rename(tmp_path / "train" / folder)
+    own = DatasetSettings(source="folder", classes={"bored": "bored"})
+    assert not any("speak of splits" in note for note in open_source(own, tmp_path).notes)
+
+
+def test_a_person_whose_name_is_a_splits_says_none(tmp_path: Path) -> None:
+    for label in ("happy", "sad"):
+        for name in ("val_1", "dev_2", "anna_1", "anna_2", "ben_1"):
+            save_image(tmp_path / label / f"{name}.jpg")
+    assert not any("speak of splits" in note for note in open_source(FOLDER, tmp_path).notes)
 
 
 def test_splits_below_the_classes_are_splits_too(tmp_path: Path) -> None:
@@ -132,6 +181,14 @@ def test_folders_of_splits_without_classes_are_no_classes(tmp_path: Path, names:
     assert "ferplus" not in said
     (tmp_path / names[0] / "label.csv").write_text("")
     assert "dataset.source = 'ferplus', whose layout this is" in refused(FOLDER, tmp_path)
+
+
+def test_a_split_without_classes_beside_one_with_them_is_named_at_any_depth(tmp_path: Path) -> None:
+    for label in ("happy", "sad"):
+        save_faces(tmp_path / "a" / "data" / "train" / label, 2)
+    save_faces(tmp_path / "a" / "data" / "test", 3)
+    save_image(tmp_path / "logo.png")
+    assert "a/data/test: a split's folder with 3 images outside of class folders" in refused(FOLDER, tmp_path)
 
 
 @pytest.mark.parametrize("names", [("train_happy", "train_sad", "test_happy"), ("happy_train", "happy_test")])
@@ -288,8 +345,23 @@ def test_spellings_of_a_class_of_its_own_are_one_class(tmp_path: Path) -> None:
 def test_folders_are_named_in_whatever_case(tmp_path: Path) -> None:
     for place in ("anna/Wut", "anna/FREUDE", "berta/Wut", "berta/FREUDE"):
         save_faces(tmp_path / place, 3)
+    notes = open_source(FOLDER, tmp_path).notes
+    assert any("FREUDE, Wut; if" in note and "if they are the classes, name each in [dataset" in note for note in notes)
     settings = DatasetSettings(source="folder", classes={"wut": "anger", "freude": "happiness"})
     assert counts(open_source(settings, tmp_path)) == {"happiness": 6, "anger": 6}
+
+
+def test_classes_of_their_own_that_speak_of_emotions_are_told(tmp_path: Path) -> None:
+    for name in ("happy_face", "sad_face", "Tired"):
+        save_faces(tmp_path / name, 2)
+    source = open_source(FOLDER, tmp_path)
+    assert source.labels == ("Tired", "happy_face", "sad_face")
+    assert source.notes[1] == (
+        "classes of their own that speak of emotions: happy_face, sad_face; if they are these, say so in "
+        '[dataset.classes], such as happy_face = "happiness"'
+    )
+    table = {"happy_face": "joy", "sad_face": "sad_face", "Tired": "Tired"}
+    assert len(open_source(DatasetSettings(source="folder", classes=table), tmp_path).notes) == 1
 
 
 def test_a_stray_label_is_named_with_its_count_until_a_map_says_what_becomes_of_it(tmp_path: Path) -> None:

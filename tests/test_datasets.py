@@ -21,7 +21,9 @@ def test_a_missing_folder_is_named(tmp_path: Path, settings: DatasetSettings) ->
 def test_a_file_or_an_empty_folder_is_not_the_dataset(tmp_path: Path, settings: DatasetSettings) -> None:
     assert "looked for" in refused(settings, tmp_path)
     (tmp_path / "file").write_text("")
-    assert "file: not a folder" in refused(settings, tmp_path / "file")
+    assert "file: not a folder; give the one that holds the dataset with --data" in refused(settings, tmp_path / "file")
+    (tmp_path / "faces.CSV").write_text("path,label\n")
+    assert "or for a list of images set dataset.source = 'csv'" in refused(settings, tmp_path / "faces.CSV")
 
 
 def test_the_sample_needs_no_folder() -> None:

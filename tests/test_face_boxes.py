@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.dataset_files import AFFECTNET, LIST, counts, refused, save_image, write_rows
-from helpers.listed_faces import TWELVE, write_faces, write_list
+from helpers.listed_faces import TWELVE, with_columns, write_faces, write_list
 from PIL import Image
 
 from fer_core.data.readers import open_source
@@ -24,6 +24,16 @@ def test_a_part_of_a_face_box_is_told_not_to_be_used(tmp_path: Path) -> None:
     source = open_source(LIST, tmp_path)
     assert source.read_image(0).size == (20, 20)
     assert "columns not used: face_x, face_y, face_w, x2" in source.notes
+
+
+@pytest.mark.parametrize(
+    "box", ["[2, 3, 10, 10]", "2 3 10 10", "(2.0, 3.5, 10., 10)", "{'x': 2, 'y': 3, 'w': 9, 'h': 9}"]
+)
+def test_a_face_box_in_one_field_is_not_passed_over(tmp_path: Path, box: str) -> None:
+    said = refused(LIST, with_columns(tmp_path, Bounding_Box=["", box, *[""] * 10]))
+    assert "labels.csv, line 3: its Bounding_Box is a box in one field; write four columns, x,y,width,height" in said
+    notes = open_source(LIST, with_columns(tmp_path, box=["12"] * 12, bbox=["1, 2, 3"] * 12)).notes
+    assert "columns not used: box, bbox" in notes
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,15 @@ def test_ferplus_distribution_keeps_what_is_mostly_an_emotion(tmp_path: Path) ->
     np.testing.assert_allclose(source.distributions.sum(axis=1), 1, rtol=1e-6)
 
 
+def test_pixels_that_were_written_as_a_list_are_read(tmp_path: Path) -> None:
+    by_commas, as_list = ",".join(map(str, faces()[0].ravel())), str(faces()[3].ravel().tolist())
+    source = open_source(FERPLUS, write_csv_pair(tmp_path, {0: by_commas, 3: as_list}))
+    row_of = {name: row for row, name in enumerate(source.records["id"])}
+    for row, name in enumerate(VOTES):
+        if name in row_of:
+            np.testing.assert_array_equal(np.asarray(source.read_image(row_of[name])), faces()[row])
+
+
 def test_pixels_that_are_none_are_an_unreadable_image(tmp_path: Path) -> None:
     source = open_source(FERPLUS, write_csv_pair(tmp_path, {0: "1 2 3", 3: "256 " * 2304, 7: "x " * 2304}))
     for row, message in enumerate(("line 2: 3 pixels, not 2304", "line 5: a pixel is not", "line 9: a pixel is not")):
@@ -386,6 +395,9 @@ def test_what_ferpluss_generator_writes_is_read(tmp_path: Path) -> None:
         assert splits_by_id(source) == {"fer0000000": "train", "fer0000002": "train", "fer0000003": "validation"}
         np.testing.assert_array_equal(np.asarray(source.read_image(1)), faces()[2])
         assert source.notes == ("images without votes, not read: 1",)
+    (tmp_path / "src").mkdir()
+    (tmp_path / "fer2013new.csv").write_text("")  # As in a clone of FER+'s repository.
+    assert splits_by_id(open_source(settings, tmp_path)) == splits_by_id(source)
 
 
 def test_a_wrong_line_of_the_generators_votes_is_named(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from helpers.dataset_files import LIST, refused, save_image, splits_by_id, write
 from helpers.listed_faces import with_columns
 
 from fer_core.data.readers import open_source
+from fer_core.experiment import DatasetSettings
 from openface.decoding import UnreadableImage
 
 
@@ -29,6 +30,29 @@ def test_file_names_that_may_be_peoples_are_told_where_no_column_says_it(tmp_pat
     assert any(note.startswith(told) for note in open_source(LIST, tmp_path).notes)
     write_rows(tmp_path / "labels.csv", ("path", "label", "subject"), *rows)
     assert not any("begin alike" in note for note in open_source(LIST, tmp_path).notes)
+
+
+@pytest.mark.parametrize("place", ["{who}", "VL\\{who}\\{label}", "/home/joy/train/{label}/{who}"])
+def test_folders_in_paths_that_may_be_peoples_are_told_where_no_column_says_it(tmp_path: Path, place: str) -> None:
+    rows = [
+        (f"{place.format(who=who, label=label)}/{label}.png", label, who)
+        for label in ("happy", "sad")
+        for who in ("anna", "ben", "P03")
+    ]
+    write_rows(tmp_path / "labels.csv", ("path", "label", "who"), *rows)
+    told = [note for note in open_source(LIST, tmp_path).notes if note.startswith("folders that several classes have")]
+    assert len(told) == 1
+    assert "anna" in told[0]
+    assert "list the images in a CSV with a column subject" in told[0]
+    write_rows(tmp_path / "labels.csv", ("path", "label", "subject"), *rows)
+    assert not any("several classes" in note for note in open_source(LIST, tmp_path).notes)
+
+
+def test_folders_of_splits_and_classes_are_not_taken_for_peoples(tmp_path: Path) -> None:
+    rows = [(f"x/{split}/{label}/1.png", label) for split in ("train", "test") for label in ("happy", "smile")]
+    write_rows(tmp_path / "labels.csv", ("path", "label"), *rows)
+    settings = DatasetSettings(source="csv", classes={"smile": "smile"})
+    assert not any("several classes" in note for note in open_source(settings, tmp_path).notes)
 
 
 @pytest.mark.parametrize("nobody", ["unknown", "NaN", "None", "-1", "-1.0", "n/a"])
@@ -218,6 +242,49 @@ def test_folders_in_the_paths_say_the_split(tmp_path: Path) -> None:
     source = open_source(LIST, tmp_path)
     assert source.records["split"].tolist() == ["", ""]
     assert not any("folders" in note for note in source.notes)
+
+
+def test_splits_among_other_words_are_refused_where_nothing_else_says_them(tmp_path: Path) -> None:
+    rows = [("a/1.png", "happy", "RAF_train", "train"), ("a/2.png", "sad", "RAF_test", "test")]
+    write_rows(tmp_path / "labels.csv", ("path", "label", "source"), *(row[:3] for row in rows))
+    told = "the column source seems to say which split an image is in, by RAF_test, RAF_train; write train, validation"
+    assert told in refused(LIST, tmp_path)
+    write_rows(tmp_path / "labels.csv", ("path", "label", "source", "split"), *rows)
+    assert open_source(LIST, tmp_path).records["split"].tolist() == ["train", "test"]
+    other = [(f"{split}/{name}", label, source) for name, label, source, split in rows]
+    write_rows(tmp_path / "labels.csv", ("path", "label", "source"), *other)
+    assert open_source(LIST, tmp_path).records["split"].tolist() == ["train", "test"]
+
+
+def test_splits_that_names_of_listed_files_alone_say_are_told_not_to_count(tmp_path: Path) -> None:
+    rows = [(f"x\\{split}_1.png", label) for split, label in (("Training", "sad"), ("test", "sad"), ("train", "happy"))]
+    write_rows(tmp_path / "labels.csv", ("path", "label"), *rows)
+    told = "names of files speak of splits, which do not count: train 2, test 1, such as Training_1; put the images"
+    assert any(note.startswith(told) for note in open_source(LIST, tmp_path).notes)
+    write_rows(tmp_path / "labels.csv", ("path", "label", "split"), *((*row, "train") for row in rows))
+    assert not any("speak of splits" in note for note in open_source(LIST, tmp_path).notes)
+
+
+def test_splits_that_contradict_the_folders_in_the_paths_are_told(tmp_path: Path) -> None:
+    rows = [
+        ("train/1.png", "sad", "train"),
+        ("x\\train\\2.png", "happy", "Test"),
+        ("train/3.png", "sad", "val"),
+        ("test/4.png", "happy", "test"),
+        ("val/5.png", "happy", "test"),
+        ("test/6.png", "sad", "train"),
+    ]
+    write_rows(tmp_path / "labels.csv", ("path", "label", "split"), *rows)
+    told = "images in a folder of another split: 2 of 6, such as x\\train\\2.png (test); are the rows in step?"
+    assert told in open_source(LIST, tmp_path).notes
+    for other in (rows[2:5], [(f"/home/test/{name}", label, "train") for name, label, _ in rows[:3]]):
+        write_rows(tmp_path / "labels.csv", ("path", "label", "split"), *other)
+        assert not any("in step" in note for note in open_source(LIST, tmp_path).notes)
+    (tmp_path / "labels.csv").unlink()
+    write_rows(tmp_path / "train.csv", ("path", "label"), *(row[:2] for row in rows))
+    assert any(
+        note.startswith("images in a folder of another split: 3 of 6") for note in open_source(LIST, tmp_path).notes
+    )
 
 
 def test_an_empty_cell_takes_the_split_of_its_list_and_none_may_contradict_it(tmp_path: Path) -> None:

@@ -86,6 +86,15 @@ def test_a_list_that_is_no_text_is_refused(tmp_path: Path) -> None:
     assert "labels.csv: no such file" in refused(LIST, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['[{"path": "a.png", "label": "happy"}]', '[\n  ["a.png", "happy"]\n]', '{"path": "a.png"}\n{"path": "b.png"}\n'],
+)
+def test_a_list_as_json_is_told_to_be_wanted_as_csv(tmp_path: Path, text: str) -> None:
+    (tmp_path / "faces.json").write_text(text)
+    assert "faces.json: not a CSV file (JSON); save it as CSV, with a header" in refused(LIST, tmp_path / "faces.json")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|", "sep=;", "  "])
 def test_a_list_is_read_with_any_usual_separator_and_encoding(tmp_path: Path, separator: str, encoding: str) -> None:
@@ -112,6 +121,7 @@ def test_a_list_is_read_with_any_usual_separator_and_encoding(tmp_path: Path, se
         ("fname", "Emotion Name"),
         ("img-id", "Facial Expression"),
         ("face_path", "ground truth"),
+        ("image", "label_text"),
     ],
 )
 def test_the_columns_are_known_by_any_usual_name(tmp_path: Path, header: tuple[str, str]) -> None:
@@ -161,6 +171,20 @@ def test_images_that_no_list_names_are_counted(tmp_path: Path) -> None:
     write_faces(tmp_path, "a.png", "b.png", "more/c.png")
     write_rows(tmp_path / "labels.csv", ("image", "label"), ("a.png", "happy"), ("b.png", "sad"))
     assert "images that are not listed, not read: 1" in open_source(LIST, tmp_path).notes
+
+
+def test_images_that_a_list_names_by_way_of_another_folder_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_faces(tmp_path / "images", "a.png", "b.png")
+    names = ("../images/a.png", str(tmp_path / "images" / "b.png"))
+    write_rows(tmp_path / "lists" / "labels.csv", ("image", "label"), *zip(names, ("happy", "sad"), strict=True))
+    monkeypatch.chdir(tmp_path.parent)
+    for given in (tmp_path, Path(tmp_path.name)):
+        assert not any("not listed" in note for note in open_source(LIST, given).notes)
+    rows = ((names[1], "happy"), ("../images/b.png", "sad"))
+    write_rows(tmp_path / "lists" / "labels.csv", ("image", "label"), *rows)
+    assert "line 3: its path is listed before" in refused(LIST, Path(tmp_path.name))
 
 
 @pytest.mark.parametrize("name", ["legend.csv", "Labels.tsv"])
@@ -282,6 +306,13 @@ def test_labels_are_named_in_whatever_case(tmp_path: Path) -> None:
 def test_what_programs_write_for_nothing_is_no_class(tmp_path: Path, missing: str) -> None:
     said = refused(LIST, with_columns(tmp_path, label=["smile", "frown", missing] * 4))
     assert f"labels {missing} (4) look like missing values; leave the label of such an image empty" in said
+
+
+def test_a_column_for_each_emotion_is_told_to_be_no_label(tmp_path: Path) -> None:
+    write_rows(tmp_path / "_classes.csv", ("filename", " Angry", " Happy"), ("a.jpg", 0, 1), ("b.jpg", 1, 0))
+    said = refused(LIST, tmp_path)
+    assert "_classes.csv: no column label, but one for each of Angry, Happy; write the name of each image's" in said
+    assert "may stay as p_Angry and so on" in said
 
 
 def test_ratings_are_no_classes(tmp_path: Path) -> None:
@@ -439,6 +470,8 @@ def test_labels_in_another_encoding_are_text_and_their_paths_keep_their_bytes(tm
     assert source.labels == ("Freude", "\xdcBERRASCHUNG")
     assert source.records["split"].tolist() == ["validation", "train", "train"]
     assert source.read_image(1).getpixel((0, 0)) == (20, 235, 128)
+    told = "labels of labels.csv are no UTF-8, and read as Western European, such as \xdcberraschung; if the letters"
+    assert any(note.startswith(told) for note in source.notes)
     named = DatasetSettings(source="csv", classes={"\xfcberraschung": "surprise", "freude": "joy"})
     assert counts(open_source(named, tmp_path)) == {"happiness": 1, "surprise": 2}
 

@@ -507,6 +507,13 @@ def test_a_split_without_images_is_an_error(tmp_path: Path, split: str) -> None:
         prepared(tmp_path / "out", folder, **{f"{split}_share": 0.0})  # type: ignore[arg-type]
 
 
+def test_a_test_split_of_copies_alone_is_told_as_that(tmp_path: Path) -> None:
+    fill(tmp_path / "faces" / "train", happy=4, sad=4)
+    fill(tmp_path / "faces" / "test", happy=1, sad=1)
+    told = refused(tmp_path / "out", tmp_path / "faces")
+    assert "no test images; its 2 are copies of training images or cannot be decoded" in told
+
+
 def test_too_few_labelled_images_to_cut_a_split_from_are_told_as_that(tmp_path: Path) -> None:
     told = refused(tmp_path / "out", fill(tmp_path / "faces", happy=2, sad=2, unlabelled=9))
     assert "no validation images; add some, or label more: " in told

@@ -1,5 +1,6 @@
 """RAF-DB in the layouts that its users have, and the order of its numbers."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -118,6 +119,15 @@ def test_rafdb_in_class_folders_has_the_order_of_its_folders(tmp_path: Path, fir
     assert "which such counts do not tell from another: neutral 2 " in source.notes[0]
 
 
+def test_rafdbs_parts_may_have_more_in_their_names(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for number, name in enumerate(OFFICIAL_NAMES, start=1):
+            save_image(tmp_path / f"RAF_{part}_aligned" / str(number) / f"{part}_{name}.jpg")
+    source = open_source(RAFDB, tmp_path)
+    assert all(name.endswith(label) for name, label in names_by_id(source).items())
+    assert set(source.records["split"]) == {"train", "test"}
+
+
 def test_without_a_test_folder_rafdbs_valid_is_its_test_part(tmp_path: Path) -> None:
     for number in range(7):
         save_image(tmp_path / "train" / str(number) / f"t{number}.jpg")
@@ -189,7 +199,9 @@ def test_the_official_lists_numbers_are_held_against_its_counts(tmp_path: Path, 
     if order == OFFICIAL_NAMES:
         assert "RAF-DB's own order: neutral 25 (7), happiness 47 (4)" in open_source(RAFDB, tmp_path).notes[0]
     else:
-        assert "do not fit RAF-DB's own order" in refused(RAFDB, tmp_path)
+        said = refused(RAFDB, tmp_path)
+        assert "do not fit RAF-DB's own order" in said
+        assert said.endswith("; restore the file as published")
 
 
 def test_the_official_lists_numbers_need_no_map(tmp_path: Path) -> None:
@@ -199,7 +211,10 @@ def test_the_official_lists_numbers_need_no_map(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("order", [EFFICIENTFACE_NAMES, sorted(OFFICIAL_NAMES)])
 def test_rafdbs_one_to_seven_in_another_order_are_refused(tmp_path: Path, order: Sequence[str]) -> None:
-    assert "do not fit RAF-DB's own order" in refused(RAFDB, write_numbered(tmp_path, order, 1))
+    said = refused(RAFDB, write_numbered(tmp_path, order, 1))
+    assert "do not fit RAF-DB's own order" in said
+    larger, smaller = re.findall(r"that dataset has more (\w+) than (\w+)", said)[0]
+    assert PARTS[larger] > PARTS[smaller]
 
 
 @pytest.mark.parametrize(
@@ -234,6 +249,15 @@ def test_an_image_called_as_published_goes_before_another_of_its_name(tmp_path: 
     write_rafdb(tmp_path)
     save_image(tmp_path / "basic" / "Image" / "aligned" / "train_00001.png", 200)
     assert open_source(RAFDB, tmp_path).read_image(0).getpixel((0, 0)) == pytest.approx((0, 255, 128), abs=3)
+
+
+def test_what_lies_beside_rafdbs_listed_images_is_told(tmp_path: Path) -> None:
+    write_rafdb(tmp_path)
+    assert len(open_source(RAFDB, tmp_path).notes) == 1
+    save_image(tmp_path / "basic" / "Image" / "aligned" / "train_99999_aligned.jpg")
+    (tmp_path / "basic" / "Image" / "aligned" / "train_00001_aligned.txt").write_text("")
+    told = ("images that are not listed, not read: 1", "files that are no images: 1 .txt")
+    assert open_source(RAFDB, tmp_path).notes[1:] == told
 
 
 def test_without_any_aligned_image_rafdb_says_what_is_there(tmp_path: Path) -> None:

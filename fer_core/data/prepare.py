@@ -302,6 +302,11 @@ def _check_every_split(source: Source, counts: dict[str, int], settings: Dataset
     shares = {"validation": settings.validation_share, "test": settings.test_share}
     for split, share in shares.items():
         if not counts[split]:
+            if its_own := int((source.records["split"] == split).sum()):
+                raise DatasetError(
+                    f"{source.name}: no {split} images; its {its_own:,} are copies of training images or cannot be "
+                    "decoded; give other ones, or keep copies with dataset.duplicates = 'keep'"
+                )
             too_few = (
                 "or label more: to be cut for validation and test a class has to have three labelled images, and where "
                 "people are known, the dataset three people"

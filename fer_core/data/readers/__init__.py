@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fer_core.data.readers import affectnet, fer2013, ferplus, folder, listed, rafdb, sample
+from fer_core.data.readers.lists import LIST_ENDINGS
 from fer_core.data.readers.source import Source
 from fer_core.errors import DatasetError
 from fer_core.experiment import DatasetSettings
@@ -36,7 +37,10 @@ def open_source(settings: DatasetSettings, folder: Path | None, report: Reporter
     if not folder.exists():
         raise DatasetError(f"{folder}: no such folder; give the dataset's own with --data")
     if not folder.is_dir() and not (folder.is_file() and settings.source in _FILES):
-        raise DatasetError(f"{folder}: not a folder; give the one that holds the dataset with --data")
+        of_list = (
+            ", or for a list of images set dataset.source = 'csv'" if folder.suffix.lower() in LIST_ENDINGS else ""
+        )
+        raise DatasetError(f"{folder}: not a folder; give the one that holds the dataset with --data{of_list}")
     return _READERS[settings.source](settings, folder)
 
 

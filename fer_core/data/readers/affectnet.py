@@ -1,6 +1,6 @@
 """AffectNet's manually annotated images: by its lists, by an array for each annotation, or in class folders."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 from fer_core.data.readers.folder import ClassFolders, FolderImage, read_class_folders, source_of_folders
 from fer_core.data.readers.listed import AFFECTNET, read_affectnet_lists
 from fer_core.data.readers.lists import lists_near
-from fer_core.data.readers.names import emotion_of, number_of, split_of
+from fer_core.data.readers.names import emotion_of, number_of, split_of_folder
 from fer_core.data.readers.source import Source, find_images, subfolders, unwrapped, without_ending
 from fer_core.data.readers.tables import plain, read_rows
 from fer_core.errors import DatasetError
@@ -65,8 +65,10 @@ def read(settings: DatasetSettings, folder: Path) -> Source:
 def _parts(folder: Path) -> list[_Part]:
     """The splits below a folder, or the one that it is."""
     if _is_part(folder):
-        return [_Part(folder, split_of(folder.name) or "")]
-    return [_Part(part, split) for part in subfolders(folder) if (split := split_of(part.name)) and _is_part(part)]
+        return [_Part(folder, split_of_folder(folder.name) or "")]
+    return [
+        _Part(part, split) for part in subfolders(folder) if (split := split_of_folder(part.name)) and _is_part(part)
+    ]
 
 
 def _is_part(folder: Path) -> bool:
@@ -87,7 +89,8 @@ def _read_arrays(settings: DatasetSettings, folder: Path, parts: Sequence[_Part]
     splits = _as_published([found[row][0].split for row in annotated])
     images = [FolderImage(found[row][1], str(labels[row]), split) for row, split in zip(annotated, splits, strict=True)]
     without = [path for (_, path), label in zip(found, labels, strict=True) if label is None]
-    return _source(settings, folder, images, tuple(_told(without)))
+    arrays_there = {array for part in parts for array in (part.folder / _ANNOTATIONS).glob(f"[!.]*{_EXPRESSION}")}
+    return _source(settings, folder, images, tuple(_told(without, arrays_there.difference(arrays))))
 
 
 def _label_in(array: Path) -> str | None:
@@ -113,14 +116,17 @@ def _as_published(splits: Sequence[str]) -> list[str]:
     return list(splits) if "test" in splits else [split.replace("validation", "test") for split in splits]
 
 
-def _told(without: Sequence[Path]) -> Iterator[str]:
+def _told(without: Sequence[Path], alone: Collection[Path]) -> Iterator[str]:
     if without:
         yield f"images without an annotation, not read: {len(without):,}, such as {without[0].name}"
+    if alone:
+        yield f"annotations without an image: {len(alone):,}, such as {min(alone).name}; are all images unpacked?"
 
 
 def _has_class_folders(folder: Path) -> bool:
     return any(
-        split_of(part.name) and any(number_of(inner.name) or emotion_of(inner.name) for inner in subfolders(part))
+        split_of_folder(part.name)
+        and any(number_of(inner.name) or emotion_of(inner.name) for inner in subfolders(part))
         for part in subfolders(folder)
     )
 

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import permutations
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from fer_core.data.readers.names import (
     MISSING,
     UNLABELLED,
     emotion_of,
+    emotions_in,
     has_no_label,
     mentions_split,
     number_of,
@@ -47,6 +48,8 @@ class NumberOrder:
     """From a number to an emotion, or to DROPPED."""
     sizes: Mapping[str, int]
     """Published training images of each emotion."""
+    is_fixed: bool = False
+    """The file with these numbers takes no [dataset.classes]."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,8 @@ def name_classes(
     if order and "contempt" in order.meaning.values() and settings.classes == 7:
         named = {label: DROPPED if known == "contempt" else known for label, known in named.items()}
     how = _how_numbers_are_read(by_order, counts, order) if order and by_order else ""
-    return _classes(own, named, counts, (f"classes{how}: {_sizes(named, counts)}", *_unused(settings, counts)))
+    told = f"classes{how}: {_sizes(named, counts)}"
+    return _classes(own, named, counts, (told, *_speak_of_emotions(own_word.values()), *_unused(settings, counts)))
 
 
 def check_shares(path: object, shares: np.ndarray, labels: np.ndarray, remedy: str) -> None:
@@ -292,13 +296,14 @@ def _check_sizes(meaning: Mapping[str, str], counts: Mapping[str, int], where: o
     sizes = _by_emotion(meaning, counts, order)
     if len(sizes) <= 1:
         return
-    larger, smaller = max(permutations(sizes, 2), key=lambda pair: _doubt(sizes, order.sizes, *pair))
+    pairs = combinations(sorted(sizes, key=lambda emotion: -order.sizes[emotion]), 2)
+    larger, smaller = max(pairs, key=lambda pair: _doubt(sizes, order.sizes, *pair))
     if _doubt(sizes, order.sizes, larger, smaller) > _DOUBT and not _is_balanced(sizes.values()):
         told = ", ".join(f"{label} {_shown(emotion)} ({counts[label]:,})" for label, emotion in sorted(meaning.items()))
+        remedy = f'say what each number means in {_TABLE}, such as {min(meaning)} = "surprise"'
         raise DatasetError(
             f"{where}: the numbers of images do not fit {order.name}. It would make them {told}, but that dataset has "
-            f"far more {larger} than {smaller}; say what each number means in {_TABLE}, such as "
-            f'{min(meaning)} = "surprise"'
+            f"more {larger} than {smaller}; {'restore the file as published' if order.is_fixed else remedy}"
         )
 
 
@@ -354,6 +359,17 @@ def _sizes(named: Mapping[str, str], counts: Mapping[str, int]) -> str:
         told = "" if spelled in ([name], []) else f" ({_named(spelled, counts) if len(own) > 1 else own[0]})"
         parts.append(f"{_shown(name)} {images:,}{told}")
     return ", ".join(parts)
+
+
+def _speak_of_emotions(own_words: Iterable[str]) -> Iterator[str]:
+    """Name classes of their own, such as `happy_face`, that may be meant as the emotion they speak of."""
+    found = {word: emotions.pop() for word in sorted({*own_words}) if len(emotions := emotions_in(word)) == 1}
+    if found:
+        word, emotion = next(iter(found.items()))
+        yield (
+            f"classes of their own that speak of emotions: {', '.join(found)}; if they are these, say so in {_TABLE}, "
+            f'such as {_key(word)} = "{emotion}"'
+        )
 
 
 def _unused(settings: DatasetSettings, counts: Mapping[str, int]) -> Iterator[str]:

@@ -154,9 +154,9 @@ def _split(usage: str | None, path: Path, line: int) -> str:
 
 
 def _parse_pixels(text: str) -> bytes | str:
-    """The pixels, or what is wrong with them."""
+    """The pixels, or what is wrong with them; programs that held them as a list write `[70, 80, …]`."""
     try:
-        face = bytes(map(int, text.split()))
+        face = bytes(map(int, text.strip("[]").replace(",", " ").split()))
     except ValueError:
         return "a pixel is not a whole number in 0..255"
     return face if len(face) == SIDE**2 else f"{len(face)} pixels, not {SIDE**2}"

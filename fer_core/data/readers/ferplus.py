@@ -18,6 +18,7 @@ from fer_core.data.readers.names import emotion_of, number_of, split_of_folder
 from fer_core.data.readers.source import (
     Source,
     find_images,
+    folders_within,
     read_file,
     read_text,
     subfolders,
@@ -159,7 +160,9 @@ def _find_faces(given: Path) -> _Faces:
     pixels_csv, votes_csv = fer2013.find_file(folder), folder / VOTES_CSV
     if pixels_csv and votes_csv.is_file():
         return _read_csv_files(pixels_csv, votes_csv)
-    if parts := _generated(folder):
+    # Its repository has the votes of all images above the folder `data` that its generator fills.
+    parts = next((parts for place in folders_within(folder, 1) if (parts := _generated(place))), [])
+    if parts:
         return _read_generated(folder, parts)
     there = {fer2013.FILES[0]: pixels_csv is not None, VOTES_CSV: votes_csv.is_file()}
     missing = " and ".join(name for name, found in there.items() if not found)

@@ -4,6 +4,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -17,9 +18,14 @@ from fer_core.experiment import DatasetSettings
 from openface.decoding import ENDINGS
 
 _SPLIT_BESIDE = "keep either class folders or train, validation and test"
+_LOOKED_FOR = (
+    "looked for CLASS/* and train|validation|test/CLASS/* of two classes or more, with "
+    f"{', '.join(ENDINGS)} files; where a CSV lists images with path and label, set dataset.source = 'csv'"
+)
 _IF_PEOPLE = "if they are people, list the images in a CSV with a column subject, so that a cut has each on one side"
 _BEGINS = re.compile(r"[^\W_]+?(?=[-_.]|(?<=[a-zA-Z]\d\d)(?=[a-zA-Z]))")
 """The first part of a file's name: `S010` of `S010_004_00000017`, `KA` of `KA.AN1.39`, `AF01` of `AF01ANS`."""
+_FIRST_WORD = re.compile(r"[^\W\d_]+")
 _FEW = 5
 """So many beginnings may be cameras, or parts of a dataset."""
 _NAMED = 3
@@ -68,10 +74,7 @@ def source_of_folders(
     """The source of such a layout, whose class folders are named, or numbered in `order`."""
     classes = name_classes([image.label for image in found.images], settings, folder, order)
     if len(classes.labels) < 2:
-        raise DatasetError(
-            f"{folder}: {len(found.images)} images in {len(classes.labels)} classes; looked for CLASS/* and "
-            f"train|validation|test/CLASS/* of two classes or more, with {', '.join(ENDINGS)} files"
-        )
+        raise DatasetError(f"{folder}: {len(found.images)} images in {len(classes.labels)} classes; {_LOOKED_FOR}")
     paths = [image.path for image in found.images]
     records = pd.DataFrame(
         {
@@ -133,12 +136,14 @@ def read_class_folders(settings: DatasetSettings, folder: Path) -> ClassFolders:
     found = find_images(folder)
     above = [path.relative_to(folder).parts[:-1] for path in found.paths]
     root = _first_that_differs(above)
-    split_of_parts = {parts: _split(parts, root, folder) for parts in set(above)}
+    split_of_parts = {parts: _split(parts, parts[root:], root, folder) for parts in set(above)}
+    if not any(split_of_parts.values()):  # Else what holds all images may be called `training_data` all the same.
+        split_of_parts = {parts: _split(parts, parts[:root], root, folder) for parts in set(above)}
     splits = [split_of_parts[parts] for parts in above]
     without_split = {parts: tuple(p for p in parts if not _split_among(parts, p, root)) for parts in set(above)}
     names = [without_split[parts] for parts in above]
     unlabelled = _unlabelled(settings)
-    _check_splits(folder, *_with_a_label(above, splits, names, unlabelled))
+    _check_splits(folder, root, *_with_a_label(above, splits, names, unlabelled))
     labels = _labels(names, [path.stem for path in found.paths], settings, folder)
     images = [
         FolderImage(path, label, split) for path, label, split in zip(found.paths, labels, splits, strict=True) if label
@@ -148,8 +153,7 @@ def read_class_folders(settings: DatasetSettings, folder: Path) -> ClassFolders:
         raise DatasetError(
             "; ".join(
                 (
-                    f"{folder}: {len(found.paths)} images in 0 class folders; looked for CLASS/* and "
-                    f"train|validation|test/CLASS/* of two classes or more, with {', '.join(ENDINGS)} files",
+                    f"{folder}: {len(found.paths)} images in 0 class folders; {_LOOKED_FOR}",
                     *found.note(),
                 )
             )
@@ -157,7 +161,12 @@ def read_class_folders(settings: DatasetSettings, folder: Path) -> ClassFolders:
     note = (f"images in no class folder, not read: {outside:,}",) if outside else ()
     alike = names_alike((image.path.stem for image in images), (image.label for image in images))
     people = () if {"validation", "test"} <= {*splits} else (*_maybe_people(names, labels), *alike)
-    return ClassFolders(images, (*_folders_above(names, labels), *people, *note, *found.note()))
+    of_files = () if any(splits) else tuple(splits_in_files(image.path.stem for image in images))
+    if of_files and not isinstance(settings.classes, Mapping) and not any(map(emotion_of, labels)):
+        # RAF-DB's own folders are `aligned` and `original`.
+        told = f"{of_files[0]}, or say what the folders mean in [dataset.classes]"
+        raise DatasetError(f"{folder}: no folder is called after an emotion, and {told}")
+    return ClassFolders(images, (*_folders_above(names, labels), *of_files, *people, *note, *found.note()))
 
 
 def _folders_above(names: Sequence[tuple[str, ...]], labels: Sequence[str]) -> Iterator[str]:
@@ -168,12 +177,22 @@ def _folders_above(names: Sequence[tuple[str, ...]], labels: Sequence[str]) -> I
 
 
 def _maybe_people(names: Sequence[tuple[str, ...]], labels: Sequence[str]) -> Iterator[str]:
-    """Name the folders that are in several classes, or hold several; people's are, and a cut does not know them."""
+    """Name the folders that are in several classes, or hold several."""
+    rows = [(parts, label) for parts, label in zip(names, labels, strict=True) if label]
+    beside = (parts[: parts.index(label)] + parts[parts.index(label) + 1 :] for parts, label in rows)
+    known = any(emotion_of(label) for _, label in rows)
+    for told in folders_of_several(beside, [label for _, label in rows]):
+        yield told if known else f"{told}; if they are the classes, name each in [dataset.classes]"
+
+
+def folders_of_several(places: Iterable[tuple[str, ...]], labels: Iterable[str]) -> Iterator[str]:
+    """Name the folders that several classes have; people's are, and a cut does not know them.
+
+    places: of each image the folders above it that are neither its class nor its split
+    """
     classes_of = defaultdict[tuple[str, ...], set[str]](set)
-    for parts, label in zip(names, labels, strict=True):
-        if label:
-            place = parts.index(label)
-            classes_of[parts[:place] + parts[place + 1 :]].add(label)
+    for place, label in zip(places, labels, strict=True):
+        classes_of[place].add(label)
     of_several = [parts for parts, classes in classes_of.items() if parts and len(classes) > 1]
     if len(of_several) > 1:
         yield f"folders that several classes have: {_first_of(of_several)}; {_IF_PEOPLE}"
@@ -191,6 +210,20 @@ def names_alike(stems: Iterable[str], labels: Iterable[str]) -> Iterator[str]:
         yield f"file names of several classes begin alike: {_first_of((begins,) for begins in several)}; {_IF_PEOPLE}"
 
 
+def splits_in_files(stems: Iterable[str]) -> Iterator[str]:
+    """Say that most files are called after splits, such as FER2013's `PrivateTest_12`, which do not count."""
+    meaning = cache(split_of)
+    first = [(_FIRST_WORD.match(stem), stem) for stem in stems]
+    found = [(split, stem) for word, stem in first if word and (split := meaning(word[0]))]
+    counts = Counter(split for split, _ in found)
+    if len(counts) > 1 and 2 * len(found) > len(first):
+        told = ", ".join(f"{split} {count:,}" for split, count in counts.most_common())
+        yield (
+            f"names of files speak of splits, which do not count: {told}, such as {found[0][1]}; put the images into "
+            "folders called train and test, or list them in a CSV with path, label and split"
+        )
+
+
 def _first_of(folders: Iterable[tuple[str, ...]]) -> str:
     told = sorted("/".join(parts) for parts in folders if parts)
     return ", ".join(told[:_NAMED]) + (f" and {len(told) - _NAMED:,} more" if len(told) > _NAMED else "")
@@ -202,10 +235,11 @@ def _split_among(parts: tuple[str, ...], part: str, root: int) -> str | None:
     return split_of_folder(part) if part in (parts[0], *parts[root : root + 1]) else split_of(part)
 
 
-def _split(parts: tuple[str, ...], root: int, folder: Path) -> str:
-    found = {split for part in parts if (split := _split_among(parts, part, root))}
+def _split(parts: tuple[str, ...], among: tuple[str, ...], root: int, folder: Path) -> str:
+    """The split that `among`, some of the folders above an image, say; "" where they say none."""
+    found = {split for part in among if (split := _split_among(parts, part, root))}
     if len(found) > 1:
-        raise DatasetError(f"{folder / Path(*parts)}: its folders name two splits; {_SPLIT_BESIDE}")
+        raise DatasetError(f"{folder / Path(*parts)}: its folders name two splits; have each image below just one")
     return found.pop() if found else ""
 
 
@@ -228,17 +262,21 @@ def _with_a_label(
 
 
 def _check_splits(
-    folder: Path, above: Sequence[tuple[str, ...]], splits: Sequence[str], names: Sequence[tuple[str, ...]]
+    folder: Path, root: int, above: Sequence[tuple[str, ...]], splits: Sequence[str], names: Sequence[tuple[str, ...]]
 ) -> None:
     """Either all images have a split or none; and below each there are classes."""
     beside = next((parts for parts, split in zip(above, splits, strict=True) if parts and not split), None)
     of_split = next((parts for parts, split in zip(above, splits, strict=True) if split), None)
     if beside and of_split:
+        one, other = ("/".join(parts[: root + 1]) for parts in (beside, of_split))
         raise DatasetError(
-            f"{folder}: the folder {beside[0]} is beside {of_split[0]}, so it may be a class or a split; "
-            f"{_SPLIT_BESIDE}"
+            f"{folder}: the folder {one} is beside {other}, so it may be a class or a split; {_SPLIT_BESIDE}"
         )
-    bare = Counter(parts for parts, split, rest in zip(above, splits, names, strict=True) if split and not rest)
+    inside = {rest for rest in names if rest}
+    top = min(inside, key=len, default=())  # Such as `data`, which holds all others and is no class.
+    holds_all = len(inside) > 1 and all(rest[: len(top)] == top for rest in inside)
+    outside = ((), top) if holds_all else ((),)
+    bare = Counter(parts for parts, split, rest in zip(above, splits, names, strict=True) if split and rest in outside)
     if bare:
         parts, count = bare.most_common(1)[0]
         place = folder / Path(*parts)
@@ -246,7 +284,7 @@ def _check_splits(
         ferplus = ", or set dataset.source = 'ferplus', whose layout this is" if generated else ""
         raise DatasetError(
             f"{place}: a split's folder with {count:,} images outside of class folders; put each into a folder named "
-            f"after its class, or list them in a CSV with path,label,split{ferplus}"
+            f"after its class, list them in a CSV with path,label,split, or take them out{ferplus}"
         )
 
 

@@ -16,16 +16,18 @@ from PIL import Image
 
 from fer_core.data.dataset import BOX, EMOTIONS, PHOTOGRAPH
 from fer_core.data.readers.classes import UNLABELLED_INDEX, Classes, NumberOrder, check_shares, name_classes
-from fer_core.data.readers.folder import names_alike, without_dropped
+from fer_core.data.readers.folder import folders_of_several, names_alike, splits_in_files, without_dropped
 from fer_core.data.readers.lists import (
     SHARE,
     ListedImages,
+    folders_in,
     is_share,
     list_files,
     read_lists,
     refuse_rows,
+    split_above,
 )
-from fer_core.data.readers.names import DROPPED, emotion_of, plain_label, split_of_folder
+from fer_core.data.readers.names import DROPPED, emotion_of, plain_label, readable, split_of_folder
 from fer_core.data.readers.source import (
     NEARLY_ALL,
     Source,
@@ -46,6 +48,8 @@ _APART = re.compile(r"^/|(^|[/\\])\.(?![/\\])")
 _DEPTH = 2
 """Images are looked for so many folders below the one that is given."""
 _TRIED = 20
+_NO_UTF_8 = re.compile("[\udc80-\udcff]")
+"""Bytes that are no UTF-8, as Python has them in text."""
 _WRITTEN = (*ENDINGS, *map(str.upper, ENDINGS))
 """Endings as files have them; cameras write upper case."""
 _LEAST_INSIDE = 1 / 2
@@ -178,12 +182,25 @@ def _source(name: str, settings: DatasetSettings, folder: Path, lists: Sequence[
 
 def _notes_of_columns(folder: Path, lists: Sequence[ListedImages], paths: Sequence[Path]) -> Iterator[str]:
     """What says the split, the people and the boxes, and which columns, lists and images say nothing."""
+    yield from _in_a_guessed_encoding(lists)
     yield from _split_by(lists)
+    yield from _in_folders_of_other_splits(lists)
     yield from _persons_by(lists)
     yield from _boxes_by(lists)
     yield from _unused(lists)
     yield from _unread(folder, lists)
     yield from _unlisted(folder, paths)
+
+
+def _in_a_guessed_encoding(lists: Sequence[ListedImages]) -> Iterator[str]:
+    """Say that labels are no UTF-8, and what was taken for their letters; the list may be in Greek or Chinese."""
+    for found in lists:
+        guessed = [label for label in found.labels.unique() if _NO_UTF_8.search(label)]
+        if guessed:
+            yield (
+                f"labels of {found.path.name} are no UTF-8, and read as Western European, such as "
+                f"{readable(guessed[0])}; if the letters are wrong, save it as UTF-8"
+            )
 
 
 def _named(settings: DatasetSettings) -> Sequence[str]:
@@ -195,7 +212,7 @@ def _refuse_twice(lists: Sequence[ListedImages], paths: Sequence[Path], boxes: n
     seen: set[tuple[str, str | None]] = set()
     lines = ((found.path, line) for found in lists for line in found.names.index)
     for row, (path, line) in enumerate(lines):
-        key = (os.path.normpath(paths[row]), None if boxes is None else str(boxes[row]))
+        key = (os.path.abspath(paths[row]), None if boxes is None else str(boxes[row]))
         if key in seen:
             raise DatasetError(f"{path}, line {line}: its path is listed before; keep one of the lines")
         seen.add(key)
@@ -213,7 +230,7 @@ def _cut_out(ids: Sequence[str], paths: Sequence[Path], boxes: np.ndarray | None
     if boxes is None:
         return {}
     known: dict[str, str] = {}
-    photographs = [known.setdefault(os.path.normpath(path), name) for name, path in zip(ids, paths, strict=True)]
+    photographs = [known.setdefault(os.path.abspath(path), name) for name, path in zip(ids, paths, strict=True)]
     return {PHOTOGRAPH: photographs, **dict(zip(BOX, boxes.T, strict=True))}
 
 
@@ -231,8 +248,20 @@ def _persons_by(lists: Sequence[ListedImages]) -> Iterator[str]:
     if columns:
         yield f"people by the column {' and '.join(columns)}; where a split is cut, each is on one side"
     elif not {"validation", "test"} <= {split for found in lists for split in found.splits}:
-        stems = [PureWindowsPath(name).stem for found in lists for name in found.names]
-        yield from names_alike(stems, [label for found in lists for label in found.labels])
+        rows = [row for found in lists for row in zip(found.names, found.labels, strict=True)]
+        yield from names_alike([PureWindowsPath(name).stem for name, _ in rows], [label for _, label in rows])
+        labelled = [(name, label) for name, label in rows if label and not all(found.is_affectnet for found in lists)]
+        places = (_maybe_people(folders_in(name), label) for name, label in labelled)
+        yield from folders_of_several(places, [label for _, label in labelled])
+
+
+@cache
+def _maybe_people(folders: tuple[str, ...], label: str) -> tuple[str, ...]:
+    """The folders that say neither the split nor the class."""
+    own = plain_label(label)
+    return tuple(
+        part for part in folders if not (split_of_folder(part) or emotion_of(part) or plain_label(part) == own)
+    )
 
 
 def _split_by(lists: Sequence[ListedImages]) -> Iterator[str]:
@@ -241,6 +270,23 @@ def _split_by(lists: Sequence[ListedImages]) -> Iterator[str]:
         yield f"splits by the column {' and '.join(columns)}"
     if any(found.split_by_folders for found in lists):
         yield "splits by the folders in the paths"
+    if not any((found.splits != "").any() for found in lists):
+        yield from splits_in_files(PureWindowsPath(name).stem for found in lists for name in found.names)
+
+
+def _in_folders_of_other_splits(lists: Sequence[ListedImages]) -> Iterator[str]:
+    """How many training images lie in a folder of the test or validation split, and test images in one of train.
+
+    Validation images are often set aside from those of train.
+    """
+    rows = [(name, split, split_above(name)) for f in lists for name, split in zip(f.names, f.splits, strict=True)]
+    apart = [row for row in rows if row[1:] in (("train", "test"), ("train", "validation"), ("test", "train"))]
+    if apart and len({above for *_, above in rows} - {""}) > 1:  # One alone may be of a folder such as /home/test.
+        name, split, _ = apart[0]
+        yield (
+            f"images in a folder of another split: {len(apart):,} of {len(rows):,}, such as {name} ({split}); are the "
+            "rows in step?"
+        )
 
 
 def _boxes_by(lists: Sequence[ListedImages]) -> Iterator[str]:
@@ -281,7 +327,8 @@ def _whole(boxes: np.ndarray | None) -> Iterator[str]:
 
 def _unlisted(given: Path, paths: Sequence[Path]) -> Iterator[str]:
     """How many images lie in the folder that no list names."""
-    if given.is_dir() and (count := len(set(find_images(given).paths) - set(paths))):
+    there = find_images(given).paths if given.is_dir() else []
+    if count := len({*map(os.path.abspath, there)} - {*map(os.path.abspath, paths)}):
         yield f"images that are not listed, not read: {count:,}"
 
 

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,9 @@ LABEL_HEADERS = [
     "labels",
     "emotions",
     "classname",
+    "classlabel",
     "labelname",
+    "labeltext",
     "emotionlabel",
     "emotionname",
     "emotionclass",
@@ -104,10 +107,13 @@ _SIDES = (
     ("left", "top", "width", "height"),
 )
 """What follows: left, top, and either right and bottom or width and height, of which `width` may be the picture's."""
+_IN_ONE_FIELD = ("bbox", "facebbox", "box", "facebox", "boundingbox", "faceboundingbox", "rect", "facerect")
+"""Headers of columns whose fields may be a whole box, such as `[12, 30, 64, 64]`."""
+_FOUR_NUMBERS = re.compile(r"\D*(\d+(\.\d*)?[^\d.]+){3}\d+(\.\d*)?\D*")
 _LANDMARKS = "facial_landmarks"
 """AffectNet's, which are most of its files."""
 SHARE = "p_"
-_LIST_ENDINGS = (".csv", ".tsv")
+LIST_ENDINGS = (".csv", ".tsv")
 _FEW, _SEVERAL = 5, 10
 """A column named like a split column is one if it has so few values; one called `set`, up to the second number."""
 _ABOUT_SPLITS = re.compile(r"(set|data|id|name|no|number|type|label|flag)$")
@@ -206,7 +212,7 @@ def _lists_in(folder: Path) -> list[tuple[Path, str]]:
 
 def list_files(folder: Path) -> list[Path]:
     """The files in a folder that may be lists, sorted."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in _LIST_ENDINGS and p.is_file() and p.name[0] != ".")
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in LIST_ENDINGS and p.is_file() and p.name[0] != ".")
 
 
 def _read_list(path: Path, split: str, named: Collection[str] | None) -> ListedImages:
@@ -223,8 +229,12 @@ def _read_list(path: Path, split: str, named: Collection[str] | None) -> ListedI
     refuse_rows(path, names == "", "no path; give one, or take the line out")
     of_split = _split_columns(path, table, headers, (str(names.name), str(labels.name)))
     of_folders = None if of_split or split else _splits_of_folders(names)
+    if not (of_split or split) and of_folders is None:
+        _refuse_splits_among_words(path, table, (str(names.name), str(labels.name)))
     of_person = _person_column(table, {str(names.name), str(labels.name), *of_split})
     of_box = _box_columns(table)
+    if not of_box.names:
+        _refuse_boxes_in_one_field(path, table)
     used = {str(names.name), str(labels.name), *of_split, of_person, *of_box.names}
     unused = [name for name in table.columns if name not in used and not is_share(str(name))]
     return ListedImages(
@@ -287,11 +297,23 @@ def _label_column(path: Path, table: pd.DataFrame, headers: Mapping[str, str], n
             return found[0]
     filled = [name for name in there if (table[name] != "").any()]
     words = [name for name in filled if not table[name].map(number_of).notna().all()]
+    if not there:
+        _refuse_one_column_each(path, table)
     if not words:
         return filled[0] if filled else _require_column(path, headers, LABEL_HEADERS)
     if named is not None:
         _refuse_rivals(path, table, words[0], there)
     return words[0]
+
+
+def _refuse_one_column_each(path: Path, table: pd.DataFrame) -> None:
+    """Refuse a column for each emotion, of votes or of 0 and 1, in the place of one of labels."""
+    emotions = [str(name) for name in table.columns if emotion_of(str(name))]
+    if len(emotions) > 1:
+        raise DatasetError(
+            f"{path}: no column label, but one for each of {', '.join(emotions)}; write the name of each image's class "
+            f"into a column label; columns of votes or shares may stay as {SHARE}{emotions[0]} and so on"
+        )
 
 
 def _refuse_contradictions(
@@ -350,11 +372,24 @@ def _split_columns(path: Path, table: pd.DataFrame, headers: Mapping[str, str], 
             refuse_rows(path, wrong, f"its {name} must be train, validation, test or empty, not {found}")
             columns.append(name)
         elif _seem_splits(name, values):
-            raise DatasetError(
-                f"{path}: the column {name} seems to say which split an image is in, by "
-                f"{', '.join(sorted(values)[:4])}; write train, validation or test, or rename the column"
-            )
+            raise _unread_splits(path, name, values)
     return columns
+
+
+def _unread_splits(path: Path, name: str, values: Collection[str]) -> DatasetError:
+    return DatasetError(
+        f"{path}: the column {name} seems to say which split an image is in, by {', '.join(sorted(values)[:4])}; write "
+        "train, validation or test, or rename the column"
+    )
+
+
+def _refuse_splits_among_words(path: Path, table: pd.DataFrame, used: Collection[str]) -> None:
+    """Refuse a column such as `source` with `RAF_train` and `RAF_test`, where nothing else says the split."""
+    for name in (str(name) for name in table.columns if name not in used):
+        values = {value for value in table[name].unique() if value}
+        sides = {split_of_folder(value) for value in values} if len(values) <= _SEVERAL else set()
+        if len(sides - {None}) > 1 and "train" in sides:
+            raise _unread_splits(path, name, values)
 
 
 def _person_column(table: pd.DataFrame, used: Collection[str]) -> str:
@@ -417,14 +452,24 @@ def _splits(path: Path, table: pd.DataFrame, columns: Sequence[str], of_file: st
 
 def _splits_of_folders(names: "pd.Series[str]") -> "pd.Series[str] | None":
     """The split that the lowest of each path's folders means, or ""; None where no two differ, as below one folder."""
-    # Not by pandas: its text holds no bytes that are no UTF-8, which folders in a list of another encoding have.
-    folders = [name.replace("\\", "/").rpartition("/")[0] for name in names]
-    split_of_place = {
-        place: next((split for part in reversed(place.split("/")) if (split := split_of_folder(part))), "")
-        for place in set(folders)
-    }
-    splits = pd.Series([split_of_place[place] for place in folders], index=names.index)
+    splits = pd.Series([split_above(name) for name in names], index=names.index)
     return splits if len({*splits} - {""}) > 1 else None
+
+
+def split_above(name: str) -> str:
+    """The split that the lowest folder in a path means, or ""."""
+    return _split_of_place(folders_in(name))
+
+
+def folders_in(name: str) -> tuple[str, ...]:
+    """The folders in a listed path."""
+    # Not by pandas: its text holds no bytes that are no UTF-8, which folders in a list of another encoding have.
+    return tuple(part for part in name.replace("\\", "/").split("/")[:-1] if part not in ("", "."))
+
+
+@cache
+def _split_of_place(folders: tuple[str, ...]) -> str:
+    return next((split for part in reversed(folders) if (split := split_of_folder(part))), "")
 
 
 def _box_columns(table: pd.DataFrame) -> BoxColumns:
@@ -438,6 +483,14 @@ def _box_columns(table: pd.DataFrame) -> BoxColumns:
             if headers.keys() >= {*called}:
                 return BoxColumns([headers[name] for name in called], box in edges)
     return BoxColumns([], are_edges=False)
+
+
+def _refuse_boxes_in_one_field(path: Path, table: pd.DataFrame) -> None:
+    """Refuse a column of whole boxes, whose last two numbers may be sides or edges; whole scenes would be faces."""
+    for name in (str(name) for name in table.columns if plain(str(name)) in _IN_ONE_FIELD):
+        are_boxes = table[name].str.fullmatch(_FOUR_NUMBERS)
+        told = f"its {name} is a box in one field; write four columns, x,y,width,height or left,top,right,bottom, or"
+        refuse_rows(path, are_boxes, f"{told} take the column out where the faces are cut out already")
 
 
 def is_share(header: str) -> bool:

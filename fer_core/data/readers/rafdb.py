@@ -10,7 +10,7 @@ import pandas as pd
 from fer_core.data.dataset import EMOTIONS
 from fer_core.data.readers.classes import NumberOrder, check_shares, name_classes
 from fer_core.data.readers.folder import ClassFolders, read_class_folders, source_of_folders
-from fer_core.data.readers.names import number_of, split_of
+from fer_core.data.readers.names import number_of, split_of, split_of_folder
 from fer_core.data.readers.source import (
     NEARLY_ALL,
     Source,
@@ -77,7 +77,10 @@ def read(settings: DatasetSettings, folder: Path) -> Source:
 
 
 def _has_parts(folder: Path) -> bool:
-    return any(split_of(path.name) for path in subfolders(folder))
+    return any(
+        split_of(path.name) or (split_of_folder(path.name) and any(number_of(inner.name) for inner in subfolders(path)))
+        for path in subfolders(folder)
+    )
 
 
 def _labels_file(folder: Path) -> Path | None:
@@ -88,11 +91,11 @@ def _labels_file(folder: Path) -> Path | None:
 def _read_official(settings: DatasetSettings, folder: Path, labels_file: Path) -> Source:
     records = _read_labels(labels_file)
     numbers = [str(OFFICIAL_ORDER.index(_CLASSES[label]) + 1) for label in records["label"]]
-    classes = name_classes(numbers, settings, labels_file, _OFFICIAL)
+    classes = name_classes(numbers, settings, labels_file, replace(_OFFICIAL, is_fixed=True))
     distributions = None
     if (labels_file.parent / DISTRIBUTIONS).is_file():
         distributions = _read_distributions(labels_file.parent / DISTRIBUTIONS, records)
-    paths = _find_aligned(folder, list(records["id"]))
+    paths, beside = _find_aligned(folder, list(records["id"]))
     return Source(
         name="rafdb",
         labels=_CLASSES,
@@ -101,17 +104,22 @@ def _read_official(settings: DatasetSettings, folder: Path, labels_file: Path) -
         truth="" if distributions is None else "crowd votes",
         protocol=_PROTOCOL,
         read_image=lambda row: read_file(paths[row]),
-        notes=classes.notes,
+        notes=(*classes.notes, *beside),
     )
 
 
-def _find_aligned(folder: Path, names: Sequence[str]) -> list[Path]:
-    """The file of each image below the folder `aligned`, whatever its ending, with or without `_aligned`."""
+def _find_aligned(folder: Path, names: Sequence[str]) -> tuple[list[Path], tuple[str, ...]]:
+    """The file of each image below the folder `aligned`, whatever its ending, with or without `_aligned`.
+
+    And what else is there, for the user to see.
+    """
     place = _place_of_aligned(folder, names)
+    found = find_images(place)
     # An image named as published goes before another of its name.
-    found = sorted(find_images(place).paths, key=lambda path: path.stem.endswith("_aligned"))
-    file_of = {image_stem(path): path for path in found}
-    return [file_of.get(name, place / f"{name}_aligned.jpg") for name in names]
+    file_of = {image_stem(path): path for path in sorted(found.paths, key=lambda path: path.stem.endswith("_aligned"))}
+    unlisted = len(file_of.keys() - {*names})
+    told = (f"images that are not listed, not read: {unlisted:,}",) if unlisted else ()
+    return [file_of.get(name, place / f"{name}_aligned.jpg") for name in names], (*told, *found.note())
 
 
 def _place_of_aligned(folder: Path, names: Sequence[str]) -> Path:

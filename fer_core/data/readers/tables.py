@@ -27,6 +27,8 @@ _MARKS = {
 }
 """UTF-32's begins with UTF-16's."""
 
+_JSON = re.compile(rb'\s*(\{\s*"|\[\s*[\[{])')
+
 
 @dataclass(frozen=True)
 class Row:
@@ -112,8 +114,9 @@ def _encoding(path: Path) -> str:
     for mark, encoding in _MARKS.items():
         if start.startswith(mark):
             return encoding
-    if not start.strip() or b"\0" in start:
-        raise DatasetError(f"{path}: not a CSV file ({'no text' if start else 'empty'}); save it as CSV, with a header")
+    if not start.strip() or b"\0" in start or _JSON.match(start):
+        what = "JSON" if _JSON.match(start) else "no text" if start else "empty"
+        raise DatasetError(f"{path}: not a CSV file ({what}); save it as CSV, with a header")
     return "utf-8"
 
 
