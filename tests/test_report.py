@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import report_inputs
 from helpers.report_inputs import (
     LABELS,
     Silence,
@@ -38,7 +39,7 @@ from fer_core.report.plots import confusion_matrices
 from fer_core.report.results import results
 from fer_core.report.style import emotion_colours, face_uri, house_style
 from fer_core.steps import Request, request
-from openface.columns import PRESENCES
+from openface.columns import INTENSITIES, LANDMARKS, PRESENCES
 
 SECTIONS = (
     "summary",
@@ -339,6 +340,18 @@ def test_the_picture_of_a_table_without_presences_tells_none(tmp_path: Path, mon
     step_plots.save_au_figure(tmp_path, table)
     titles = [axis.get_title() for axis in drawn[0].axes]
     assert titles[0] == "AU01 · 0% zero"
+
+
+def test_a_report_over_landmarks_of_a_table_without_intensities_draws_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = au_table(dataset()).assign(**dict.fromkeys(INTENSITIES, np.nan))
+    points = np.random.default_rng(0).random((len(table), len(LANDMARKS)), np.float32)
+    with_landmarks = pd.concat([table, pd.DataFrame(points, columns=list(LANDMARKS))], axis=1)
+    monkeypatch.setattr(report_inputs, "au_table", lambda data: with_landmarks)
+    plan = experiment((1,), action_units={"features": "landmarks"})
+    page = write(report_request(tmp_path / "in", plan, dataset(), models=()), tmp_path / "out")
+    assert not any("action-unit intensities" in alt or "each action unit" in alt for alt in page.alts)
 
 
 def test_thirty_classes_have_thirty_colours() -> None:
