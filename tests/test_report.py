@@ -327,6 +327,15 @@ def test_the_linear_model_that_labels_the_others_stands_beside_the_models(tmp_pa
     assert "<td>100.00</td>" in page.text
 
 
+def test_a_control_is_said_to_deal_the_linear_models_labels_out_at_random(tmp_path: Path) -> None:
+    data, plan = dataset(), experiment((1,), graph={"k": 2, "control": "random", "teacher": "linear"})
+    wanted = report_request(tmp_path / "in", plan, data, models=())
+    save_teacher(wanted.input("graph").path, np.eye(len(data.card.labels), dtype=np.float32)[data.labels()])
+    page = write(wanted, tmp_path / "out")
+    assert "each image that has no label is given what the linear model says of another" in page.text
+    assert "dealt out at random" in page.text
+
+
 def test_known_emotions_keep_their_colours_and_others_get_what_is_left() -> None:
     colours = emotion_colours((*LABELS, "boredom", "awe"))
     assert colours["happiness"] == emotion_colours(("happiness",))["happiness"]
