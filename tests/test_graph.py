@@ -63,6 +63,17 @@ def test_neighbours_are_as_near_as_brute_force_finds(vectors: np.ndarray) -> Non
     assert (np.diff(graph.distance, axis=1) >= 0).all()
 
 
+@pytest.mark.parametrize("backend", ["annoy", "exact"])
+def test_neighbours_by_a_single_column_are_the_nearest_however_close_they_lie(
+    backend: Literal["annoy", "exact"],
+) -> None:
+    valence = np.random.default_rng(4).normal(size=(2000, 1)).astype(np.float32)
+    graph, card = link(units_of(valence), np.arange(2000), GraphSettings(backend=backend))
+    kth = kth_distance(valence, np.arange(2000), 4)
+    assert (graph.distance <= kth[:, None] * 1.0001).mean() >= 0.99
+    assert card.recall >= 0.99
+
+
 def test_an_image_is_never_its_own_neighbour_nor_twice_anothers() -> None:
     vectors = presences(2000)
     graph, _ = link(units_of(vectors), np.arange(len(vectors)), GraphSettings(k=6))

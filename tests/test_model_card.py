@@ -141,7 +141,7 @@ def test_neighbours_settings_are_told_only_of_ldg_aus(dataset: Dataset, graph: G
     assert "lambda_" not in cards["LDG"].recipe
     assert cards["LDG-AUs"].recipe["lambda_"] == LDG.lambda_
     assert "38 of 40 images with usable ones" in markdown(cards["LDG-AUs"])
-    assert "OpenFace" in cards["LDG-AUs"].trained_on["licence"]
+    assert "under the terms of what measured them, which of OpenFace are" in cards["LDG-AUs"].trained_on["licence"]
     assert "Action units** none were used" in markdown(cards["LDG"])
 
 

@@ -14,10 +14,10 @@ from test_cli import class_folders
 
 from fer_core.artifacts import Artifact
 from fer_core.data.dataset import open_dataset
-from fer_core.errors import ActionUnitError
+from fer_core.errors import ActionUnitError, CheckpointError
 from fer_core.experiment import Experiment, load_experiment
 from fer_core.graph.action_units import action_units
-from fer_core.graph.neighbours import load_graph
+from fer_core.graph.neighbours import Graph, load_graph
 from fer_core.graph.own_vectors import read_vectors
 from fer_core.report.evidence import read_evidence
 from fer_core.report.page import render
@@ -119,6 +119,22 @@ def test_images_are_linked_by_own_vectors_without_openface_and_the_report_says_w
     assert set(table["status"]) == {"not annotated"}
     page = render(evidence, results(evidence), table, Silence())
     assert "no vector" in page
+
+
+def test_a_model_of_own_vectors_is_not_said_to_have_used_action_units(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = Steps(tmp_path)
+    dataset = steps("prepare")
+    graph = steps("graph", dataset, steps("annotate", dataset))
+    given: list[Any] = []
+    monkeypatch.setattr("fer_core.train.ldg.train_ldg", lambda *settings: given.extend(settings))
+    wanted = request("train-ldg", steps.experiment(), (dataset, graph), seed=1)
+    with pytest.raises(CheckpointError):  # Nothing was trained.
+        run_step(wanted, tmp_path / "ldg", Silence())
+    links, coverage = given[3], given[5]
+    assert isinstance(links, Graph)
+    assert coverage is None
 
 
 def test_vectors_count_by_what_they_hold(tmp_path: Path) -> None:

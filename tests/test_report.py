@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import report_inputs
 from helpers.report_inputs import (
     LABELS,
     Silence,
@@ -38,7 +39,7 @@ from fer_core.report.plots import confusion_matrices
 from fer_core.report.results import results
 from fer_core.report.style import emotion_colours, face_uri, house_style
 from fer_core.steps import Request, request
-from openface.columns import INTENSITIES, PRESENCES
+from openface.columns import INTENSITIES, LANDMARKS, PRESENCES
 
 SECTIONS = (
     "summary",
@@ -326,6 +327,15 @@ def test_the_linear_model_that_labels_the_others_stands_beside_the_models(tmp_pa
     assert "<td>100.00</td>" in page.text
 
 
+def test_a_control_is_said_to_deal_the_linear_models_labels_out_at_random(tmp_path: Path) -> None:
+    data, plan = dataset(), experiment((1,), graph={"k": 2, "control": "random", "teacher": "linear"})
+    wanted = report_request(tmp_path / "in", plan, data, models=())
+    save_teacher(wanted.input("graph").path, np.eye(len(data.card.labels), dtype=np.float32)[data.labels()])
+    page = write(wanted, tmp_path / "out")
+    assert "each image that has no label is given what the linear model says of another" in page.text
+    assert "dealt out at random" in page.text
+
+
 def test_known_emotions_keep_their_colours_and_others_get_what_is_left() -> None:
     colours = emotion_colours((*LABELS, "boredom", "awe"))
     assert colours["happiness"] == emotion_colours(("happiness",))["happiness"]
@@ -341,6 +351,18 @@ def test_a_steps_picture_shows_what_its_table_holds(tmp_path: Path, monkeypatch:
     intensities, presences = drawn
     assert intensities.axes[0].get_title() == "AU01 inner brow raiser"
     assert presences.axes[0].get_yticklabels()[0].get_text() == "AU01 inner brow raiser"
+
+
+def test_a_report_over_landmarks_of_a_table_without_intensities_draws_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = au_table(dataset()).assign(**dict.fromkeys(INTENSITIES, np.nan))
+    points = np.random.default_rng(0).random((len(table), len(LANDMARKS)), np.float32)
+    with_landmarks = pd.concat([table, pd.DataFrame(points, columns=list(LANDMARKS))], axis=1)
+    monkeypatch.setattr(report_inputs, "au_table", lambda data: with_landmarks)
+    plan = experiment((1,), action_units={"features": "landmarks"})
+    page = write(report_request(tmp_path / "in", plan, dataset(), models=()), tmp_path / "out")
+    assert not any("action-unit intensities" in alt or "each action unit" in alt for alt in page.alts)
 
 
 def test_thirty_classes_have_thirty_colours() -> None:

@@ -28,7 +28,9 @@ from fer_core.models.facts import LIMITS
 from fer_core.models.logits import predict_logits
 
 MODEL_CARD = "MODEL_CARD.md"
-_OPENFACE = "; its action units by OpenFace, for academic, non-commercial use"
+_ACTION_UNITS = (
+    "; its action units under the terms of what measured them, which of OpenFace are academic, non-commercial use"
+)
 _LICENCES: Mapping[str, str] = {
     "sample": "drawn faces, of no restriction",
     "ferplus": "FER+ votes under the MIT licence, FER2013's photographs under its contest's terms for research",
@@ -43,9 +45,13 @@ _RESAMPLES = 1000
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def licence_of(source: str, *, openface: bool = False) -> str:
-    """Terms of use that a model inherits from its training data."""
-    return _LICENCES.get(source, "the licence of its training data") + (_OPENFACE if openface else "")
+def licence_of(source: str, *, measured: bool = False) -> str:
+    """Terms of use that a model inherits from its training data.
+
+    Args:
+        measured: action units were, by OpenFace or another program.
+    """
+    return _LICENCES.get(source, "the licence of its training data") + (_ACTION_UNITS if measured else "")
 
 
 def trained_on(
@@ -65,7 +71,7 @@ def trained_on(
         "images": {split: len(dataset.rows(split)) for split in ("train", "validation", "test")}
         | ({"unlabelled": unlabelled} if unlabelled else {}),
         "au_coverage": au_coverage,
-        "licence": licence_of(card.source, openface=au_coverage is not None and card.source != "sample"),
+        "licence": licence_of(card.source, measured=au_coverage is not None and card.source != "sample"),
         "code": f"fer {__version__}",
         "commit": _commit(),
     }

@@ -34,6 +34,8 @@ _ALIKE = 0.05
 faces'."""
 _TURN = 0.003
 """Length of the turns, in spreads of the vectors."""
+_OF_THE_WAY = 0.1
+"""Their greatest length in few dimensions, where neighbours lie closer: a part of the way from place to place."""
 _USUAL_SPREAD = 3.0
 """Of AUs: 2.0 for FER+'s presences and 2.9 for its intensities. Of vectors that an outlier spreads wider, the turns
 are no longer."""
@@ -102,7 +104,7 @@ def link_neighbours(
         )
     vectors = units.places[rows]
     distinct = _count_distinct(vectors, units, report)
-    found = _search(vectors, settings, scratch, report)
+    found = _search(vectors, distinct, settings, scratch, report)
     near, distance = found.near, found.distance
     (scratch / _INDEX).unlink(missing_ok=True)
     sigma_squared = _sigma_squared(distance, settings)
@@ -248,22 +250,24 @@ def _count_distinct(vectors: np.ndarray, units: ActionUnits, report: Reporter) -
     return distinct
 
 
-def _with_turns(vectors: np.ndarray, seed: int) -> np.ndarray:
-    """(N, D + 1) float32: vectors (N, D), and the turn of each."""
+def _with_turns(vectors: np.ndarray, distinct: int, seed: int) -> np.ndarray:
+    """(N, D + 1) float32: vectors (N, D), of which so many are distinct, and the turn of each."""
     spread = float(np.linalg.norm(vectors.std(axis=0, dtype=np.float64)))
-    length = _TURN * min(spread, _USUAL_SPREAD)
+    # So many places in D dimensions lie so close; from four columns on that is no limit.
+    length = min(_TURN, _OF_THE_WAY * distinct ** (-1 / vectors.shape[1])) * min(spread, _USUAL_SPREAD)
     turns = length * np.random.default_rng(seed).random(len(vectors))
     return np.column_stack((vectors, turns)).astype(np.float32)
 
 
-def _search(vectors: np.ndarray, settings: GraphSettings, scratch: Path, report: Reporter) -> _Found:
+def _search(vectors: np.ndarray, distinct: int, settings: GraphSettings, scratch: Path, report: Reporter) -> _Found:
     """Find the neighbours of all images, at the recall that the settings ask for."""
     everyone = np.arange(len(vectors))
     if settings.backend == "exact" and len(vectors) > EXACT_AT_MOST:
         raise ActionUnitError(
             f"graph.backend = exact: {len(vectors):,} images, more than the {EXACT_AT_MOST:,} that it takes; use annoy"
         )
-    turned, count = _with_turns(vectors, settings.seed), settings.k + 1  # Each image is the nearest to itself.
+    turned = _with_turns(vectors, distinct, settings.seed)
+    count = settings.k + 1  # Each image is the nearest to itself.
     if settings.backend == "exact":
         return _Found(*_nearest(search_all(turned, count), vectors, everyone), 0, 1.0, len(everyone))
     asked = everyone

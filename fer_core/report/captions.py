@@ -276,7 +276,9 @@ def _range(bounds: Mapping[str, float], digits: int) -> str:
 def _control(results: dict[str, Any]) -> list[str]:
     if results["graph"]["control"] != "random":
         return []
-    return ["This is the control experiment: neighbours were drawn at random, at the similarities of AU neighbours."]
+    dealt = ", and the linear model's labels dealt out at random" if results["beside_linear_teacher"] else ""
+    drawn = "neighbours were drawn at random, at the similarities of AU neighbours"
+    return [f"This is the control experiment: {drawn}{dealt}."]
 
 
 def _seeds(results: dict[str, Any]) -> str:

@@ -139,15 +139,20 @@ def _action_unit_parts(evidence: Evidence, table: pd.DataFrame) -> dict[str, Cal
         return {}
     used, labels = table.iloc[rows], evidence.dataset.labels()[rows]
     features = evidence.experiment.action_units.features
-    family = PRESENCES if features == "presence" else INTENSITIES
+    # Vectors of one's own and landmarks may stand beside a table that lacks a kind of AUs.
+    intensities, presences = (
+        tuple(name for name in family if used[name].notna().any()) for family in (INTENSITIES, PRESENCES)
+    )
+    family = presences if features == "presence" else intensities
     # Landmarks alone are no action units to look at; the intensities beside them are.
     columns = tuple(name for name in evidence.units.columns if name in family) or family
     parts: dict[str, Callable[[], Any]] = {}
-    if features != "presence":
+    if features != "presence" and intensities:
         parts["intensities"] = lambda: plots.intensity_histograms(used)
-    if features in ("presence", "both"):
+    if features in ("presence", "both") and presences:
         parts["presences"] = lambda: plots.presence_rates(used)
-    parts["by_class"] = lambda: plots.action_units_by_class(used, labels, evidence.dataset.card.labels, columns)
+    if columns:
+        parts["by_class"] = lambda: plots.action_units_by_class(used, labels, evidence.dataset.card.labels, columns)
     return parts
 
 

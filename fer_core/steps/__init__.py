@@ -36,6 +36,8 @@ _OWN_LABELS = ("folder", "csv", "affectnet", "fer2013")
 """Sources whose labels mean what `fer_core.data.readers.classes` says."""
 _WEIGHED = {"weighed": 1}
 """How several kinds of features share a distance; goes up when that changes. Graphs of one kind stay what they are."""
+_TURNED = {"turned": 1}
+"""How vectors of one's own at the same distance are told apart; goes up when that changes."""
 _TAUGHT = {"taught": 2}
 """How a linear teacher is made; goes up when that changes."""
 _REMEMBERED = {"remembered": 2}
@@ -211,7 +213,7 @@ def _graph_settings(request: Request) -> Settings:
     taught = _TAUGHT if graph.get("teacher") == "linear" else {}
     units = {key: value for key, value in document["action_units"].items() if (key, value) != ("vectors", "")}
     if "vectors" in units:
-        return {"action_units": _file_by_content(units, "vectors"), "graph": graph} | _READING | taught
+        return {"action_units": _file_by_content(units, "vectors"), "graph": graph} | _READING | _TURNED | taught
     shared = units["standardise"] and units["features"] in ("both", "intensity+landmarks")
     return {"action_units": units, "graph": graph} | taught | (_WEIGHED if shared else {})
 

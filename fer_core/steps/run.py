@@ -292,8 +292,11 @@ def _train_ldg(request: Request, folder: Path, report: Reporter) -> Told:
     from fer_core.train.ldg import train_ldg
 
     dataset = _open_to_train_on(request)
-    graphs = [load_graph(artifact.path) for artifact in request.inputs_of("graph")]
-    graph, coverage = (graphs[0][0], graphs[0][1].coverage) if graphs else (None, None)
+    graph, coverage = None, None
+    for artifact in request.inputs_of("graph"):
+        graph, card = load_graph(artifact.path)
+        # Vectors of one's own are no action units, and have terms of their own.
+        coverage = None if "vectors" in artifact.settings()["action_units"] else card.coverage
     links = next((load_links(artifact.path / TO_LABELLED) for artifact in request.inputs_of("graph")), None)
     _tell_start("ldg", request.experiment.ldg, report)
     _tell_nothing_to_teach(request.experiment.ldg, dataset, report)
