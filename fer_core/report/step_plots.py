@@ -10,7 +10,7 @@ from fer_core.graph.agreement import label_agreement
 from fer_core.graph.neighbours import Graph
 from fer_core.report.plots import Training, draw_curves, draw_intensities, draw_links, draw_presences
 from fer_core.report.style import MODEL_COLOURS, house_style
-from openface.columns import INTENSITIES
+from openface.columns import INTENSITIES, PRESENCES
 
 AU_FIGURE = "action_units.png"
 GRAPH_FIGURE = "graph.png"
@@ -18,7 +18,7 @@ CURVES_FIGURE = "curves.png"
 
 
 def save_au_figure(folder: Path, usable: pd.DataFrame) -> None:
-    """Histograms of the intensities above zero, or where there are none how often each AU is present.
+    """Histograms of the intensities above zero, or where there are none how often each AU is present, or nothing.
 
     Args:
         usable: AU rows of the training images that passed the graph's filters.
@@ -28,9 +28,11 @@ def save_au_figure(folder: Path, usable: pd.DataFrame) -> None:
         if usable[list(INTENSITIES)].notna().any(axis=None):
             figure = draw_intensities(usable)
             figure.suptitle(f"Action-unit intensities above zero, {of}")
-        else:
+        elif usable[list(PRESENCES)].notna().any(axis=None):
             figure = draw_presences(usable)
             figure.suptitle(f"Action units present, {of}")
+        else:
+            return
         _save(figure, folder / AU_FIGURE)
 
 
