@@ -44,9 +44,9 @@ _ABOUT_ROWS = (
 )
 _ADDED = (
     *("id", "ids", "idx", "num", "number", "no", "nr", "name", "code", "int", "is", "data", "image", "ground"),
-    *("y", "k", "cv", "time", "in", "ms"),
+    *("y", "k", "cv", "time", "in", "ms", "x", "width", "height", "rect"),
 )
-"""What headers add to such a word: `class_id`, `is_train`, `y_true`, `frame_time_in_ms`."""
+"""What headers add to such a word: `class_id`, `is_train`, `y_true`, `frame_time_in_ms`, `face_width`."""
 _STANDING, _ADDING = ("|".join(words) for words in ((*_ANSWERS, *_ABOUT_ROWS), _ADDED))
 _BESIDE = re.compile(rf"(?:{_ADDING})*(?:{_STANDING})(?:{_STANDING}|{_ADDING})*")
 """Headers, without case and marks, of what tables hold beside vectors; a label among them would tell the answer."""
