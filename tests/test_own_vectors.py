@@ -35,7 +35,7 @@ def written(path: Path, /, **columns: Any) -> Path:
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
-@pytest.mark.parametrize("header", ["id", "filename", "image"])
+@pytest.mark.parametrize("header", ["id", "filename", "image", "subDirectory_filePath", "input"])
 def test_vectors_are_given_to_the_images_that_their_rows_name(tmp_path: Path, ending: str, header: str) -> None:
     names = ["C:\\lab\\sadness\\b.png", "happiness/a.png", "lab/sadness/a"]
     columns: dict[str, Any] = {header: names, "valence": [1, 2, 3], "arousal": [0.5, -0.5, float("nan")]}

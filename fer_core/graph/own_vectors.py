@@ -24,8 +24,10 @@ from openface.names import as_text, spell
 _NAMES = (
     *("id", "filename", "image", "path", "file", "name", "imageid", "filepath", "imagepath", "imagename", "imagefile"),
     *("img", "imgid", "imgpath", "imgname", "imgfile", "inputpath", "fname"),
+    *("subdirectoryfilepath", "input", "inputimagepath", "alignedimagepath"),
 )
-"""Headers of the column that says whose a row is, without case and marks, the likeliest first."""
+"""Headers of the column that says whose a row is, without case and marks, the likeliest first; the last are those of
+AffectNet, py-feat and LibreFace."""
 _WOULD_DO = "id, filename, image, path, file or name"
 _UNNAMED = re.compile(r"(unnamed\d+|index|level\d+)?")
 """Headers that pandas gives, or leaves out, where it writes a table's index beside it."""
