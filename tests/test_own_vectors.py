@@ -35,7 +35,7 @@ def written(path: Path, /, **columns: Any) -> Path:
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
-@pytest.mark.parametrize("header", ["id", "filename", "image"])
+@pytest.mark.parametrize("header", ["id", "filename", "image", "subDirectory_filePath", "input"])
 def test_vectors_are_given_to_the_images_that_their_rows_name(tmp_path: Path, ending: str, header: str) -> None:
     names = ["C:\\lab\\sadness\\b.png", "happiness/a.png", "lab/sadness/a"]
     columns: dict[str, Any] = {header: names, "valence": [1, 2, 3], "arousal": [0.5, -0.5, float("nan")]}
@@ -244,6 +244,7 @@ def test_of_columns_that_fit_as_well_one_that_counts_comes_last(tmp_path: Path) 
         *("target_id", "pred", "split_id", "fold_id", "is_train", "subject", "subject_id", "video_frame"),
         *("classid", "LabelNo", "emotion index", "IsTrain", "test", "frame_time_in_ms", "val", "k-fold"),
         *("exp", "exp_id", "label_happy", "class_3", "label.1", "happiness", "p_anger"),
+        *("face_x", "face_y", "face_width", "face_height", "FaceRectX", "FaceRectWidth"),
     ],
 )
 def test_what_stands_beside_vectors_is_refused_as_a_component(tmp_path: Path, header: str) -> None:

@@ -24,8 +24,10 @@ from openface.names import as_text, spell
 _NAMES = (
     *("id", "filename", "image", "path", "file", "name", "imageid", "filepath", "imagepath", "imagename", "imagefile"),
     *("img", "imgid", "imgpath", "imgname", "imgfile", "inputpath", "fname"),
+    *("subdirectoryfilepath", "input", "inputimagepath", "alignedimagepath"),
 )
-"""Headers of the column that says whose a row is, without case and marks, the likeliest first."""
+"""Headers of the column that says whose a row is, without case and marks, the likeliest first; the last are those of
+AffectNet, py-feat and LibreFace."""
 _WOULD_DO = "id, filename, image, path, file or name"
 _UNNAMED = re.compile(r"(unnamed\d+|index|level\d+)?")
 """Headers that pandas gives, or leaves out, where it writes a table's index beside it."""
@@ -44,9 +46,9 @@ _ABOUT_ROWS = (
 )
 _ADDED = (
     *("id", "ids", "idx", "num", "number", "no", "nr", "name", "code", "int", "is", "data", "image", "ground"),
-    *("y", "k", "cv", "time", "in", "ms"),
+    *("y", "k", "cv", "time", "in", "ms", "x", "width", "height", "rect"),
 )
-"""What headers add to such a word: `class_id`, `is_train`, `y_true`, `frame_time_in_ms`."""
+"""What headers add to such a word: `class_id`, `is_train`, `y_true`, `frame_time_in_ms`, `face_width`."""
 _STANDING, _ADDING = ("|".join(words) for words in ((*_ANSWERS, *_ABOUT_ROWS), _ADDED))
 _BESIDE = re.compile(rf"(?:{_ADDING})*(?:{_STANDING})(?:{_STANDING}|{_ADDING})*")
 """Headers, without case and marks, of what tables hold beside vectors; a label among them would tell the answer."""

@@ -323,7 +323,7 @@ STEPS: Mapping[str, Step] = {
         ),
         Step(
             "report",
-            8,
+            9,
             "The paper's table, or a comparison's differences, and a page to look at.",
             _report_settings,
             needs=("prepare", "annotate", "graph"),
