@@ -30,6 +30,7 @@ from fer_core.graph.neighbours import Graph
 from fer_core.models.architectures import build
 from fer_core.models.checkpoint import load_checkpoint, read_card
 from fer_core.progress import JsonLines
+from fer_core.steps.run import _finish_checkpoint
 from fer_core.train.ldg import train_ldg
 from fer_core.train.loop import Run, Training, targets, train
 from fer_core.train.losses import neighbour_divergence
@@ -62,7 +63,7 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 
 def trained(dataset: Dataset, folder: Path, recipe: Recipe = RECIPE, seed: int = 1) -> Path:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     objective = cross_entropy_to(targets(dataset, "majority"))
     training = Training("EF SLL", "efficientface", recipe, recipe.epochs, AugmentSettings((0.8, 1.0)), objective)
     train(training, dataset, Run(seed, folder, CPU, JsonLines()))
@@ -82,6 +83,7 @@ def test_a_network_learns_stripes(dataset: Dataset, tmp_path: Path) -> None:
         "MODEL_CARD.md",
         "last.safetensors",
         "model.json",
+        "resume.pt",
         "selected.safetensors",
     ]
 
@@ -423,6 +425,23 @@ def test_a_training_that_goes_on_on_other_hardware_says_so(
     train(training, dataset, Run(1, folder, CPU, JsonLines()))
     assert "goes on after epoch 2, begun on AVX-1024, float32" in capsys.readouterr().out
     assert read_card(folder).trained_on["hardware"] == f"AVX-1024, float32; then {here.kind}, float32"
+
+
+def test_a_training_is_not_lost_where_the_last_of_its_files_cannot_be_written(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = trained(dataset, tmp_path / "model", replace(RECIPE, epochs=1))
+    before = weights(folder)
+    with monkeypatch.context() as patched:
+        patched.setattr("fer_core.report.step_plots.save_curves", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            _finish_checkpoint(folder, dataset)
+    capsys.readouterr()
+    trained(dataset, folder, replace(RECIPE, epochs=1))
+    assert '"metrics"' not in capsys.readouterr().out
+    assert same(weights(folder), before)
+    _finish_checkpoint(folder, dataset)
+    assert not (folder / "resume.pt").exists()
 
 
 def interrupt(*_: object) -> None:

@@ -31,7 +31,7 @@ from fer_core.progress import Reporter
 from fer_core.train.objectives import Objective
 from fer_core.train.step import TrainingStep, take_epoch
 
-_RESUME = "resume.pt"
+RESUME = "resume.pt"
 _SELECTED = "selected.safetensors"
 
 
@@ -74,6 +74,7 @@ def train(training: Training, dataset: Dataset, run: Run) -> None:
 
     Writes `selected.safetensors` (best accuracy on the validation split, the first of equals), `last.safetensors`,
     `model.json`, and `MODEL_CARD.md` for people. On a CPU a resumed run ends with the same bits as an undisturbed one.
+    RESUME stays, to be deleted once all else of the artifact is written.
 
     Raises:
         TrainingError: a loss is not finite.
@@ -126,7 +127,6 @@ def train(training: Training, dataset: Dataset, run: Run) -> None:
     model.load_state_dict(selected)
     card = _card(training, dataset, run, history, hardware)
     write_cards(run.folder, describe(card, model, views, dataset))
-    (run.folder / _RESUME).unlink()
 
 
 def tell_fewer_steps(training: Training, dataset: Dataset, alone: int, setting: str, report: Reporter) -> None:
@@ -244,7 +244,7 @@ def _resume(
     report: Reporter,
 ) -> tuple[list[dict[str, float]], dict[str, Tensor], list[str]]:
     """The history so far, the best weights of it, and what it was trained on, as far as that was written down."""
-    path = folder / _RESUME
+    path = folder / RESUME
     if not path.exists():
         return [], {}, []
     try:
@@ -297,7 +297,7 @@ def _write_resume(folder: Path, state: dict[str, Any]) -> None:
     """
     content = io.BytesIO()
     torch.save(state, content)
-    replace_file(folder / _RESUME, content.getvalue())
+    replace_file(folder / RESUME, content.getvalue())
 
 
 def _card(

@@ -8,6 +8,7 @@ from test_training import RECIPE, trained
 
 from fer_core.artifacts import make_artifact
 from fer_core.data.dataset import EMOTIONS, open_dataset
+from fer_core.train.loop import RESUME
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ def deployed_model(folder: Path) -> DeployedModel:
 
     def train(out: Path) -> None:
         made = trained(dataset, folder / "model", replace(RECIPE, epochs=12, schedule="one-cycle", learning_rate=0.05))
+        (made / RESUME).unlink()
         for file in made.iterdir():
             file.rename(out / file.name)
 
