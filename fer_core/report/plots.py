@@ -35,10 +35,10 @@ _OMEGA = "train_lambda_omega"
 
 
 @dataclass(frozen=True)
-class Training:
-    """How a training went: metrics of each epoch, and the one whose weights were kept."""
+class History:
+    """How a training went: metrics of each epoch, and the epoch whose weights were kept."""
 
-    history: Sequence[Mapping[str, float]]
+    epochs: Sequence[Mapping[str, float]]
     selected_epoch: int
 
 
@@ -63,17 +63,17 @@ def overview(evidence: "Evidence", over_seeds: list[dict[str, Any]]) -> Picture:
 
 def training_curves(evidence: "Evidence") -> Picture:
     """A column a model: accuracy, loss and learning rate by epoch, seeds thin and their mean bold."""
-    trainings = _trainings(evidence)
-    figure = draw_curves(trainings, MODEL_COLOURS, len(evidence.dataset.card.labels))
-    return picture(figure, f"Training curves of {', '.join(trainings)}: accuracy, loss and learning rate by epoch.")
+    histories = _histories(evidence)
+    figure = draw_curves(histories, MODEL_COLOURS, len(evidence.dataset.card.labels))
+    return picture(figure, f"Training curves of {', '.join(histories)}: accuracy, loss and learning rate by epoch.")
 
 
-def draw_curves(trainings: Mapping[str, Sequence[Training]], colours: Mapping[str, str], classes: int) -> Figure:
-    """A column a name, with a training a seed: accuracy, loss and learning rate by epoch."""
-    figure = new_figure(_width_of_columns(len(trainings)), 5.6)
-    axes = figure.subplots(3, len(trainings), sharex="col", sharey="row", squeeze=False, height_ratios=[4, 4, 1.6])
-    ceiling = _loss_ceiling(trainings, classes)
-    for (accuracy, loss, rate), (name, seeds) in zip(axes.T, trainings.items(), strict=True):
+def draw_curves(histories: Mapping[str, Sequence[History]], colours: Mapping[str, str], classes: int) -> Figure:
+    """A column a name, with a history a seed: accuracy, loss and learning rate by epoch."""
+    figure = new_figure(_width_of_columns(len(histories)), 5.6)
+    axes = figure.subplots(3, len(histories), sharex="col", sharey="row", squeeze=False, height_ratios=[4, 4, 1.6])
+    ceiling = _loss_ceiling(histories, classes)
+    for (accuracy, loss, rate), (name, seeds) in zip(axes.T, histories.items(), strict=True):
         colour = colours[name]
         accuracy.set_title(name)
         _curve(accuracy, seeds, "train_accuracy", colour, "--", scale=100)
@@ -81,7 +81,7 @@ def draw_curves(trainings: Mapping[str, Sequence[Training]], colours: Mapping[st
         _mark_selected(accuracy, seeds, colour)
         _curve(loss, seeds, "train_cross_entropy", colour, "--")
         _curve(loss, seeds, "validation_loss", colour, "-")
-        if _OMEGA in seeds[0].history[0]:
+        if _OMEGA in seeds[0].epochs[0]:
             _curve(loss, seeds, _OMEGA, colour, ":")
         loss.set_ylim(0, ceiling)
         _curve(rate, seeds[:1], "learning_rate", FAINT, "-")
@@ -91,8 +91,8 @@ def draw_curves(trainings: Mapping[str, Sequence[Training]], colours: Mapping[st
         axis.set_ylabel(label)
     for axis in axes[:2].flat:
         axis.grid(True)
-    omega = any(_OMEGA in seeds[0].history[0] for seeds in trainings.values())
-    figure.legend(handles=_curve_legend(omega), loc="outside upper center", ncols=5 if len(trainings) > 1 else 2)
+    omega = any(_OMEGA in seeds[0].epochs[0] for seeds in histories.values())
+    figure.legend(handles=_curve_legend(omega), loc="outside upper center", ncols=5 if len(histories) > 1 else 2)
     return figure
 
 
@@ -262,15 +262,15 @@ def draw_links(graph: Graph, agreement: dict[str, Any]) -> Figure:
 
 def loss_is_cut(evidence: "Evidence") -> float | None:
     """The end of the training curves' loss axis, if a loss is beyond it."""
-    trainings = _trainings(evidence)
-    ceiling = _loss_ceiling(trainings, len(evidence.dataset.card.labels))
-    return ceiling if _largest_loss(trainings) > ceiling else None
+    histories = _histories(evidence)
+    ceiling = _loss_ceiling(histories, len(evidence.dataset.card.labels))
+    return ceiling if _largest_loss(histories) > ceiling else None
 
 
-def _trainings(evidence: "Evidence") -> dict[str, list[Training]]:
-    """The trainings of each model, by seed."""
+def _histories(evidence: "Evidence") -> dict[str, list[History]]:
+    """How the trainings of each model went, by seed."""
     figures = {name: [model.figures for model in evidence.seeds_of(name)] for name in evidence.names()}
-    return {name: [Training(f["history"], f["selected_epoch"]) for f in seeds] for name, seeds in figures.items()}
+    return {name: [History(f["history"], f["selected_epoch"]) for f in seeds] for name, seeds in figures.items()}
 
 
 def _shown(table: pd.DataFrame, columns: Iterable[str]) -> list[str]:
@@ -283,14 +283,14 @@ def _width_of_columns(models: int) -> float:
     return max(0.45 * _WIDTH, _WIDTH * models / len(MODEL_COLOURS))
 
 
-def _largest_loss(trainings: Mapping[str, Sequence[Training]]) -> float:
+def _largest_loss(histories: Mapping[str, Sequence[History]]) -> float:
     keys = ("train_cross_entropy", "validation_loss")
-    return max(float(epoch[key]) for seeds in trainings.values() for t in seeds for epoch in t.history for key in keys)
+    return max(float(epoch[key]) for seeds in histories.values() for h in seeds for epoch in h.epochs for key in keys)
 
 
-def _loss_ceiling(trainings: Mapping[str, Sequence[Training]], classes: int) -> float:
+def _loss_ceiling(histories: Mapping[str, Sequence[History]], classes: int) -> float:
     """Twice what an even prediction costs, or less: a first epoch's excursion must not flatten all others."""
-    return min(1.05 * _largest_loss(trainings), 2 * float(np.log(classes)))
+    return min(1.05 * _largest_loss(histories), 2 * float(np.log(classes)))
 
 
 def _dots_on_a_line(
@@ -316,9 +316,9 @@ def _name_rows(axes: np.ndarray, names: list[str]) -> None:
         axis.tick_params(axis="y", length=0)
 
 
-def _curve(axis: Axes, seeds: Sequence[Training], key: str, colour: str, style: str, scale: float = 1) -> None:
+def _curve(axis: Axes, seeds: Sequence[History], key: str, colour: str, style: str, scale: float = 1) -> None:
     """A thin line a seed; the mean over the epochs that all seeds have, bold."""
-    runs = [np.array([scale * epoch[key] for epoch in training.history]) for training in seeds]
+    runs = [np.array([scale * epoch[key] for epoch in history.epochs]) for history in seeds]
     shortest = min(len(run) for run in runs)
     marker = "." if shortest <= _FEW_EPOCHS else ""
     if len(runs) > 1:
@@ -328,10 +328,10 @@ def _curve(axis: Axes, seeds: Sequence[Training], key: str, colour: str, style: 
     axis.plot(np.arange(1, shortest + 1), mean, style, color=colour, marker=marker, markersize=3.5)
 
 
-def _mark_selected(axis: Axes, seeds: Sequence[Training], colour: str) -> None:
-    for training in seeds:
-        epoch = training.selected_epoch
-        value = 100 * training.history[epoch - 1]["validation_accuracy"]
+def _mark_selected(axis: Axes, seeds: Sequence[History], colour: str) -> None:
+    for history in seeds:
+        epoch = history.selected_epoch
+        value = 100 * history.epochs[epoch - 1]["validation_accuracy"]
         axis.plot(epoch, value, "o", markerfacecolor="none", markeredgecolor=colour, markersize=7)
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from fer_core.graph.agreement import label_agreement
 from fer_core.graph.neighbours import Graph
-from fer_core.report.plots import Training, draw_curves, draw_intensities, draw_links, draw_presences
+from fer_core.report.plots import History, draw_curves, draw_intensities, draw_links, draw_presences
 from fer_core.report.style import MODEL_COLOURS, house_style
 from openface.columns import INTENSITIES, PRESENCES
 
@@ -42,11 +42,11 @@ def save_graph_figure(folder: Path, graph: Graph, labels: np.ndarray) -> None:
         _save(draw_links(graph, label_agreement(graph, labels)), folder / GRAPH_FIGURE)
 
 
-def save_curves(folder: Path, model: str, seed: int, training: Training, classes: int) -> None:
+def save_curves(folder: Path, model: str, seed: int, history: History, classes: int) -> None:
     """Accuracy, loss and learning rate by epoch, on the training and on the validation images."""
     name = f"{model} · seed {seed}"
     with house_style():
-        _save(draw_curves({name: [training]}, {name: MODEL_COLOURS[model]}, classes), folder / CURVES_FIGURE)
+        _save(draw_curves({name: [history]}, {name: MODEL_COLOURS[model]}, classes), folder / CURVES_FIGURE)
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -342,14 +342,14 @@ def _finish_checkpoint(folder: Path, dataset: "Dataset") -> Told:
         What it was trained on, for the manifest.
     """
     from fer_core.models.checkpoint import read_card, save_training_images
-    from fer_core.report.plots import Training
+    from fer_core.report.plots import History
     from fer_core.report.step_plots import save_curves
     from fer_core.train.loop import RESUME
 
     card = read_card(folder)
     save_training_images(folder, dataset, unlabelled="unlabelled" in card.trained_on["images"])
-    training = Training(card.history, card.selected_epoch)
-    save_curves(folder, card.name, card.seed, training, len(dataset.card.labels))
+    history = History(card.history, card.selected_epoch)
+    save_curves(folder, card.name, card.seed, history, len(dataset.card.labels))
     # Not before, since whatever keeps one of these from being written would cost all epochs.
     (folder / RESUME).unlink()
     return {"hardware": card.trained_on["hardware"]}
