@@ -411,6 +411,8 @@ def _lay_over(document: dict[str, Any], setting: str) -> None:
     if not equals or not last:
         raise ExperimentError(f"--set {setting}: write it as section.key=value, such as graph.k=16")
     value = _value_of(setting, text)
+    if isinstance(value, dict) and not sections:
+        raise ExperimentError(f"--set {setting}: would replace all of {last}; write each key as {last}.key=value")
     for section in sections:
         document = document.setdefault(section, {})
         if not isinstance(document, dict):

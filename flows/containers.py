@@ -28,6 +28,7 @@ from flows.runner import (
     StepCommand,
     StepFailed,
     Subprocesses,
+    as_begun,
     failure,
     from_shell,
     lent_to,
@@ -158,7 +159,8 @@ class Containers:
     def _run(self, command: StepCommand, on_event: Callable[[Event], None], gpu: str) -> None:
         _refuse_links_outside(command)
         room = _make_room(command)
-        with engine() as client:
+        # The copy lies below the artifacts, where a step's container can be given it.
+        with as_begun(command, command.out.parent.parent) as command, engine() as client:
             container = create(client, self._spec(command, room, gpu))
             try:
                 if self._stopped.is_set():

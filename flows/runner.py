@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Protocol, Self
@@ -142,6 +142,7 @@ class Subprocesses:
     def __call__(self, command: StepCommand, on_event: Callable[[Event], None]) -> None:
         with (
             lent_to(command, self._gpus, self._stopped) as gpu,
+            as_begun(command) as command,
             tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
         ):
             with self._started(command, errors, gpu) as process:
@@ -199,6 +200,24 @@ class Subprocesses:
         errors.seek(0)
         lines = [line.rstrip() for line in errors if line.strip()]
         return failure(command, exit_code, lines)
+
+
+@contextmanager
+def as_begun(command: StepCommand, place: Path | None = None) -> Iterator[StepCommand]:
+    """The command with the experiment as it was when the run began: its file may hold the next one by now.
+
+    Args:
+        place: the folder for a copy of it, other than the system's for such files.
+    """
+    if command.document is None:
+        yield command
+        return
+    with tempfile.TemporaryDirectory(prefix=".experiment-", dir=place) as folder:
+        file = Path(folder) / Path(command.experiment).name
+        file.write_text(command.document, encoding="utf-8")
+        # For the other user that a container may have; the folder is closed to all others.
+        file.chmod(0o644)
+        yield replace(command, experiment=str(file))
 
 
 @contextmanager

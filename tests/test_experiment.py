@@ -135,6 +135,11 @@ def test_a_set_without_its_form_is_refused(setting: str) -> None:
         load_experiment("demo", [setting])
 
 
+def test_a_section_is_not_replaced_for_one_of_its_keys() -> None:
+    with pytest.raises(ExperimentError, match=r"would replace all of ldg; write each key as ldg\.key=value"):
+        load_experiment("demo", ["ldg={epochs = 3}"])
+
+
 @pytest.mark.parametrize("setting", ["graph.k=16\nldg.lambda=0.5", "title=a\nseeds=[1]", 'title="a"\n[graph]\nk=16'])
 def test_of_several_lines_none_is_passed_over(setting: str) -> None:
     with pytest.raises(ExperimentError, match="more than one line; give each setting a --set of its own"):

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
@@ -87,6 +88,14 @@ def test_a_step_gets_the_arguments_that_one_would_type() -> None:
 def test_a_step_gets_its_share_of_the_cores() -> None:
     shared = StepCommand("graph", "demo", (), (), Path("/a"), threads=3)
     assert run("import os; print(os.environ['OMP_NUM_THREADS'])", shared) == [Note("3")]
+
+
+def test_a_step_reads_the_experiment_that_its_run_began_with(tmp_path: Path) -> None:
+    """Its file may be the next experiment's by then; hours of training by that one would be thrown away."""
+    (file := tmp_path / "mine.toml").write_text("title = 'the next'")
+    program = "import pathlib, sys; print(pathlib.Path(sys.argv[2]).read_text())"
+    command = replace(COMMAND, experiment=str(file), document="title = 'this one'")
+    assert run(program, command) == [Note("title = 'this one'")]
 
 
 def test_a_mistake_is_told_in_the_steps_words_whatever_else_it_wrote() -> None:
