@@ -72,7 +72,14 @@ def test_of_a_folder_of_roots_only_what_runs_make_is_given_away(lab: ComposeLab,
         return subprocess.run([*command, "password"], capture_output=True, text=True, check=False)
 
     own, others = tmp_path / "own", tmp_path / "others"
-    for folder in (*(own / step for step in STEPS), own / ".cache", own / ".experiment-1", own / "export", others / "ada", others / "report"):
+    for folder in (
+        *(own / step for step in STEPS),
+        own / ".cache",
+        own / ".experiment-1",
+        own / "export",
+        others / "ada",
+        others / "report",
+    ):
         folder.mkdir(parents=True)
     for folder in (tmp_path, *tmp_path.rglob("*")):
         os.chown(folder, 0, 0)
