@@ -188,7 +188,8 @@ def _maybe_people(names: Sequence[tuple[str, ...]], labels: Sequence[str]) -> It
 def folders_of_several(places: Iterable[tuple[str, ...]], labels: Iterable[str]) -> Iterator[str]:
     """Name the folders that several classes have; people's are, and a cut does not know them.
 
-    places: of each image the folders above it that are neither its class nor its split
+    Args:
+        places: of each image the folders above it that are neither its class nor its split.
     """
     classes_of = defaultdict[tuple[str, ...], set[str]](set)
     for place, label in zip(places, labels, strict=True):
