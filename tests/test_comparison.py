@@ -632,6 +632,7 @@ def test_cells_with_other_test_images_are_told_before_they_are_trained_and_the_o
     tmp_path: Path,
 ) -> None:
     """A test split that is cut anew with every seed is another one, too."""
+    with_database(tmp_path / "prefect")
     (tmp_path / "own.toml").write_text(
         Path(TINY)
         .read_text(encoding="utf-8")
