@@ -38,8 +38,9 @@ ENDINGS = (
     *(".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".heic", ".heif", ".hif", ".avif"),
 )
 """Endings of the files that are taken from a folder: of every format that is opened when it is named."""
-LARGEST = 50_000_000
-"""Pixels; a small file that claims more is taken for a decompression bomb."""
+LARGEST = 51_000_000
+"""Pixels, a few more than phones' photographs of 8160 × 6144; a small file that claims more is taken for a
+decompression bomb."""
 
 _FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "AVIF")
 """Whatever its name says, nothing else is opened: Pillow would start Ghostscript for a PostScript file."""

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from openface.av1 import largest_frame
-from openface.decoding import UnreadableImage, open_image, pictures_in, remark_of, rgb_pixels
+from openface.decoding import UnreadableImage, open_image, pictures_in, read_header, remark_of, rgb_pixels
 
 FILES = Path(__file__).parent / "pictures"
 ORIENTATION = 0x0112
@@ -603,6 +603,11 @@ def test_an_avif_whose_picture_is_a_film_is_refused() -> None:
     content[length : length + 4] = (len(content) - start).to_bytes(4, "big")
     with pytest.raises(UnreadableImage, match="one of its pictures has more than 100 frames"):
         open_image(bytes(content))
+
+
+def test_a_phones_photograph_of_50_megapixels_is_within_the_limit() -> None:
+    """Pixels and others take them at 8160 x 6144."""
+    assert read_header(BytesIO(saved(Image.new("1", (8160, 6144)), "PNG"))).size == (8160, 6144)
 
 
 def test_every_page_is_held_to_the_limit(tmp_path: Path) -> None:

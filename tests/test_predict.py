@@ -343,7 +343,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(exported: Path, tmp_p
     lines = done.stderr.splitlines()
     told = [line.partition(": ") for line in lines[:-1]]
     assert [Path(name).name for name, _, _ in told] == ["broken.jpg", "missing.png", "phone.png", "broken.mp4"]
-    assert told[2][2] == "12000 x 9000 is more than 50,000,000 pixels; scale it down"
+    assert told[2][2] == "12000 x 9000 is more than 51,000,000 pixels; scale it down"
     assert lines[-1] == "1 faces in 1 images and frames; 4 could not be read"
     assert list(pd.read_csv(out)["status"]) == ["unreadable", "unreadable", "ok", "unreadable", "unreadable"]
     assert pd.read_csv(out)["reason"].notna().sum() == 4

@@ -3,7 +3,7 @@
 
 import { splitExif, upright } from "./webp.js";
 
-const LARGEST = 50_000_000; // Pixels; more is taken for a decompression bomb.
+const LARGEST = 51_000_000; // Pixels; more is taken for a decompression bomb.
 const LOST = 64; // Of 16 bits the browser keeps the upper 8; a picture below this value has lost most of what it had.
 const HOT = 0.001; // Share of values that hot pixels may take.
 const PNG_END = [0x49, 0x45, 0x4e, 0x44, 0xae, 0x42, 0x60, 0x82];
